@@ -1,0 +1,155 @@
+"""Persistent, named Python kernels: the front door, and a map of the house. Runs in every process.
+
+A *kernel* is a process that keeps your variables alive and runs your code, one cell
+at a time. Kernels have names; all kernels registered at one name server are a *mesh*;
+some of them, chosen together, are a *group*::
+
+    import pyrokernel as pk
+
+    with pk.local(4) as mesh:  # a private mesh that ends with the block
+        replies = mesh[:].execute("import os; os.getpid()")
+
+``pk.connect()`` reaches the mesh that ``pyrokernel serve`` keeps running.
+
+The house: a folder is a process, `wire` is what lies between them. A room imports
+from rooms above it, never from those below, nor from another process's folder::
+
+    errors, settings, messages   the words: what can go wrong, be configured, be said
+    journal                      a kernel's event file: written in the kernel, read by its host
+    survey                       the analysis that `pyrokernel demo` spreads over kernels
+    wire/                        connections, and who may open them; the only room that knows Pyro5
+    client/                      what you hold: Mesh, Group, Kernel, Cell, Job
+    kernel/                      inside a kernel process: runs cells, captures output, completes names
+    host/                        once per machine: starts, watches, restarts and stops kernels
+    shell/                       the interactive front end; the only room that knows cmd2
+    cli                          the `pyrokernel` command
+
+Public is what `__all__` lists, and `pyrokernel.errors`; the rest carries no promise.
+Names are looked up when first used, so that importing this package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+# Type checkers know this name; importing it from `typing` would be half the cost of this module.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrokernel import errors
+    from pyrokernel.client.group import Group
+    from pyrokernel.client.job import Job
+    from pyrokernel.client.kernel import Cell, Kernel
+    from pyrokernel.client.mesh import Mesh, connect, local
+    from pyrokernel.errors import (
+        AccessRefusedError,
+        CellCancelledError,
+        CellError,
+        CellNotFoundError,
+        GatherError,
+        HostError,
+        InputUnavailableError,
+        KernelConnectionError,
+        KernelDiedError,
+        KernelNotFoundError,
+        KernelRestartedError,
+        KernelUnreachableError,
+        MessageTooLargeError,
+        NameServerError,
+        NameServerNotFoundError,
+        NameTakenError,
+        NotSerializableError,
+        ProtocolError,
+        PyrokernelError,
+        RemoteError,
+        ReplyTimeoutError,
+        ResultExpiredError,
+        ResultUnavailableError,
+        SettingsError,
+        VersionMismatchError,
+        WouldDeadlockError,
+    )
+    from pyrokernel.messages import Completion, Event, Inspection, KernelInfo, KernelSpec, Receipt, Reply
+    from pyrokernel.settings import Settings
+
+__all__ = [
+    "AccessRefusedError",
+    "Cell",
+    "CellCancelledError",
+    "CellError",
+    "CellNotFoundError",
+    "Completion",
+    "Event",
+    "GatherError",
+    "Group",
+    "HostError",
+    "InputUnavailableError",
+    "Inspection",
+    "Job",
+    "Kernel",
+    "KernelConnectionError",
+    "KernelDiedError",
+    "KernelInfo",
+    "KernelNotFoundError",
+    "KernelRestartedError",
+    "KernelSpec",
+    "KernelUnreachableError",
+    "Mesh",
+    "MessageTooLargeError",
+    "NameServerError",
+    "NameServerNotFoundError",
+    "NameTakenError",
+    "NotSerializableError",
+    "ProtocolError",
+    "PyrokernelError",
+    "Receipt",
+    "RemoteError",
+    "Reply",
+    "ReplyTimeoutError",
+    "ResultExpiredError",
+    "ResultUnavailableError",
+    "Settings",
+    "SettingsError",
+    "VersionMismatchError",
+    "WouldDeadlockError",
+    "__version__",
+    "connect",
+    "errors",
+    "local",
+]
+
+__version__ = "0.1.0"
+
+_ROOMS = {
+    "Cell": "client.kernel",
+    "Completion": "messages",
+    "Event": "messages",
+    "Group": "client.group",
+    "Inspection": "messages",
+    "Job": "client.job",
+    "Kernel": "client.kernel",
+    "KernelInfo": "messages",
+    "KernelSpec": "messages",
+    "Mesh": "client.mesh",
+    "Receipt": "messages",
+    "Reply": "messages",
+    "Settings": "settings",
+    "connect": "client.mesh",
+    "local": "client.mesh",
+}
+"""In which room each public name lives; the exceptions, which all end in "Error", live in `errors`."""
+
+
+def __getattr__(name: str) -> object:
+    """Fetch a public name from its room at first use (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module 'pyrokernel' has no attribute {name!r}")
+    if name == "errors":
+        return import_module("pyrokernel.errors")
+    value: object = getattr(import_module("pyrokernel." + _ROOMS.get(name, "errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, fetched or not."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,12 @@
+"""What a user of the library holds. Runs in the caller's process (which may itself be a kernel).
+
+A `Mesh` finds kernels by name, number, pattern or tag; a `Kernel` is a handle to one
+instance; a `Group` sends the same thing to several; a `Cell` is an execution in
+flight; a `Job` is many calls spread over a group.
+
+These objects hold no state that matters: the kernel owns the work, and a handle made
+anew tomorrow, in another process, can pick up any cell by its id. They may be used
+from any thread and after a fork. Nothing here knows a kernel or host from inside.
+
+Start at `mesh`, which has `connect` and `local`.
+"""

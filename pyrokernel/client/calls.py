@@ -1,0 +1,254 @@
+"""One call to many kernels, gathered under one deadline, failures explained. Runs in the caller's process.
+
+Everything that waits for kernels waits here. A lost connection is not taken for a death:
+the host is asked; if the kernel lives, the request is sent again, which its cell id makes
+harmless. Long waits also listen to the hosts, which announce deaths that no socket shows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pyrokernel.client import inside
+from pyrokernel.client.links import Link, ask
+from pyrokernel.errors import (
+    KernelConnectionError,
+    KernelDiedError,
+    KernelUnreachableError,
+    PyrokernelError,
+    WouldDeadlockError,
+)
+from pyrokernel.messages import HOST_OBJECT, KERNEL_OBJECT, Death
+from pyrokernel.wire.fanout import Answer, Fanout, Request
+
+if TYPE_CHECKING:
+    from pyrokernel.client.mesh import Mesh
+    from pyrokernel.wire.connection import Connection
+
+_LISTEN_AFTER_SECONDS = 0.25
+"""Quick calls need no ear at the host; a closed socket tells of nearly every death."""
+
+_OBITUARY_SECONDS = 1.0
+_LONG_POLL_SECONDS = 25.0
+
+
+class Exchange:
+    """Requests under way to some kernels of a mesh.
+
+    Args:
+        mesh: Knows hosts and links.
+        kind: "work" or "control".
+        blocking: Whether the caller's cell, if it runs in a kernel, waits for this.
+    """
+
+    def __init__(self, mesh: Mesh, kind: str, *, blocking: bool = True) -> None:
+        self._mesh = mesh
+        self._kind = kind
+        self._blocking = blocking
+        self._fanout = Fanout()
+        self._links: dict[str, Link] = {}
+        self._connections: dict[str, Connection] = {}
+        self._due: dict[str, list[tuple[Any, Request]]] = {}
+        self._failed: list[tuple[str, Any, PyrokernelError]] = []
+        self._ears: dict[str, int] = {}
+        self._retried: set[str] = set()
+
+    def __enter__(self) -> Exchange:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @property
+    def pending(self) -> Mapping[str, int]:
+        """Requests without an answer, by kernel name."""
+        return {name: len(due) for name, due in self._due.items() if due}
+
+    def send(self, link: Link, request: Request, token: Any = None) -> None:
+        """Send a request to one kernel; a failure to do so comes out of `answers`."""
+        name = link.name
+        self._links[name] = link
+        try:
+            if self._blocking and self._kind == "work":
+                inside.check_wait(name, link.instance)
+            connection = self._connections.get(name)
+            if connection is None:
+                connection = self._connections[name] = link.take(self._kind, self._mesh.settings.timeout)
+        except KernelUnreachableError as error:
+            self._failed.append((name, token, self._death_of(link) or error))
+            return
+        except (KernelConnectionError, WouldDeadlockError, PyrokernelError) as error:
+            self._failed.append((name, token, error))
+            return
+        self._due.setdefault(name, []).append((token, request))
+        self._fanout.send(connection, request, name)
+
+    def answers(self, deadline: float | None = None) -> Iterator[tuple[str, Any, Any, PyrokernelError | None]]:
+        """Yield (kernel name, token, value, error) as answers arrive, until none is due or the deadline passes."""
+        listening_from = time.monotonic() + _LISTEN_AFTER_SECONDS
+        while True:
+            while self._failed:
+                name, token, error = self._failed.pop(0)
+                yield name, token, None, error
+            if not self.pending:
+                return
+            now = time.monotonic()
+            if deadline is not None and now >= deadline:
+                return
+            if now >= listening_from:
+                self._listen()
+                step = deadline
+            else:
+                step = listening_from if deadline is None else min(deadline, listening_from)
+            for answer in self._fanout.answers(step):
+                yield from self._take(answer)
+                if self._failed or not self.pending:
+                    break
+
+    def close(self) -> None:
+        """Return the connections on which nothing is due, drop the others."""
+        for name, connection in self._connections.items():
+            if not self._due.get(name) and connection.sock.fileno() >= 0:
+                self._fanout.release(connection)
+                self._links[name].give(connection)
+        self._connections.clear()
+        self._fanout.close()
+
+    def _take(self, answer: Answer) -> Iterator[tuple[str, Any, Any, PyrokernelError | None]]:
+        if isinstance(answer.token, tuple):
+            self._hear(answer)
+            return
+        name = str(answer.token)
+        due = self._due.get(name) or []
+        if not due:
+            return  # it was given up already: the host announced the death first
+        if answer.lost:
+            self._recover(name)
+            return
+        token, _ = due.pop(0)
+        error = answer.error
+        if error is not None and not isinstance(error, PyrokernelError):
+            error = PyrokernelError(f"kernel {name!r}: {type(error).__name__}: {error}")
+        yield name, token, answer.value, error
+
+    def _recover(self, name: str) -> None:
+        """A connection was lost: explain it by a death, or send again what was due."""
+        link = self._links[name]
+        due = self._due.pop(name, [])
+        self._connections.pop(name, None)
+        link.close()
+        death = self._death_of(link)
+        if death is None and name not in self._retried:
+            self._retried.add(name)
+            for token, request in due:
+                self.send(link, request, token)
+            return
+        error = death or KernelUnreachableError(
+            f"kernel {name!r} closed the connection twice, and no host reports its death; try `pyrokernel doctor`",
+            kernel=name,
+            instance=link.instance,
+        )
+        self._failed.extend((name, token, error) for token, _ in due)
+
+    def _death_of(self, link: Link) -> KernelDiedError | None:
+        """Ask the host of a kernel whether it has died."""
+        host = self._mesh.host_of(link.name)
+        if host is None:
+            return None
+        try:
+            request = Request(HOST_OBJECT, "obituary", [link.instance, _OBITUARY_SECONDS])
+            found = ask(host, request, _OBITUARY_SECONDS + 1.0)
+        except KernelUnreachableError:
+            return None  # no host to ask; the kernel itself may still answer
+        return Death.from_wire(found).to_error() if found else None
+
+    def _listen(self) -> None:
+        """Ask the hosts of the kernels we wait for to tell of deaths, each with one long request."""
+        for name in self.pending:
+            host = self._mesh.host_of(name)
+            if host is None or host.name in self._ears:
+                continue
+            self._ears[host.name] = -1
+            self._ask_for_deaths(host, -1, 0.0)
+
+    def _ask_for_deaths(self, host: Link, after: int, timeout: float) -> None:
+        key = f"host {host.name}"
+        try:
+            connection = self._connections.get(key)
+            if connection is None:
+                connection = host.take("control", self._mesh.settings.timeout)
+                self._connections[key], self._links[key] = connection, host
+        except PyrokernelError:
+            return  # without a host the closed socket has to do
+        self._due.pop(key, None)
+        self._fanout.send(connection, Request(HOST_OBJECT, "deaths", [after, timeout]), ("deaths", host.name))
+
+    def _hear(self, answer: Answer) -> None:
+        """Take a host's announcement and ask for the next."""
+        assert isinstance(answer.token, tuple)
+        host_name = answer.token[1]
+        key = f"host {host_name}"
+        if answer.error is not None:
+            # Its host is gone or too old to tell; a closed socket has to do.
+            self._connections.pop(key, None)
+            return
+        for wire in answer.value["deaths"]:
+            death = Death.from_wire(wire)
+            link = self._links.get(death.kernel)
+            if link is not None and link.instance == death.instance:
+                self._bury(death)
+        host = self._links[key]
+        if self._ears.get(host_name) == -1:
+            # Deaths from before this first answer would never be announced: ask once about each.
+            for name in list(self.pending):
+                link = self._links[name]
+                if self._mesh.host_of(name) is host:
+                    found = ask(host, Request(HOST_OBJECT, "obituary", [link.instance, 0.0]), 2.0)
+                    if found:
+                        self._bury(Death.from_wire(found))
+        self._ears[host_name] = int(answer.value["next"])
+        self._ask_for_deaths(host, self._ears[host_name], _LONG_POLL_SECONDS)
+
+    def _bury(self, death: Death) -> None:
+        due = self._due.pop(death.kernel, [])
+        connection = self._connections.pop(death.kernel, None)
+        if connection is not None:
+            self._fanout.release(connection)
+            connection.close()
+        error = death.to_error()
+        self._failed.extend((death.kernel, token, error) for token, _ in due)
+
+
+def kernel_request(method: str, *args: Any, cell: str = "") -> Request:
+    """Encode a call of the exposed object of kernels."""
+    return Request(KERNEL_OBJECT, method, args, cell=cell)
+
+
+def gather(
+    mesh: Mesh, links: Sequence[Link], requests: Request | Mapping[str, Request], *, kind: str, timeout: float | None
+) -> tuple[dict[str, Any], dict[str, PyrokernelError], tuple[str, ...]]:
+    """Send to each kernel and wait for all.
+
+    Args:
+        requests: One request for all, or one per kernel name.
+        timeout: Seconds for all of it; None waits for ever.
+
+    Returns:
+        Values and errors by kernel name, and the names that did not answer in time.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    values: dict[str, Any] = {}
+    errors: dict[str, PyrokernelError] = {}
+    with Exchange(mesh, kind) as exchange:
+        for link in links:
+            request = requests if isinstance(requests, Request) else requests[link.name]
+            exchange.send(link, request)
+        for name, _, value, error in exchange.answers(deadline):
+            if error is None:
+                values[name] = value
+            else:
+                errors[name] = error
+        missing = tuple(name for name in (link.name for link in links) if name not in values and name not in errors)
+    return values, errors, missing

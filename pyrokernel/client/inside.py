@@ -1,0 +1,62 @@
+"""What client code knows when it runs inside a kernel: who that kernel is, and who waits for its cell.
+
+A kernel that waits for itself would wait for ever, so each request carries the kernels
+that are waiting already. Runs in the caller's process, which may be a kernel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import threading
+from collections.abc import Iterator, Sequence
+
+from pyrokernel.errors import WouldDeadlockError
+
+
+@dataclasses.dataclass
+class _Inside:
+    pid: int = 0
+    kernel: str = ""
+    instance: str = ""
+    waiters: tuple[tuple[str, str], ...] = ()
+
+
+_inside = _Inside()
+
+
+def become(kernel: str, instance: str) -> None:
+    """Say that this process is a kernel."""
+    _inside.pid, _inside.kernel, _inside.instance = os.getpid(), kernel, instance
+
+
+@contextlib.contextmanager
+def serving(waiters: Sequence[tuple[str, str]]) -> Iterator[None]:
+    """Run a cell that these kernels wait for."""
+    _inside.waiters = tuple((str(kernel), str(instance)) for kernel, instance in waiters)
+    try:
+        yield
+    finally:
+        _inside.waiters = ()
+
+
+def waiters() -> list[tuple[str, str]]:
+    """Return the kernels that would wait for a request made now, the caller's own last.
+
+    Only the main thread of a kernel holds up its cell; a thread of its own may wait on anybody.
+    """
+    if _inside.pid != os.getpid() or threading.current_thread() is not threading.main_thread():
+        return []
+    return [*_inside.waiters, (_inside.kernel, _inside.instance)]
+
+
+def check_wait(kernel: str, instance: str) -> None:
+    """Refuse to wait on a kernel that waits on us.
+
+    Raises:
+        WouldDeadlockError: It does; the ring is in the message.
+    """
+    chain = waiters()
+    if instance in [waiting for _, waiting in chain]:
+        raise WouldDeadlockError(ring=(*(name for name, _ in chain), kernel))

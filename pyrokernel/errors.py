@@ -1,0 +1,397 @@
+"""Every public exception of pyrokernel, and how it crosses the wire. Runs in every process.
+
+The tree (an `except` clause can be chosen from here without further search)::
+
+    PyrokernelError
+      SettingsError (also ValueError)             a value or a PYROKERNEL_* name is wrong
+      AccessRefusedError (also PermissionError)   a peer, address or directory fails the trust rules
+      NameServerError
+        NameServerNotFoundError                   nobody answers at the configured address
+        NameTakenError                            a living instance holds the name
+        KernelNotFoundError (also LookupError)    no kernel of that name, number, pattern or tag
+      HostError                                   the host could not start, stop or place a kernel
+      KernelConnectionError
+        KernelUnreachableError                    no connection, although no death was announced
+        KernelDiedError                           the process is gone: signal or exit code, last cell, tail
+        KernelRestartedError                      the handle belongs to an earlier instance
+      CellError
+        CellNotFoundError (also LookupError)      the kernel never saw a cell of that id
+        CellCancelledError                        cancelled before it started
+        ResultExpiredError                        the reply was evicted; the journal may still have its output
+        ResultUnavailableError                    the value stayed in the kernel: too large or not picklable
+      InputUnavailableError (also EOFError)       input() with no front end attached, or no answer in time
+      WouldDeadlockError                          a kernel would wait on itself, directly or in a ring
+      ReplyTimeoutError (also TimeoutError)       seconds waited, replies so far, names missing
+      ProtocolError                               a message that does not parse or is out of place
+        VersionMismatchError                      the peer speaks another protocol version
+        MessageTooLargeError                      above the size one message may have
+        NotSerializableError                      a value that cannot travel
+      RemoteError                                 your code raised in a kernel
+      GatherError                                 your code raised in several kernels
+
+Two families: *your code raised* (`RemoteError`, `GatherError`) and *the machinery failed* (all others).
+Every field is an attribute; messages are built from the fields, and end with what to try next.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+__all__ = [
+    "AccessRefusedError",
+    "CellCancelledError",
+    "CellError",
+    "CellNotFoundError",
+    "GatherError",
+    "HostError",
+    "InputUnavailableError",
+    "KernelConnectionError",
+    "KernelDiedError",
+    "KernelNotFoundError",
+    "KernelRestartedError",
+    "KernelUnreachableError",
+    "MessageTooLargeError",
+    "NameServerError",
+    "NameServerNotFoundError",
+    "NameTakenError",
+    "NotSerializableError",
+    "ProtocolError",
+    "PyrokernelError",
+    "RemoteError",
+    "ReplyTimeoutError",
+    "ResultExpiredError",
+    "ResultUnavailableError",
+    "SettingsError",
+    "VersionMismatchError",
+    "WouldDeadlockError",
+    "error_from_wire",
+    "error_to_wire",
+]
+
+
+class PyrokernelError(Exception):
+    """Base of everything this package raises on purpose.
+
+    Subclasses that carry fields list them in `fields`; those are the keyword
+    arguments of the constructor, the attributes, and what crosses the wire.
+    """
+
+    fields: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, message: str = "", **fields: Any) -> None:
+        for name in self.fields:
+            setattr(self, name, fields.pop(name, None))
+        if fields:
+            raise TypeError(f"{type(self).__name__} has no field {min(fields)!r}")
+        super().__init__(message or self.describe())
+
+    def describe(self) -> str:
+        """Build the message from the fields, for when none was given."""
+        return type(self).__name__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return error_from_wire, (error_to_wire(self),)
+
+
+class SettingsError(PyrokernelError, ValueError):
+    """A setting has a value it cannot have, or a name that does not exist."""
+
+
+class AccessRefusedError(PyrokernelError, PermissionError):
+    """A peer, an address or a directory does not pass the rules of trust."""
+
+
+class NameServerError(PyrokernelError):
+    """Something about the name server or the names it holds."""
+
+
+class NameServerNotFoundError(NameServerError):
+    """Nobody answers at the configured name-server address."""
+
+
+class NameTakenError(NameServerError):
+    """Another living instance holds the name."""
+
+    fields = ("name", "holder")
+    name: str
+    holder: str
+
+    def describe(self) -> str:
+        return f"the name {self.name!r} is held by {self.holder}; choose another name, or stop that one first"
+
+
+class KernelNotFoundError(NameServerError, LookupError):
+    """No kernel answers to that name, number, pattern or tag."""
+
+
+class HostError(PyrokernelError):
+    """The host of a machine could not do what it was asked to."""
+
+
+class KernelConnectionError(PyrokernelError):
+    """The connection to a kernel is not there, or not to the kernel it was meant for."""
+
+    fields: ClassVar[tuple[str, ...]] = ("kernel", "instance")
+    kernel: str
+    instance: str | None
+
+
+class KernelUnreachableError(KernelConnectionError):
+    """No connection to a kernel that nobody announced as dead."""
+
+
+class KernelDiedError(KernelConnectionError):
+    """The kernel's process is gone.
+
+    Attributes:
+        signal: Number of the signal that ended it, or None.
+        exit_code: Its exit code when no signal ended it; None when nobody could collect it.
+        peak_memory_bytes: Largest resident set it had, or None.
+        last_cell: The cell that was running, as `{"cell": id, "source": str}`, or None.
+        tail: The last lines of its output, at most 4 KiB.
+        cause: One sentence that says all of it.
+    """
+
+    fields = ("kernel", "instance", "signal", "exit_code", "peak_memory_bytes", "last_cell", "tail", "cause")
+    signal: int | None
+    exit_code: int | None
+    peak_memory_bytes: int | None
+    last_cell: dict[str, Any] | None
+    tail: str
+    cause: str
+
+    def describe(self) -> str:
+        text = f"kernel {self.kernel!r} died: {self.cause or 'cause unknown'}"
+        if self.tail:
+            text += "\nlast output:\n" + "\n".join("  " + line for line in self.tail.splitlines()[-10:])
+        return text
+
+
+class KernelRestartedError(KernelConnectionError):
+    """The name answers, but as a new instance: variables of the old one are gone.
+
+    Raised once, at the first use of a handle after a restart its user did not ask
+    for; from then on the handle belongs to the new instance.
+    """
+
+    fields = ("kernel", "instance", "new_instance")
+    new_instance: str
+
+    def describe(self) -> str:
+        return (
+            f"kernel {self.kernel!r} was restarted: instance {self.instance} is gone, {self.new_instance} answers now "
+            "with a fresh namespace; repeat the call to use it"
+        )
+
+
+class CellError(PyrokernelError):
+    """Something about one cell."""
+
+    fields: ClassVar[tuple[str, ...]] = ("kernel", "cell")
+    kernel: str
+    cell: str
+
+
+class CellNotFoundError(CellError, LookupError):
+    """The kernel never saw a cell of that id, or has long forgotten it."""
+
+    def describe(self) -> str:
+        return f"kernel {self.kernel!r} knows no cell {self.cell}; `logs {self.kernel}` lists what it ran"
+
+
+class CellCancelledError(CellError):
+    """The cell was cancelled before it started."""
+
+    def describe(self) -> str:
+        return f"cell {self.cell} was cancelled on kernel {self.kernel!r} before it started"
+
+
+class ResultExpiredError(CellError):
+    """The cell ended, but its reply has been evicted to keep memory bounded."""
+
+    def describe(self) -> str:
+        return (
+            f"the reply of cell {self.cell} on kernel {self.kernel!r} has expired; what it printed may still be in "
+            f"`logs {self.kernel}`, and values it assigned can be pulled by name"
+        )
+
+
+class ResultUnavailableError(CellError):
+    """The cell succeeded, but its value stayed in the kernel."""
+
+    fields = ("kernel", "cell", "reason")
+    reason: str
+
+    def describe(self) -> str:
+        return (
+            f"the result on kernel {self.kernel!r} stayed there: {self.reason}; "
+            "assign it to a name and pull() a part of it, or raise max_result_bytes"
+        )
+
+
+class InputUnavailableError(PyrokernelError, EOFError):
+    """input() found no front end attached, or got no answer in time."""
+
+
+class WouldDeadlockError(PyrokernelError):
+    """A kernel would wait for itself, directly or through other kernels."""
+
+    fields = ("ring",)
+    ring: tuple[str, ...]
+
+    def describe(self) -> str:
+        return (
+            "this wait would never end: " + " waits on ".join(self.ring) + "; use submit() and look at the reply later"
+        )
+
+
+class ReplyTimeoutError(PyrokernelError, TimeoutError):
+    """The deadline of a call passed.
+
+    Attributes:
+        seconds: How long was waited.
+        cell: Id of the request, which goes on in the kernel.
+        replies: What came in time, by kernel name.
+        missing: Names of the kernels that did not answer.
+    """
+
+    fields = ("seconds", "cell", "replies", "missing")
+    seconds: float
+    cell: str
+    replies: Mapping[str, Any]
+    missing: tuple[str, ...]
+
+    def describe(self) -> str:
+        names = ", ".join(repr(name) for name in (self.missing or ())[:5])
+        more = len(self.missing or ()) - 5
+        if more > 0:
+            names += f" and {more} more"
+        noun = "kernel" if len(self.missing or ()) == 1 else "kernels"
+        return (
+            f"{noun} {names} did not answer in {self.seconds:g} s; the cell goes on there: "
+            f"wait for it with `reply({self.cell!r})`, or try `interrupt`"
+        )
+
+
+class ProtocolError(PyrokernelError):
+    """A message that does not parse, or is out of place."""
+
+
+class VersionMismatchError(ProtocolError):
+    """The peer speaks another version of the protocol."""
+
+
+class MessageTooLargeError(ProtocolError):
+    """More bytes than one message may have."""
+
+
+class NotSerializableError(ProtocolError):
+    """A value that cannot travel between processes."""
+
+
+class RemoteError(PyrokernelError):
+    """Code raised in a kernel.
+
+    Attributes:
+        kernel: Name of the kernel.
+        ename: Class name of the exception there.
+        evalue: Its text.
+        traceback: The formatted traceback with the lines of the cell.
+        cell: Id of the cell.
+    """
+
+    fields = ("kernel", "ename", "evalue", "traceback", "cell")
+    kernel: str
+    ename: str
+    evalue: str
+    traceback: str
+    cell: str
+
+    def describe(self) -> str:
+        head = f"{self.ename}: {self.evalue}" if self.evalue else str(self.ename)
+        text = f"{head} (in kernel {self.kernel!r})"
+        if self.traceback:
+            text += "\n" + self.traceback.rstrip("\n")
+        return text
+
+
+class GatherError(PyrokernelError):
+    """Several kernels of a group failed, or some did.
+
+    Attributes:
+        errors: Kernel name to the exception it met; shape (n_failed,).
+        replies: Kernel name to what the others answered; shape (n_ok,).
+    """
+
+    fields = ("errors", "replies")
+    errors: Mapping[str, PyrokernelError]
+    replies: Mapping[str, Any]
+
+    SHOWN: ClassVar[int] = 3
+
+    def describe(self) -> str:
+        errors = dict(self.errors or {})
+        total = len(errors) + len(self.replies or {})
+        lines = [f"{len(errors)} of {total} kernels failed"]
+        alike: dict[str, list[str]] = {}
+        for name, error in errors.items():
+            # The kernel's name is the only part in which equal failures differ.
+            alike.setdefault(str(error).replace(f"{name!r}", "..."), []).append(name)
+        for text, names in list(alike.items())[: self.SHOWN]:
+            lines.append(f"{', '.join(names[:8])}{' ...' if len(names) > 8 else ''}: {text}")
+        if len(alike) > self.SHOWN:
+            lines.append(f"and {len(alike) - self.SHOWN} other failures; see .errors")
+        return "\n".join(lines)
+
+
+def error_to_wire(error: BaseException) -> dict[str, Any]:
+    """Describe an exception as plain data.
+
+    An exception of this package keeps its class and its fields. Any other keeps
+    its class name and its text.
+    """
+    if isinstance(error, PyrokernelError):
+        fields = {name: _plain(getattr(error, name, None)) for name in error.fields}
+        return {"error": type(error).__name__, "message": str(error), "fields": fields}
+    return {"error": type(error).__name__, "message": str(error), "fields": {}}
+
+
+def error_from_wire(data: Mapping[str, Any]) -> Exception:
+    """Rebuild what `error_to_wire` described.
+
+    Only classes of this module and the builtin exceptions come back as themselves;
+    anything else becomes a `ProtocolError` that names it, so a peer cannot choose
+    what is constructed here.
+    """
+    name = str(data.get("error", ""))
+    message = str(data.get("message", ""))
+    cls = globals().get(name)
+    if isinstance(cls, type) and issubclass(cls, PyrokernelError):
+        fields = {key: _revive(value) for key, value in dict(data.get("fields") or {}).items() if key in cls.fields}
+        return cls(message, **fields)
+    builtin = getattr(builtins, name, None)
+    # UnicodeError and ExceptionGroup cannot be made from a text alone.
+    special = (UnicodeError, BaseExceptionGroup)
+    if isinstance(builtin, type) and issubclass(builtin, Exception) and not issubclass(builtin, special):
+        return builtin(message)
+    return ProtocolError(f"{name}: {message}")
+
+
+def _plain(value: Any) -> Any:
+    """Turn exceptions inside a field into plain data, one level deep."""
+    if isinstance(value, PyrokernelError):
+        return error_to_wire(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def _revive(value: Any) -> Any:
+    """Undo `_plain`."""
+    if isinstance(value, Mapping):
+        if set(value) == {"error", "message", "fields"}:
+            return error_from_wire(value)
+        return {key: _revive(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,360 @@
+"""How a kernel comes to life: forked from a template, or spawned. Runs in the host process.
+
+A `Launch` is one kernel on its way to ready. The `Launcher` chooses the way: it keeps
+one `Template` for each set of preloaded modules, and spawns where forking is not safe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pyrokernel.errors import HostError
+from pyrokernel.host import processes
+from pyrokernel.host.loop import Loop
+from pyrokernel.host.roles import ROLES
+from pyrokernel.host.template import LENGTH
+from pyrokernel.messages import KernelBirth
+
+log = logging.getLogger(__name__)
+
+MAX_OUTPUT_BYTES = 4096
+_SEND_SECONDS = 5.0
+_MAX_TRIES = 3
+
+
+class Launch:
+    """One kernel on its way to ready.
+
+    Args:
+        loop: Where its report is awaited.
+        birth: What the kernel is given.
+        on_born: Called with the process id, once.
+        on_ready: Called with the kernel's report, at most once.
+        on_unborn: Called with an error when no process came of it.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        birth: KernelBirth,
+        *,
+        on_born: Callable[[int], None],
+        on_ready: Callable[[dict[str, Any]], None],
+        on_unborn: Callable[[Exception], None],
+    ) -> None:
+        self.birth = birth
+        self.tries = 0
+        self.over = False
+        self._loop = loop
+        self._on_born = on_born
+        self._on_ready = on_ready
+        self._on_unborn = on_unborn
+        self._output = _scratch_file()
+        self._ready_read = self._ready_write = -1
+        self._report = b""
+        self._born = False
+        self._retry: Callable[[Launch], None] | None = None
+
+    @property
+    def preload(self) -> tuple[str, ...]:
+        """Modules to import before the kernel runs."""
+        return tuple(self.birth.spec.get("preload") or ())
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """Environment variables of its own."""
+        return dict(self.birth.spec.get("env") or {})
+
+    def open(self) -> list[int]:
+        """Return the descriptors for the new process: its first output, its report, and the lifeline if there is one."""
+        self.tries += 1
+        self._ready_read, self._ready_write = os.pipe()
+        lifeline = [self.birth.lifeline_fd] if self.birth.lifeline_fd >= 0 else []
+        return [self._output, self._ready_write, *lifeline]
+
+    def handed_over(self) -> None:
+        """Await the report; from now on its end of file means that no process has it open."""
+        os.close(self._ready_write)
+        self._loop.watch(self._ready_read, self._on_readable)
+
+    def born(self, pid: int) -> None:
+        """Take note of the process."""
+        if not self._born:
+            self._born = True
+            self._on_born(pid)
+
+    def failed(self, error: Exception) -> None:
+        """Give up: there is no process."""
+        self.over = True
+        self.close()
+        self._on_unborn(error)
+
+    def lost(self, retry: Callable[[Launch], None]) -> None:
+        """The template died and has not said whether it had forked; the report's descriptor tells."""
+        if self._born:
+            return
+        self._retry = retry
+        if self._ready_read < 0:
+            retry(self)
+
+    def output(self) -> str:
+        """Return the end of what the process wrote before its journal took over."""
+        if self._output < 0:
+            return ""
+        size = os.fstat(self._output).st_size
+        data = os.pread(self._output, MAX_OUTPUT_BYTES, max(0, size - MAX_OUTPUT_BYTES))
+        return data.decode(errors="replace").strip()
+
+    def close(self) -> None:
+        """Free the descriptors."""
+        self._close_report()
+        if self._output >= 0:
+            os.close(self._output)
+            self._output = -1
+
+    def _on_readable(self) -> None:
+        data = os.read(self._ready_read, 65536)
+        self._report += data
+        if b"\n" in self._report:
+            self._close_report()
+            report = json.loads(self._report.partition(b"\n")[0])
+            if "pid" in report:  # quicker than the template's own word
+                self.born(int(report["pid"]))
+            self._on_ready(report)
+        elif not data:
+            self._close_report()
+            if self._retry is not None and not self._born:
+                self._retry(self)
+
+    def _close_report(self) -> None:
+        if self._ready_read >= 0:
+            with contextlib.suppress(KeyError):  # not handed over yet
+                self._loop.unwatch(self._ready_read)
+            os.close(self._ready_read)
+            self._ready_read = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class TemplateKey:
+    """What kernels must have in common to be forked from the same template.
+
+    Attributes:
+        preload: Modules imported.
+        environ: Environment that those modules see when they are imported; () when there are none.
+    """
+
+    preload: tuple[str, ...] = ()
+    environ: tuple[tuple[str, str], ...] = ()
+
+
+class Template:
+    """The host's end of one template process.
+
+    Args:
+        key: What it holds.
+        environ: Its environment.
+    """
+
+    def __init__(self, key: TemplateKey, environ: Mapping[str, str]) -> None:
+        self.key = key
+        self.warm = False
+        self.sent: dict[str, Launch] = {}
+        self.waiting: list[Launch] = []
+        self._buffer = b""
+        ours, theirs = socket.socketpair()
+        with theirs, open(os.devnull) as null:
+            self.pid = processes.start_python(
+                ["-m", "pyrokernel.host.template", str(theirs.fileno()), "kernel", *key.preload],
+                environ,
+                stdin=null.fileno(),
+                output=-1,
+                passed=[theirs.fileno()],
+            )
+        ours.settimeout(_SEND_SECONDS)
+        self._socket = ours
+
+    def fileno(self) -> int:
+        """Return the descriptor to watch."""
+        return self._socket.fileno()
+
+    def receive(self) -> list[dict[str, Any]] | None:
+        """Return the answers that have arrived; None when the process is gone."""
+        try:
+            data = self._socket.recv(65536)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            return None
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def send(self, launch: Launch) -> None:
+        """Ask for one kernel."""
+        descriptors = launch.open()
+        body = json.dumps(launch.birth.to_wire()).encode()
+        self.sent[launch.birth.instance] = launch
+        try:
+            socket.send_fds(self._socket, [LENGTH.pack(len(body))], descriptors)
+            self._socket.sendall(body)
+        except OSError as error:
+            # Dead or stuck either way; its end of file, or the death we give it, sorts out what became of this one.
+            log.warning("template %d does not take requests: %s", self.pid, error)
+            self.kill()
+        launch.handed_over()
+
+    def kill(self) -> None:
+        """End the process at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Let the process end: it leaves when its socket closes."""
+        self._socket.close()
+
+
+class Launcher:
+    """Brings kernels to life.
+
+    Args:
+        loop: The host's loop.
+        environ: Environment of all processes it starts.
+        portable: Never fork.
+    """
+
+    def __init__(self, loop: Loop, environ: Mapping[str, str], *, portable: bool) -> None:
+        self._loop = loop
+        self._environ = dict(environ)
+        self._fork = processes.CAN_FORK and not portable
+        self._templates: dict[TemplateKey, Template] = {}
+        self._unforkable: set[TemplateKey] = set()
+
+    def warm(self, preload: tuple[str, ...] = (), environ: Mapping[str, str] | None = None) -> None:
+        """Start a template ahead of its first request."""
+        key = self._key(preload, environ or {})
+        if self._fork and key not in self._templates and key not in self._unforkable:
+            self._start(key)
+
+    def launch(self, launch: Launch) -> None:
+        """Bring one kernel to life."""
+        if launch.over:
+            return
+        if launch.tries >= _MAX_TRIES:
+            launch.failed(HostError(f"kernel {launch.birth.spec['name']!r}: the template died {launch.tries} times"))
+            return
+        key = self._key(launch.preload, launch.environ)
+        if not self._fork or key in self._unforkable:
+            self._spawn(launch)
+            return
+        template = self._templates.get(key) or self._start(key)
+        if template.warm:
+            template.send(launch)
+        else:
+            template.waiting.append(launch)
+
+    def template_pids(self) -> list[int]:
+        """Return the process ids of the templates."""
+        return [template.pid for template in self._templates.values()]
+
+    def close(self) -> None:
+        """Let the templates end."""
+        for template in self._templates.values():
+            self._loop.unwatch(template)
+            template.close()
+        self._templates.clear()
+
+    def _key(self, preload: tuple[str, ...], environ: Mapping[str, str]) -> TemplateKey:
+        return TemplateKey(preload, tuple(sorted(environ.items())) if preload else ())
+
+    def _start(self, key: TemplateKey) -> Template:
+        template = self._templates[key] = Template(key, {**self._environ, **dict(key.environ)})
+        self._loop.watch(template, lambda: self._on_answers(template))
+        return template
+
+    def _on_answers(self, template: Template) -> None:
+        answers = template.receive()
+        if answers is None:
+            self._on_end(template)
+            return
+        for answer in answers:
+            if "warm" in answer:
+                self._on_warm(template, answer["warm"])
+            elif "failed" in answer:
+                self._on_failed(template, answer["failed"])
+            elif "born" in answer:
+                template.sent.pop(answer["born"]).born(answer["pid"])
+            elif "unborn" in answer:
+                launch = template.sent.pop(answer["unborn"])
+                launch.failed(HostError(f"kernel {launch.birth.spec['name']!r} could not start: {answer['reason']}"))
+
+    def _on_warm(self, template: Template, threads: int) -> None:
+        template.warm = True
+        if threads > 1:
+            log.info("preloading %s started threads: kernels are spawned, not forked", ", ".join(template.key.preload))
+            self._unforkable.add(template.key)
+            self._forget(template)
+        waiting, template.waiting = template.waiting, []
+        for launch in waiting:
+            self.launch(launch)
+
+    def _on_failed(self, template: Template, error: dict[str, Any]) -> None:
+        self._forget(template)
+        what = f"preloading {', '.join(template.key.preload)}" if template.key.preload else "loading the kernel"
+        for launch in template.waiting:
+            launch.failed(HostError(f"{what} failed: {error['error']}: {error['message']}"))
+
+    def _on_end(self, template: Template) -> None:
+        """The process is gone, asked or not; the next request starts another one."""
+        self._forget(template)
+        for launch in template.sent.values():
+            launch.lost(self.launch)
+        for launch in template.waiting:
+            # It died while importing; if that is the modules' doing, the tries run out.
+            launch.tries += 1
+            self.launch(launch)
+
+    def _forget(self, template: Template) -> None:
+        self._loop.unwatch(template)
+        template.close()
+        if self._templates.get(template.key) is template:
+            del self._templates[template.key]
+
+    def _spawn(self, launch: Launch) -> None:
+        output, ready_write, *lifeline = launch.open()
+        birth = dataclasses.replace(launch.birth, ready_fd=ready_write)
+        stdin = _scratch_file()
+        os.write(stdin, json.dumps(birth.to_wire()).encode())
+        os.lseek(stdin, 0, os.SEEK_SET)
+        try:
+            pid = processes.start_python(
+                ["-m", ROLES["kernel"].module],
+                {**self._environ, **launch.environ},
+                stdin=stdin,
+                output=output,
+                passed=[ready_write, *lifeline],
+            )
+        except OSError as error:
+            os.close(ready_write)
+            launch.failed(HostError(f"cannot start {sys.executable}: {error.strerror}"))
+            return
+        finally:
+            os.close(stdin)
+        launch.handed_over()
+        launch.born(pid)
+
+
+def _scratch_file() -> int:
+    """Return the descriptor of an empty file without a name."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("pyrokernel")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

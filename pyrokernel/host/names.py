@@ -1,0 +1,229 @@
+"""Keeps the host's names at the name server true. Runs in the host process, on a thread of its own.
+
+The thread may wait for a name server that is slow or gone; the supervisor never does.
+What is wanted is remembered here, and announced again whenever the connection to the
+name server was lost.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import queue
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from pyrokernel.errors import KernelNotFoundError, NameServerError, NameTakenError
+from pyrokernel.host.loop import resolve
+from pyrokernel.messages import HOST_PREFIX, KERNEL_PREFIX, PROTOCOL_VERSION, KernelInfo
+from pyrokernel.wire.naming import Directory, Entry
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0
+"""How often the connection to a name server outside this process is looked at."""
+RETRY_SECONDS = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Name:
+    """A name that this host wants to hold.
+
+    Attributes:
+        name: With its prefix.
+        uri, metadata: What it points to.
+        instance: Id of the life behind it.
+    """
+
+    name: str
+    uri: str
+    instance: str
+    metadata: frozenset[str]
+
+
+class Announcer:
+    """Registers, removes and re-announces names.
+
+    Args:
+        directory: The name server.
+        host: Name of this machine; entries with it are this host's to prune.
+        outside: Whether the name server is another process, whose connection must be looked at.
+    """
+
+    def __init__(self, directory: Directory, host: str, *, outside: bool) -> None:
+        self._directory = directory
+        self._host = host
+        self._outside = outside
+        self._wanted: dict[str, Name] = {}
+        self._owed: set[str] = set()
+        self._prune_due = True
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="pyrokernel-names", daemon=True)
+
+    def start(self) -> None:
+        """Begin to carry out what was asked."""
+        self._thread.start()
+
+    def announce(self, kernel: KernelInfo) -> Future[None]:
+        """Register the name of a kernel; see `announce_name`."""
+        words = {
+            "class:pyrokernel.kernel",
+            f"host:{self._host}",
+            f"instance:{kernel.instance}",
+            f"version:{PROTOCOL_VERSION}",
+            f"pid:{kernel.pid}",
+            *(f"tag:{tag}" for tag in kernel.tags),
+        }
+        if kernel.protected:
+            words.add("protected")
+        return self.announce_name(Name(KERNEL_PREFIX + kernel.name, kernel.uri, kernel.instance, frozenset(words)))
+
+    def announce_host(self, uri: str, instance: str) -> Future[None]:
+        """Register the name of this host; see `announce_name`."""
+        words = {
+            "class:pyrokernel.host",
+            f"host:{self._host}",
+            f"instance:{instance}",
+            f"version:{PROTOCOL_VERSION}",
+            f"pid:{os.getpid()}",
+        }
+        return self.announce_name(Name(HOST_PREFIX + self._host, uri, instance, frozenset(words)))
+
+    def announce_name(self, name: Name) -> Future[None]:
+        """Register a name.
+
+        The future fails with NameTakenError when a living instance holds it, and with
+        another NameServerError when it could not be registered yet: then it will be.
+        """
+        outcome: Future[None] = Future()
+
+        def job() -> None:
+            self._wanted[name.name] = name
+            try:
+                self._register(name)
+            except NameTakenError as error:
+                del self._wanted[name.name]
+                resolve(outcome, error)
+            except NameServerError as error:
+                self._owed.add(name.name)
+                resolve(outcome, error)
+            else:
+                self._owed.discard(name.name)
+                resolve(outcome, None)
+
+        self._jobs.put(job)
+        return outcome
+
+    def withdraw(self, kernel: str, instance: str) -> None:
+        """Remove the name of a kernel, unless it points to another instance by now."""
+        self._withdraw_name(KERNEL_PREFIX + kernel, instance)
+
+    def withdraw_host(self, instance: str) -> None:
+        """Remove the name of this host."""
+        self._withdraw_name(HOST_PREFIX + self._host, instance)
+
+    def _withdraw_name(self, name: str, instance: str) -> None:
+        def job() -> None:
+            wanted = self._wanted.get(name)
+            if wanted is not None and wanted.instance == instance:
+                del self._wanted[name]
+                self._owed.discard(name)
+            try:
+                if self._directory.lookup(name).value("instance") == instance:
+                    self._directory.remove(name)
+            except KernelNotFoundError:
+                return
+            except NameServerError:
+                self._prune_due = True  # when it answers again
+
+        self._jobs.put(job)
+
+    def close(self, timeout: float = 2.0) -> None:
+        """Finish what was asked, and end the thread."""
+        self._jobs.put(None)
+        self._thread.join(timeout)
+        self._directory.close()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                job = self._jobs.get(timeout=self._pause())
+            except queue.Empty:
+                self._keep_true()
+                continue
+            if job is None:
+                return
+            job()
+            if self._prune_due:
+                self._keep_true()
+
+    def _pause(self) -> float | None:
+        if self._owed:
+            return RETRY_SECONDS
+        return LOOK_SECONDS if self._outside else None
+
+    def _keep_true(self) -> None:
+        """Announce what is owed, everything after a lost connection; remove what dead instances left."""
+        if self._outside and not self._directory.connected():
+            self._owed = set(self._wanted)
+            self._prune_due = True
+        if not self._owed and not self._prune_due:
+            return
+        try:
+            for name in sorted(self._owed):
+                try:
+                    self._register(self._wanted[name])
+                except NameTakenError as error:
+                    log.warning("a name was lost while the name server was away: %s", error)
+                self._owed.discard(name)
+            if self._prune_due:
+                self._prune()
+        except NameServerError as error:
+            log.info("%s; trying again", error)
+            self._owed = self._owed or set(self._wanted)
+
+    def _register(self, name: Name) -> None:
+        """Register one name; replace the entry of a dead instance, or an earlier one of ours."""
+        try:
+            self._directory.register(name.name, name.uri, name.metadata)
+        except NameTakenError as error:
+            holder = self._directory.lookup(name.name)
+            if holder.value("instance") != name.instance and not self._is_stale(holder):
+                raise NameTakenError(name=name.name, holder=describe_holder(holder)) from error
+            self._directory.register(name.name, name.uri, name.metadata, replace=True)
+
+    def _prune(self) -> None:
+        for prefix in (KERNEL_PREFIX, HOST_PREFIX):
+            for entry in self._directory.list(prefix):
+                if entry.name not in self._wanted and self._is_stale(entry):
+                    log.info("removing the name %s of an instance that is gone", entry.name)
+                    self._directory.remove(entry.name)
+        self._prune_due = False
+
+    def _is_stale(self, entry: Entry) -> bool:
+        """Tell whether an entry is of this machine and nobody answers there."""
+        return entry.value("host") == self._host and not answers(entry.uri)
+
+
+def describe_holder(entry: Entry) -> str:
+    """Say who holds a name."""
+    return f"instance {entry.value('instance') or 'unknown'} on host {entry.value('host') or 'unknown'} ({entry.uri})"
+
+
+def answers(uri: str) -> bool:
+    """Tell whether somebody listens on the unix socket of a URI; True where that cannot be said from here."""
+    _, found, path = uri.partition("@./u:")
+    if not found:
+        return True
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.settimeout(1.0)
+            probe.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError:
+            return True
+    return True

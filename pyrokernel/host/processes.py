@@ -1,0 +1,203 @@
+"""Processes as the operating system shows them: start, watch, signal, collect. Runs in the host process."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import resource
+import select
+import signal
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pyrokernel.host.policy import Ending
+
+log = logging.getLogger(__name__)
+
+_PR_SET_CHILD_SUBREAPER = 36
+"""From <linux/prctl.h>."""
+_MAX_DESCRIPTORS = 65536
+
+CAN_FORK = sys.platform == "linux"
+"""Whether kernels may be forked from a template: it takes a subreaper, and macOS frameworks do not survive fork."""
+
+
+class ProcessWatch:
+    """A descriptor that becomes readable when a process ends, whoever its parent is.
+
+    Raises:
+        ProcessLookupError: There is no such process.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._queue: Any = None
+        if sys.platform == "linux":
+            self._fd = os.pidfd_open(pid)
+        else:
+            self._queue = select.kqueue()
+            event = select.kevent(
+                pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD | select.KQ_EV_ONESHOT, select.KQ_NOTE_EXIT
+            )
+            self._queue.control([event], 0)
+            self._fd = self._queue.fileno()
+
+    def fileno(self) -> int:
+        """Return the descriptor, for a selector."""
+        return self._fd
+
+    def ended(self) -> bool:
+        """Tell whether the process has ended."""
+        return bool(select.select([self._fd], [], [], 0)[0])
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        if self._queue is not None:
+            self._queue.close()
+        else:
+            os.close(self._fd)
+
+
+def start_python(
+    arguments: Sequence[str], environ: Mapping[str, str], *, stdin: int, output: int, passed: Iterable[int] = ()
+) -> int:
+    """Start this interpreter in a session of its own and return its process id.
+
+    `posix_spawn` and not `subprocess`: the latter collects exit statuses behind the
+    host's back, and costs the host's start 10 ms.
+
+    Args:
+        arguments: What follows the interpreter's name.
+        environ: The whole environment.
+        stdin, output: Descriptors that become 0, and 1 and 2; an output of -1 keeps the host's own.
+        passed: Descriptors that keep their numbers.
+    """
+    actions: list[Any] = [(os.POSIX_SPAWN_DUP2, stdin, 0)]
+    if output >= 0:
+        actions += [(os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)]
+    descriptors = list(passed)
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, True)
+    try:
+        return os.posix_spawn(
+            sys.executable, [sys.executable, *arguments], dict(environ), file_actions=actions, setsid=True
+        )
+    finally:
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
+
+
+def become_subreaper() -> None:
+    """Make orphaned descendants children of this process: what a template forks, and what dead kernels leave.
+
+    Raises:
+        OSError: The system refused.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def raise_descriptor_limit() -> None:
+    """Allow this process the descriptors that a thousand kernels and their callers take."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MAX_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def start_time(pid: int) -> int:
+    """Return when a process started, in clock ticks since boot; 0 when there is none or the system does not say."""
+    fields = _stat_fields(pid)
+    return int(fields[19]) if fields else 0
+
+
+def is_same(pid: int, started: int) -> bool:
+    """Tell whether the process of that number is alive and the one that started then."""
+    fields = _stat_fields(pid)
+    return bool(fields) and fields[0] != "Z" and int(fields[19]) == started
+
+
+def collect(pid: int) -> Ending:
+    """Reap a process that has ended and say how; nothing is known of one that is not a child."""
+    try:
+        _, status, usage = os.wait4(pid, 0)
+    except ChildProcessError:
+        return Ending()
+    # Linux counts the resident set in KiB, macOS in bytes.
+    peak = usage.ru_maxrss * (1024 if sys.platform == "linux" else 1)
+    if os.WIFSIGNALED(status):
+        return Ending(signal=os.WTERMSIG(status), peak_memory_bytes=peak)
+    return Ending(exit_code=os.WEXITSTATUS(status), peak_memory_bytes=peak)
+
+
+def ended_children() -> Iterable[int]:
+    """Yield the ended children of this process; the caller reaps each before it asks for the next."""
+    while True:
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if found is None:
+            return
+        yield found.si_pid
+
+
+def send_signal(pid: int, number: int) -> None:
+    """Signal the group of a process, or the process alone if it was just born and does not lead one yet."""
+    for send in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            send(pid, number)
+            return
+
+
+def ask_to_end(pid: int) -> None:
+    """Ask one process, and not its children, to say goodbye and leave."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+
+
+def kill_session(pid: int, started: int) -> int:
+    """Kill what is left of the session that a dead process led; return how many processes that were.
+
+    `multiprocessing` and shells with job control make groups of their own inside it.
+    """
+    leader = _stat_fields(pid)
+    if leader and int(leader[19]) != started:
+        return 0  # the number belongs to somebody else by now, and so does a session of that number
+    killed = 0
+    for entry in os.listdir("/proc") if sys.platform == "linux" else ():
+        if not entry.isdecimal() or int(entry) == pid:
+            continue
+        fields = _stat_fields(int(entry))
+        if fields and int(fields[3]) == pid and fields[0] != "Z":
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(int(entry), signal.SIGKILL)
+                killed += 1
+    return killed
+
+
+def proportional_memory(pid: int) -> int:
+    """Return the proportional set size of a process in bytes, 0 when unknown."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0
+    for line in text.splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _stat_fields(pid: int) -> list[str]:
+    """Return /proc/PID/stat from its third field on (state, ppid, pgrp, session ...; starttime is the 20th)."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return []
+    # The second field is the name in parentheses, which may hold anything.
+    return text.rpartition(")")[2].split()

@@ -1,0 +1,74 @@
+"""Records of the living kernels, from which the next host adopts them. Runs in the host process."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from pyrokernel.messages import Message
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Record(Message):
+    """What a host must know of an instance that it did not start.
+
+    Attributes:
+        pid, start_time: The process; the second tells it from a later one of the same number.
+        instance, socket, journal_dir: As in `KernelBirth`.
+        spec: The `KernelSpec` in wire form.
+        uri: Where it answers; "" until it has said that it is ready.
+        started: Unix time in seconds.
+        restarts: How often hosts restarted it.
+    """
+
+    pid: int
+    start_time: int
+    instance: str
+    socket: str
+    journal_dir: str
+    spec: dict[str, Any]
+    uri: str = ""
+    started: float = 0.0
+    restarts: int = 0
+
+    @property
+    def name(self) -> str:
+        """Name of the kernel."""
+        return str(self.spec["name"])
+
+
+class Registry:
+    """One JSON file per kernel name."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def write(self, record: Record) -> None:
+        """Store a record in place of an older one of the same name; a reader sees one or the other."""
+        path = self._path(record.name)
+        draft = path.with_suffix(".new")
+        draft.write_text(json.dumps(record.to_wire()))
+        os.replace(draft, path)
+
+    def remove(self, name: str) -> None:
+        """Forget a kernel."""
+        self._path(name).unlink(missing_ok=True)
+
+    def read_all(self) -> list[Record]:
+        """Return all records, sorted by name; a damaged one is left out, with a warning."""
+        records = []
+        for path in sorted(self._directory.glob("*.json")):
+            try:
+                records.append(Record.from_wire(json.loads(path.read_text())))
+            except (OSError, ValueError, TypeError) as error:
+                log.warning("the record %s cannot be read and is ignored: %s", path, error)
+        return records
+
+    def _path(self, name: str) -> Path:
+        return self._directory / f"{name}.json"

@@ -1,0 +1,147 @@
+"""The host's exposed object: thin, plain data in and out. Runs in the host process, on the daemon's threads."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from pyrokernel.errors import HostError, KernelNotFoundError
+from pyrokernel.host import processes
+from pyrokernel.host.deaths import DeathLog
+from pyrokernel.host.loop import Loop, gather
+from pyrokernel.host.places import Places
+from pyrokernel.host.supervisor import START_SECONDS, STOP_SECONDS, Supervisor
+from pyrokernel.journal import JournalReader
+from pyrokernel.messages import PROTOCOL_VERSION, KernelSpec
+from pyrokernel.settings import check_name
+from pyrokernel.wire.daemon import expose
+
+T = TypeVar("T")
+
+MAX_WAIT_SECONDS = 60.0
+"""The longest that one request waits: a caller that has gone must not keep a thread for ever."""
+MAX_READ_BYTES = 8 * 1024 * 1024
+
+
+@expose
+class HostService:
+    """What callers can ask of a host; every method is described in docs/protocol.md.
+
+    Args:
+        loop, supervisor: Where requests are carried out.
+        deaths, places: Where the past is kept.
+        identity: What `describe` tells.
+        shutdown: Begins the end of the host.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        supervisor: Supervisor,
+        deaths: DeathLog,
+        places: Places,
+        identity: Mapping[str, Any],
+        shutdown: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._supervisor = supervisor
+        self._deaths = deaths
+        self._places = places
+        self._identity = dict(identity)
+        self._shutdown = shutdown
+
+    def list_kernels(self) -> list[dict[str, Any]]:
+        """Return a `KernelInfo` per kernel, with the memory it takes."""
+        found = self._do(self._supervisor.kernels)
+        return [
+            dataclasses.replace(info, memory_bytes=processes.proportional_memory(info.pid)).to_wire()
+            if info.pid
+            else info.to_wire()
+            for info in found
+        ]
+
+    def start_kernels(self, specs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Start kernels and return a `KernelInfo` for each once all are ready; those that could start stay."""
+        wanted = [KernelSpec.from_wire(spec) for spec in specs]
+        started = self._do(lambda: gather(self._supervisor.start(wanted)), START_SECONDS + 5)
+        return [info.to_wire() for info in started]
+
+    def stop_kernels(self, names: Sequence[str], timeout: float = STOP_SECONDS) -> list[dict[str, Any]]:
+        """End kernels for good and return a `Death` for each; those that take longer are killed."""
+        deaths = self._do(lambda: self._supervisor.stop(names, timeout), timeout + START_SECONDS)
+        return [death.to_wire() for death in deaths]
+
+    def restart_kernels(self, names: Sequence[str], force: bool = False) -> list[dict[str, Any]]:
+        """Give kernels a fresh instance and return a `KernelInfo` for each; `force` kills, and says yes."""
+        started = self._do(
+            lambda: self._supervisor.restart(names, force=force), START_SECONDS + STOP_SECONDS + 5
+        )
+        return [info.to_wire() for info in started]
+
+    def signal_kernel(self, name: str, instance: str, signum: int, cell: str = "") -> bool:
+        """Send SIGINT (for a cell) or SIGKILL to a kernel's process group; False when that instance is gone."""
+        return self._do(lambda: self._supervisor.send_signal(name, instance, signum, cell))
+
+    def obituary(self, instance: str, timeout: float = 0.0) -> dict[str, Any] | None:
+        """Return the `Death` of an instance, None when none was noticed in time."""
+        death = self._deaths.of(instance, min(timeout, MAX_WAIT_SECONDS))
+        return death.to_wire() if death else None
+
+    def deaths(self, after: int = -1, timeout: float = 0.0) -> dict[str, Any]:
+        """Return the deaths after a number, as soon as there are some, and the number to ask with next."""
+        number, found = self._deaths.after(after, min(timeout, MAX_WAIT_SECONDS))
+        return {"next": number, "deaths": [death.to_wire() for death in found]}
+
+    def read_journal(
+        self, name: str, instance: str = "", after: int = 0, max_bytes: int = 1024 * 1024
+    ) -> dict[str, Any]:
+        """Return events of an instance that is dead (a living one answers `follow` itself); "" is the newest."""
+        check_name(name, "kernel")
+        known = [path.name for path in self._places.journals(name)]
+        if instance and instance not in known or not known:
+            raise KernelNotFoundError(f"this host has no journal of {instance or 'any instance'} of kernel {name!r}")
+        instance = instance or known[0]
+        reader = JournalReader(self._places.journal(name, instance))
+        events = reader.read(after, max_bytes=min(max_bytes, MAX_READ_BYTES))
+        return {
+            "instance": instance,
+            "events": [event.to_wire() for event in events],
+            "next": events[-1].seq if events else after,
+        }
+
+    def instances(self, name: str) -> list[dict[str, Any]]:
+        """Return the instances of a kernel whose journals are still there, newest first."""
+        check_name(name, "kernel")
+        living = {info.instance for info in self._do(self._supervisor.kernels) if info.pid}
+        return [
+            {"instance": path.name, "alive": path.name in living, "journal_dir": str(path), "at": path.stat().st_mtime}
+            for path in self._places.journals(name)
+        ]
+
+    def describe(self) -> dict[str, Any]:
+        """Return who this host is and where its files are."""
+        return {
+            **self._identity,
+            "pid": os.getpid(),
+            "protocol": PROTOCOL_VERSION,
+            "runtime_dir": str(self._places.runtime),
+            "state_dir": str(self._places.state),
+            "kernels": len(self._do(self._supervisor.kernels)),
+        }
+
+    def shutdown(self, reason: str = "") -> list[dict[str, Any]]:
+        """End all kernels and the host; return a `Death` for each kernel."""
+        deaths = self._do(self._supervisor.stop_all, STOP_SECONDS + START_SECONDS)
+        self._shutdown()
+        return [death.to_wire() for death in deaths]
+
+    def _do(self, function: Callable[[], T | Future[T]], timeout: float = 10.0) -> T:
+        """Run something in the supervisor's thread and wait for what comes of it."""
+        try:
+            return self._loop.submit(function).result(timeout)
+        except concurrent.futures.TimeoutError as error:
+            raise HostError(f"the host did not manage that within {timeout:g} s; see `pyrokernel doctor`") from error

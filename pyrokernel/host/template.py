@@ -1,0 +1,164 @@
+"""The template: a warm process that is forked into kernels. Runs in the template process, and in a kernel's first lines.
+
+The host starts it as `python -m pyrokernel.host.template FD ROLE MODULE...` with one end
+of a socket pair. It imports the kernel's rooms and the modules to preload, reports how
+many threads that left it with, and then forks on request. It runs no daemon, starts no
+thread, and holds nothing that would be missed: each kernel is handed over to the host
+(a subreaper) at birth, so the death of a template costs no kernel.
+
+A request is four bytes of length, sent along with the descriptors, and a `KernelBirth`
+in JSON. Answers are lines of JSON: {"warm": threads}, {"failed": error},
+{"born": instance, "pid": number}, {"unborn": instance, "reason": text}.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import importlib
+import json
+import os
+import socket
+import struct
+import sys
+import threading
+import traceback
+from typing import Any, NoReturn
+
+from pyrokernel.errors import error_to_wire
+from pyrokernel.host.roles import ROLES
+from pyrokernel.messages import KernelBirth
+
+LENGTH = struct.Struct("!I")
+"""Head of a request."""
+
+
+def main() -> None:
+    """Get warm, then serve until the host closes the socket; returns only in the template itself."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    # What a template imports lives as long as its kernels do: collecting it would only copy pages.
+    gc.disable()
+    try:
+        module, _, function = ROLES[sys.argv[2]].entry.partition(":")
+        entry = getattr(importlib.import_module(module), function)
+        for name in sys.argv[3:]:
+            importlib.import_module(name)
+    except BaseException as error:  # preloaded modules are the user's; they may even exit
+        _answer(control, failed={**error_to_wire(error), "traceback": traceback.format_exc()})
+        return
+    threads = count_threads()
+    _answer(control, warm=threads)
+    if threads > 1:
+        return
+    gc.freeze()
+    birth = _serve(control)
+    if birth is not None:
+        _live(entry, birth)
+
+
+def count_threads() -> int:
+    """Return how many threads this process has, those started by C libraries included."""
+    try:
+        return max(threading.active_count(), len(os.listdir("/proc/self/task")))
+    except FileNotFoundError:
+        return threading.active_count()
+
+
+def _serve(control: socket.socket) -> KernelBirth | None:
+    """Fork on request; return a birth in each new kernel, and None when the host is gone."""
+    while True:
+        head, descriptors, _, _ = socket.recv_fds(control, LENGTH.size, 3, socket.MSG_CMSG_CLOEXEC)
+        body = _receive(control, *LENGTH.unpack(head)) if head else b""
+        if not body:
+            return None
+        birth = KernelBirth.from_wire(json.loads(body))
+        try:
+            pid = _fork()
+        except OSError as error:
+            _answer(control, unborn=birth.instance, reason=f"fork: {error.strerror}")
+        else:
+            if pid == 0:
+                control.close()
+                return _take(birth, descriptors)
+            _answer(control, born=birth.instance, pid=pid)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _receive(control: socket.socket, size: int) -> bytes:
+    parts = []
+    while size:
+        part = control.recv(size)
+        if not part:
+            return b""
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def _fork() -> int:
+    """Fork a grandchild whose parent is gone, so that it belongs to the host; return its pid, 0 in itself.
+
+    Raises:
+        OSError: The system gives no more processes.
+    """
+    read_end, write_end = os.pipe()
+    middle = os.fork()
+    if middle == 0:
+        try:
+            pid = os.fork()
+        except OSError as error:
+            os.write(write_end, b"%d" % -(error.errno or 0))
+            os._exit(1)
+        if pid:
+            os.write(write_end, b"%d" % pid)
+            os._exit(0)
+        os.close(read_end)
+        os.close(write_end)
+        return 0
+    os.close(write_end)
+    answer = os.read(read_end, 32)
+    os.close(read_end)
+    # Only when the middle one is reaped is the host sure to be the parent.
+    os.waitpid(middle, 0)
+    pid = int(answer or b"-11")  # EAGAIN for a middle process that was killed before it could say
+    if pid < 0:
+        raise OSError(-pid, os.strerror(-pid))
+    return pid
+
+
+def _take(birth: KernelBirth, descriptors: list[int]) -> KernelBirth:
+    """Make the newborn process a session of its own with its own descriptors."""
+    os.setsid()
+    output, ready_fd, *lifeline = descriptors
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.close(null)
+    os.close(output)
+    return dataclasses.replace(birth, ready_fd=ready_fd, lifeline_fd=lifeline[0] if lifeline else -1)
+
+
+def _live(entry: Any, birth: KernelBirth) -> NoReturn:
+    """Become the kernel."""
+    try:
+        gc.enable()
+        # `random` reseeds itself after a fork; NumPy's global generator would be the same in every kernel.
+        numpy_random = sys.modules.get("numpy.random")
+        if numpy_random is not None:
+            numpy_random.seed()
+        entry(birth)
+    except BaseException:
+        # Last stop: the host shows this text as the reason why the kernel was not ready.
+        traceback.print_exc()
+        sys.stderr.flush()
+    os._exit(1)
+
+
+def _answer(control: socket.socket, **fields: Any) -> None:
+    control.sendall(json.dumps(fields).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main()

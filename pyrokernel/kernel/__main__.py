@@ -1,0 +1,10 @@
+"""`python -m pyrokernel.kernel`: a kernel that is spawned, not forked; its birth is JSON on stdin. Runs in the kernel process."""
+
+import json
+import sys
+
+from pyrokernel.kernel.process import main
+from pyrokernel.messages import KernelBirth
+
+if __name__ == "__main__":
+    main(KernelBirth.from_wire(json.loads(sys.stdin.read())))

@@ -1,0 +1,264 @@
+"""Everything written to descriptors 1 and 2, by whomever, becomes events of the cell it belongs to.
+
+The descriptors are files (`spool`). Python prints to them through `streams`, a thread
+reads them while a cell runs (`drain`), and the end of a cell reads the rest before the
+reply goes out. A cell that left a process or a thread behind keeps its files, the next
+one gets others: so late output is told apart. Runs in the kernel process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import os
+import resource
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+from pyrokernel import journal_files
+from pyrokernel.journal import Journal
+from pyrokernel.kernel import clib
+from pyrokernel.kernel.drain import Drainer
+from pyrokernel.kernel.excerpt import Excerpt
+from pyrokernel.kernel.late import LateOutput
+from pyrokernel.kernel.spool import STREAMS, Spool
+from pyrokernel.kernel.streams import LINES_AT_ONCE, ROUTE, Route, Writer
+from pyrokernel.messages import EventKind
+
+
+class CellOutput(NamedTuple):
+    """What a cell wrote, for its reply; `truncated` when the middle was cut out or bytes were lost."""
+
+    stdout: str
+    stderr: str
+    truncated: bool
+
+
+_NOTHING = CellOutput("", "", False)
+
+
+class Capture:
+    """Owns descriptors 1 and 2 and the text streams of one kernel.
+
+    `begin` and `end` are for the main thread; the rest may be called from any.
+
+    Args:
+        directory: Where the files are put; the journal's own.
+        journal: Where events are appended.
+        reply_bytes: Most characters of each stream in a `CellOutput`.
+
+    Attributes:
+        running: Whether a cell runs.
+    """
+
+    def __init__(self, directory: Path, journal: Journal, *, reply_bytes: int = 1024 * 1024) -> None:
+        self.running = False
+        self._directory = directory.absolute()
+        self._journal = journal
+        self._reply_bytes = reply_bytes
+        self._lock = threading.RLock()
+        self._excerpts: dict[str, Excerpt] = {}
+        self._lost = False
+        self._drainer: Drainer | None = None
+        self._children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self._spool = Spool(self._directory, 1)
+        self._writer = Writer(self._spool)
+        self._late = LateOutput(self._writer, self._drain_spool)
+        self._positions_fd = os.open(
+            self._directory / journal_files.POSITIONS, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
+        )
+        self._note_current()
+
+    def install(self) -> None:
+        """Put files behind descriptors 1 and 2, /dev/null behind 0, and replace `sys.stdout` and `sys.stderr`."""
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                with contextlib.suppress(OSError, ValueError):  # whatever it was, it is not the kernel's
+                    stream.flush()
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        if null != 0:
+            os.close(null)
+        self._spool.attach()
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = self._writer.streams  # type: ignore[misc]
+        for thread in threading.enumerate():
+            thread.__dict__[ROUTE] = None
+
+    def begin(self, cell: str) -> None:
+        """Let output from now on belong to this cell."""
+        self._writer.commit()
+        with self._lock:
+            spool = self._spool
+            if spool.has_news():
+                self._drain_spool(spool)  # written since the last cell: late output of that
+            spool.finish_characters(self._emit)
+            spool.cell = cell
+            self.running = True
+        self._writer.budget = LINES_AT_ONCE
+        if self._drainer is not None and self._drainer.asleep:
+            self._drainer.poke()
+
+    def end(self, cell: str) -> CellOutput:
+        """Bring everything the cell wrote into the journal, and return it."""
+        clib.flush_stdout()
+        self._writer.commit()
+        with self._lock:
+            spool = self._spool
+            if spool.has_news():
+                self._drain_spool(spool)
+            spool.finish_characters(self._emit)
+            output = self._take_output()
+            self.running = False
+            if self._late.spools:
+                self._late.drain()
+            routes = self._late.find_threads(spool)
+            if self._has_forked() or routes:
+                self._rotate(routes)
+        return output
+
+    def drain(self) -> None:
+        """Bring what was written until now into the journal."""
+        self.tick()
+
+    def tick(self) -> bool:
+        """Drain, release spools nobody writes to any more, and return whether there was anything."""
+        clib.flush_stdout()
+        before = self._journal.last_seq
+        self._writer.commit()
+        self._writer.budget = LINES_AT_ONCE
+        with self._lock:
+            if self._spool.has_news():
+                self._drain_spool(self._spool)
+            if self._late.spools:
+                self._late.release()
+        return self._journal.last_seq != before
+
+    def has_late(self) -> bool:
+        """Tell whether output of earlier cells may still come."""
+        return bool(self._late.spools)
+
+    def listen(self, on_write: Callable[[], None] | None) -> None:
+        """Have the next write of Python code call this, once; None ends that."""
+        self._writer.on_write = on_write
+
+    def start_drainer(self, followed: Callable[[], bool]) -> None:
+        """Start the thread that drains while cells run; `followed` tells whether anybody waits for the output."""
+        self._drainer = Drainer(self, followed)
+        self._drainer.start()
+
+    def poke(self) -> None:
+        """Drain soon: somebody has begun to follow."""
+        if self._drainer is not None:
+            self._drainer.poke()
+
+    def before_fork(self) -> None:
+        """Write what is collected, before a child inherits and repeats it."""
+        clib.flush_stdout()
+        self._writer.commit()
+
+    def abandon_in_child(self) -> None:
+        """Leave journal and spools to the parent; what a forked child prints goes to the descriptors as they are."""
+        self._lock = threading.RLock()
+        self._drainer = None
+        self._writer.abandon()
+        self._spool.close()
+        self._late.forget()
+        os.close(self._positions_fd)
+
+    def postpone_interrupt(self, frame: FrameType | None) -> bool:
+        """For the handler of SIGINT: return whether a write will raise KeyboardInterrupt by itself when it is done."""
+        return self._writer.postpone_interrupt(frame)
+
+    def _drain_spool(self, spool: Spool) -> None:
+        """Journal what is new in a spool; the lock is held."""
+        emit = self._emit if spool is self._spool else functools.partial(self._emit_late, spool.cell)
+        try:
+            spool.read(emit, self._writer.lock)
+        except OSError as error:
+            self._journal.append(EventKind.GAP, spool.cell, reason=f"captured output cannot be read: {error}")
+        for stream, lost_bytes, reason in spool.take_losses():
+            self._journal.append(EventKind.GAP, spool.cell, stream=stream, lost_bytes=lost_bytes, reason=reason)
+            self._lost = self._lost or (self.running and spool is self._spool)
+        self._note_position(spool)
+
+    def _emit(self, stream: str, text: str) -> None:
+        """Take text from the current spool."""
+        if not self.running:
+            self._emit_late(self._spool.cell, stream, text)
+            return
+        self._journal.append(EventKind.OUTPUT, self._spool.cell, stream=stream, text=text, late=False)
+        excerpt = self._excerpts.get(stream)
+        if excerpt is None:
+            excerpt = self._excerpts[stream] = Excerpt(self._reply_bytes)
+        excerpt.add(text)
+
+    def _emit_late(self, cell: str, stream: str, text: str) -> None:
+        """Take text that came after its cell; before the first cell, text is nobody's and not late."""
+        self._journal.append(EventKind.OUTPUT, cell, stream=stream, text=text, late=cell != "")
+
+    def _take_output(self) -> CellOutput:
+        if not self._excerpts and not self._lost:
+            return _NOTHING
+        out, err = (self._excerpts.get(stream) for stream in STREAMS)
+        texts = [excerpt.text() if excerpt else "" for excerpt in (out, err)]
+        cut = self._lost or any(excerpt.dropped for excerpt in self._excerpts.values())
+        self._excerpts = {}
+        self._lost = False
+        return CellOutput(texts[0], texts[1], cut)
+
+    def _has_forked(self) -> bool:
+        """Tell whether a process was started since the last call, or one started earlier still lives."""
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        if usage != self._children:
+            self._children = usage
+            return True
+        try:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return False
+        return True
+
+    def _rotate(self, routes: list[Route]) -> None:
+        """Give the next cell files of its own, for the last one left processes or threads behind."""
+        old = self._spool
+        fresh = self._late.take_spare()
+        try:
+            if fresh is None:
+                fresh = Spool(self._directory, self._free_number())
+            with self._writer.lock:
+                fresh.attach()
+                self._writer.spool = self._spool = fresh
+        except OSError:
+            # No descriptor or no disk left: the next cell shares these files, and late output counts for it.
+            if fresh is not None:
+                fresh.close(delete=True)
+            for route in routes:
+                route.spool = None
+            return
+        fresh.cell = old.cell
+        self._note_current()
+        self._note_position(old)
+        self._late.keep(old, routes)
+
+    def _free_number(self) -> int:
+        taken = self._late.numbers() | {self._spool.number}
+        return next(number for number in itertools.count(1) if number not in taken)
+
+    def _note_current(self) -> None:
+        self._write_position(*journal_files.pack_position(0, self._spool.number, 0))
+        self._note_position(self._spool)
+
+    def _note_position(self, spool: Spool) -> None:
+        """Tell whoever reads this directory after our death what the journal has already."""
+        out, err = (side.journalled() for side in spool.sides)
+        cell = "" if spool is self._spool else spool.cell
+        self._write_position(*journal_files.pack_position(spool.number, out, err, cell))
+
+    def _write_position(self, record: bytes, offset: int) -> None:
+        with contextlib.suppress(OSError):  # a full disk: some output may be reported twice after our death
+            os.pwrite(self._positions_fd, record, offset)

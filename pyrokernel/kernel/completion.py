@@ -1,0 +1,456 @@
+"""What Tab offers, from the live namespace and without running code of its owner. Runs in the kernel process.
+
+`complete` answers from a control thread while a cell runs. `inspection` reads the objects and the
+half-typed expression; here it is decided what fits: names, attributes, keys, columns, keyword
+arguments, modules. Nothing is imported.
+Runs in the kernel process.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib.machinery
+import itertools
+import keyword
+import os
+import sys
+import time
+import types
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from pyrokernel.kernel.inspection import (
+    MISSING,
+    SCAN_LIMIT,
+    Tail,
+    Unknown,
+    attributes,
+    column_labels,
+    find,
+    get_attribute,
+    instance_dict,
+    lookup,
+    pandas_kind,
+    parameters,
+    snapshot,
+    string_parts,
+    word_for,
+)
+from pyrokernel.messages import Completion
+
+MATCH_LIMIT: Final = 1000
+"""Matches in one answer."""
+
+_KEY_LENGTH: Final = 500
+_KEYWORDS: Final = sorted({*keyword.kwlist, "match", "case"})
+_MODULE_NAMES: Final = frozenset(dir(types.ModuleType))
+_BINDERS: Final = frozenset({"def", "class", "as", "import", "for", "global", "nonlocal", "lambda"})
+
+Matches = dict[str, str]
+"""Match to its one-word type, in the order shown."""
+
+
+def complete(
+    code: str, cursor: int, namespace: dict[str, Any], *, allow_dir: bool = False, extra: Iterable[str] = ()
+) -> Completion:
+    """Find what the text before the cursor could become.
+
+    Args:
+        code: Source, as far as it is typed; it need not parse.
+        cursor: Offset in characters.
+        namespace: The kernel's variables; may change while it is read.
+        allow_dir: Whether a user's `__dir__` may be called: only while no cell runs.
+        extra: More names, such as commands; completed where a variable could stand.
+
+    Returns:
+        At most 1,000 matches; none for what cannot be understood. A key is completed without the
+        closing quote, a keyword argument with its "=".
+    """
+    cursor = max(0, min(cursor, len(code)))
+    try:
+        start, matches = _Finder(code[:cursor], namespace, allow_dir, extra).find()
+    except Exception:  # noqa: BLE001 - half-typed code over foreign objects: Tab shows nothing rather than an error
+        start, matches = cursor, {}
+    shown = dict(itertools.islice(matches.items(), MATCH_LIMIT))
+    return Completion(
+        matches=tuple(shown),
+        types=tuple(shown.values()),
+        cursor_start=start if shown else cursor,
+        cursor_end=cursor,
+    )
+
+
+class _Finder:
+    """One question: the tokens before the cursor and what may be looked at."""
+
+    def __init__(self, source: str, namespace: dict[str, Any], allow_dir: bool, extra: Iterable[str]) -> None:
+        self.source = source
+        self.namespace = namespace
+        self.allow_dir = allow_dir
+        self.extra = extra
+        self.tail = Tail(source)
+        tokens = self.tail.tokens
+        self.end = len(tokens)
+        """Index of the first token that is being typed; `n_tokens` when nothing is."""
+        self.prefix = ""
+        if tokens and tokens[-1].kind == "name" and tokens[-1].end == len(self.tail.text):
+            self.end -= 1
+            self.prefix = tokens[-1].text
+
+    def find(self) -> tuple[int, Matches]:
+        """Return where the replaced text starts, and the matches."""
+        tokens, tail = self.tail.tokens, self.tail
+        start = len(self.source) - len(self.prefix)
+        if tail.in_comment:
+            return start, {}
+        touching = tokens[self.end - 1] if self.end and tokens[self.end - 1].end + tail.offset == start else None
+        if touching is not None and touching.kind == "string" and not self.prefix:
+            return self._in_string()
+        imported = self._import()
+        if imported is not None:
+            return imported
+        if touching is not None and touching.kind == "number":
+            return self._in_number() if not self.prefix else (start, {})
+        before = tokens[self.end - 1] if self.end else None
+        if before is not None and before.text == ".":
+            return start, self._attributes()
+        if before is not None and before.text in ("def", "class", "as"):
+            return start, {}
+        if touching is not None and (touching.kind != "op" or touching.text in ")]}"):
+            return start, {} if touching.kind != "newline" else self._names()
+        if before is not None and before.text == "[" and not self.prefix and tail.is_trailer(self.end - 1):
+            keys = self._keys("", "", None)
+            if keys:
+                return start, keys
+        return start, {**self._keyword_arguments(), **self._names()}
+
+    # -- names
+
+    def _names(self) -> Matches:
+        found = dict.fromkeys(self._bound_names(), "name")
+        found |= {name: word_for(value) for name, value in self._starting(snapshot(self.namespace))}
+        found = self._visible(found)
+        for name in itertools.islice(self.extra, SCAN_LIMIT):
+            if name.startswith(self.prefix):
+                found.setdefault(name, "name")
+        rest = {name: word_for(value) for name, value in self._starting(snapshot(builtins.__dict__))}
+        rest |= {name: "keyword" for name in _KEYWORDS if name.startswith(self.prefix)}
+        for name, word in self._visible(rest).items():
+            found.setdefault(name, word)
+        return found
+
+    def _starting(self, items: Iterable[tuple[Any, Any]]) -> Iterator[tuple[str, Any]]:
+        for name, value in items:
+            if type(name) is str and name.startswith(self.prefix) and name.isidentifier():
+                yield name, value
+
+    def _visible(self, matches: Matches) -> Matches:
+        """Sort by name; names that begin with "_" are shown when it is typed, or when there are no others."""
+        names = sorted(matches)
+        if self.prefix.startswith("__"):
+            return {name: matches[name] for name in names}
+        hidden = self.prefix + "_"
+        hidden = hidden if hidden in ("_", "__") else "\0"
+        shown = [name for name in names if not name.startswith(hidden)]
+        return {name: matches[name] for name in shown or names}
+
+    def _bound_names(self) -> set[str]:
+        """Collect the names that the source before the cursor defines: they are in no namespace yet."""
+        tokens, names, depth, in_def = self.tail.tokens, set(), 0, 0
+        for index, token in enumerate(tokens[: self.end]):
+            before = tokens[index - 1].text if index else ""
+            if token.text in ("(", "[", "{"):
+                depth += 1
+                if token.text == "(" and index > 1 and tokens[index - 2].text == "def":
+                    in_def = depth
+            elif token.text in (")", "]", "}"):
+                in_def = 0 if depth == in_def else in_def
+                depth -= 1
+            elif token.is_name and before != ".":
+                after = tokens[index + 1].text if index + 1 < self.end else ""
+                listed = after == "," or (before == "," and after == "in")
+                declared = after == ":" and before in ("", "\n", ";")
+                assigned = depth == 0 and (after == "=" or listed or declared)
+                parameter = in_def and depth == in_def and before in ("(", ",", "*", "**")
+                if before in _BINDERS or assigned or after == ":=" or parameter:
+                    names.add(token.text)
+        return {name for name in names if name.startswith(self.prefix) and name not in keyword.kwlist}
+
+    def _keyword_arguments(self) -> Matches:
+        """Offer the parameters of the call around the cursor that are not given yet."""
+        tail, tokens = self.tail, self.tail.tokens
+        if not tail.open:
+            return {}
+        opening = tail.open[-1]
+        if tokens[opening].text != "(" or not tail.is_trailer(opening) or tokens[self.end - 1].text not in ("(", ","):
+            return {}
+        if opening > 1 and tokens[opening - 2].text in ("def", "class"):
+            return {}
+        found = parameters(tail.value_before(opening, self.namespace)) or []
+        given, n_positional, index = set(), 0, opening + 1
+        while index < self.end:
+            if tokens[index + 1].text == "=" if index + 1 < self.end else False:
+                given.add(tokens[index].text)
+                n_positional -= 1
+            n_positional += tokens[index].text == ","
+            index = tail.pairs[index] + 1 if index in tail.pairs else index + 1
+        names = [
+            parameter.name
+            for at, parameter in enumerate(found)
+            if parameter.kind == "*" or (parameter.kind == "" and at >= n_positional)
+        ]
+        return {f"{name}=": "parameter" for name in names if name not in given and name.startswith(self.prefix)}
+
+    # -- attributes
+
+    def _attributes(self) -> Matches:
+        value = self.tail.value_before(self.end - 1, self.namespace)
+        if value is MISSING:
+            return {}
+        columns = {
+            name: "column"
+            for name in (column_labels(value) if pandas_kind(type(value)) else [])
+            if name.startswith(self.prefix) and name.isidentifier() and not keyword.iskeyword(name)
+        }
+        found = {name: self._attribute_word(value, raw) for name, raw in self._starting(attributes(value).items())}
+        for name in self._announced(value):
+            if name.startswith(self.prefix) and name.isidentifier():
+                found.setdefault(name, "attribute")
+        return {**dict(itertools.islice(columns.items(), MATCH_LIMIT)), **self._visible(found)}
+
+    def _attribute_word(self, value: Any, raw: object) -> str:
+        if type(raw) is types.MemberDescriptorType and type(value) is not Unknown:
+            held = get_attribute(value, raw.__name__)  # a slot: the word is that of what it holds
+            return "property" if held is MISSING else word_for(held)
+        return word_for(raw)
+
+    def _announced(self, value: Any) -> list[str]:
+        """List names the object says it has: a module's `__all__`; what a user's `__dir__` returns, if it may run."""
+        names: list[Any] = []
+        kind = type(value)
+        if kind is Unknown:
+            return []
+        if issubclass(kind, types.ModuleType):
+            promised = find(instance_dict(value), "__all__")  # lazily loading packages list what they would load
+            names += promised[:SCAN_LIMIT] if type(promised) is list or type(promised) is tuple else []
+            custom = find(instance_dict(value), "__dir__") is not MISSING
+        else:
+            custom = type(lookup(kind, "__dir__")) is types.FunctionType
+        if custom and self.allow_dir:
+            try:
+                names += itertools.islice(dir(value), SCAN_LIMIT)
+            except Exception:  # noqa: BLE001 - user code, asked for; the static names remain
+                return [name for name in names if type(name) is str]
+        return [name for name in names if type(name) is str]
+
+    # -- keys
+
+    def _in_string(self) -> tuple[int, Matches]:
+        """Complete the key in `d["ke`, a column name in `df[["a", "b`, or the expression in an f-string."""
+        token = self.tail.tokens[-1]
+        prefix, quote, body, closed = string_parts(token)
+        start = len(self.source) - len(body)
+        if closed:
+            return len(self.source), {}
+        if "f" in prefix:
+            at = _open_brace(body)
+            if at is None:
+                return start, {}
+            inner, matches = _Finder(body[at:], self.namespace, self.allow_dir, self.extra).find()
+            return start + at + inner, matches
+        self.end = len(self.tail.tokens) - 1
+        return start, self._keys(prefix, quote, body)
+
+    def _in_number(self) -> tuple[int, Matches]:
+        token = self.tail.tokens[-1]
+        self.end = len(self.tail.tokens) - 1
+        if self.end < 2 or self.tail.tokens[self.end - 1].text != "[":
+            return len(self.source), {}
+        found = {key: word for key, word in self._keys("", "", None).items() if key.startswith(token.text)}
+        return len(self.source) - len(token.text), found
+
+    def _keys(self, prefix: str, quote: str, typed: str | None) -> Matches:
+        """List the keys of what is indexed at the cursor, as they would be typed; `typed` is the part after a quote."""
+        tail = self.tail
+        opening = tail.open[-1] if tail.open else -1
+        listed = False
+        if opening > 0 and tail.tokens[opening].text == "[" and not tail.is_trailer(opening):
+            listed = len(tail.open) > 1 and tail.open[-2] == opening - 1
+            opening -= 1
+        elif opening != self.end - 1:
+            return {}
+        if opening < 0 or tail.tokens[opening].text != "[" or not tail.is_trailer(opening):
+            return {}
+        value = tail.value_before(opening, self.namespace)
+        if issubclass(type(value), dict) and not listed:
+            keys, word = [key for key, _ in snapshot(value)], "key"
+        else:
+            keys, word = list(column_labels(value)), "column" if pandas_kind(type(value)) else "key"
+        found: Matches = {}
+        for key in keys:
+            text = repr(key) if typed is None and _is_plain(key) else _spelled(key, prefix, quote)
+            if text is not None and (typed is None or text.startswith(typed)):
+                found.setdefault(text, word)
+                if len(found) == MATCH_LIMIT:
+                    break
+        return found
+
+    # -- imports
+
+    def _import(self) -> tuple[int, Matches] | None:
+        """Complete inside an import statement; None when the cursor is in none."""
+        tail, tokens = self.tail, self.tail.tokens
+        first = self.end
+        while first > 0:
+            before = first - 1
+            if before in tail.pairs:
+                first = tail.pairs[before]
+            elif tokens[before].kind == "newline" or tokens[before].text in (";", ":"):
+                break
+            else:
+                first = before
+        words = [token.text for token in tokens[first : self.end]]
+        if not words or words[0] not in ("import", "from"):
+            return None
+        start = len(self.source) - len(self.prefix)
+        last = words[-1]
+        if words[0] == "from" and "import" in words:
+            module = "".join(words[1 : words.index("import")])
+            fits = last in ("import", ",", "(")
+            return start, self._visible(_members(module, self.prefix)) if fits and module[:1] != "." else {}
+        since = len(words) - words[::-1].index(",") if "," in words else 1
+        if "as" in words[since:]:
+            return start, {}
+        if last not in ("import", "from", ",", "."):
+            follow = "import" if words[0] == "from" else "as"
+            return start, {follow: "keyword"} if follow.startswith(self.prefix) else {}
+        if words[0] == "from" and words[1:2] == ["."]:
+            return start, {}  # relative to what? a namespace has no package
+        parent = "".join(words[since:]).rstrip(".")
+        return start, self._visible(_modules(parent, self.prefix))
+
+
+def _is_plain(key: Any) -> bool:
+    """Tell whether the repr of a key is short and runs nothing of the user's."""
+    kind = type(key)
+    if kind is tuple:
+        return len(key) <= 8 and all(_is_plain(part) for part in key)
+    if kind is str or kind is bytes:
+        return len(key) <= _KEY_LENGTH
+    if kind is int:
+        return bool(key.bit_length() < 1000)
+    return kind is float or kind is bool or key is None
+
+
+def _spelled(key: Any, prefix: str, quote: str) -> str | None:
+    """Write a key as it stands between its quotes; None when it cannot be written so."""
+    if not quote or type(key) is not (bytes if "b" in prefix else str) or len(key) > _KEY_LENGTH:
+        return None
+    if type(key) is str and key.isprintable() and "\\" not in key and quote[0] not in key:
+        return key
+    if "r" in prefix:
+        return None
+    text = repr(key + '"')[1:-2] if isinstance(key, str) else repr(key + b'"')[2:-2]
+    # The added quote makes repr choose single quotes, so every single quote in the text is escaped.
+    return text if quote[0] == "'" else text.replace("\\'", "'").replace('"', '\\"')
+
+
+def _open_brace(body: str) -> int | None:
+    """Return where the expression begins that an f-string is in the middle of."""
+    begins: list[int] = []
+    at = 0
+    while at < len(body):
+        if body[at] == "{":
+            if not begins and body[at + 1 : at + 2] == "{":
+                at += 1
+            else:
+                begins.append(at + 1)
+        elif body[at] == "}" and begins:
+            begins.pop()
+        at += 1
+    return begins[0] if begins else None
+
+
+# ------------------------------------------------------------------------------- modules, unimported
+
+_SCAN_SECONDS: Final = 0.1
+_ENTRIES_LIMIT: Final = 20_000
+_LISTINGS_LIMIT: Final = 512
+_SUFFIXES: Final = tuple(importlib.machinery.all_suffixes())
+_listings: dict[str, tuple[int, tuple[str, ...]]] = {}
+"""What was found in a directory, with the time it was last changed then."""
+
+
+def _modules(parent: str, prefix: str) -> Matches:
+    """Name the modules of a package (of the search path for ""): the loaded, and those that lie in its directories."""
+    names: set[str] = set()
+    dotted = f"{parent}." if parent else ""
+    for key, _ in snapshot(sys.modules):
+        if type(key) is str and key.startswith(dotted):
+            names.add(key[len(dotted) :].partition(".")[0])
+    if not parent:
+        names.update(sys.builtin_module_names)
+    deadline = time.monotonic() + _SCAN_SECONDS
+    for directory in _directories(parent):
+        names.update(_listing(directory))
+        if time.monotonic() > deadline:
+            break
+    return {name: "module" for name in names if name.startswith(prefix) and name.isidentifier()}
+
+
+def _members(module_name: str, prefix: str) -> Matches:
+    """Name what can be imported from a module: what it holds when it is loaded, and its submodules."""
+    module = find(sys.modules, module_name)
+    found = _modules(module_name, prefix)
+    if module is not MISSING:
+        for name, value in attributes(module).items():
+            if name.startswith(prefix) and name.isidentifier() and name not in _MODULE_NAMES:
+                found[name] = word_for(value)
+    return found
+
+
+def _directories(parent: str) -> list[str]:
+    """Return where the modules of a package are looked for."""
+    if not parent:
+        return _strings(sys.path)
+    package = find(sys.modules, parent)
+    if package is not MISSING:
+        path = find(instance_dict(package), "__path__")
+        if path is not MISSING and not issubclass(type(path), list):
+            path = find(instance_dict(path), "_path")  # a namespace package's, whose methods search again
+        return _strings(path)
+    above, _, last = parent.rpartition(".")
+    return [str(Path(directory, last)) for directory in _directories(above)]
+
+
+def _strings(values: Any) -> list[str]:
+    if not issubclass(type(values), list):
+        return []
+    return [value for value in list.__getitem__(values, slice(1000)) if type(value) is str]
+
+
+def _listing(directory: str) -> tuple[str, ...]:
+    """Name the modules that lie in a directory; remembered until the directory changes."""
+    try:
+        changed = Path(directory).stat().st_mtime_ns
+        held = _listings.get(directory)
+        if held is not None and held[0] == changed:
+            return held[1]
+        names = set()
+        with os.scandir(directory or ".") as entries:
+            for entry in itertools.islice(entries, _ENTRIES_LIMIT):
+                stem = entry.name.partition(".")[0]
+                is_module = entry.name.endswith(_SUFFIXES) and stem != "__init__"
+                if stem.isidentifier() and (is_module or _is_package(entry)):
+                    names.add(stem)
+    except (OSError, ValueError):  # no directory, such as a zip file; or a path with a null byte
+        return ()
+    if len(_listings) >= _LISTINGS_LIMIT:
+        _listings.clear()
+    _listings[directory] = (changed, tuple(names))
+    return tuple(names)
+
+
+def _is_package(entry: os.DirEntry[str]) -> bool:
+    return "." not in entry.name and entry.is_dir() and Path(entry.path, "__init__.py").exists()

@@ -1,0 +1,87 @@
+"""The thread that reads captured output into the journal while a cell runs. Runs in the kernel process.
+
+It never wakes while the kernel is idle: after the last cell it looks a few times more,
+so that a series of short cells need not wake it each time, and then sleeps until poked.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+FOLLOWED_SECONDS = 0.005
+UNFOLLOWED_SECONDS = 0.05
+LATE_FOLLOWED_SECONDS = 0.02
+LATE_SECONDS = 1.0
+LINGER_SECONDS = 0.5
+
+
+class Drainable(Protocol):
+    """What the drain thread looks at; `Capture` is one."""
+
+    running: bool
+
+    def tick(self) -> bool:
+        """Drain, and return whether there was anything."""
+
+    def has_late(self) -> bool:
+        """Tell whether output of earlier cells may still come."""
+
+    def listen(self, on_write: Callable[[], None] | None) -> None:
+        """Have the next write of Python code call this, once; None ends that."""
+
+
+class Drainer(threading.Thread):
+    """Ticks at the pace that is needed.
+
+    Args:
+        capture: What to drain.
+        followed: Tells whether anybody follows the journal now.
+    """
+
+    def __init__(self, capture: Drainable, followed: Callable[[], bool]) -> None:
+        super().__init__(name="pyrokernel-drain", daemon=True)
+        self.asleep = False
+        self._capture = capture
+        self._followed = followed
+        self._bell = threading.Lock()  # released to wake the thread: half the price of an Event
+        self._bell.acquire()
+
+    def poke(self) -> None:
+        """Wake the thread at once."""
+        if self._bell.locked():
+            try:
+                self._bell.release()
+            except RuntimeError:
+                return  # another thread was quicker
+
+    def run(self) -> None:
+        """Tick until the process ends."""
+        quiet = 0.0
+        while True:
+            found = self._capture.tick()
+            followed = self._followed()
+            if self._capture.running or found:
+                quiet = 0.0
+            pause = self._pause(followed, quiet)
+            if pause is None:
+                self.asleep = True
+                # A cell that began before it could see `asleep` did not poke.
+                if self._capture.running:
+                    self.asleep = False
+                    continue
+            # Somebody waits for the first line: it need not wait for the tick. After that, lines are collected.
+            self._capture.listen(self.poke if self.asleep or (followed and not found) else None)
+            self._bell.acquire(timeout=-1 if pause is None else pause)
+            self._capture.listen(None)
+            self.asleep = False
+            quiet += pause or 0.0
+
+    def _pause(self, followed: bool, quiet: float) -> float | None:
+        """Return the seconds until the next tick, None for never."""
+        if self._capture.running or quiet < LINGER_SECONDS:
+            return FOLLOWED_SECONDS if followed else UNFOLLOWED_SECONDS
+        if self._capture.has_late():
+            return LATE_FOLLOWED_SECONDS if followed else LATE_SECONDS
+        return None

@@ -1,0 +1,274 @@
+"""Runs source and calls the way a Python console does. Runs in the kernel process, in its main thread.
+
+Pure: no sockets, no journal. It does what the standard library's `code` and `codeop` do
+(compiler flags that persist, displayhook, `_`, tracebacks without our own frames), and adds
+what people expect of a notebook: the value of the last expression only, `await` at top level.
+"""
+
+from __future__ import annotations
+import __future__
+
+import ast
+import builtins
+import collections
+import dataclasses
+import inspect
+import linecache
+import os
+import sys
+import traceback
+import types
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pyrokernel.errors import SettingsError
+from pyrokernel.kernel.interrupts import Interrupts
+
+if TYPE_CHECKING:
+    import asyncio
+
+DEFAULT_NAMESPACE = "main"
+MAX_ERROR_CHARS = 256 * 1024
+_KEPT_SOURCES = 1000
+_FUTURE_FLAGS = {name: getattr(__future__, name).compiler_flag for name in __future__.all_feature_names}
+_OWN_FOLDER = os.path.dirname(os.path.dirname(__file__)) + os.sep
+
+
+@dataclasses.dataclass
+class Outcome:
+    """How user code ended.
+
+    Attributes:
+        shown: Whether there was a value to show (not None, no trailing semicolon).
+        rendered: What `render` made of the value.
+        error: What it raised, or None.
+        ename, evalue, traceback: The error as text, "" without one.
+    """
+
+    shown: bool = False
+    rendered: Any = None
+    error: BaseException | None = None
+    ename: str = ""
+    evalue: str = ""
+    traceback: str = ""
+
+
+class Namespace:
+    """The variables of one namespace: a real module, so that classes defined in it can be pickled.
+
+    Attributes:
+        module: `__main__` for the default namespace, `__pyrokernel_NAME__` for others.
+        flags: `__future__` features switched on by earlier cells.
+    """
+
+    def __init__(self, name: str) -> None:
+        module_name = "__main__" if name == DEFAULT_NAMESPACE else f"__pyrokernel_{name}__"
+        self.module = types.ModuleType(module_name)
+        self.module.__dict__["__builtins__"] = builtins
+        sys.modules[module_name] = self.module
+        self.flags = 0
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The live dictionary."""
+        return self.module.__dict__
+
+
+class Interpreter:
+    """Executes code in namespaces; one at a time, in the main thread.
+
+    Args:
+        interrupts: Is armed exactly while user code runs.
+    """
+
+    def __init__(self, interrupts: Interrupts) -> None:
+        self.interrupts = interrupts
+        self._namespaces: dict[str, Namespace] = {}
+        self._sources: collections.deque[str] = collections.deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._shown: list[Any] = []
+        self.namespace()
+        sys.displayhook = self._displayhook
+
+    def namespace(self, name: str = "") -> Namespace:
+        """Return a namespace, made on first use; "" is the default one.
+
+        Raises:
+            SettingsError: The name is not an identifier.
+        """
+        name = name or DEFAULT_NAMESPACE
+        found = self._namespaces.get(name)
+        if found is None:
+            if not name.isidentifier():
+                raise SettingsError(f"a namespace is named by a Python identifier, not {name!r}")
+            found = self._namespaces[name] = Namespace(name)
+        return found
+
+    def run_source(
+        self, cell: str, source: str, render: Callable[[Any], Any], *, filename: str, namespace: str = ""
+    ) -> Outcome:
+        """Run a cell of source.
+
+        Args:
+            cell: Its id, for interrupts.
+            source: Any text; what does not compile ends as an error.
+            render: Makes of the value what the request asked for; runs as user code, because it calls
+                the `__repr__` and `__reduce__` of user objects.
+            filename: How tracebacks call it.
+            namespace: Where it runs.
+        """
+        space = self.namespace(namespace)
+        self._remember(filename, source)
+        outcome = Outcome()
+
+        def body() -> None:
+            statements, expression = self._compile(source, filename, space)
+            if statements is not None:
+                self._run_code(statements, space.variables)
+            if expression is None:
+                return
+            value = self._run_code(expression, space.variables)
+            if source.rstrip().endswith(";"):
+                return
+            self._shown.clear()
+            sys.displayhook(value)
+            if self._shown:
+                outcome.shown = True
+                _rotate_underscores(space.variables, value)
+                outcome.rendered = render(value)
+
+        self._guard(cell, body, outcome)
+        self._shown.clear()
+        return outcome
+
+    def run_call(self, cell: str, call: Callable[[], Any], render: Callable[[Any], Any]) -> Outcome:
+        """Run a callable under the same rules; an awaitable it returns is awaited."""
+        outcome = Outcome()
+
+        def body() -> None:
+            value = call()
+            if inspect.isawaitable(value):
+                value = self._await(value)
+            outcome.shown = value is not None
+            outcome.rendered = render(value)
+
+        self._guard(cell, body, outcome)
+        return outcome
+
+    def _guard(self, cell: str, body: Callable[[], None], outcome: Outcome) -> None:
+        """Run user code; whatever it raises becomes data."""
+        try:
+            try:
+                self.interrupts.arm(cell)
+                body()
+                self.interrupts.settle()
+            finally:
+                self.interrupts.disarm()
+        except BaseException as error:
+            # SystemExit and KeyboardInterrupt end the cell, never the kernel: it outlives what it runs.
+            outcome.error = error
+            outcome.shown, outcome.rendered = False, None
+            outcome.ename = type(error).__name__
+            outcome.evalue = _cut(_text_of(error))
+            outcome.traceback = _cut(format_error(error))
+
+    def _compile(
+        self, source: str, filename: str, space: Namespace
+    ) -> tuple[types.CodeType | None, types.CodeType | None]:
+        """Compile to (statements, last expression), either of which may be missing."""
+        flags = space.flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        tree = compile(source, filename, "exec", flags | ast.PyCF_ONLY_AST, dont_inherit=True)
+        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+        statements = expression = None
+        if tree.body:
+            statements = compile(tree, filename, "exec", flags, dont_inherit=True)
+            if "__future__" in source:
+                for flag in _FUTURE_FLAGS.values():
+                    space.flags |= statements.co_flags & flag
+                flags |= space.flags
+        if last is not None:
+            expression = compile(ast.Expression(last.value), filename, "eval", flags, dont_inherit=True)
+        return statements, expression
+
+    def _run_code(self, code: types.CodeType, variables: dict[str, Any]) -> Any:
+        value = eval(code, variables)
+        return self._await(value) if code.co_flags & inspect.CO_COROUTINE else value
+
+    def _await(self, awaitable: Any) -> Any:
+        """Run an awaitable to its end on the kernel's one event loop.
+
+        The loop runs only here, so that a cell may still call `asyncio.run` itself. An
+        interrupted cell's task is cancelled and awaited: nothing of it runs on in the next cell.
+        """
+        import asyncio  # 30 ms and 4 MB that only cells with await need
+
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+        loop = self._loop
+        task = loop.create_task(_as_coroutine(awaitable))
+        self.interrupts.watch_task(task)
+        try:
+            return loop.run_until_complete(task)
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+        except KeyboardInterrupt:
+            if not task.done():
+                task.cancel()
+                loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
+            raise
+        finally:
+            self.interrupts.watch_task(None)
+
+    def _displayhook(self, value: Any) -> None:
+        """Stand in as `sys.displayhook`: keep the value for the reply instead of printing it."""
+        if value is not None:
+            self._shown.append(value)
+
+    def _remember(self, filename: str, source: str) -> None:
+        """Give tracebacks and `inspect.getsource` the lines of a cell; old cells are forgotten."""
+        # The time of None keeps linecache.checkcache from looking for such a file.
+        linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+        self._sources.append(filename)
+        if len(self._sources) > _KEPT_SOURCES:
+            linecache.cache.pop(self._sources.popleft(), None)
+
+
+async def _as_coroutine(awaitable: Any) -> Any:
+    return await awaitable
+
+
+def _rotate_underscores(variables: dict[str, Any], value: Any) -> None:
+    """Keep the last three values as `_`, `__` and `___`, as IPython does."""
+    variables["___"] = variables.get("__")
+    variables["__"] = variables.get("_")
+    variables["_"] = value
+
+
+def format_error(error: BaseException) -> str:
+    """Format a traceback with the lines of the cell and without our own frames."""
+    try:
+        formatted = traceback.TracebackException(type(error), error, _user_frames(error.__traceback__), compact=True)
+        return "".join(formatted.format())
+    except Exception as failure:  # an exception whose own attributes raise when they are looked at
+        return f"{type(error).__name__} (its traceback cannot be shown: {type(failure).__name__})\n"
+
+
+def _user_frames(tb: types.TracebackType | None) -> types.TracebackType | None:
+    """Skip the frames at the top that belong to this package."""
+    while tb is not None and tb.tb_frame.f_code.co_filename.startswith(_OWN_FOLDER):
+        tb = tb.tb_next
+    return tb
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as failure:  # a user's __str__ may raise anything
+        return f"<its text cannot be shown: {type(failure).__name__}>"
+
+
+def _cut(text: str) -> str:
+    if len(text) <= MAX_ERROR_CHARS:
+        return text
+    half = MAX_ERROR_CHARS // 2
+    return f"{text[:half]}\n... {len(text) - MAX_ERROR_CHARS} characters left out ...\n{text[-half:]}"

@@ -1,0 +1,144 @@
+"""Interrupting the running cell, and no other. Runs in the kernel process.
+
+Things that do not work, and why this is as it is: `signal.raise_signal` and
+`PyThreadState_SetAsyncExc` from another thread never wake a `time.sleep`; a signal to the
+main thread alone leaves the child of `os.system` running, and while `os.system` waits, the
+parent ignores SIGINT altogether. So the whole process group is signalled, and the main
+thread again and again until its handler has run. The handler raises only if the cell that
+was meant is still the one that runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
+
+_REPEAT_SECONDS = 0.005
+
+
+class Interrupts:
+    """Delivers KeyboardInterrupt to the main thread while a cell runs.
+
+    Args:
+        request_file: Where the host names the cell it means before it sends SIGINT itself,
+            which it does when this process cannot answer.
+    """
+
+    def __init__(self, request_file: Path) -> None:
+        self._request_file = request_file
+        self._running = ""
+        self._armed = False
+        self._wanted = ""
+        self._raised = threading.Event()
+        self._task: asyncio.Task[Any] | None = None
+
+    @property
+    def running(self) -> str:
+        """Id of the cell whose code is running, "" for none."""
+        return self._running
+
+    def install(self) -> None:
+        """Take SIGINT, unless it is already ours; pdb and some C libraries replace the handler."""
+        if signal.getsignal(signal.SIGINT) != self._handle:
+            signal.signal(signal.SIGINT, self._handle)
+
+    def arm(self, cell: str) -> None:
+        """From now on user code of this cell runs, and may be interrupted."""
+        self.install()
+        self._running = cell
+        self._armed = True
+
+    def settle(self) -> None:
+        """User code has come to its end: raise an interrupt that was asked for but did not get through.
+
+        `os.system` ignores SIGINT while its child, which does not, ends; the code after it
+        may be over before the next signal.
+        """
+        if self._wanted and self._wanted == self._running:
+            self._wanted = ""
+            self._raised.set()
+            raise KeyboardInterrupt
+
+    def disarm(self) -> None:
+        """User code has ended; a late signal is ignored."""
+        self._armed = False
+        self._running = ""
+        self._wanted = ""
+
+    def watch_task(self, task: asyncio.Task[Any] | None) -> None:
+        """Interrupt by cancelling this task while the event loop waits; None ends that."""
+        self._task = task
+
+    def interrupt(self, cell: str, wait: float) -> str:
+        """Interrupt a cell from another thread and say what became of it.
+
+        Args:
+            cell: Id of the cell that is meant; "" for whichever runs.
+            wait: Seconds to insist before giving up.
+
+        Returns:
+            "interrupted", "not running", or "unanswered" when the main thread did not react:
+            it is inside a C call.
+        """
+        target = self._running
+        if not target or (cell and cell != target):
+            return "not running"
+        self._raised.clear()
+        self._wanted = target
+        deadline = time.monotonic() + wait
+        self._signal_group()
+        while not self._raised.wait(_REPEAT_SECONDS):
+            if self._running != target:
+                return "not running"
+            if time.monotonic() > deadline:
+                return "unanswered"
+            signal.pthread_kill(_main_ident(), signal.SIGINT)
+        return "interrupted"
+
+    def _signal_group(self) -> None:
+        if os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGINT)
+        else:  # not the leader: the group holds processes that are not ours to signal
+            signal.pthread_kill(_main_ident(), signal.SIGINT)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if not self._armed:
+            return
+        wanted = self._wanted or self._wanted_by_host() or self._running
+        if wanted != self._running:
+            return
+        self._wanted = ""
+        self._raised.set()
+        task = self._task
+        if task is not None and not task.done():
+            import asyncio
+
+            loop = task.get_loop()
+            if asyncio.current_task(loop) is None:  # the loop waits: nothing is running that could be raised in
+                task.cancel()
+                loop.call_soon_threadsafe(lambda: None)  # wakes the selector
+                return
+        raise KeyboardInterrupt
+
+    def _wanted_by_host(self) -> str:
+        """Return the cell the host named, "" if the signal came from elsewhere (`kill -INT`)."""
+        with contextlib.suppress(OSError):
+            text = self._request_file.read_text().strip()
+            self._request_file.unlink()
+            return text
+        return ""
+
+
+def _main_ident() -> int:
+    ident = threading.main_thread().ident
+    assert ident is not None
+    return ident

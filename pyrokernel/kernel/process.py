@@ -1,0 +1,281 @@
+"""A kernel process from birth to end: limits, descriptors, daemon, and the main thread's loop. Runs in the kernel process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pyrokernel import settings as settings_module
+from pyrokernel.client import inside
+from pyrokernel.errors import PyrokernelError, error_to_wire
+from pyrokernel.journal import Journal
+from pyrokernel.kernel.capture import Capture
+from pyrokernel.kernel.cells import Cell, Cells
+from pyrokernel.kernel.inputs import Inputs
+from pyrokernel.kernel.interpreter import Interpreter
+from pyrokernel.kernel.interrupts import Interrupts
+from pyrokernel.kernel.service import KernelService
+from pyrokernel.messages import KERNEL_OBJECT, EventKind, KernelBirth, KernelSpec
+from pyrokernel.wire.codec import SERIALIZER_ID, Buffer
+from pyrokernel.wire.connection import Connection, peek_cell, send_now
+from pyrokernel.wire.daemon import Daemon
+
+SWITCH_SECONDS = 0.0005
+"""How soon another thread gets the interpreter from a cell that computes: completion answers within it."""
+
+
+class WorkLoop:
+    """What the main thread does: wait for work, run it, answer.
+
+    Work connections are read here, so the way from a client to its running code has no
+    hand-over between threads. While a cell runs, later requests wait in their sockets.
+    """
+
+    def __init__(self, cells_run_queued: Any, idle_stop: float) -> None:
+        self._run_queued = cells_run_queued
+        self._idle_stop = idle_stop
+        self._selector = selectors.DefaultSelector()
+        self._wake_out, self._wake_in = socket.socketpair()
+        self._wake_out.setblocking(False)
+        self._wake_in.setblocking(False)
+        self._selector.register(self._wake_out, selectors.EVENT_READ)
+        self._arrivals: deque[Connection] = deque()
+        self.connections: set[Connection] = set()
+
+    def wake(self) -> None:
+        """Make the loop look at its queue (any thread)."""
+        with contextlib.suppress(BlockingIOError):  # full: it will wake anyway
+            self._wake_in.send(b"\0")
+
+    def adopt(self, connection: Connection) -> None:
+        """Take over a work connection after its handshake (called by the daemon's thread)."""
+        connection.sock.setblocking(False)
+        self._arrivals.append(connection)
+        self.wake()
+
+    def run(self, daemon: Daemon) -> str:
+        """Serve until the idle limit; return why it ended."""
+        last_used = time.monotonic()
+        while True:
+            timeout = None
+            if self._idle_stop:
+                timeout = self._idle_stop - (time.monotonic() - last_used)
+                if timeout <= 0:
+                    return f"idle for {self._idle_stop:g} s"
+            for key, _ in self._selector.select(timeout):
+                if key.fileobj is self._wake_out:
+                    self._take_arrivals()
+                    ran = self._run_queued()
+                    if ran:
+                        self.wake()  # one cell a round, so that work connections get their turn
+                else:
+                    ran = self._serve(key.data, daemon)
+                if ran:
+                    last_used = time.monotonic()
+
+    def _take_arrivals(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._wake_out.recv(4096)
+        while self._arrivals:
+            connection = self._arrivals.popleft()
+            self.connections.add(connection)
+            self._selector.register(connection.sock, selectors.EVENT_READ, connection)
+
+    def _serve(self, connection: Connection, daemon: Daemon) -> bool:
+        """Read what has arrived; answer a request once it is whole. Say whether one was."""
+        try:
+            message = connection.reader.read(connection.sock)
+            if message is None:
+                return False
+            if message.serializer_id != SERIALIZER_ID:
+                raise ConnectionError("a work connection speaks our codec only")
+            left = send_now(connection.sock, daemon.answer(connection, message))
+        except Exception as error:  # whatever a peer sends or breaks ends its connection, never the kernel
+            self._drop(connection, daemon, error)
+            return False
+        if left:
+            self._finish_elsewhere(connection, left, daemon)
+        return True
+
+    def _finish_elsewhere(self, connection: Connection, left: list[Buffer], daemon: Daemon) -> None:
+        """Let a thread send the rest of a large reply: a slow reader must not hold up the next cell."""
+        self._selector.unregister(connection.sock)
+        self.connections.discard(connection)
+
+        def finish() -> None:
+            try:
+                connection.send(left)
+            except Exception as error:  # as in _serve
+                daemon.drop(connection)
+                daemon.log_lost(connection, error)
+            else:
+                self.adopt(connection)
+
+        threading.Thread(target=finish, name="pyrokernel-reply", daemon=True).start()
+
+    def _drop(self, connection: Connection, daemon: Daemon, error: Exception) -> None:
+        self._selector.unregister(connection.sock)
+        self.connections.discard(connection)
+        daemon.drop(connection)
+        daemon.log_lost(connection, error)
+
+    def waiting(self) -> list[dict[str, Any]]:
+        """List the requests that wait unread in their sockets (any thread; looks, does not take)."""
+        found = [(connection, peek_cell(connection)) for connection in list(self.connections)]
+        return [{"cell": cell, "source": "", "author": ""} for connection, cell in found if cell]
+
+
+def main(birth: KernelBirth) -> NoReturn:
+    """Be a kernel until the end. Never returns: the process exits.
+
+    Args:
+        birth: Who to be. `ready_fd` is told, as one line of JSON, whether that worked.
+    """
+    try:
+        kernel = Kernel(birth)
+    except BaseException as error:  # all of it is reported to the host, which tells the user
+        _report(birth, {"ok": False, **error_to_wire(error)})
+        if not isinstance(error, (PyrokernelError, OSError)):
+            raise
+        os._exit(1)
+    _report(birth, {"ok": True, "pid": os.getpid(), "uri": kernel.daemon.uri_for(KERNEL_OBJECT)})
+    kernel.run()
+
+
+class Kernel:
+    """The rooms of a kernel process, put together."""
+
+    def __init__(self, birth: KernelBirth) -> None:
+        self.birth = birth
+        self._pid = os.getpid()
+        self.spec = spec = KernelSpec.from_wire(birth.spec)
+        _prepare_process(spec)
+        settings = settings_module.load()
+        directory = Path(birth.journal_dir)
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.journal = Journal(directory, cap_bytes=spec.journal_bytes)
+        self.capture = Capture(directory, self.journal)
+        interrupts = Interrupts(directory / "interrupt")
+        interpreter = Interpreter(interrupts)
+        self.loop = WorkLoop(self._run_queued, spec.idle_stop)
+        self.cells = Cells(spec.name, birth.instance, interpreter, self.capture, self.journal, self.loop.wake)
+        inputs = Inputs(self._ask, settings.input_timeout)
+        self.service = KernelService(
+            birth,
+            cells=self.cells,
+            capture=self.capture,
+            journal=self.journal,
+            inputs=inputs,
+            interrupts=interrupts,
+            waiting_work=self.loop.waiting,
+            stop=self.end,
+        )
+        identity = {"kernel": spec.name, "instance": birth.instance, "pid": os.getpid()}
+        self.daemon = Daemon(Path(birth.socket), identity=identity, on_work=self.loop.adopt)
+        self.daemon.register(self.service, KERNEL_OBJECT)
+        inside.become(spec.name, birth.instance)
+        self.capture.install()
+        inputs.install()
+        interrupts.install()
+        signal.signal(signal.SIGTERM, lambda *_: self.end("asked to stop"))
+        os.register_at_fork(after_in_child=self._abandon)
+        self.capture.start_drainer(lambda: self.service.followed)
+        self.daemon.start()
+        if birth.lifeline_fd >= 0:
+            threading.Thread(target=self._watch_lifeline, name="pyrokernel-lifeline", daemon=True).start()
+
+    def run(self) -> NoReturn:
+        """Run the init file, then serve."""
+        if self.spec.init:
+            self._run_init(Path(self.spec.init))
+        while True:
+            try:
+                reason = self.loop.run(self.daemon)
+            except KeyboardInterrupt:
+                continue  # a SIGINT between the cells
+            self.end(reason)
+
+    def end(self, reason: str) -> NoReturn:
+        """Say goodbye in the journal and leave at once; the host knows why."""
+        if os.getpid() != self._pid:
+            os._exit(0)
+        self.journal.append("stopped", reason=reason)
+        with contextlib.suppress(OSError):
+            os.unlink(self.birth.socket)
+        # Not sys.exit: threads of user code could hold the process for ever.
+        os._exit(0)
+
+    def _run_queued(self) -> bool:
+        return self.cells.run_queued()
+
+    def _run_init(self, path: Path) -> None:
+        """Run the init file as the first cell, visible and interruptible like any other."""
+        try:
+            source = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            source = f"raise FileNotFoundError({f'the init file {path}: {error}'!r})"
+        sys.path.insert(0, str(path.parent))
+        reply = self.cells.run(Cell(source=source, want="none", author="init", filename=str(path)))
+        if reply["status"] != "ok":
+            self.service.init_error = f"{reply['ename']}: {reply['evalue']}"
+
+    def _ask(self, request: str, prompt: str, password: bool) -> None:
+        running = self.cells.running
+        cell = running.id if running else ""
+        self.capture.drain()
+        self.journal.append(EventKind.INPUT, cell, request=request, prompt=prompt, password=password)
+
+    def _watch_lifeline(self) -> None:
+        """End with the client that a private mesh belongs to: its end of the pipe is never written, only closed."""
+        with contextlib.suppress(OSError):
+            os.read(self.birth.lifeline_fd, 1)
+        os._exit(0)
+
+    def _abandon(self) -> None:
+        """In a child forked by user code: it is no kernel, and must not keep the kernel's sockets open."""
+        self.daemon.abandon()
+        self.capture.abandon_in_child()
+        for connection in list(self.loop.connections):
+            connection.close()
+
+
+def _prepare_process(spec: KernelSpec) -> None:
+    """Bring environment, directory, limits and `sys` to where user code expects them.
+
+    Raises:
+        SettingsError, OSError: The working directory or a limit cannot be had.
+    """
+    os.environ.update(spec.env)
+    if spec.cwd:
+        os.chdir(spec.cwd)
+    if spec.memory_bytes:
+        # Data, not address space: BLAS and memory maps reserve far more of that than they use.
+        resource.setrlimit(resource.RLIMIT_DATA, (spec.memory_bytes, spec.memory_bytes))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = spec.descriptors or hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
+    sys.setswitchinterval(SWITCH_SECONDS)
+    sys.argv = [""]
+    if not sys.path or sys.path[0] != "":
+        sys.path.insert(0, "")
+    # A parent that ignores SIGINT (a shell's background job) hands that down.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _report(birth: KernelBirth, line: dict[str, Any]) -> None:
+    if birth.ready_fd < 0:
+        return
+    with contextlib.suppress(BrokenPipeError):  # the host is gone; the next one finds this kernel
+        os.write(birth.ready_fd, json.dumps(line).encode() + b"\n")
+    os.close(birth.ready_fd)

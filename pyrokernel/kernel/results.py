@@ -1,0 +1,106 @@
+"""Turns the value of a cell into what its request asked for. Runs in the kernel process.
+
+Text is always made. The repr of a huge or hostile object costs the cell nothing but an
+error message; a value that cannot travel is explained, and the cell still succeeds.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from typing import Any
+
+from pyrokernel.errors import MessageTooLargeError, NotSerializableError
+from pyrokernel.wire.codec import Packed, is_plain
+
+MAX_TEXT_CHARS = 1024 * 1024
+MAX_BUNDLE_CHARS = 16 * 1024 * 1024
+
+_MIME_METHODS = {
+    "_repr_html_": "text/html",
+    "_repr_markdown_": "text/markdown",
+    "_repr_latex_": "text/latex",
+    "_repr_svg_": "image/svg+xml",
+    "_repr_json_": "application/json",
+    "_repr_png_": "image/png",
+    "_repr_jpeg_": "image/jpeg",
+}
+"""The methods by which objects show themselves; names as in IPython's display protocol."""
+
+
+def text_of(value: Any) -> tuple[str, bool]:
+    """Return the repr of a value and whether it was cut at 1 MiB characters.
+
+    Raises:
+        Exception: Whatever the object's `__repr__` raises; the caller runs this as user code.
+    """
+    text = repr(value)
+    if len(text) <= MAX_TEXT_CHARS:
+        return text, False
+    return f"{text[:MAX_TEXT_CHARS]}... ({len(text)} characters, the first {MAX_TEXT_CHARS} shown)", True
+
+
+def bundle_of(value: Any, text: str) -> dict[str, str]:
+    """Return a value as MIME type to text; binary types in base64.
+
+    An object's `_repr_mimebundle_` or `_repr_*_` that raises or returns nonsense is left out,
+    as IPython does: the plain text is always there.
+    """
+    bundle = {"text/plain": text}
+    own = _ask(value, "_repr_mimebundle_")
+    if isinstance(own, tuple) and own:
+        own = own[0]
+    if isinstance(own, dict):
+        for mime, data in own.items():
+            _put(bundle, str(mime), data)
+    for method, mime in _MIME_METHODS.items():
+        if mime not in bundle:
+            data = _ask(value, method)
+            _put(bundle, mime, data[0] if isinstance(data, tuple) and data else data)
+    return bundle
+
+
+def pack_value(value: Any, *, max_bytes: int, plain: bool) -> tuple[Any, str]:
+    """Return a value in wire form and, when it has to stay here, why.
+
+    Args:
+        value: Any object.
+        max_bytes: Above this it stays.
+        plain: The peer reads serpent or JSON: plain data goes as it is, nothing else goes.
+    """
+    if plain:
+        if is_plain(value):
+            return value, ""
+        return None, f"a {type(value).__name__} is not plain data, and this client does not read pickles"
+    try:
+        packed = Packed.dump(value)
+    except (NotSerializableError, MessageTooLargeError) as error:
+        return None, str(error)
+    if packed.size_bytes > max_bytes:
+        return None, f"it takes {packed.size_bytes} bytes, above the limit of {max_bytes} for a reply"
+    return packed, ""
+
+
+def _ask(value: Any, method: str) -> Any:
+    """Call a display method if the class has it."""
+    found: Callable[..., Any] | None = getattr(type(value), method, None)
+    if found is None or isinstance(value, type):
+        return None
+    try:
+        return found(value)
+    except Exception:  # user code; its absence from the bundle is the documented effect
+        return None
+
+
+def _put(bundle: dict[str, str], mime: str, data: Any) -> None:
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        data = base64.b64encode(data).decode("ascii")
+    elif isinstance(data, (dict, list)):
+        import json
+
+        try:
+            data = json.dumps(data)
+        except (TypeError, ValueError):
+            return
+    if isinstance(data, str) and len(data) <= MAX_BUNDLE_CHARS:
+        bundle[mime] = data

@@ -1,0 +1,289 @@
+"""The one exposed object of a kernel: thin, plain data in and out. Runs in the kernel process.
+
+`execute` and `call` arrive on work connections in the main thread, or on any thread of a
+control connection (a stock Pyro5 client), where they queue and wait. Everything else is
+answered at once, also while a cell runs. docs/protocol.md describes each method.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pyrokernel.errors import AccessRefusedError, CellNotFoundError, NotSerializableError, SettingsError
+from pyrokernel.journal import Journal
+from pyrokernel.kernel import completion, inspection
+from pyrokernel.kernel.capture import Capture
+from pyrokernel.kernel.cells import Cell, Cells
+from pyrokernel.kernel.inputs import Inputs
+from pyrokernel.kernel.interrupts import Interrupts
+from pyrokernel.messages import KernelBirth, KernelSpec, KernelStatus, Receipt, new_id
+from pyrokernel.wire.codec import Packed, is_plain
+from pyrokernel.wire.daemon import current_connection, current_peer, expose
+
+MAX_FOLLOW_SECONDS = 60.0
+_WANTS = ("none", "text", "mime", "value")
+
+
+class KernelService:
+    """What other processes may ask of a kernel.
+
+    Args:
+        birth: Who this kernel is.
+        cells, capture, journal, inputs, interrupts: The rooms it is made of.
+        waiting_work: Lists the requests that wait unread in work connections.
+        stop: Ends the process, with a reason.
+    """
+
+    def __init__(
+        self,
+        birth: KernelBirth,
+        *,
+        cells: Cells,
+        capture: Capture,
+        journal: Journal,
+        inputs: Inputs,
+        interrupts: Interrupts,
+        waiting_work: Callable[[], list[dict[str, Any]]],
+        stop: Callable[[str], None],
+    ) -> None:
+        self._birth = birth
+        self._spec = KernelSpec.from_wire(birth.spec)
+        self._cells, self._capture, self._journal = cells, capture, journal
+        self._inputs, self._interrupts = inputs, interrupts
+        self._waiting_work, self._stop = waiting_work, stop
+        self._followers = 0
+        self._lock = threading.Lock()
+        self._started = time.time()
+        self.init_error = ""
+
+    @property
+    def followed(self) -> bool:
+        """Whether a front end waits for events right now."""
+        return self._followers > 0
+
+    @expose
+    def ping(self) -> str:
+        """Answer with the instance id."""
+        return self._birth.instance
+
+    @expose
+    def execute(self, source: str, options: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Run a cell and return its reply."""
+        return self._run_or_wait(self._cell(source, options or {}), options or {})
+
+    @expose
+    def call(self, function: Any, arguments: Any, options: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Call a function, by dotted name or pickled, and return the reply of that cell.
+
+        `arguments` is a pickled (args, kwargs); from a client without pickles, a list of the two.
+        With option "map", args are the items and the value is a list of (succeeded, value or failure).
+        """
+        options = {"want": "value", **(options or {})}
+        shown = function if isinstance(function, str) else options.get("shown", "function")
+        cell = self._cell(f"{shown}(...)", options)
+        packed = arguments if isinstance(arguments, Packed) else Packed.dump(tuple(arguments))
+        cell.call = (function, packed, bool(options.get("map")))
+        return self._run_or_wait(cell, options)
+
+    @expose
+    def submit(self, source: str, options: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Queue a cell and return at once: its id, and the journal position to follow it from."""
+        cell = self._cell(source, options or {})
+        position = self._journal.last_seq
+        return {"cell": self._cells.submit(cell), "seq": position, "instance": self._birth.instance}
+
+    @expose
+    def reply(self, cell: str, timeout: float | None = None) -> dict[str, Any]:
+        """Wait for the reply of a cell that was sent before, by anybody."""
+        return self._for_peer(self._cells.wait(cell, timeout))
+
+    @expose
+    def cancel(self, cell: str) -> bool:
+        """Keep a cell from starting."""
+        return self._cells.cancel(cell)
+
+    @expose
+    def interrupt(self, cell: str = "", wait: float = 0.2) -> dict[str, Any]:
+        """Interrupt the running cell, if it is the one that is meant."""
+        running = self._interrupts.running
+        outcome = self._interrupts.interrupt(cell, min(wait, 5.0))
+        receipt = Receipt(kernel=self._birth.spec["name"], cell=cell or running, outcome=outcome)
+        return receipt.to_wire()
+
+    @expose
+    def follow(self, after: int = 0, timeout: float = 0.0, options: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return events after a journal position; wait up to `timeout` seconds for the first.
+
+        Options: "cell" (only its events), "max_bytes", "stdin" (this front end answers input()).
+        """
+        options = options or {}
+        timeout = max(0.0, min(timeout, MAX_FOLLOW_SECONDS))
+        if options.get("stdin"):
+            self._inputs.attach(timeout)
+        with self._lock:
+            self._followers += 1
+        try:
+            self._capture.poke()
+            if not self._journal.wait(after, 0.0):
+                self._capture.drain()
+                self._journal.wait(after, timeout)
+            events = self._journal.read(after, max_bytes=int(options.get("max_bytes") or 1 << 20))
+        finally:
+            with self._lock:
+                self._followers -= 1
+        position = events[-1].seq if events else after
+        cell = options.get("cell")
+        if cell:
+            events = [event for event in events if event.cell == cell or event.kind == "gap"]
+        return {
+            "instance": self._birth.instance,
+            "events": [event.to_wire() for event in events],
+            "next": position,
+            "last": self._journal.last_seq,
+        }
+
+    @expose
+    def answer(self, request: str, text: str) -> None:
+        """Answer a question that input() asks."""
+        self._inputs.answer(request, text)
+
+    @expose
+    def complete(self, code: str, cursor: int = -1, options: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Complete Python at a cursor."""
+        idle = self._cells.running is None
+        position = len(code) if cursor < 0 else cursor
+        return completion.complete(code, position, self._variables(options), allow_dir=idle).to_wire()
+
+    @expose
+    def inspect(self, code: str, cursor: int = -1, options: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Describe what a name means; option "detail" 1 adds the source."""
+        position = len(code) if cursor < 0 else cursor
+        detail = int((options or {}).get("detail", 0))
+        return inspection.inspect_name(code, position, self._variables(options), detail=detail).to_wire()
+
+    @expose
+    def variables(self, options: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        """List the variables of a namespace: name, type, summary."""
+        return inspection.list_variables(self._variables(options))
+
+    @expose
+    def push(self, items: Any, options: dict[str, Any] | None = None) -> None:
+        """Set variables, at once, also while a cell runs.
+
+        Raises:
+            SettingsError: A name is not an identifier.
+            NotSerializableError: The values cannot be loaded here.
+        """
+        self._check_may_run()
+        values = items.load() if isinstance(items, Packed) else items
+        for name in values:
+            if not isinstance(name, str) or not name.isidentifier():
+                raise SettingsError(f"cannot push to {name!r}: a variable is named by an identifier")
+        self._variables(options).update(values)
+
+    @expose
+    def pull(self, names: list[str], options: dict[str, Any] | None = None) -> Any:
+        """Return variables, at once, also while a cell runs: pickled, or as plain data for a stock client.
+
+        Raises:
+            CellNotFoundError: There is no such variable.
+            NotSerializableError: It cannot travel.
+        """
+        self._check_may_run()
+        variables = self._variables(options)
+        missing = [name for name in names if name not in variables]
+        if missing:
+            raise CellNotFoundError(
+                f"kernel {self._birth.spec['name']!r} has no variable {', '.join(map(repr, missing))}; "
+                "`variables` lists what it has"
+            )
+        values = {name: variables[name] for name in names}
+        if current_connection().vectored:
+            return Packed.dump(values)
+        if not is_plain(values):
+            raise NotSerializableError("these values are not plain data, and this client does not read pickles")
+        return values
+
+    @expose
+    def describe(self) -> dict[str, Any]:
+        """Say what this kernel is and does."""
+        running = self._cells.running
+        return {
+            "name": self._birth.spec["name"],
+            "instance": self._birth.instance,
+            "host": self._birth.host,
+            "mesh": self._birth.mesh,
+            "pid": os.getpid(),
+            "tags": list(self._spec.tags),
+            "protected": self._spec.protected,
+            "status": KernelStatus.BUSY.value if running else KernelStatus.IDLE.value,
+            "running": {"cell": running.id, "source": running.source[:200], "author": running.author}
+            if running
+            else None,
+            "waiting": self._cells.waiting() + self._waiting_work(),
+            "execution_count": self._cells.execution_count,
+            "started": self._started,
+            "python": ".".join(map(str, sys.version_info[:3])),
+            "last_seq": self._journal.last_seq,
+            "journal_error": self._journal.disk_error,
+            "init_error": self.init_error,
+        }
+
+    @expose
+    def stop(self, reason: str = "asked to stop") -> None:
+        """End this kernel; its host reports the death as asked for, if it was told first."""
+        self._check_may_run()
+        self._stop(reason)
+
+    def _run_or_wait(self, cell: Cell, options: dict[str, Any]) -> dict[str, Any]:
+        if threading.current_thread() is threading.main_thread():
+            return self._cells.run(cell)
+        self._cells.submit(cell)
+        return self._for_peer(self._cells.wait(cell.id, options.get("timeout")))
+
+    def _cell(self, source: str, options: dict[str, Any]) -> Cell:
+        self._check_may_run()
+        if not isinstance(source, str):
+            raise SettingsError(f"source is a str, not {type(source).__name__}")
+        want = options.get("want", "text")
+        if want not in _WANTS:
+            raise SettingsError(f"want is one of {', '.join(_WANTS)}, not {want!r}")
+        if options.get("stdin"):
+            self._inputs.attach(0.0)
+        return Cell(
+            source=source,
+            id=str(options.get("cell") or new_id()),
+            want=want,
+            plain=not current_connection().vectored,
+            author=str(options.get("author") or _user_name(current_peer().uid)),
+            waiters=[tuple(pair) for pair in options.get("waiters") or ()],  # type: ignore[misc]  # checked by inside.serving
+            namespace=str(options.get("namespace") or ""),
+            filename=str(options.get("filename") or ""),
+            max_result_bytes=int(options.get("max_result_bytes") or 64 * 1024 * 1024),
+        )
+
+    def _for_peer(self, reply: dict[str, Any]) -> dict[str, Any]:
+        """Leave out a pickled value that the asking client could not read."""
+        if isinstance(reply["value"], Packed) and not current_connection().vectored:
+            return {**reply, "value": None, "value_missing": "this client does not read pickles"}
+        return reply
+
+    def _variables(self, options: dict[str, Any] | None) -> dict[str, Any]:
+        return self._cells.interpreter.namespace(str((options or {}).get("namespace") or "")).variables
+
+    def _check_may_run(self) -> None:
+        if not current_peer().may_run_code:
+            raise AccessRefusedError("this user may look, but not run code here")
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

@@ -1,0 +1,411 @@
+"""Every message that crosses the wire, as frozen dataclasses. Runs in every process.
+
+On the wire a message is a plain dict (`to_wire`), so that a stock Pyro5 client in
+any language can read and write it with serpent or JSON; `from_wire` takes it back
+and ignores fields it does not know. docs/protocol.md is the authority.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import secrets
+from collections.abc import Mapping
+from typing import Any, Protocol, Self, runtime_checkable
+
+from pyrokernel.errors import (
+    CellCancelledError,
+    KernelDiedError,
+    PyrokernelError,
+    RemoteError,
+    ResultUnavailableError,
+)
+
+PROTOCOL_VERSION = 1
+"""Changes when an older peer could no longer be understood."""
+
+KERNEL_OBJECT = "pyrokernel.kernel"
+"""Object id of the one exposed object of a kernel; the same everywhere, so that one encoded request fits all."""
+
+HOST_OBJECT = "pyrokernel.host"
+"""Object id of the one exposed object of a host."""
+
+KERNEL_PREFIX = "pyrokernel.kernel."
+"""Kernels are registered at the name server as this prefix and their name."""
+
+HOST_PREFIX = "pyrokernel.host."
+"""Hosts are registered at the name server as this prefix and the machine's name."""
+
+
+def new_id() -> str:
+    """Make an id for a cell: 32 hexadecimal digits, which is a Pyro correlation id."""
+    return secrets.token_hex(16)
+
+
+def new_instance_id() -> str:
+    """Make an id for one life of a kernel: 16 hexadecimal digits."""
+    return secrets.token_hex(8)
+
+
+class KernelStatus(enum.StrEnum):
+    """What a kernel is doing; each line says who moves it on."""
+
+    STARTING = "starting"
+    """Forked or spawned; the kernel says ready, or the host gives up on it."""
+    IDLE = "idle"
+    """Waits for a request; the kernel moves on when it reads one."""
+    BUSY = "busy"
+    """Runs a cell; the kernel moves on when the cell ends."""
+    DEAD = "dead"
+    """The host collected its end; a restart makes a new instance."""
+
+
+class EventKind(enum.StrEnum):
+    """What a journal event reports; `Event.data` holds the fields named here."""
+
+    QUEUED = "queued"
+    """A submitted cell waits: source, author."""
+    STARTED = "started"
+    """A cell began: source, author, execution_count."""
+    OUTPUT = "output"
+    """Text was written: stream ("stdout" or "stderr"), text, late (true after the cell ended)."""
+    DISPLAY = "display"
+    """A cell showed something in passing: data (MIME type to text; binary types in base64)."""
+    RESULT = "result"
+    """The value of the last expression: text, data (MIME bundle, when asked for)."""
+    ERROR = "error"
+    """The cell raised: ename, evalue, traceback."""
+    INPUT = "input"
+    """The cell asks: request (id), prompt, password (true when it must not be echoed)."""
+    ENDED = "ended"
+    """The cell is over: status, duration."""
+    GAP = "gap"
+    """Something is missing here: reason, and first/last sequence numbers or lost_bytes."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Message:
+    """Base of all messages: plain data with names."""
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the message as a dict of plain data."""
+        return {field.name: _to_plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+
+    @classmethod
+    def from_wire(cls, data: Mapping[str, Any]) -> Self:
+        """Rebuild the message; unknown fields, from a newer peer, are left out, lists become tuples again.
+
+        Raises:
+            TypeError: A field without a default is missing.
+        """
+        known: dict[str, Any] = {}
+        for field in dataclasses.fields(cls):
+            if field.name in data:
+                value = data[field.name]
+                # Serpent and JSON have no tuple, or lose it.
+                known[field.name] = tuple(value) if isinstance(field.default, tuple) else value
+        return cls(**known)
+
+
+def _to_plain(value: Any) -> Any:
+    if isinstance(value, Message):
+        return value.to_wire()
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, tuple):
+        return [_to_plain(item) for item in value]
+    return value
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Event(Message):
+    """One entry of a journal.
+
+    Attributes:
+        seq: Position in the journal of one instance, from 1, without holes except where a gap event says so.
+        kind: What it reports, an `EventKind`.
+        cell: Id of the cell it belongs to; "" for none.
+        at: Unix time in seconds.
+        data: The fields that `EventKind` names for the kind.
+    """
+
+    seq: int
+    kind: str
+    cell: str = ""
+    at: float = 0.0
+    data: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@runtime_checkable
+class Loadable(Protocol):
+    """A value still in its wire form (`wire.codec.Packed`)."""
+
+    def load(self) -> Any:
+        """Decode the value."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reply(Message):
+    """The answer of one kernel to one cell.
+
+    Attributes:
+        status: "ok", "error" (the code raised), "cancelled" (it never started), or "lost" (no reply came).
+        kernel, instance, cell: Which kernel, which life of it, which cell.
+        execution_count: Number of the cell in its kernel, from 1.
+        stdout, stderr: What the cell wrote until it ended; the journal has the rest.
+        truncated: Whether stdout, stderr or text were cut to keep the reply small.
+        text: `repr` of the last expression's value, "" when there was none.
+        data: The value as a MIME bundle, when asked for.
+        value: The value itself in wire form, when asked for; read it through `result`.
+        value_missing: Why the value is not here, or "".
+        ename, evalue, traceback: The exception, when status is "error".
+        started: Unix time in seconds. duration: Seconds of the kernel's monotonic clock.
+        failure: What the machinery met, when status is "lost"; made by the client, never on the wire.
+    """
+
+    status: str
+    kernel: str = ""
+    instance: str = ""
+    cell: str = ""
+    execution_count: int = 0
+    stdout: str = ""
+    stderr: str = ""
+    truncated: bool = False
+    text: str = ""
+    data: dict[str, str] | None = None
+    value: Any = None
+    value_missing: str = ""
+    ename: str = ""
+    evalue: str = ""
+    traceback: str = ""
+    started: float = 0.0
+    duration: float = 0.0
+    failure: PyrokernelError | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the code ran to its end without raising."""
+        return self.status == "ok"
+
+    @property
+    def result(self) -> Any:
+        """The value of the last expression; None when there was none.
+
+        Raises:
+            RemoteError: The code raised.
+            CellCancelledError: The cell never ran.
+            ResultUnavailableError: The value was too large or cannot be pickled.
+        """
+        self.raise_if_failed()
+        if self.value_missing:
+            raise ResultUnavailableError(kernel=self.kernel, cell=self.cell, reason=self.value_missing)
+        if isinstance(self.value, Loadable):
+            return self.value.load()
+        return self.value
+
+    def error(self) -> PyrokernelError | None:
+        """Return the failure as an exception, None when there is none."""
+        if self.status == "ok":
+            return None
+        if self.failure is not None:
+            return self.failure
+        if self.status == "cancelled":
+            return CellCancelledError(kernel=self.kernel, cell=self.cell)
+        return RemoteError(
+            kernel=self.kernel, ename=self.ename, evalue=self.evalue, traceback=self.traceback, cell=self.cell
+        )
+
+    def raise_if_failed(self) -> None:
+        """Raise `error()` when there is one."""
+        error = self.error()
+        if error is not None:
+            raise error
+
+    def __repr__(self) -> str:
+        if self.status == "ok":
+            body = self.text if len(self.text) <= 60 else self.text[:57] + "..."
+        else:
+            body = f"{self.ename}: {self.evalue}" if self.ename else self.status
+        return f"<Reply {self.kernel}[{self.execution_count}] {self.status} {body}".rstrip() + ">"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KernelSpec(Message):
+    """What the host is asked to start and keep alive. Only `name` is required.
+
+    Attributes:
+        name: Name in the mesh: letters, digits, ".", "_" and "-", at most 64.
+        tags: Words to choose kernels by.
+        init: Path of a Python file run in the default namespace at every start, or "".
+        env: Environment variables set before `init` runs.
+        cwd: Working directory, or "" for the host's.
+        preload: Modules imported into the template before the kernel is forked.
+        protected: Never escalate an interrupt or restart without an explicit yes.
+        restart: "always" after any death nobody asked for, "on-failure" (signal or non-zero exit), "never".
+        threads: BLAS and OpenMP threads; 0 divides the processors among the kernels.
+        memory_bytes: Limit of private memory, 0 for none.
+        descriptors: Limit of open files, 0 for the host's own.
+        journal_bytes: Cap of the journal on disk.
+        idle_stop: Seconds without a request after which the kernel ends, 0 for never.
+    """
+
+    name: str
+    tags: tuple[str, ...] = ()
+    init: str = ""
+    env: dict[str, str] = dataclasses.field(default_factory=dict)
+    cwd: str = ""
+    preload: tuple[str, ...] = ()
+    protected: bool = False
+    restart: str = "always"
+    threads: int = 0
+    memory_bytes: int = 0
+    descriptors: int = 0
+    journal_bytes: int = 64 * 1024 * 1024
+    idle_stop: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KernelBirth(Message):
+    """What one kernel process is given at birth: the spec and its place in the mesh.
+
+    Attributes:
+        spec: What was asked for, in wire form.
+        instance: Id of this life.
+        mesh, host: Names of the mesh and of the machine.
+        socket: Path of the unix socket to listen on.
+        journal_dir: Directory of this instance's journal; the kernel creates it.
+        ns: Address of the name server, for `connect()` inside the kernel.
+        lifeline: Whether the kernel ends when its client does (inherited descriptor `lifeline_fd`).
+        ready_fd, lifeline_fd: Descriptors to report on and to watch; -1 for none.
+    """
+
+    spec: dict[str, Any]
+    instance: str
+    mesh: str
+    host: str
+    socket: str
+    journal_dir: str
+    ns: str = ""
+    ready_fd: int = -1
+    lifeline_fd: int = -1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KernelInfo(Message):
+    """A kernel as its host sees it.
+
+    Attributes:
+        name, instance, host, uri, tags, pid, protected: Who and where.
+        status: A `KernelStatus`; a living kernel's own `describe` knows idle from busy.
+        started: Unix time in seconds of this instance.
+        restarts: How often the host restarted it.
+        cause: Why it is dead, or "".
+        memory_bytes: Proportional set size, 0 when unknown.
+    """
+
+    name: str
+    instance: str
+    host: str = ""
+    uri: str = ""
+    tags: tuple[str, ...] = ()
+    pid: int = 0
+    status: str = KernelStatus.STARTING
+    protected: bool = False
+    started: float = 0.0
+    restarts: int = 0
+    cause: str = ""
+    memory_bytes: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Death(Message):
+    """What the host recorded about the end of one instance.
+
+    Attributes:
+        kernel, instance: Who.
+        at: Unix time in seconds.
+        asked: Whether somebody had asked for it (stop, restart, idle limit).
+        signal, exit_code: How it ended; both None when the host could not collect it (an adopted kernel).
+        peak_memory_bytes: Largest resident set, or None.
+        last_cell: The cell that was running: `{"cell": id, "source": str, "started": float}`, or None.
+        tail: The last lines of its output, at most 4 KiB.
+        cause: One sentence, for people.
+        successor: Instance id that answers to the name now, "" when none does.
+    """
+
+    kernel: str
+    instance: str
+    at: float
+    asked: bool = False
+    signal: int | None = None
+    exit_code: int | None = None
+    peak_memory_bytes: int | None = None
+    last_cell: dict[str, Any] | None = None
+    tail: str = ""
+    cause: str = ""
+    successor: str = ""
+
+    def to_error(self) -> KernelDiedError:
+        """Return the exception that callers of the kernel get."""
+        return KernelDiedError(
+            kernel=self.kernel,
+            instance=self.instance,
+            signal=self.signal,
+            exit_code=self.exit_code,
+            peak_memory_bytes=self.peak_memory_bytes,
+            last_cell=self.last_cell,
+            tail=self.tail,
+            cause=self.cause,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Receipt(Message):
+    """What became of an interrupt, per kernel.
+
+    Attributes:
+        kernel, cell: What was to be interrupted; cell is "" when nothing ran.
+        outcome: "interrupted" (the exception was raised in the cell), "not running",
+            "unanswered" (the cell holds on; escalate to kill it), "killed" (SIGKILL, a fresh
+            instance answers), or "refused" (protected).
+        detail: One sentence, for people.
+    """
+
+    kernel: str
+    cell: str = ""
+    outcome: str
+    detail: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Completion(Message):
+    """Answer to Tab.
+
+    Attributes:
+        matches: Full replacements of the text between the cursors; shape (n_matches,).
+        types: One word per match ("function", "module", "int", ...); shape (n_matches,).
+        cursor_start, cursor_end: Offsets in characters into the code that was sent.
+    """
+
+    matches: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    cursor_start: int = 0
+    cursor_end: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inspection(Message):
+    """Answer to `name?`.
+
+    Attributes:
+        found: Whether the expression names something.
+        name, type, signature, docstring, source, summary: What is known of it; "" where nothing is.
+    """
+
+    found: bool
+    name: str = ""
+    type: str = ""
+    signature: str = ""
+    docstring: str = ""
+    source: str = ""
+    summary: str = ""

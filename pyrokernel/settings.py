@@ -1,0 +1,215 @@
+"""What can be configured: frozen `Settings`, read once and passed in. Runs in every process.
+
+Order, later wins: defaults, the configuration file, PYROKERNEL_* variables, arguments.
+Importing this module reads nothing; `load()` does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import re
+import socket
+import stat
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pyrokernel.errors import AccessRefusedError, SettingsError
+
+ENV_PREFIX = "PYROKERNEL_"
+MAX_SOCKET_PATH_BYTES = 100
+"""Linux allows 107 bytes in a unix socket's address, macOS 103."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All settings; each field is also `PYROKERNEL_<FIELD>` and a key of the configuration file.
+
+    Attributes:
+        mesh: Name of the mesh; keys the directories.
+        ns: Address of the name server: "" for the host's own, "./u:PATH", or "HOST:PORT" on loopback.
+        runtime_dir: Where sockets and locks live; "" for a private directory on this machine's own disk.
+        state_dir: Where journals live; "" for XDG_STATE_HOME.
+        host: Name of this machine in the mesh; "" for its host name.
+        timeout: Seconds to wait for an answer that should come at once (connect, describe, complete).
+        portable: Do without fork.
+        input_timeout: Seconds that input() in a kernel waits for a front end.
+        max_result_bytes: Largest value that travels with a reply.
+    """
+
+    mesh: str = "default"
+    ns: str = ""
+    runtime_dir: str = ""
+    state_dir: str = ""
+    host: str = ""
+    timeout: float = 10.0
+    portable: bool = False
+    input_timeout: float = 600.0
+    max_result_bytes: int = 64 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        check_name(self.mesh, "mesh")
+        if self.host:
+            check_name(self.host, "host")
+        if self.timeout <= 0:
+            raise SettingsError(f"timeout must be above 0 s, not {self.timeout:g}")
+
+    @property
+    def host_name(self) -> str:
+        """Name of this machine in the mesh."""
+        return self.host or re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:64] or "localhost"
+
+    @property
+    def mesh_runtime_dir(self) -> Path:
+        """Directory of this mesh's sockets and locks on this machine (not created here)."""
+        root = Path(self.runtime_dir) if self.runtime_dir else default_runtime_root()
+        return root / self.mesh
+
+    @property
+    def mesh_state_dir(self) -> Path:
+        """Directory of this mesh's journals on this machine (not created here)."""
+        if self.state_dir:
+            root = Path(self.state_dir)
+        else:
+            root = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "pyrokernel"
+        return root / self.mesh / self.host_name
+
+    @property
+    def ns_address(self) -> str:
+        """Address of the name server in use."""
+        return self.ns or f"./u:{self.mesh_runtime_dir / 'ns.sock'}"
+
+    @property
+    def host_socket(self) -> Path:
+        """Unix socket of this machine's host."""
+        return self.mesh_runtime_dir / "host.sock"
+
+    def dump(self) -> dict[str, Any]:
+        """Return every setting with its value, for `doctor`."""
+        return dataclasses.asdict(self)
+
+    def to_env(self) -> dict[str, str]:
+        """Return the settings as PYROKERNEL_* variables, for a child process."""
+        return {ENV_PREFIX + field.name.upper(): str(getattr(self, field.name)) for field in dataclasses.fields(self)}
+
+
+def load(*, file: str | Path | None = None, environ: Mapping[str, str] | None = None, **arguments: Any) -> Settings:
+    """Read the settings.
+
+    Args:
+        file: TOML file; None takes PYROKERNEL_CONFIG, else `$XDG_CONFIG_HOME/pyrokernel/config.toml` if it exists.
+        environ: Environment to read; None for the process's own.
+        arguments: Single settings; a value of None counts as not given.
+
+    Raises:
+        SettingsError: A name is unknown, a value has the wrong type, or a named file cannot be read.
+    """
+    env = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    path = file or env.get(ENV_PREFIX + "CONFIG")
+    if path:
+        values.update(_read_file(Path(path)))
+    else:
+        default = Path(env.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "pyrokernel" / "config.toml"
+        if default.exists():
+            values.update(_read_file(default))
+    for name, text in env.items():
+        if name.startswith(ENV_PREFIX) and name != ENV_PREFIX + "CONFIG":
+            values[_known(name.removeprefix(ENV_PREFIX).lower(), name)] = text
+    if "ns" not in values and env.get("PYRO_NS_HOST"):
+        host = env["PYRO_NS_HOST"]
+        values["ns"] = host if host.startswith("./u:") else f"{host}:{env.get('PYRO_NS_PORT', '9090')}"
+    values.update({_known(name, name): value for name, value in arguments.items() if value is not None})
+    return Settings(**{name: _convert(name, value) for name, value in values.items()})
+
+
+def check_name(name: str, what: str) -> str:
+    """Return `name` if it may name a mesh, host, kernel or tag.
+
+    Raises:
+        SettingsError: It is empty, too long, or has characters that paths, globs or terminals treat specially.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", name):
+        raise SettingsError(
+            f"{what} name {name!r}: use 1 to 64 letters, digits, '.', '_' or '-', and start with a letter, digit or '_'"
+        )
+    return name
+
+
+def default_runtime_root() -> Path:
+    """Return the directory for sockets: by user, host and boot, on the machine's own disk.
+
+    Not XDG_RUNTIME_DIR, which is removed at logout; tmux chose the same way.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        boot = ""
+    key = hashlib.sha256(f"{socket.gethostname()}/{boot}".encode()).hexdigest()[:8]
+    return Path("/tmp") / f"pyrokernel-{os.getuid()}" / key
+
+
+def private_directory(path: Path) -> Path:
+    """Create `path` and make sure that it belongs to this user alone.
+
+    Raises:
+        AccessRefusedError: It is a link, belongs to another user, or others may enter it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.mkdir(mode=0o700, exist_ok=True)
+    check_private(path)
+    return path
+
+
+def check_private(path: Path) -> None:
+    """Refuse a directory that is not this user's alone.
+
+    Raises:
+        AccessRefusedError: It is a link, belongs to another user, or others may enter it.
+        FileNotFoundError: It does not exist.
+    """
+    info = path.lstat()
+    if not stat.S_ISDIR(info.st_mode):
+        raise AccessRefusedError(f"{path} is not a directory (links are not followed); remove it or set runtime_dir")
+    if info.st_uid != os.getuid():
+        raise AccessRefusedError(f"{path} belongs to uid {info.st_uid}, not to you; set runtime_dir to one of your own")
+    if stat.S_IMODE(info.st_mode) & 0o077:
+        raise AccessRefusedError(f"others may enter {path}; run: chmod 700 {path}")
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as stream:
+            data = tomllib.load(stream)
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from error
+    return {_known(name, f"{name} in {path}"): value for name, value in data.items() if name != "kernel"}
+
+
+def _known(name: str, shown: str) -> str:
+    names = {field.name for field in dataclasses.fields(Settings)}
+    if name not in names:
+        raise SettingsError(f"unknown setting {shown}; known are: {', '.join(sorted(names))}")
+    return name
+
+
+def _convert(name: str, value: Any) -> Any:
+    """Bring a value from a file or variable to the type of its default."""
+    default = getattr(Settings, name)
+    try:
+        if isinstance(default, bool):
+            if isinstance(value, bool):
+                return value
+            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}[
+                str(value).lower()
+            ]
+        if isinstance(default, (int, float)):
+            return type(default)(value)
+    except (KeyError, ValueError) as error:
+        raise SettingsError(f"setting {name}: {value!r} is not a {type(default).__name__}") from error
+    return str(value)

@@ -1,0 +1,213 @@
+"""How values become bytes between our own peers: vectored pickle-5. Runs in every process.
+
+Two layers, so that reading a message never runs code:
+
+- The *envelope* (method name, options, reply fields) is plain data. It is read by an
+  unpickler that knows one class, `Packed`, and refuses every other.
+- A *value* travels inside the envelope as `Packed`, still pickled. Whoever may load it
+  calls `load()`, in the thread and at the moment of their choice.
+
+Large buffers (arrays, bytes) are not copied into the pickle: they follow it in the
+payload, each aligned, and arrive as writable memory that the loaded objects use in place.
+
+Source: PEP 574, "Pickle protocol 5 with out-of-band data".
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
+
+from pyrokernel.errors import MessageTooLargeError, NotSerializableError, ProtocolError
+
+SERIALIZER_ID = 0x50
+"""Marks our payloads in a Pyro header. It is in none of Pyro's global tables: a stock peer cannot reach it."""
+
+MAX_PAYLOAD_BYTES = 1 << 30
+"""Pyro's own default for one message; larger data goes in pieces."""
+
+Buffer: TypeAlias = "bytes | bytearray | memoryview"
+
+_ALIGNMENT = 64
+_COUNTS = struct.Struct("!II")
+_LENGTH = struct.Struct("!Q")
+_PADDING = bytes(_ALIGNMENT)
+_BY_VALUE_MARKS = (b"__main__", b"__pyrokernel_")
+"""Module names that mean something else at the receiver; a stream naming one is pickled again, by value."""
+
+
+class Packed:
+    """A value in wire form: its pickle and the buffers that go beside it.
+
+    Attributes:
+        data: The pickle stream.
+        buffers: Out-of-band buffers, in the order the stream takes them; shape (n_buffers,).
+    """
+
+    __slots__ = ("buffers", "data")
+
+    def __init__(self, data: Buffer, buffers: Sequence[Any] = ()) -> None:
+        self.data = data
+        self.buffers = tuple(buffers)
+
+    @classmethod
+    def dump(cls, value: Any) -> Packed:
+        """Pickle a value; buffers of at least a few hundred bytes stay where they are.
+
+        Functions and classes of `__main__` and of kernel namespaces go by value.
+
+        Raises:
+            NotSerializableError: The value cannot be pickled; the message names it.
+        """
+        buffers: list[pickle.PickleBuffer] = []
+        try:
+            data = pickle.dumps(value, 5, buffer_callback=buffers.append)
+            if not any(mark in data for mark in _BY_VALUE_MARKS):
+                return cls(data, [_flat(buffer) for buffer in buffers])
+        except (pickle.PicklingError, AttributeError, TypeError, ValueError, RecursionError):
+            pass  # not an error yet: C pickle is the quick way, cloudpickle the one that knows lambdas
+        return cls._dump_by_value(value)
+
+    @classmethod
+    def _dump_by_value(cls, value: Any) -> Packed:
+        import cloudpickle  # 20 ms and only needed for functions and classes written at a prompt
+
+        buffers: list[pickle.PickleBuffer] = []
+        spaces = [module for name, module in list(sys.modules.items()) if name.startswith("__pyrokernel_")]
+        for module in spaces:
+            cloudpickle.register_pickle_by_value(module)
+        try:
+            data = cloudpickle.dumps(value, 5, buffer_callback=buffers.append)
+        except Exception as error:  # a __reduce__ of the user's may raise anything
+            raise NotSerializableError(
+                f"cannot pickle {type(value).__name__}: {type(error).__name__}: {error}"
+            ) from error
+        finally:
+            for module in spaces:
+                cloudpickle.unregister_pickle_by_value(module)
+        return cls(data, [_flat(buffer) for buffer in buffers])
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes this value takes on the wire."""
+        return len(self.data) + sum(len(buffer) for buffer in self.buffers)
+
+    def load(self) -> Any:
+        """Unpickle the value: runs whatever code the stream names, so only for peers that may run code here.
+
+        Raises:
+            NotSerializableError: The stream needs a class or module that is not here.
+        """
+        try:
+            return pickle.loads(self.data, buffers=self.buffers)
+        except Exception as error:  # unpickling runs constructors of the user's classes
+            raise NotSerializableError(
+                f"cannot load the value here: {type(error).__name__}: {error}; "
+                "is the module it needs installed on this side?"
+            ) from error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Packed, (
+            pickle.PickleBuffer(self.data),
+            tuple(pickle.PickleBuffer(buffer) for buffer in self.buffers),
+        )
+
+    def __repr__(self) -> str:
+        return f"<Packed {self.size_bytes} bytes, {len(self.buffers)} buffers>"
+
+
+def encode(envelope: Any) -> list[Buffer]:
+    """Turn an envelope into the buffers of one payload, ready for `sendmsg`.
+
+    Layout: `!II` number of buffers and length of the pickle, `!Q` each buffer's length,
+    then the pickle and the buffers, each starting at a multiple of 64 bytes.
+
+    Raises:
+        NotSerializableError: Something in it is neither plain data nor `Packed`.
+        MessageTooLargeError: More than 1 GiB.
+    """
+    loose: list[pickle.PickleBuffer] = []
+    try:
+        stream = pickle.dumps(envelope, 5, buffer_callback=loose.append)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise NotSerializableError(f"a message holds plain data only: {error}") from error
+    views = [_flat(buffer) for buffer in loose]
+    head = _COUNTS.pack(len(views), len(stream)) + b"".join(_LENGTH.pack(len(view)) for view in views)
+    parts: list[Buffer] = [head]
+    total = len(head)
+    for part in (stream, *views):
+        gap = -total % _ALIGNMENT
+        if gap:
+            parts.append(_PADDING[:gap])
+        parts.append(part)
+        total += gap + len(part)
+    if total > MAX_PAYLOAD_BYTES:
+        raise MessageTooLargeError(
+            f"a message of {total / 2**30:.2f} GiB is above the limit of {MAX_PAYLOAD_BYTES / 2**30:g} GiB; "
+            "send or fetch it in parts"
+        )
+    return parts
+
+
+def decode(payload: memoryview) -> Any:
+    """Read an envelope; values in it stay `Packed`, buffers point into `payload`.
+
+    Raises:
+        ProtocolError: It is malformed, or names a class.
+    """
+    try:
+        count, length = _COUNTS.unpack_from(payload)
+        if count * _LENGTH.size > len(payload):
+            raise ValueError("more buffers than bytes")
+        offset = _COUNTS.size
+        sizes = [length]
+        for _ in range(count):
+            sizes.append(_LENGTH.unpack_from(payload, offset)[0])
+            offset += _LENGTH.size
+        parts = []
+        for size in sizes:
+            offset += -offset % _ALIGNMENT
+            if offset + size > len(payload):
+                raise ValueError("a part reaches beyond the end")
+            parts.append(payload[offset : offset + size])
+            offset += size
+        return _EnvelopeUnpickler(io.BytesIO(parts[0]), buffers=parts[1:]).load()
+    except ProtocolError:
+        raise
+    except Exception as error:  # a garbled pickle can raise nearly anything
+        raise ProtocolError(f"a message does not parse: {type(error).__name__}: {error}") from error
+
+
+class _EnvelopeUnpickler(pickle.Unpickler):
+    """Reads plain data and `Packed`; any other class is refused before it is looked up."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == (Packed.__module__, Packed.__name__):
+            return Packed
+        raise ProtocolError(f"a message may not name {module}.{name}")
+
+
+def is_plain(value: Any, *, depth: int = 20) -> bool:
+    """Whether a value is made of the types that serpent and JSON peers can read too."""
+    if value is None or type(value) in (bool, int, float, str, bytes, complex):
+        return True
+    if depth == 0:
+        return False
+    if type(value) in (list, tuple, set):
+        return _all_plain(value, depth - 1)
+    if type(value) is dict:
+        return _all_plain(value.keys(), depth - 1) and _all_plain(value.values(), depth - 1)
+    return False
+
+
+def _all_plain(values: Iterable[Any], depth: int) -> bool:
+    return all(is_plain(value, depth=depth) for value in values)
+
+
+def _flat(buffer: pickle.PickleBuffer) -> memoryview:
+    """View a buffer as bytes, whatever its shape (raw() refuses only non-contiguous ones, which pickle copies)."""
+    return buffer.raw()

@@ -1,0 +1,293 @@
+"""One connection: a socket that carries Pyro messages, vectored and read piece by piece. Runs in every process.
+
+`MessageReader` never waits for more than has arrived, so one slow peer cannot hold up a
+selector loop; `Connection` adds what a Pyro daemon expects of a connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from Pyro5.errors import ConnectionClosedError
+from Pyro5.protocol import (
+    FLAGS_COMPRESSED,
+    FLAGS_CORR_ID,
+    FLAGS_EXCEPTION,
+    MSG_INVOKE,
+    MSG_RESULT,
+    PROTOCOL_VERSION,
+)
+from Pyro5.socketutil import SocketConnection
+
+from pyrokernel.errors import ProtocolError
+from pyrokernel.wire.codec import MAX_PAYLOAD_BYTES, SERIALIZER_ID, Buffer
+from pyrokernel.wire.trust import Peer
+
+__all__ = [
+    "FLAGS_COMPRESSED",
+    "FLAGS_EXCEPTION",
+    "HEADER_BYTES",
+    "MSG_INVOKE",
+    "MSG_RESULT",
+    "Connection",
+    "IncomingMessage",
+    "MessageReader",
+    "frame",
+    "peek_cell",
+    "send_now",
+]
+
+# The 40 bytes that open each Pyro 5 message: Pyro5/protocol.py, _header_format.
+_HEADER = struct.Struct("!4sHBBHHII16sHH")
+HEADER_BYTES = _HEADER.size
+_MAGIC = 0x4DC5
+_NO_ID = bytes(16)
+
+_MMAP_FROM_BYTES = 256 * 1024
+"""Above this a body is received into an anonymous map: page-aligned, and not zeroed first as a bytearray is."""
+
+_IOV_MAX = 512
+"""Buffers handed to one sendmsg; the system's limit is 1024."""
+
+_STALL_SECONDS = 60.0
+"""A receiver that takes nothing for so long is given up."""
+
+
+class IncomingMessage:
+    """A message as received; the payload is not decoded.
+
+    Attributes:
+        type, flags, seq, serializer_id: As in the Pyro header.
+        cell: The correlation id as 32 hexadecimal digits, "" for none.
+        header: The 40 bytes themselves.
+        body: Annotations and payload, writable.
+        annotations_size: Bytes of `body` that are annotations.
+    """
+
+    __slots__ = ("annotations_size", "body", "cell", "flags", "header", "seq", "serializer_id", "type")
+
+    def __init__(self, header: bytes | bytearray, *, empty: bool = False) -> None:
+        tag, version, self.type, self.serializer_id, self.flags, self.seq, size, annotations, cell, _, magic = (
+            _HEADER.unpack(header)
+        )
+        if tag != b"PYRO" or magic != _MAGIC or version != PROTOCOL_VERSION:
+            raise ProtocolError("these bytes are not a Pyro 5 message")
+        if size + annotations > MAX_PAYLOAD_BYTES + 4096:
+            raise ProtocolError(f"a message of {size + annotations} bytes is above the limit of {MAX_PAYLOAD_BYTES}")
+        self.header = bytes(header)
+        self.annotations_size = annotations
+        self.cell = cell.hex() if self.flags & FLAGS_CORR_ID else ""
+        total = 0 if empty else size + annotations
+        self.body = memoryview(mmap.mmap(-1, total) if total >= _MMAP_FROM_BYTES else bytearray(total))
+
+    @property
+    def payload(self) -> memoryview:
+        """The body without annotations."""
+        return self.body[self.annotations_size :]
+
+
+class MessageReader:
+    """Puts messages together from whatever bytes have arrived."""
+
+    def __init__(self, max_body_bytes: int = MAX_PAYLOAD_BYTES + 4096) -> None:
+        self._max_body_bytes = max_body_bytes
+        self._header = bytearray(HEADER_BYTES)
+        self._have = 0
+        self._message: IncomingMessage | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether no message is half read."""
+        return self._message is None and self._have == 0
+
+    def read(self, sock: socket.socket) -> IncomingMessage | None:
+        """Take what has arrived; return a message once it is complete.
+
+        Never reads beyond the message, so that later ones stay visible in the socket.
+
+        Raises:
+            ConnectionClosedError: The peer closed the connection.
+            ProtocolError: The bytes are not a message.
+            OSError: The connection failed, or its timeout passed.
+        """
+        while True:
+            message = self._message
+            if message is None:
+                if not self._fill(sock, memoryview(self._header)):
+                    return None
+                self._message = message = IncomingMessage(self._header)
+                self._have = 0
+                if len(message.body) > self._max_body_bytes:
+                    raise ProtocolError(f"{len(message.body)} bytes where at most {self._max_body_bytes} are taken")
+            if not self._fill(sock, message.body):
+                return None
+            self._message, self._have = None, 0
+            return message
+
+    def _fill(self, sock: socket.socket, target: memoryview) -> bool:
+        """Receive into `target` from where the last call stopped; say whether it is full."""
+        while self._have < len(target):
+            try:
+                count = sock.recv_into(target[self._have :])
+            except (BlockingIOError, InterruptedError):
+                return False
+            if count == 0:
+                raise ConnectionClosedError("the peer closed the connection")
+            self._have += count
+        return True
+
+
+def frame(
+    msgtype: int, payload: Sequence[Buffer], *, seq: int = 0, flags: int = 0, cell: str = "", serializer_id: int = -1
+) -> list[Buffer]:
+    """Put a Pyro header before a payload; return the buffers of the whole message."""
+    size = sum(len(part) for part in payload)
+    corr_id = bytes.fromhex(cell) if cell else _NO_ID
+    header = _HEADER.pack(
+        b"PYRO",
+        PROTOCOL_VERSION,
+        msgtype,
+        SERIALIZER_ID if serializer_id < 0 else serializer_id,
+        flags | (FLAGS_CORR_ID if cell else 0),
+        seq & 0xFFFF,
+        size,
+        0,
+        corr_id,
+        0,
+        _MAGIC,
+    )
+    if size <= 4096:
+        return [header + b"".join(payload)]
+    return [header, *payload]
+
+
+def send_now(sock: socket.socket, buffers: list[Buffer]) -> list[Buffer]:
+    """Write as much as a socket takes at once; return what is left.
+
+    Raises:
+        OSError: The connection failed.
+    """
+    while buffers:
+        try:
+            sent = sock.sendmsg(buffers[:_IOV_MAX], [], socket.MSG_DONTWAIT)
+        except (BlockingIOError, InterruptedError):
+            return buffers
+        buffers = _skip(buffers, sent)
+    return []
+
+
+def _skip(buffers: list[Buffer], count: int) -> list[Buffer]:
+    for index, buffer in enumerate(buffers):
+        if count < len(buffer):
+            return [memoryview(buffer)[count:], *buffers[index + 1 :]]
+        count -= len(buffer)
+    return []
+
+
+def peek_cell(connection: Connection) -> str:
+    """Return the cell id of a request that waits unread in a connection, "" if there is none."""
+    try:
+        header = connection.sock.recv(HEADER_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        return IncomingMessage(header, empty=True).cell if len(header) == HEADER_BYTES else ""
+    except (OSError, ProtocolError):
+        return ""
+
+
+class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type information
+    """A socket with a known peer, as Pyro's daemon and proxy expect it.
+
+    Attributes:
+        peer: Who is at the other end.
+        kind: "work" or "control", settled by the handshake.
+        vectored: Whether the peer speaks our codec.
+        greeting: What the other side said of itself in the handshake.
+    """
+
+    def __init__(self, sock: socket.socket, peer: Peer, object_id: str = "") -> None:
+        super().__init__(sock, object_id)
+        self.peer = peer
+        self.kind = "control"
+        self.vectored = False
+        self.greeting: dict[str, Any] = {}
+        self.reader = MessageReader()
+        self._pushed_back = bytearray()
+        self._owner = os.getpid()
+
+    def recv_message(self, *, max_body_bytes: int | None = None, deadline: float | None = None) -> IncomingMessage:
+        """Wait for one whole message on a blocking socket.
+
+        Args:
+            max_body_bytes: Refuse a larger one after its header; None for the usual limit.
+            deadline: Monotonic moment by which all of it must be here; None for none.
+
+        Raises:
+            TimeoutError: The deadline passed.
+            ProtocolError, ConnectionClosedError, OSError: As `MessageReader.read`.
+        """
+        reader = self.reader if max_body_bytes is None else MessageReader(max_body_bytes)
+        while True:
+            if deadline is not None:
+                left = deadline - time.monotonic()
+                if left <= 0 or not _wait(self.sock, select.POLLIN, left):
+                    raise TimeoutError("the peer did not finish its message in time")
+                self.sock.setblocking(False)
+            try:
+                message = reader.read(self.sock)
+            finally:
+                if deadline is not None:
+                    self.sock.setblocking(True)
+            if message is not None:
+                return message
+
+    def push_back(self, message: IncomingMessage) -> None:
+        """Let Pyro's own code read a message that was already received."""
+        self._pushed_back = bytearray(message.header)
+        self._pushed_back += message.body
+
+    def recv(self, size: int) -> bytes:
+        """Receive exactly `size` bytes, those that were pushed back first (called by Pyro)."""
+        if self._pushed_back:
+            data = bytes(self._pushed_back[:size])
+            del self._pushed_back[:size]
+            return data
+        return bytes(super().recv(size))
+
+    def send(self, data: bytes | list[Buffer]) -> None:
+        """Send bytes or a list of buffers whole, on a blocking or non-blocking socket.
+
+        Raises:
+            ConnectionClosedError: The peer is gone, or took nothing for a minute.
+        """
+        left: list[Buffer] = data if isinstance(data, list) else [data]
+        try:
+            while True:
+                left = send_now(self.sock, left)
+                if not left:
+                    return
+                if not _wait(self.sock, select.POLLOUT, _STALL_SECONDS):
+                    raise ConnectionClosedError(f"the peer took nothing for {_STALL_SECONDS:g} s")
+        except OSError as error:
+            raise ConnectionClosedError(f"sending: {error}") from error
+
+    def close(self) -> None:
+        """Close the connection; in a forked child only this process's descriptor of it."""
+        if os.getpid() != getattr(self, "_owner", 0):
+            # shutdown() would end the connection for the parent too.
+            with contextlib.suppress(OSError):
+                self.sock.close()
+            return
+        super().close()
+
+
+def _wait(sock: socket.socket, event: int, timeout: float) -> bool:
+    poller = select.poll()
+    poller.register(sock, event)
+    return bool(poller.poll(max(0, timeout * 1000)))

@@ -1,0 +1,295 @@
+"""The daemon: Pyro5's own, behind a listener that strangers cannot stall. Runs in every process that is called.
+
+Pyro's `Daemon` keeps its handshake, its dispatch and its stock protocol. Replaced are the
+transport (an accept loop that decodes nothing, one thread per connection, no housekeeper
+that wakes an idle process) and the reading of messages: before the handshake at most 4 KB
+of serpent or JSON within 3 s; after it, messages in our codec take a direct path and any
+other goes to Pyro's `handleRequest`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from Pyro5 import server
+from Pyro5.callcontext import current_context
+from Pyro5.errors import PyroError
+from Pyro5.protocol import FLAGS_ONEWAY, MSG_CONNECT
+from Pyro5.serializers import JsonSerializer, SerpentSerializer
+
+from pyrokernel.errors import ProtocolError, PyrokernelError, VersionMismatchError, error_to_wire
+from pyrokernel.messages import PROTOCOL_VERSION
+from pyrokernel.settings import MAX_SOCKET_PATH_BYTES
+from pyrokernel.wire import codec
+from pyrokernel.wire.connection import (
+    FLAGS_COMPRESSED,
+    FLAGS_EXCEPTION,
+    MSG_INVOKE,
+    MSG_RESULT,
+    Connection,
+    IncomingMessage,
+    frame,
+)
+from pyrokernel.wire.trust import Peer, check_peer, check_socket_path
+
+__all__ = ["Daemon", "current_connection", "current_peer", "expose"]
+
+log = logging.getLogger(__name__)
+
+HANDSHAKE_BYTES = 4096
+HANDSHAKE_SECONDS = 3.0
+MAX_CONNECTIONS = 4096
+"""More are closed at accept: a refusal costs this process nothing, a thread each would."""
+
+_PLAIN_SERIALIZERS = frozenset({SerpentSerializer.serializer_id, JsonSerializer.serializer_id})
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def expose(method: Method) -> Method:
+    """Mark a method as remotely callable (Pyro's decorator, with its type kept)."""
+    return cast(Method, server.expose(method))
+
+
+def current_connection() -> Connection:
+    """Return the connection whose request this thread is serving."""
+    connection = current_context.client
+    if not isinstance(connection, Connection):
+        raise ProtocolError("not inside a remote call")
+    return connection
+
+
+def current_peer() -> Peer:
+    """Return who sent the request that this thread is serving."""
+    return current_connection().peer
+
+
+class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type information
+    """Serves exposed objects on one unix socket.
+
+    Args:
+        unix_path: Where to listen; an old file there is replaced, so the caller must own the name.
+        identity: What the handshake tells of this process (plain data).
+        on_work: Takes over each connection of kind "work" after its handshake; None treats them as control.
+
+    Raises:
+        AccessRefusedError: The directory of the socket is not private.
+        OSError: It cannot be bound.
+    """
+
+    def __init__(
+        self, unix_path: Path, *, identity: dict[str, Any], on_work: Callable[[Connection], None] | None = None
+    ) -> None:
+        # A connected socket is the one way into Pyro's constructor that starts no threads and binds nothing.
+        ours, other = socket.socketpair()
+        with ours, other:
+            super().__init__(connected_socket=ours)
+        self.transportServer: _Listener | None = _Listener(self, unix_path)
+        self.locationStr = self.transportServer.locationStr
+        self._identity = {**identity, "protocol": PROTOCOL_VERSION, "python": list(sys.version_info[:3])}
+        self._on_work = on_work
+
+    def start(self) -> None:
+        """Begin to accept connections, on a thread of the daemon's own."""
+        assert self.transportServer is not None, "the daemon is closed"
+        self.transportServer.start()
+
+    def close(self) -> None:
+        """Stop listening, close every connection, remove the socket's file."""
+        if self.transportServer is not None:
+            self.transportServer.close()
+            self.transportServer = None
+
+    def abandon(self) -> None:
+        """In a forked child: drop the descriptors, leaving the parent's connections as they are."""
+        if self.transportServer is not None:
+            self.transportServer.abandon()
+
+    def uri_for(self, object_id: str) -> str:
+        """Return the Pyro URI of an object served here."""
+        return f"PYRO:{object_id}@{self.locationStr}"
+
+    def connection_count(self) -> int:
+        """Return how many connections are open."""
+        return 0 if self.transportServer is None else len(self.transportServer.connections)
+
+    def serve_connection(self, conn: Connection) -> None:
+        """Serve one accepted connection until it closes, or hand it over after its handshake."""
+        handed_over = False
+        try:
+            if self._handshake(conn):
+                if conn.kind == "work" and self._on_work is not None:
+                    handed_over = True
+                    self._on_work(conn)
+                    return
+                while True:
+                    self.handleRequest(conn)
+        except (OSError, PyroError, ProtocolError) as error:
+            self.log_lost(conn, error)
+        finally:
+            if not handed_over:
+                self.drop(conn)
+
+    def log_lost(self, conn: Connection, error: Exception) -> None:
+        """Note why a connection ended; clients come and go, so only for those who look."""
+        log.debug("connection of pid %s ended: %s: %s", conn.peer.pid, type(error).__name__, error)
+
+    def drop(self, conn: Connection) -> None:
+        """Forget and close a connection."""
+        if self.transportServer is not None:
+            self.transportServer.connections.discard(conn)
+            self._clientDisconnect(conn)
+        conn.close()
+
+    def _handshake(self, conn: Connection, denied_reason: str | None = None) -> bool:
+        """Let Pyro shake hands, once the first message is whole, small, and in a harmless serializer."""
+        deadline = time.monotonic() + HANDSHAKE_SECONDS
+        message = conn.recv_message(max_body_bytes=HANDSHAKE_BYTES, deadline=deadline)
+        if message.type != MSG_CONNECT or message.flags & FLAGS_COMPRESSED:
+            raise ProtocolError("the first message must be an uncompressed connect")
+        if message.serializer_id not in _PLAIN_SERIALIZERS:
+            raise ProtocolError(f"serializer {message.serializer_id} is not decoded before the handshake")
+        conn.push_back(message)
+        return bool(super()._handshake(conn, denied_reason))
+
+    def validateHandshake(self, conn: Connection, data: Any) -> Any:
+        """Settle kind and codec of a connection (called by Pyro); a stock client just says "hello"."""
+        if not isinstance(data, dict) or "pyrokernel" not in data:
+            return self._identity
+        if data["pyrokernel"] != PROTOCOL_VERSION:
+            raise VersionMismatchError(
+                f"this process speaks pyrokernel protocol {PROTOCOL_VERSION}, the client {data['pyrokernel']}; "
+                "install the same version on both sides"
+            )
+        conn.kind = "work" if data.get("kind") == "work" else "control"
+        conn.vectored = data.get("codec") == "pickle5"
+        conn.greeting = data
+        return self._identity
+
+    def handleRequest(self, conn: Connection) -> None:
+        """Serve one request of a control connection; what is not in our codec is Pyro's."""
+        message = conn.recv_message()
+        if message.serializer_id == codec.SERIALIZER_ID:
+            conn.send(self.answer(conn, message))
+            return
+        conn.push_back(message)
+        super().handleRequest(conn)
+
+    def answer(self, conn: Connection, message: IncomingMessage) -> list[codec.Buffer]:
+        """Carry out a request in our codec and return the reply's buffers.
+
+        Machinery errors come back as data in a reply flagged as an exception.
+        """
+        flags = 0
+        try:
+            if message.type != MSG_INVOKE or not conn.vectored or message.flags & (FLAGS_ONEWAY | FLAGS_COMPRESSED):
+                raise ProtocolError("only plain calls are taken in this codec, on a connection that asked for it")
+            object_id, method, args, kwargs = codec.decode(message.payload)
+            current_context.client = conn
+            bound = server._get_attribute(self.objectsById[object_id], method)
+            payload = codec.encode(bound(*args, **kwargs))
+        except KeyError as error:
+            flags, payload = FLAGS_EXCEPTION, codec.encode(error_to_wire(ProtocolError(f"no object {error}")))
+        except Exception as error:  # whatever the service raised is the caller's to see
+            if not isinstance(error, PyrokernelError):
+                log.exception("a request failed in an unexpected way")
+            flags, payload = FLAGS_EXCEPTION, codec.encode(error_to_wire(error))
+        return frame(MSG_RESULT, payload, seq=message.seq, flags=flags, cell=message.cell)
+
+    def _sendExceptionResponse(self, connection: Connection, seq: int, serializer_id: int, exc_value: Any,
+                               tbinfo: Any, flags: int = 0, annotations: Any = None) -> None:  # fmt: skip
+        """Send stock clients our errors as a RuntimeError: Pyro refuses classes it does not know."""
+        if isinstance(exc_value, PyrokernelError):
+            exc_value = RuntimeError(f"{type(exc_value).__name__}: {exc_value}")
+        super()._sendExceptionResponse(connection, seq, serializer_id, exc_value, tbinfo, flags, annotations)
+
+
+class _Listener:
+    """The transport of a `Daemon`: accepts on its own thread, decodes nothing there."""
+
+    def __init__(self, daemon: Daemon, unix_path: Path) -> None:
+        path = check_socket_path(unix_path)
+        if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+            raise OSError(f"the socket path {path} is longer than {MAX_SOCKET_PATH_BYTES} bytes; set runtime_dir")
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        self.daemon = daemon
+        self.path = path
+        self.locationStr = f"./u:{path}"
+        self.connections: set[Connection] = set()
+        self.sock: socket.socket | None = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.bind(str(path))
+        path.chmod(0o600)
+        self.sock.listen(1024)
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._accept_loop, name="pyrokernel-accept", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def _accept_loop(self) -> None:
+        listener = self.sock
+        assert listener is not None
+        while not self._closing.is_set():
+            try:
+                client, _ = listener.accept()
+            except OSError as error:
+                # Out of descriptors: wait for one to be freed instead of spinning. Anything else ends with close().
+                if not self._closing.wait(0.1):
+                    log.warning("accept: %s", error)
+                continue
+            try:
+                peer = check_peer(client)
+            except PyrokernelError as error:
+                log.warning("%s", error)
+                client.close()
+                continue
+            self._serve(client, peer)
+
+    def _serve(self, client: socket.socket, peer: Peer) -> None:
+        if len(self.connections) >= MAX_CONNECTIONS:
+            log.warning("more than %d connections; one of pid %d is refused", MAX_CONNECTIONS, peer.pid)
+            client.close()
+            return
+        conn = Connection(client, peer)
+        self.connections.add(conn)
+        thread = threading.Thread(
+            target=self.daemon.serve_connection, args=(conn,), name="pyrokernel-client", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system gives no more threads
+            log.warning("connection of pid %d refused: %s", peer.pid, error)
+            self.daemon.drop(conn)
+
+    def close(self) -> None:
+        self._closing.set()
+        if self.sock is not None:
+            # Closing alone would leave accept() waiting; shutdown wakes it.
+            with contextlib.suppress(OSError):
+                self.sock.shutdown(socket.SHUT_RDWR)
+            self.sock.close()
+            self.sock = None
+        with contextlib.suppress(FileNotFoundError):
+            self.path.unlink()
+        for conn in list(self.connections):
+            conn.close()
+        self.connections.clear()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(timeout=2)
+
+    def abandon(self) -> None:
+        self._closing.set()
+        if self.sock is not None:
+            self.sock.close()
+        for conn in list(self.connections):
+            conn.close()

@@ -1,0 +1,224 @@
+"""One request to many kernels: encoded once, written to all, gathered by one loop. Runs in the caller's process.
+
+Every call goes through here, also a call to a single kernel: one way to send, one way to
+wait, one deadline. A `Fanout` belongs to one thread; connections it still waits on when it
+is closed are dropped, because their replies would reach the next caller.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import selectors
+import time
+from collections import deque
+from collections.abc import Hashable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from Pyro5.errors import ConnectionClosedError
+
+from pyrokernel.errors import ProtocolError, error_from_wire
+from pyrokernel.wire import codec
+from pyrokernel.wire.connection import FLAGS_EXCEPTION, MSG_INVOKE, MSG_RESULT, Connection, frame, send_now
+
+__all__ = ["Answer", "ConnectionLost", "Fanout", "Request"]
+
+_sequence = itertools.count(1)
+
+
+class ConnectionLost(Exception):
+    """A connection ended while a reply was due; the caller finds out why."""
+
+
+class Request:
+    """A call, encoded once and sent to any number of connections.
+
+    Args:
+        object_id, method: What to call.
+        args, kwargs: Plain data and `Packed` values.
+        cell: Id that identifies the request wherever it is sent, "" for none.
+
+    Raises:
+        NotSerializableError, MessageTooLargeError: As `codec.encode`.
+    """
+
+    __slots__ = ("buffers", "cell", "method", "seq")
+
+    def __init__(
+        self,
+        object_id: str,
+        method: str,
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+        cell: str = "",
+    ) -> None:
+        self.seq = next(_sequence) & 0xFFFF
+        self.method = method
+        self.cell = cell
+        payload = codec.encode((object_id, method, tuple(args), kwargs or {}))
+        self.buffers = frame(MSG_INVOKE, payload, seq=self.seq, cell=cell)
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What came back for one request on one connection.
+
+    Attributes:
+        token: What the sender gave to recognise it by.
+        connection: Where it came from.
+        value: The decoded envelope, when `error` is None.
+        error: What the other side raised, or `ConnectionLost`.
+    """
+
+    token: Hashable
+    connection: Connection
+    value: Any = None
+    error: Exception | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection ended instead of answering."""
+        return isinstance(self.error, ConnectionLost)
+
+
+class _Lane:
+    """What is under way on one connection: bytes still to write, requests still to be answered."""
+
+    __slots__ = ("connection", "due", "unsent", "writing")
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.unsent: list[codec.Buffer] = []
+        self.due: deque[tuple[int, Hashable]] = deque()
+        self.writing = False
+
+
+class Fanout:
+    """Sends requests and yields answers as they arrive, over one selector.
+
+    Several requests may be under way on one connection; they are answered in order.
+    """
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._lanes: dict[Connection, _Lane] = {}
+        self._ready: deque[Answer] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def pending(self) -> int:
+        """How many requests have no answer yet."""
+        return sum(len(lane.due) for lane in self._lanes.values()) + len(self._ready)
+
+    def send(self, connection: Connection, request: Request, token: Hashable) -> None:
+        """Send a request; what the socket does not take at once is written by `answers`."""
+        lane = self._lanes.get(connection)
+        if lane is None:
+            lane = self._lanes[connection] = _Lane(connection)
+            try:
+                self._selector.register(connection.sock, selectors.EVENT_READ, lane)
+            except (ValueError, KeyError, OSError):
+                self._ready.append(Answer(token, connection, error=ConnectionLost("the connection is closed")))
+                del self._lanes[connection]
+                return
+        lane.due.append((request.seq, token))
+        lane.unsent.extend(request.buffers)
+        self._write(lane)
+
+    def answers(self, deadline: float | None = None) -> Iterator[Answer]:
+        """Yield answers as they arrive, until none is due or the deadline has passed.
+
+        Requests may be sent between two answers.
+
+        Args:
+            deadline: Monotonic moment at which to stop; None for no limit. What is still
+                pending then can be seen from `pending`.
+        """
+        while True:
+            while self._ready:
+                yield self._ready.popleft()
+            if not any(lane.due for lane in self._lanes.values()):
+                return
+            timeout = None if deadline is None else deadline - time.monotonic()
+            if timeout is not None and timeout <= 0 and not self._poll(0):
+                return
+            self._poll(timeout)
+
+    def release(self, connection: Connection) -> None:
+        """Take an idle connection out of the loop, so that another `Fanout` can use it."""
+        lane = self._lanes.pop(connection, None)
+        if lane is not None:
+            self._selector.unregister(connection.sock)
+            if lane.due:
+                connection.close()
+
+    def close(self) -> None:
+        """Leave the loop; connections with answers still due are closed."""
+        for connection in list(self._lanes):
+            self.release(connection)
+        self._selector.close()
+
+    def _poll(self, timeout: float | None) -> bool:
+        """Move bytes once; say whether anything happened."""
+        events = self._selector.select(timeout)
+        for key, mask in events:
+            lane: _Lane = key.data
+            if mask & selectors.EVENT_WRITE:
+                self._write(lane)
+            if mask & selectors.EVENT_READ and lane.connection in self._lanes:
+                self._read(lane)
+        return bool(events)
+
+    def _write(self, lane: _Lane) -> None:
+        try:
+            lane.unsent = send_now(lane.connection.sock, lane.unsent)
+        except OSError as error:
+            # The kernel may have answered before it went: read what is there first.
+            lane.unsent = []
+            if lane.connection.sock.fileno() < 0:
+                self._lose(lane, error)
+                return
+        wanted = bool(lane.unsent)
+        if wanted != lane.writing:
+            lane.writing = wanted
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if wanted else 0)
+            self._selector.modify(lane.connection.sock, events, lane)
+
+    def _read(self, lane: _Lane) -> None:
+        connection = lane.connection
+        try:
+            message = connection.reader.read(connection.sock)
+            if message is None:
+                return
+            if not lane.due:
+                raise ProtocolError("an answer that nobody asked for")
+            seq, token = lane.due[0]
+            if message.seq != seq or message.type != MSG_RESULT or message.serializer_id != codec.SERIALIZER_ID:
+                raise ProtocolError("the answer does not belong to the request")
+            value = codec.decode(message.payload)
+        except (OSError, ConnectionClosedError, ProtocolError) as error:
+            self._lose(lane, error)
+            return
+        lane.due.popleft()
+        if message.flags & FLAGS_EXCEPTION:
+            self._ready.append(Answer(token, connection, error=error_from_wire(value)))
+        else:
+            self._ready.append(Answer(token, connection, value=value))
+
+    def _lose(self, lane: _Lane, cause: BaseException) -> None:
+        """Report every answer still due on a connection as lost."""
+        connection = lane.connection
+        del self._lanes[connection]
+        self._selector.unregister(connection.sock)
+        connection.close()
+        for _, token in lane.due:
+            lost = ConnectionLost(str(cause) or type(cause).__name__)
+            lost.__cause__ = cause
+            self._ready.append(Answer(token, connection, error=lost))
+        lane.due.clear()

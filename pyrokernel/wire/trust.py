@@ -1,0 +1,99 @@
+"""Who may connect: the rules of the local mesh. Runs in every process.
+
+A local mesh lives on unix sockets in directories that only their owner may enter; in
+addition each side asks the kernel of the operating system for the other's uid. Addresses
+beyond this machine are refused: they need mutual TLS, which this version does not have.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import os
+import socket
+import struct
+import sys
+from pathlib import Path
+
+from pyrokernel.errors import AccessRefusedError
+from pyrokernel.settings import check_private
+
+_LINUX_UCRED = struct.Struct("3i")
+_MACOS_XUCRED = struct.Struct("IIh2xi60x")
+"""xucred of <sys/ucred.h>: version, uid, number of groups, groups."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Peer:
+    """The other end of a connection.
+
+    Attributes:
+        uid: Its unix user id, as the operating system says.
+        pid: Its process id, 0 where the system does not say.
+        may_run_code: Whether pickles from it are loaded.
+    """
+
+    uid: int
+    pid: int = 0
+    may_run_code: bool = False
+
+
+def peer_of(sock: socket.socket) -> Peer:
+    """Ask the operating system who is at the other end of a unix socket.
+
+    Raises:
+        AccessRefusedError: The socket has no such information.
+    """
+    try:
+        if sys.platform == "darwin":
+            # SOL_LOCAL is 0 and LOCAL_PEERCRED 1 in <sys/un.h>; Python does not export them.
+            _, uid, _, _ = _MACOS_XUCRED.unpack(sock.getsockopt(0, 1, _MACOS_XUCRED.size))
+            pid = 0
+        else:
+            pid, uid, _ = _LINUX_UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _LINUX_UCRED.size))
+    except (OSError, AttributeError) as error:
+        raise AccessRefusedError(f"cannot tell who is at the other end of {sock}: {error}") from error
+    return Peer(uid=uid, pid=pid, may_run_code=uid == os.getuid())
+
+
+def check_peer(sock: socket.socket) -> Peer:
+    """Return the peer of a unix socket if it is this user.
+
+    Raises:
+        AccessRefusedError: It runs under another account.
+    """
+    peer = peer_of(sock)
+    if peer.uid != os.getuid():
+        raise AccessRefusedError(f"the peer runs as uid {peer.uid}, this process as {os.getuid()}; connection refused")
+    return peer
+
+
+def check_socket_path(path: str | Path) -> Path:
+    """Return the path of a unix socket if its directory is this user's alone.
+
+    Raises:
+        AccessRefusedError: The directory is not private.
+        FileNotFoundError: It does not exist.
+    """
+    found = Path(path)
+    if not found.is_absolute():
+        raise AccessRefusedError(f"the socket path {path} is not absolute")
+    check_private(found.parent)
+    return found
+
+
+def check_loopback(host: str) -> None:
+    """Refuse an address beyond this machine.
+
+    Raises:
+        AccessRefusedError: It is not a loopback address.
+    """
+    try:
+        local = host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        local = False
+    if not local:
+        raise AccessRefusedError(
+            f"{host} is not this machine, and plain TCP beyond it is closed: anybody on the way could run code. "
+            "Use a name server on 127.0.0.1 or a unix socket (--ns ./u:PATH); from elsewhere, go through ssh"
+        )
