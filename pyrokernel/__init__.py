@@ -65,6 +65,7 @@ if TYPE_CHECKING:
         ResultExpiredError,
         ResultUnavailableError,
         SettingsError,
+        VariableNotFoundError,
         VersionMismatchError,
         WouldDeadlockError,
     )
@@ -109,6 +110,7 @@ __all__ = [
     "ResultUnavailableError",
     "Settings",
     "SettingsError",
+    "VariableNotFoundError",
     "VersionMismatchError",
     "WouldDeadlockError",
     "__version__",

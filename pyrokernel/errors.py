@@ -19,6 +19,7 @@ The tree (an `except` clause can be chosen from here without further search)::
         CellCancelledError                        cancelled before it started
         ResultExpiredError                        the reply was evicted; the journal may still have its output
         ResultUnavailableError                    the value stayed in the kernel: too large or not picklable
+      VariableNotFoundError (also LookupError)    the namespace has no variable of that name
       InputUnavailableError (also EOFError)       input() with no front end attached, or no answer in time
       WouldDeadlockError                          a kernel would wait on itself, directly or in a ring
       ReplyTimeoutError (also TimeoutError)       seconds waited, replies so far, names missing
@@ -36,6 +37,7 @@ Every field is an attribute; messages are built from the fields, and end with wh
 from __future__ import annotations
 
 import builtins
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -64,6 +66,7 @@ __all__ = [
     "ResultExpiredError",
     "ResultUnavailableError",
     "SettingsError",
+    "VariableNotFoundError",
     "VersionMismatchError",
     "WouldDeadlockError",
     "error_from_wire",
@@ -231,6 +234,18 @@ class ResultUnavailableError(CellError):
         )
 
 
+class VariableNotFoundError(PyrokernelError, LookupError):
+    """The namespace of a kernel has no variable of that name."""
+
+    fields = ("kernel", "names")
+    kernel: str
+    names: tuple[str, ...]
+
+    def describe(self) -> str:
+        names = ", ".join(repr(name) for name in self.names or ())
+        return f"kernel {self.kernel!r} has no variable {names}; `variables()` lists what it has"
+
+
 class InputUnavailableError(PyrokernelError, EOFError):
     """input() found no front end attached, or got no answer in time."""
 
@@ -337,8 +352,9 @@ class GatherError(PyrokernelError):
         lines = [f"{len(errors)} of {total} kernels failed"]
         alike: dict[str, list[str]] = {}
         for name, error in errors.items():
-            # The kernel's name is the only part in which equal failures differ.
-            alike.setdefault(str(error).replace(f"{name!r}", "..."), []).append(name)
+            # Equal failures differ in the kernel's name and the number of the cell.
+            text = re.sub(r"<cell \d+>", "<cell>", str(error).replace(f"{name!r}", "..."))
+            alike.setdefault(text, []).append(name)
         for text, names in list(alike.items())[: self.SHOWN]:
             lines.append(f"{', '.join(names[:8])}{' ...' if len(names) > 8 else ''}: {text}")
         if len(alike) > self.SHOWN:
@@ -370,7 +386,8 @@ def error_from_wire(data: Mapping[str, Any]) -> Exception:
     cls = globals().get(name)
     if isinstance(cls, type) and issubclass(cls, PyrokernelError):
         fields = {key: _revive(value) for key, value in dict(data.get("fields") or {}).items() if key in cls.fields}
-        return cls(message, **fields)
+        # Never an empty text: describe() would be run on fields whose types a peer chose.
+        return cls(message or name, **fields)
     builtin = getattr(builtins, name, None)
     # UnicodeError and ExceptionGroup cannot be made from a text alone.
     special = (UnicodeError, BaseExceptionGroup)

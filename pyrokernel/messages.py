@@ -79,6 +79,8 @@ class EventKind(enum.StrEnum):
     """The cell asks: request (id), prompt, password (true when it must not be echoed)."""
     ENDED = "ended"
     """The cell is over: status, duration."""
+    STOPPED = "stopped"
+    """The kernel said goodbye: reason."""
     GAP = "gap"
     """Something is missing here: reason, and first/last sequence numbers or lost_bytes."""
 

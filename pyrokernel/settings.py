@@ -54,8 +54,10 @@ class Settings:
         check_name(self.mesh, "mesh")
         if self.host:
             check_name(self.host, "host")
-        if self.timeout <= 0:
-            raise SettingsError(f"timeout must be above 0 s, not {self.timeout:g}")
+        for name in ("timeout", "input_timeout", "max_result_bytes"):
+            value = getattr(self, name)
+            if not 0 < value < float("inf"):  # also refuses nan
+                raise SettingsError(f"{name} must be a finite number above 0, not {value}")
 
     @property
     def host_name(self) -> str:

@@ -162,7 +162,10 @@ class Exchange:
             found = ask(host, request, _OBITUARY_SECONDS + 1.0)
         except KernelUnreachableError:
             return None  # no host to ask; the kernel itself may still answer
-        return Death.from_wire(found).to_error() if found else None
+        if not found:
+            return None
+        self._mesh.note_death(link.instance)
+        return Death.from_wire(found).to_error()
 
     def _listen(self) -> None:
         """Ask the hosts of the kernels we wait for to tell of deaths, each with one long request."""
@@ -217,6 +220,7 @@ class Exchange:
         if connection is not None:
             self._fanout.release(connection)
             connection.close()
+        self._mesh.note_death(death.instance)
         error = death.to_error()
         self._failed.extend((death.kernel, token, error) for token, _ in due)
 
@@ -251,4 +255,4 @@ def gather(
             else:
                 errors[name] = error
         missing = tuple(name for name in (link.name for link in links) if name not in values and name not in errors)
-    return values, errors, missing
+    return {link.name: values[link.name] for link in links if link.name in values}, errors, missing

@@ -171,7 +171,7 @@ class Job:
             rest: PyrokernelError = KernelConnectionError("no kernel is left to run this")
             if deadline is not None and time.monotonic() >= deadline:
                 rest = ReplyTimeoutError(seconds=self._timeout, cell="", replies={}, missing=tuple(alive))
-        except Exception as error:  # a job never leaves its reader waiting, whatever went wrong
+        except Exception as error:  # noqa: BLE001  a job never leaves its reader waiting, whatever went wrong
             rest = error if isinstance(error, PyrokernelError) else PyrokernelError(f"the job failed: {error!r}")
         with self._changed:
             self._settle_rest(rest)

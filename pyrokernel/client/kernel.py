@@ -47,7 +47,7 @@ class Kernel:
     def __repr__(self) -> str:
         try:
             about = self.describe(timeout=1.0)
-        except Exception as error:  # a repr never raises: it says what it found
+        except Exception as error:  # noqa: BLE001  a repr never raises: it says what it found
             return f"<Kernel {self.name!r} {type(error).__name__}>"
         return f"<Kernel {self.name!r} {about['status']}, {about['execution_count']} executed>"
 
@@ -119,7 +119,7 @@ class Kernel:
         """Return a variable of the kernel, or a tuple of several, also while a cell runs.
 
         Raises:
-            CellNotFoundError: There is no such variable.
+            VariableNotFoundError: There is no such variable.
             NotSerializableError: It cannot travel.
         """
         values = self._ask("pull", list(names), timeout=None).load()
@@ -146,6 +146,11 @@ class Kernel:
     def variables(self) -> list[dict[str, Any]]:
         """List the variables: name, type, summary."""
         found: list[dict[str, Any]] = self._ask("variables")
+        return found
+
+    def cells(self, limit: int = 100) -> list[dict[str, Any]]:
+        """List the last cells that ended: id, source, author, status, duration; shape (n_cells,)."""
+        found: list[dict[str, Any]] = self._ask("cells", limit)
         return found
 
     def interrupt(self, cell: str = "", *, escalate: bool = False, wait: float = 0.2) -> Receipt:
@@ -178,7 +183,7 @@ class Kernel:
         """Whether this instance answers."""
         try:
             return bool(self._ask("ping", timeout=self.mesh.settings.timeout) == self.instance)
-        except Exception:  # any failure to answer is the answer
+        except Exception:  # noqa: BLE001  any failure to answer is the answer
             return False
 
     def answer_input(self, request: str, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Mesh: all kernels registered at one name server; how to reach it, or to have one of your own. Runs in the caller's process."""
+"""Mesh: all kernels registered at one name server; how to reach it or start one. Runs in the caller's process."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import re
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from pyrokernel.errors import (
     KernelNotFoundError,
     NameServerNotFoundError,
     PyrokernelError,
+    ReplyTimeoutError,
     error_from_wire,
 )
 from pyrokernel.messages import (
@@ -42,6 +44,8 @@ from pyrokernel.wire.naming import Directory, Entry
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
+_RESTART_SECONDS = 10.0
+_REACT_SECONDS = 0.2
 
 
 class Mesh:
@@ -63,6 +67,7 @@ class Mesh:
         self._entries: dict[str, Entry] = {}
         self._hosts: dict[str, Link] = {}
         self._links: dict[tuple[str, str], Link] = {}
+        self._dead: set[str] = set()
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -199,11 +204,30 @@ class Mesh:
         host = self.host_of(kernel.name)
         if host is None:
             return Receipt(kernel=kernel.name, cell=cell, outcome="unanswered", detail="its host does not answer")
-        wire = self._ask_host(host, "escalate", kernel.name, kernel.instance, cell, kill, timeout=_STOP_SECONDS)
-        receipt = Receipt.from_wire(wire)
-        if receipt.outcome == "killed":
-            self._rebind_soon(kernel)
-        return receipt
+
+        def receipt(outcome: str, detail: str = "") -> Receipt:
+            return Receipt(kernel=kernel.name, cell=cell, outcome=outcome, detail=detail)
+
+        def signalled(signum: int) -> bool:
+            return bool(self._ask_host(host, "signal_kernel", kernel.name, kernel.instance, int(signum), cell))
+
+        if not signalled(signal.SIGINT):
+            return receipt("not running", "that instance is gone")
+        try:
+            running = kernel.describe(timeout=_REACT_SECONDS)["running"]
+        except ReplyTimeoutError:
+            pass  # still inside the C call
+        else:
+            if running is None or (cell and running["cell"] != cell):
+                return receipt("interrupted", "by its host")
+        if not kill:
+            return receipt("unanswered", "a C call does not let go; escalate to kill the kernel")
+        if "protected" in self._entries[kernel.name].metadata:
+            return receipt("refused", "the kernel is protected; restart it with force=True")
+        signalled(signal.SIGKILL)
+        self.note_death(kernel.instance)
+        kernel.rebind()
+        return receipt("killed", f"a C call did not let go; instance {kernel.instance} answers with a fresh namespace")
 
     def host_of(self, name: str) -> Link | None:
         """Return a link to the host that watches over a kernel, None when there is none to ask."""
@@ -232,8 +256,24 @@ class Mesh:
         except KernelNotFoundError:
             names = ", ".join(self.names) or "none"
             raise KernelNotFoundError(f"there is no kernel {name!r}; there are: {names}") from None
+        instance = entry.value("instance")
+        if instance in self._dead:
+            entry = self._successor(name, entry)
         self._entries[name] = entry
         return self._link(name, entry)
+
+    def note_death(self, instance: str) -> None:
+        """Remember that an instance is gone, so that its name is not taken for it again."""
+        self._dead.add(instance)
+
+    def _successor(self, name: str, entry: Entry) -> Entry:
+        """Wait until the host of a dead instance has given its name to the next one."""
+        host = self.host_of(name)
+        if host is None:
+            return entry
+        wait = min(self.settings.timeout, _RESTART_SECONDS)
+        self._ask_host(host, "await_kernel", name, entry.value("instance"), wait, timeout=wait + 5)
+        return self._directory.lookup(KERNEL_PREFIX + name)
 
     def _link(self, name: str, entry: Entry) -> Link:
         key = (name, entry.value("instance"))
@@ -288,13 +328,6 @@ class Mesh:
 
     def _ask_host(self, host: Link, method: str, *args: Any, timeout: float | None = None) -> Any:
         return ask(host, Request(HOST_OBJECT, method, args), timeout or self.settings.timeout)
-
-    def _rebind_soon(self, kernel: Kernel) -> None:
-        """Follow a killed kernel to its successor, which its host is starting."""
-        host = self.host_of(kernel.name)
-        if host is not None:
-            self._ask_host(host, "await_kernel", kernel.name, kernel.instance, 10.0, timeout=15.0)
-            kernel.rebind()
 
 
 class PrivateHost:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ def split(items: Any, parts: int) -> list[Any]:
     bounds = [index * size + min(index, longer) for index in range(parts + 1)]
     # pandas slices rows by position only through .iloc.
     sliced = items.iloc if hasattr(items, "iloc") else items
-    return [sliced[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return [sliced[start:stop] for start, stop in itertools.pairwise(bounds)]
 
 
 def join(parts: Sequence[Any]) -> Any:

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-import logging
+import json
+import os
 import sys
 
-from pyrokernel.host.config import HostConfig
-from pyrokernel.host.process import run
+from pyrokernel.host.spawn import CAN_FORK, TemplateProcess
+
+
+def main() -> int:
+    """Start the template, and only then load the host."""
+    text = sys.stdin.read()
+    portable = json.loads(text).get("settings", {}).get("portable")
+    template = TemplateProcess((), os.environ) if CAN_FORK and not portable else None
+
+    import logging
+
+    from pyrokernel.host.config import HostConfig
+    from pyrokernel.host.process import run
+
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.WARNING)
+    return run(HostConfig.from_json(text), template=template)
+
 
 if __name__ == "__main__":
-    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.WARNING)
-    sys.exit(run(HostConfig.from_json(sys.stdin.read())))
+    sys.exit(main())

@@ -14,20 +14,18 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyrokernel.errors import HostError
-from pyrokernel.host import processes
 from pyrokernel.host.loop import Loop
 from pyrokernel.host.roles import ROLES
+from pyrokernel.host.spawn import CAN_FORK, TemplateProcess, read_end, scratch_file, start_python
 from pyrokernel.host.template import LENGTH
 from pyrokernel.messages import KernelBirth
 
 log = logging.getLogger(__name__)
 
-MAX_OUTPUT_BYTES = 4096
 _SEND_SECONDS = 5.0
 _MAX_TRIES = 3
 
@@ -59,7 +57,7 @@ class Launch:
         self._on_born = on_born
         self._on_ready = on_ready
         self._on_unborn = on_unborn
-        self._output = _scratch_file()
+        self._output = scratch_file()
         self._ready_read = self._ready_write = -1
         self._report = b""
         self._born = False
@@ -76,7 +74,7 @@ class Launch:
         return dict(self.birth.spec.get("env") or {})
 
     def open(self) -> list[int]:
-        """Return the descriptors for the new process: its first output, its report, and the lifeline if there is one."""
+        """Return the descriptors for the new process: for its output, its report, and its lifeline if it has one."""
         self.tries += 1
         self._ready_read, self._ready_write = os.pipe()
         lifeline = [self.birth.lifeline_fd] if self.birth.lifeline_fd >= 0 else []
@@ -100,7 +98,7 @@ class Launch:
         self._on_unborn(error)
 
     def lost(self, retry: Callable[[Launch], None]) -> None:
-        """The template died and has not said whether it had forked; the report's descriptor tells."""
+        """Try again unless there is a process: the template died without a word, but the report's descriptor tells."""
         if self._born:
             return
         self._retry = retry
@@ -109,11 +107,7 @@ class Launch:
 
     def output(self) -> str:
         """Return the end of what the process wrote before its journal took over."""
-        if self._output < 0:
-            return ""
-        size = os.fstat(self._output).st_size
-        data = os.pread(self._output, MAX_OUTPUT_BYTES, max(0, size - MAX_OUTPUT_BYTES))
-        return data.decode(errors="replace").strip()
+        return read_end(self._output) if self._output >= 0 else ""
 
     def close(self) -> None:
         """Free the descriptors."""
@@ -144,8 +138,7 @@ class Launch:
             self._ready_read = -1
 
 
-@dataclasses.dataclass(frozen=True)
-class TemplateKey:
+class TemplateKey(NamedTuple):
     """What kernels must have in common to be forked from the same template.
 
     Attributes:
@@ -162,26 +155,23 @@ class Template:
 
     Args:
         key: What it holds.
-        environ: Its environment.
+        process: The process.
     """
 
-    def __init__(self, key: TemplateKey, environ: Mapping[str, str]) -> None:
+    def __init__(self, key: TemplateKey, process: TemplateProcess) -> None:
         self.key = key
         self.warm = False
         self.sent: dict[str, Launch] = {}
         self.waiting: list[Launch] = []
+        self._process = process
+        self._socket = process.control
+        self._socket.settimeout(_SEND_SECONDS)
         self._buffer = b""
-        ours, theirs = socket.socketpair()
-        with theirs, open(os.devnull) as null:
-            self.pid = processes.start_python(
-                ["-m", "pyrokernel.host.template", str(theirs.fileno()), "kernel", *key.preload],
-                environ,
-                stdin=null.fileno(),
-                output=-1,
-                passed=[theirs.fileno()],
-            )
-        ours.settimeout(_SEND_SECONDS)
-        self._socket = ours
+
+    @property
+    def output(self) -> str:
+        """What the process printed last."""
+        return read_end(self._process.output)
 
     def fileno(self) -> int:
         """Return the descriptor to watch."""
@@ -208,18 +198,18 @@ class Template:
             self._socket.sendall(body)
         except OSError as error:
             # Dead or stuck either way; its end of file, or the death we give it, sorts out what became of this one.
-            log.warning("template %d does not take requests: %s", self.pid, error)
+            log.warning("template %d does not take requests: %s", self._process.pid, error)
             self.kill()
         launch.handed_over()
 
     def kill(self) -> None:
         """End the process at once."""
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+            os.kill(self._process.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """Let the process end: it leaves when its socket closes."""
-        self._socket.close()
+        """Let the process end."""
+        self._process.close()
 
 
 class Launcher:
@@ -234,15 +224,16 @@ class Launcher:
     def __init__(self, loop: Loop, environ: Mapping[str, str], *, portable: bool) -> None:
         self._loop = loop
         self._environ = dict(environ)
-        self._fork = processes.CAN_FORK and not portable
+        self._fork = CAN_FORK and not portable
         self._templates: dict[TemplateKey, Template] = {}
         self._unforkable: set[TemplateKey] = set()
 
-    def warm(self, preload: tuple[str, ...] = (), environ: Mapping[str, str] | None = None) -> None:
-        """Start a template ahead of its first request."""
-        key = self._key(preload, environ or {})
-        if self._fork and key not in self._templates and key not in self._unforkable:
-            self._start(key)
+    def warm(self, process: TemplateProcess | None = None) -> None:
+        """Take the template without preloaded modules, or start it, ahead of the first request."""
+        if self._fork:
+            self._start(TemplateKey(), process)
+        elif process is not None:
+            process.close()
 
     def launch(self, launch: Launch) -> None:
         """Bring one kernel to life."""
@@ -251,7 +242,7 @@ class Launcher:
         if launch.tries >= _MAX_TRIES:
             launch.failed(HostError(f"kernel {launch.birth.spec['name']!r}: the template died {launch.tries} times"))
             return
-        key = self._key(launch.preload, launch.environ)
+        key = TemplateKey(launch.preload, tuple(sorted(launch.environ.items())) if launch.preload else ())
         if not self._fork or key in self._unforkable:
             self._spawn(launch)
             return
@@ -261,10 +252,6 @@ class Launcher:
         else:
             template.waiting.append(launch)
 
-    def template_pids(self) -> list[int]:
-        """Return the process ids of the templates."""
-        return [template.pid for template in self._templates.values()]
-
     def close(self) -> None:
         """Let the templates end."""
         for template in self._templates.values():
@@ -272,11 +259,10 @@ class Launcher:
             template.close()
         self._templates.clear()
 
-    def _key(self, preload: tuple[str, ...], environ: Mapping[str, str]) -> TemplateKey:
-        return TemplateKey(preload, tuple(sorted(environ.items())) if preload else ())
-
-    def _start(self, key: TemplateKey) -> Template:
-        template = self._templates[key] = Template(key, {**self._environ, **dict(key.environ)})
+    def _start(self, key: TemplateKey, process: TemplateProcess | None = None) -> Template:
+        if process is None:
+            process = TemplateProcess(key.preload, {**self._environ, **dict(key.environ)})
+        template = self._templates[key] = Template(key, process)
         self._loop.watch(template, lambda: self._on_answers(template))
         return template
 
@@ -313,7 +299,7 @@ class Launcher:
             launch.failed(HostError(f"{what} failed: {error['error']}: {error['message']}"))
 
     def _on_end(self, template: Template) -> None:
-        """The process is gone, asked or not; the next request starts another one."""
+        """Forget a template that is gone; the next request starts another one."""
         self._forget(template)
         for launch in template.sent.values():
             launch.lost(self.launch)
@@ -331,11 +317,11 @@ class Launcher:
     def _spawn(self, launch: Launch) -> None:
         output, ready_write, *lifeline = launch.open()
         birth = dataclasses.replace(launch.birth, ready_fd=ready_write)
-        stdin = _scratch_file()
+        stdin = scratch_file()
         os.write(stdin, json.dumps(birth.to_wire()).encode())
         os.lseek(stdin, 0, os.SEEK_SET)
         try:
-            pid = processes.start_python(
+            pid = start_python(
                 ["-m", ROLES["kernel"].module],
                 {**self._environ, **launch.environ},
                 stdin=stdin,
@@ -350,11 +336,3 @@ class Launcher:
             os.close(stdin)
         launch.handed_over()
         launch.born(pid)
-
-
-def _scratch_file() -> int:
-    """Return the descriptor of an empty file without a name."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("pyrokernel")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())

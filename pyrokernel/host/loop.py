@@ -82,7 +82,7 @@ class Loop:
         def run() -> None:
             try:
                 value = function()
-            except Exception as error:  # it is the caller's, in another thread
+            except Exception as error:  # noqa: BLE001 - it is the caller's, in another thread
                 outcome.set_exception(error)
                 return
             if isinstance(value, Future):

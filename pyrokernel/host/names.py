@@ -7,7 +7,6 @@ name server was lost.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import queue
@@ -15,6 +14,7 @@ import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from typing import NamedTuple
 
 from pyrokernel.errors import KernelNotFoundError, NameServerError, NameTakenError
 from pyrokernel.host.loop import resolve
@@ -28,8 +28,7 @@ LOOK_SECONDS = 1.0
 RETRY_SECONDS = 0.5
 
 
-@dataclasses.dataclass(frozen=True)
-class Name:
+class Name(NamedTuple):
     """A name that this host wants to hold.
 
     Attributes:

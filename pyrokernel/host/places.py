@@ -30,8 +30,9 @@ KEPT_INSTANCES = 5
 """How many journals of ended instances of a kernel stay."""
 
 NETWORK_FILESYSTEMS = frozenset(
-    """9p acfs afs autofs.nfs beegfs ceph cifs fuse.ceph fuse.glusterfs fuse.rclone fuse.s3fs fuse.sshfs
-    glusterfs gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs panfs pvfs2 smb2 smb3 smbfs virtiofs webdav""".split()
+    {"9p", "acfs", "afs", "beegfs", "ceph", "cifs", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2"}
+    | {"orangefs", "panfs", "pvfs2", "smb2", "smb3", "smbfs", "virtiofs", "webdav"}
+    | {"fuse.ceph", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs"}
 )
 """Types on which locks, sockets or appends of several machines go wrong."""
 

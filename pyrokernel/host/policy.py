@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import signal
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from pyrokernel.errors import NameTakenError, SettingsError
 from pyrokernel.messages import KernelSpec
@@ -38,8 +38,7 @@ class Asked(enum.StrEnum):
     """A fresh instance shall follow at once."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Ending:
+class Ending(NamedTuple):
     """How a process ended, as far as it could be collected.
 
     Attributes:
@@ -52,8 +51,7 @@ class Ending:
     peak_memory_bytes: int | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What follows a death.
 
     Attributes:

@@ -24,6 +24,7 @@ from pyrokernel.host.deaths import DeathLog
 from pyrokernel.host.launch import Launcher
 from pyrokernel.host.loop import Loop, when_done
 from pyrokernel.host.places import Places
+from pyrokernel.host.spawn import CAN_FORK, TemplateProcess
 from pyrokernel.host.supervisor import Situation, Supervisor
 from pyrokernel.messages import HOST_OBJECT, KernelInfo, new_instance_id
 from pyrokernel.settings import Settings, private_directory
@@ -37,12 +38,18 @@ GOODBYE_SECONDS = 0.05
 """Time for the answer to a shutdown to leave the process."""
 
 
-def run(config: HostConfig, *, on_ready: Callable[[dict[str, Any]], None] | None = None) -> int:
+def run(
+    config: HostConfig,
+    *,
+    on_ready: Callable[[dict[str, Any]], None] | None = None,
+    template: TemplateProcess | None = None,
+) -> int:
     """Be the host of this machine until the end.
 
     Args:
         config: What to start and how to live.
         on_ready: Called with the report that also goes to `config.ready_fd`.
+        template: One that is under way already.
 
     Returns:
         Exit code: 0, or 1 when the host could not start (the report says why).
@@ -59,7 +66,7 @@ def run(config: HostConfig, *, on_ready: Callable[[dict[str, Any]], None] | None
             return 1
         if config.detached:
             _detach(places)
-        return Host(config, settings, places, report).run()
+        return Host(config, settings, places, report, template).run()
     except (PyrokernelError, OSError) as error:
         report.fail(error)
         return 1
@@ -97,25 +104,33 @@ class Host:
     Args:
         config, settings, places: What it was told, and what follows from that.
         report: Where readiness is reported.
+        template: One that is under way already.
     """
 
-    def __init__(self, config: HostConfig, settings: Settings, places: Places, report: _Report) -> None:
+    def __init__(
+        self,
+        config: HostConfig,
+        settings: Settings,
+        places: Places,
+        report: _Report,
+        template: TemplateProcess | None,
+    ) -> None:
         self._config = config
         self._settings = settings
         self._places = places
         self._report = report
         self._instance = new_instance_id()
         self._loop = Loop()
-        environ = {**os.environ, **settings.to_env()}
-        self._launcher = Launcher(self._loop, environ, portable=settings.portable)
-        self._launcher.warm()
+        self._launcher = Launcher(self._loop, os.environ, portable=settings.portable)
+        self._launcher.warm(template)
         self._deaths = DeathLog(places.deaths)
         situation = Situation(
             mesh=settings.mesh,
             host=settings.host_name,
             ns=settings.ns_address,
             lifeline_fd=config.lifeline_fd,
-            environ=environ,
+            environ=os.environ,
+            extra_environ=settings.to_env(),
         )
         self._supervisor = Supervisor(self._loop, self._launcher, places, self._deaths, situation)
         self._names: Announcer | None = None
@@ -127,7 +142,7 @@ class Host:
     def run(self) -> int:
         """Live."""
         self._mind_signals()
-        if processes.CAN_FORK:
+        if CAN_FORK:
             processes.become_subreaper()
         processes.raise_descriptor_limit()
         if self._config.lifeline_fd >= 0:
@@ -177,16 +192,14 @@ class Host:
         )  # fmt: skip
         self._daemon.register(service, HOST_OBJECT)
         self._daemon.start()
-        self._names = Announcer(
-            Directory(settings.ns_address), settings.host_name, outside=self._name_server is None
-        )
+        self._names = Announcer(Directory(settings.ns_address), settings.host_name, outside=self._name_server is None)
         self._names.start()
         announced = self._names.announce_host(self._daemon.uri_for(HOST_OBJECT), self._instance)
         self._supervisor.attach(self._names)
         return announced
 
     def _on_settled(self, announced: Future[None], started: list[Future[KernelInfo]]) -> None:
-        """The name of the host and all kernels have come out well or badly: report."""
+        """Report, now that the name of the host and all kernels have come out well or badly."""
         error = announced.exception()
         failures = [future.exception() for future in started if future.exception() is not None]
         # A host none of whose kernels came up is of no use; a partner of one who waits for four is none either.
@@ -207,7 +220,7 @@ class Host:
         )
 
     def _give_up(self, error: BaseException) -> None:
-        """The start failed: end what was started, leave what was adopted, say why."""
+        """End what was started, leave what was adopted, and say why the start failed."""
         self._exit_code = 1
         self._kernels_stay = True
         self._report.fail(error)
@@ -240,7 +253,7 @@ class Host:
         self._supervisor.stop_all().add_done_callback(lambda _: self._loop.stop())
 
     def _on_lifeline(self) -> None:
-        """The client that owns this mesh is gone, or has closed its end."""
+        """End everything: the client that owns this mesh is gone, or has closed its end."""
         if os.read(self._config.lifeline_fd, 1) == b"":
             self._launcher.close()
             self._supervisor.kill_all()

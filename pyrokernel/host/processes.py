@@ -1,4 +1,4 @@
-"""Processes as the operating system shows them: start, watch, signal, collect. Runs in the host process."""
+"""Processes as the operating system shows them: watch, signal, collect. Runs in the host process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import resource
 import select
 import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,6 @@ log = logging.getLogger(__name__)
 _PR_SET_CHILD_SUBREAPER = 36
 """From <linux/prctl.h>."""
 _MAX_DESCRIPTORS = 65536
-
-CAN_FORK = sys.platform == "linux"
-"""Whether kernels may be forked from a template: it takes a subreaper, and macOS frameworks do not survive fork."""
 
 
 class ProcessWatch:
@@ -59,35 +56,6 @@ class ProcessWatch:
             self._queue.close()
         else:
             os.close(self._fd)
-
-
-def start_python(
-    arguments: Sequence[str], environ: Mapping[str, str], *, stdin: int, output: int, passed: Iterable[int] = ()
-) -> int:
-    """Start this interpreter in a session of its own and return its process id.
-
-    `posix_spawn` and not `subprocess`: the latter collects exit statuses behind the
-    host's back, and costs the host's start 10 ms.
-
-    Args:
-        arguments: What follows the interpreter's name.
-        environ: The whole environment.
-        stdin, output: Descriptors that become 0, and 1 and 2; an output of -1 keeps the host's own.
-        passed: Descriptors that keep their numbers.
-    """
-    actions: list[Any] = [(os.POSIX_SPAWN_DUP2, stdin, 0)]
-    if output >= 0:
-        actions += [(os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)]
-    descriptors = list(passed)
-    for descriptor in descriptors:
-        os.set_inheritable(descriptor, True)
-    try:
-        return os.posix_spawn(
-            sys.executable, [sys.executable, *arguments], dict(environ), file_actions=actions, setsid=True
-        )
-    finally:
-        for descriptor in descriptors:
-            os.set_inheritable(descriptor, False)
 
 
 def become_subreaper() -> None:

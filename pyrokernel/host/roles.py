@@ -6,11 +6,10 @@ imports no kernel. The shared state will be the second role.
 
 from __future__ import annotations
 
-import dataclasses
+from typing import NamedTuple
 
 
-@dataclasses.dataclass(frozen=True)
-class Role:
+class Role(NamedTuple):
     """One kind of process.
 
     Attributes:

@@ -77,9 +77,7 @@ class HostService:
 
     def restart_kernels(self, names: Sequence[str], force: bool = False) -> list[dict[str, Any]]:
         """Give kernels a fresh instance and return a `KernelInfo` for each; `force` kills, and says yes."""
-        started = self._do(
-            lambda: self._supervisor.restart(names, force=force), START_SECONDS + STOP_SECONDS + 5
-        )
+        started = self._do(lambda: self._supervisor.restart(names, force=force), START_SECONDS + STOP_SECONDS + 5)
         return [info.to_wire() for info in started]
 
     def signal_kernel(self, name: str, instance: str, signum: int, cell: str = "") -> bool:
@@ -102,7 +100,7 @@ class HostService:
         """Return events of an instance that is dead (a living one answers `follow` itself); "" is the newest."""
         check_name(name, "kernel")
         known = [path.name for path in self._places.journals(name)]
-        if instance and instance not in known or not known:
+        if not known or (instance and instance not in known):
             raise KernelNotFoundError(f"this host has no journal of {instance or 'any instance'} of kernel {name!r}")
         instance = instance or known[0]
         reader = JournalReader(self._places.journal(name, instance))

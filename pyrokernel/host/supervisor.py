@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +23,7 @@ from pyrokernel.host import policy, processes
 from pyrokernel.host.deaths import DeathLog, examine
 from pyrokernel.host.launch import Launch, Launcher
 from pyrokernel.host.lives import Kernel, Life
-from pyrokernel.host.loop import Loop, gather, resolve, when_done
+from pyrokernel.host.loop import Loop, gather, resolve
 from pyrokernel.host.places import Places
 from pyrokernel.host.policy import Asked, Ending
 from pyrokernel.host.registry import Record, Registry
@@ -54,6 +54,7 @@ class Situation:
         mesh, host, ns: Names of the mesh and the machine, address of the name server.
         lifeline_fd: Handed to each kernel of a private mesh; -1 for none.
         environ: The host's environment.
+        extra_environ: What each kernel gets besides: the settings, so that `connect()` in it finds this mesh.
     """
 
     mesh: str
@@ -61,6 +62,7 @@ class Situation:
     ns: str
     lifeline_fd: int
     environ: Mapping[str, str]
+    extra_environ: Mapping[str, str]
 
 
 class Supervisor:
@@ -247,7 +249,7 @@ class Supervisor:
         threads = policy.thread_variables(spec, os.cpu_count() or 1, self._sharing, environ)
         return Life(
             KernelBirth(
-                spec=dataclasses.replace(spec, env={**threads, **spec.env}).to_wire(),
+                spec=dataclasses.replace(spec, env={**self._situation.extra_environ, **threads, **spec.env}).to_wire(),
                 instance=instance,
                 mesh=self._situation.mesh,
                 host=self._situation.host,
@@ -359,7 +361,7 @@ class Supervisor:
             processes.send_signal(life.pid, signal.SIGKILL)
 
     def _on_end(self, kernel: Kernel, life: Life) -> None:
-        """The process of the present instance has ended."""
+        """Find out how the present instance ended, and kill what is left of it."""
         if kernel.life is not life or not kernel.alive:
             return
         if not life.adopted:
@@ -403,7 +405,7 @@ class Supervisor:
         kernel.settle_end(death)
 
     def _lay_down(self, kernel: Kernel, life: Life) -> None:
-        """The kernel stays dead: nobody must find it alive, and whoever waits for it is told why it is not."""
+        """Let the kernel stay dead: nobody may find it alive, and whoever waits for it is told why it is not."""
         self._registry.remove(kernel.name)
         if self._names is not None:
             self._names.withdraw(kernel.name, life.instance)
@@ -447,7 +449,7 @@ class Supervisor:
         wanted = list(dict.fromkeys(names))
         missing = [name for name in wanted if name not in self._kernels]
         if missing:
-            raise KernelNotFoundError(f"no kernel {missing[0]!r} on this machine; `pyrokernel ps` lists those there are")
+            raise KernelNotFoundError(f"no kernel {missing[0]!r} on this machine; `pyrokernel ps` lists them")
         return [self._kernels[name] for name in wanted]
 
     def _ready(self, kernel: Kernel) -> Future[KernelInfo]:

@@ -1,4 +1,4 @@
-"""The template: a warm process that is forked into kernels. Runs in the template process, and in a kernel's first lines.
+"""The template: a warm process that is forked into kernels. Runs in the template process, and begins each kernel.
 
 The host starts it as `python -m pyrokernel.host.template FD ROLE MODULE...` with one end
 of a socket pair. It imports the kernel's rooms and the modules to preload, reports how
@@ -43,7 +43,7 @@ def main() -> None:
         entry = getattr(importlib.import_module(module), function)
         for name in sys.argv[3:]:
             importlib.import_module(name)
-    except BaseException as error:  # preloaded modules are the user's; they may even exit
+    except BaseException as error:  # noqa: BLE001 - preloaded modules are the user's; they may even exit
         _answer(control, failed={**error_to_wire(error), "traceback": traceback.format_exc()})
         return
     threads = count_threads()
@@ -149,8 +149,7 @@ def _live(entry: Any, birth: KernelBirth) -> NoReturn:
         if numpy_random is not None:
             numpy_random.seed()
         entry(birth)
-    except BaseException:
-        # Last stop: the host shows this text as the reason why the kernel was not ready.
+    except BaseException:  # noqa: BLE001 - last stop; the host shows this text as the reason for the kernel's end
         traceback.print_exc()
         sys.stderr.flush()
     os._exit(1)

@@ -172,6 +172,17 @@ class Cells:
                 {"cell": cell.id, "source": _short(cell.source, 200), "author": cell.author} for cell in self._queue
             ]
 
+    def recent(self, limit: int) -> list[dict[str, Any]]:
+        """Return the last cells that ended, newest last: id, source, author, status, count, started, duration."""
+        with self._changed:
+            ended = [cell for cell in self._kept if cell.reply is not None][-limit:]
+        names = ("status", "execution_count", "started", "duration", "ename")
+        return [
+            {"cell": cell.id, "source": _short(cell.source, 200), "author": cell.author}
+            | {name: cell.reply[name] for name in names if cell.reply is not None}
+            for cell in ended
+        ]
+
     def _find(self, cell: str) -> Cell:
         found = self._known.get(cell)
         if found is None:
@@ -314,7 +325,7 @@ def _map(function: Callable[..., Any], items: Sequence[Any]) -> list[tuple[bool,
     for item in items:
         try:
             results.append((True, function(item)))
-        except Exception as error:  # the user's function may raise anything; an interrupt ends the whole chunk
+        except Exception as error:  # noqa: BLE001  the user's function may raise anything; an interrupt ends the whole chunk
             wire = error_to_wire(error)
             results.append((False, {**wire, "traceback": format_error(error)}))
     return results

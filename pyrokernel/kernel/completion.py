@@ -34,6 +34,7 @@ from pyrokernel.kernel.inspection import (
     pandas_kind,
     parameters,
     snapshot,
+    snapshot_keys,
     string_parts,
     word_for,
 )
@@ -89,6 +90,7 @@ class _Finder:
         self.namespace = namespace
         self.allow_dir = allow_dir
         self.extra = extra
+        self.words: dict[int, str] = {}
         self.tail = Tail(source)
         tokens = self.tail.tokens
         self.end = len(tokens)
@@ -129,16 +131,25 @@ class _Finder:
 
     def _names(self) -> Matches:
         found = dict.fromkeys(self._bound_names(), "name")
-        found |= {name: word_for(value) for name, value in self._starting(snapshot(self.namespace))}
+        found |= {name: self._word(value) for name, value in self._starting(snapshot(self.namespace))}
         found = self._visible(found)
         for name in itertools.islice(self.extra, SCAN_LIMIT):
             if name.startswith(self.prefix):
                 found.setdefault(name, "name")
-        rest = {name: word_for(value) for name, value in self._starting(snapshot(builtins.__dict__))}
+        rest = {name: self._word(value) for name, value in self._starting(snapshot(builtins.__dict__))}
         rest |= {name: "keyword" for name in _KEYWORDS if name.startswith(self.prefix)}
         for name, word in self._visible(rest).items():
             found.setdefault(name, word)
         return found
+
+    def _word(self, value: Any) -> str:
+        if type(value) is Unknown:
+            return word_for(value)
+        kind = id(type(value))  # hashing a type could call its metaclass
+        word = self.words.get(kind)
+        if word is None:
+            word = self.words[kind] = word_for(value)
+        return word
 
     def _starting(self, items: Iterable[tuple[Any, Any]]) -> Iterator[tuple[str, Any]]:
         for name, value in items:
@@ -223,7 +234,7 @@ class _Finder:
         if type(raw) is types.MemberDescriptorType and type(value) is not Unknown:
             held = get_attribute(value, raw.__name__)  # a slot: the word is that of what it holds
             return "property" if held is MISSING else word_for(held)
-        return word_for(raw)
+        return self._word(raw)
 
     def _announced(self, value: Any) -> list[str]:
         """List names the object says it has: a module's `__all__`; what a user's `__dir__` returns, if it may run."""
@@ -284,11 +295,14 @@ class _Finder:
             return {}
         value = tail.value_before(opening, self.namespace)
         if issubclass(type(value), dict) and not listed:
-            keys, word = [key for key, _ in snapshot(value)], "key"
+            keys, word = snapshot_keys(value), "key"
         else:
             keys, word = list(column_labels(value)), "column" if pandas_kind(type(value)) else "key"
         found: Matches = {}
+        literal = typed is not None and "\\" not in typed
         for key in keys:
+            if literal and type(key) is str and not key.startswith(typed or ""):
+                continue  # the same answer as below, quickly
             text = repr(key) if typed is None and _is_plain(key) else _spelled(key, prefix, quote)
             if text is not None and (typed is None or text.startswith(typed)):
                 found.setdefault(text, word)

@@ -31,7 +31,7 @@ class Inputs:
         self._timeout = timeout
         self._changed = threading.Condition()
         self._request = ""
-        self._answer: str | None = None
+        self._answer: tuple[str] | None = None
         self._attached_until = 0.0
 
     def install(self) -> None:
@@ -63,7 +63,7 @@ class Inputs:
         with self._changed:
             if request != self._request or self._answer is not None:
                 raise CellNotFoundError(f"question {request} is not open: it was answered, or its cell has ended")
-            self._answer = text
+            self._answer = (text,)
             self._changed.notify_all()
 
     def _read(self, prompt: str, *, password: bool) -> str:
@@ -78,10 +78,10 @@ class Inputs:
         try:
             self._ask(self._request, prompt, password)
             with self._changed:
-                if not self._changed.wait_for(lambda: self._answer is not None, self._timeout):
-                    raise InputUnavailableError(f"nobody answered input({prompt!r}) within {self._timeout:g} s")
-                assert self._answer is not None
-                return self._answer
+                answer = self._changed.wait_for(lambda: self._answer, self._timeout)
+            if answer is None:
+                raise InputUnavailableError(f"nobody answered input({prompt!r}) within {self._timeout:g} s")
+            return answer[0]
         finally:
             with self._changed:
                 self._request, self._answer = "", None

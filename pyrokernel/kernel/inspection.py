@@ -43,7 +43,7 @@ SUMMARY_LIMIT: Final = 200
 CHECK_LIMIT: Final = 1_000_000
 """Characters of source that `is_complete` parses: the parser holds the GIL and would stall a running cell."""
 
-_WINDOW: Final = 32_768
+_WINDOW: Final = 16_384
 _RETRIES: Final = 8
 
 MISSING: Final = object()
@@ -142,6 +142,19 @@ def snapshot(mapping: Mapping[Any, Any] | None, limit: int = SCAN_LIMIT) -> list
             continue
         break
     return items
+
+
+def snapshot_keys(mapping: Mapping[Any, Any]) -> list[Any]:
+    """Copy the first keys of a dict, as `snapshot` does."""
+    keys: list[Any] = []
+    for _ in range(_RETRIES):
+        keys = []
+        try:
+            keys.extend(itertools.islice(dict.keys(mapping), SCAN_LIMIT))  # type: ignore[arg-type]
+        except RuntimeError:  # as in `snapshot`
+            continue
+        break
+    return keys
 
 
 def find(mapping: Mapping[Any, Any] | None, key: object) -> Any:
@@ -435,8 +448,8 @@ def _index_labels(index: object, limit: int) -> list[Any]:
 # Not `tokenize`: it raises on half-typed strings, and where it does so differs from 3.11 to 3.12.
 _TOKEN: Final = re.compile(
     r"""
-      (?P<space> [ \t\f\r]+ | \\\r?\n )
-    | (?P<comment> \#[^\n]* )
+    (?: [ \t\f\r]++ | \\\r?\n )*+
+    (?: (?P<comment> \#[^\n]* )
     | (?P<newline> \n )
     | (?P<string> (?i:[rbfut]{0,2})
           (?: \"{3} (?: [^"\\]++ | \\(?:.|\Z) | "(?!"") )*+ (?:\"{3})?
@@ -446,6 +459,7 @@ _TOKEN: Final = re.compile(
     | (?P<number> 0[xXbBoO][\da-fA-F_]+ | (?: \d[\d_]*\.?[\d_]* | \.\d[\d_]* ) (?:[eE][+-]?\d+)? [jJ]? )
     | (?P<name> [^\W\d]\w* )
     | (?P<op> \.\.\. | -> | := | [=!<>]= | \*\* | // | . )
+    | (?P<end> \Z ) )
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -499,20 +513,25 @@ class Tail:
         self.pairs: dict[int, int] = {}
         self.open: list[int] = []
         self.in_comment = False
-        for match in _TOKEN.finditer(self.text):
-            self._take(match.lastgroup or "op", match.group(), match.start())
+        self._scan()
 
-    def _take(self, kind: str, text: str, start: int) -> None:
-        self.in_comment = kind == "comment"
-        if kind in ("space", "comment") or (kind == "newline" and self.open):
-            return
-        index = len(self.tokens)
-        self.tokens.append(Token(kind, text, start))
-        if kind == "op" and text in "([{":
-            self.open.append(index)
-        elif kind == "op" and text in ")]}" and self.open:
-            partner = self.open.pop()
-            self.pairs[index], self.pairs[partner] = partner, index
+    def _scan(self) -> None:
+        tokens, opened = self.tokens, self.open
+        for match in _TOKEN.finditer(self.text):
+            kind = match.lastgroup
+            if kind is None or kind == "end":
+                break
+            self.in_comment = kind == "comment"
+            if kind == "comment" or (kind == "newline" and opened):
+                continue
+            text = match[kind]
+            if kind == "op":
+                if text in "([{":
+                    opened.append(len(tokens))
+                elif text in ")]}" and opened:
+                    partner = opened.pop()
+                    self.pairs[len(tokens)], self.pairs[partner] = partner, len(tokens)
+            tokens.append(Token(kind, text, match.start(kind)))
 
     def is_trailer(self, index: int) -> bool:
         """Tell whether the bracket at `index` calls or indexes what stands before it."""

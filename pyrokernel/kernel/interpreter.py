@@ -164,7 +164,7 @@ class Interpreter:
                 self.interrupts.settle()
             finally:
                 self.interrupts.disarm()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001
             # SystemExit and KeyboardInterrupt end the cell, never the kernel: it outlives what it runs.
             outcome.error = error
             outcome.shown, outcome.rendered = False, None
@@ -249,7 +249,7 @@ def format_error(error: BaseException) -> str:
     try:
         formatted = traceback.TracebackException(type(error), error, _user_frames(error.__traceback__), compact=True)
         return "".join(formatted.format())
-    except Exception as failure:  # an exception whose own attributes raise when they are looked at
+    except Exception as failure:  # noqa: BLE001  an exception whose own attributes raise when they are looked at
         return f"{type(error).__name__} (its traceback cannot be shown: {type(failure).__name__})\n"
 
 
@@ -263,7 +263,7 @@ def _user_frames(tb: types.TracebackType | None) -> types.TracebackType | None:
 def _text_of(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as failure:  # a user's __str__ may raise anything
+    except Exception as failure:  # noqa: BLE001  a user's __str__ may raise anything
         return f"<its text cannot be shown: {type(failure).__name__}>"
 
 

@@ -1,4 +1,4 @@
-"""A kernel process from birth to end: limits, descriptors, daemon, and the main thread's loop. Runs in the kernel process."""
+"""A kernel process from birth to end: limits, daemon, the main thread's loop. Runs in the kernel process."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class WorkLoop:
             if message.serializer_id != SERIALIZER_ID:
                 raise ConnectionError("a work connection speaks our codec only")
             left = send_now(connection.sock, daemon.answer(connection, message))
-        except Exception as error:  # whatever a peer sends or breaks ends its connection, never the kernel
+        except Exception as error:  # noqa: BLE001  whatever a peer sends or breaks ends its connection, never the kernel
             self._drop(connection, daemon, error)
             return False
         if left:
@@ -116,7 +116,7 @@ class WorkLoop:
         def finish() -> None:
             try:
                 connection.send(left)
-            except Exception as error:  # as in _serve
+            except Exception as error:  # noqa: BLE001  as in _serve
                 daemon.drop(connection)
                 daemon.log_lost(connection, error)
             else:
@@ -210,7 +210,7 @@ class Kernel:
         """Say goodbye in the journal and leave at once; the host knows why."""
         if os.getpid() != self._pid:
             os._exit(0)
-        self.journal.append("stopped", reason=reason)
+        self.journal.append(EventKind.STOPPED, reason=reason)
         with contextlib.suppress(OSError):
             os.unlink(self.birth.socket)
         # Not sys.exit: threads of user code could hold the process for ever.
@@ -262,7 +262,7 @@ def _prepare_process(spec: KernelSpec) -> None:
     if spec.memory_bytes:
         # Data, not address space: BLAS and memory maps reserve far more of that than they use.
         resource.setrlimit(resource.RLIMIT_DATA, (spec.memory_bytes, spec.memory_bytes))
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = spec.descriptors or hard
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
     sys.setswitchinterval(SWITCH_SECONDS)

@@ -88,7 +88,7 @@ def _ask(value: Any, method: str) -> Any:
         return None
     try:
         return found(value)
-    except Exception:  # user code; its absence from the bundle is the documented effect
+    except Exception:  # noqa: BLE001  user code; its absence from the bundle is the documented effect
         return None
 
 

@@ -15,12 +15,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pyrokernel.errors import AccessRefusedError, CellNotFoundError, NotSerializableError, SettingsError
+from pyrokernel.errors import AccessRefusedError, NotSerializableError, SettingsError, VariableNotFoundError
 from pyrokernel.journal import Journal
-from pyrokernel.kernel import completion, inspection
 from pyrokernel.kernel.capture import Capture
 from pyrokernel.kernel.cells import Cell, Cells
+from pyrokernel.kernel.completion import complete
 from pyrokernel.kernel.inputs import Inputs
+from pyrokernel.kernel.inspection import inspect_name, list_variables
 from pyrokernel.kernel.interrupts import Interrupts
 from pyrokernel.messages import KernelBirth, KernelSpec, KernelStatus, Receipt, new_id
 from pyrokernel.wire.codec import Packed, is_plain
@@ -158,19 +159,24 @@ class KernelService:
         """Complete Python at a cursor."""
         idle = self._cells.running is None
         position = len(code) if cursor < 0 else cursor
-        return completion.complete(code, position, self._variables(options), allow_dir=idle).to_wire()
+        return complete(code, position, self._variables(options), allow_dir=idle).to_wire()
 
     @expose
     def inspect(self, code: str, cursor: int = -1, options: dict[str, Any] | None = None) -> dict[str, Any]:
         """Describe what a name means; option "detail" 1 adds the source."""
         position = len(code) if cursor < 0 else cursor
         detail = int((options or {}).get("detail", 0))
-        return inspection.inspect_name(code, position, self._variables(options), detail=detail).to_wire()
+        return inspect_name(code, position, self._variables(options), detail=detail).to_wire()
 
     @expose
     def variables(self, options: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         """List the variables of a namespace: name, type, summary."""
-        return inspection.list_variables(self._variables(options))
+        return list_variables(self._variables(options))
+
+    @expose
+    def cells(self, limit: int = 100) -> list[dict[str, Any]]:
+        """List the last cells whose replies are kept: id, source, author, status, count, duration."""
+        return self._cells.recent(limit)
 
     @expose
     def push(self, items: Any, options: dict[str, Any] | None = None) -> None:
@@ -192,17 +198,14 @@ class KernelService:
         """Return variables, at once, also while a cell runs: pickled, or as plain data for a stock client.
 
         Raises:
-            CellNotFoundError: There is no such variable.
+            VariableNotFoundError: There is no such variable.
             NotSerializableError: It cannot travel.
         """
         self._check_may_run()
         variables = self._variables(options)
         missing = [name for name in names if name not in variables]
         if missing:
-            raise CellNotFoundError(
-                f"kernel {self._birth.spec['name']!r} has no variable {', '.join(map(repr, missing))}; "
-                "`variables` lists what it has"
-            )
+            raise VariableNotFoundError(kernel=self._spec.name, names=tuple(missing))
         values = {name: variables[name] for name in names}
         if current_connection().vectored:
             return Packed.dump(values)
@@ -262,7 +265,7 @@ class KernelService:
             want=want,
             plain=not current_connection().vectored,
             author=str(options.get("author") or _user_name(current_peer().uid)),
-            waiters=[tuple(pair) for pair in options.get("waiters") or ()],  # type: ignore[misc]  # checked by inside.serving
+            waiters=[tuple(pair) for pair in options.get("waiters") or ()],
             namespace=str(options.get("namespace") or ""),
             filename=str(options.get("filename") or ""),
             max_result_bytes=int(options.get("max_result_bytes") or 64 * 1024 * 1024),

@@ -164,11 +164,11 @@ def decode(payload: memoryview) -> Any:
         if count * _LENGTH.size > len(payload):
             raise ValueError("more buffers than bytes")
         offset = _COUNTS.size
-        sizes = [length]
+        sizes: list[int] = [length]
         for _ in range(count):
             sizes.append(_LENGTH.unpack_from(payload, offset)[0])
             offset += _LENGTH.size
-        parts = []
+        parts: list[memoryview] = []
         for size in sizes:
             offset += -offset % _ALIGNMENT
             if offset + size > len(payload):

@@ -195,10 +195,10 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
                 raise ProtocolError("only plain calls are taken in this codec, on a connection that asked for it")
             object_id, method, args, kwargs = codec.decode(message.payload)
             current_context.client = conn
+            if object_id not in self.objectsById:
+                raise ProtocolError(f"no object {object_id!r} is served here")
             bound = server._get_attribute(self.objectsById[object_id], method)
             payload = codec.encode(bound(*args, **kwargs))
-        except KeyError as error:
-            flags, payload = FLAGS_EXCEPTION, codec.encode(error_to_wire(ProtocolError(f"no object {error}")))
         except Exception as error:  # whatever the service raised is the caller's to see
             if not isinstance(error, PyrokernelError):
                 log.exception("a request failed in an unexpected way")

@@ -2,44 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from served import OBJECT, Service
 
-from pyrokernel.errors import CellNotFoundError
-from pyrokernel.wire.daemon import Daemon, current_peer, expose
-
-OBJECT = "test.object"
-
-
-class Service:
-    """What the tests call."""
-
-    def __init__(self) -> None:
-        self.gate = threading.Event()
-
-    @expose
-    def echo(self, value: Any) -> Any:
-        return value
-
-    @expose
-    def fail(self) -> None:
-        raise CellNotFoundError(kernel="k", cell="c")
-
-    @expose
-    def wait(self) -> str:
-        self.gate.wait(10)
-        return "done"
-
-    @expose
-    def who(self) -> int:
-        return current_peer().uid
-
-    def hidden(self) -> str:
-        return "not exposed"
+from pyrokernel.wire.daemon import Daemon
 
 
 @pytest.fixture

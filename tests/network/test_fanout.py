@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from served import OBJECT, Service
 
 from pyrokernel.errors import CellNotFoundError, MessageTooLargeError, NotSerializableError
 from pyrokernel.wire import codec
@@ -14,7 +15,6 @@ from pyrokernel.wire.codec import Packed
 from pyrokernel.wire.daemon import Daemon
 from pyrokernel.wire.fanout import Fanout, Request
 from pyrokernel.wire.proxy import connect
-from tests.network.conftest import OBJECT, Service
 
 numpy = pytest.importorskip("numpy")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from Pyro5 import core, nameserver
+from waiting import wait_until
 
 from pyrokernel.errors import (
     AccessRefusedError,
@@ -19,7 +20,6 @@ from pyrokernel.errors import (
     SettingsError,
 )
 from pyrokernel.wire.naming import Directory, EmbeddedNameServer, name_server_uri
-from tests.waiting import wait_until
 
 URI = "PYRO:x@./u:/tmp/none/x.sock"
 

@@ -479,6 +479,9 @@ def test_a_users_dir_runs_only_when_allowed() -> None:
         "'" * 99_999,
         "\\" * 9_999,
         "]" * 9_999 + ".",
+        " " * 99_999,
+        "\\\n" * 9_999,
+        "# d." + " " * 9_999,
     ],
 )
 def test_broken_source_gives_an_answer(namespace: dict[str, Any], code: str) -> None:

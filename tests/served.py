@@ -1,0 +1,38 @@
+"""A small object for daemons under test to serve. Runs in the test process."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from pyrokernel.errors import CellNotFoundError
+from pyrokernel.wire.daemon import current_peer, expose
+
+OBJECT = "test.object"
+
+
+class Service:
+    """What the tests call."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+
+    @expose
+    def echo(self, value: Any) -> Any:
+        return value
+
+    @expose
+    def fail(self) -> None:
+        raise CellNotFoundError(kernel="k", cell="c")
+
+    @expose
+    def wait(self) -> str:
+        self.gate.wait(10)
+        return "done"
+
+    @expose
+    def who(self) -> int:
+        return current_peer().uid
+
+    def hidden(self) -> str:
+        return "not exposed"
