@@ -22,7 +22,8 @@ from rooms above it, never from those below, nor from another process's folder::
     kernel/                      inside a kernel process: runs cells, captures output, completes names
     host/                        once per machine: starts, watches, restarts and stops kernels
     shell/                       the interactive front end; the only room that knows cmd2
-    cli                          the `pyrokernel` command
+    front/                       what each subcommand of `pyrokernel` does
+    cli                          the `pyrokernel` command: its parser, exit codes
 
 Public is what `__all__` lists, and `pyrokernel.errors`; the rest carries no promise.
 Names are looked up when first used, so that importing this package costs next to nothing.

@@ -284,10 +284,10 @@ class ReplyTimeoutError(PyrokernelError, TimeoutError):
         if more > 0:
             names += f" and {more} more"
         noun = "kernel" if len(self.missing or ()) == 1 else "kernels"
-        return (
-            f"{noun} {names} did not answer in {self.seconds:g} s; the cell goes on there: "
-            f"wait for it with `reply({self.cell!r})`, or try `interrupt`"
-        )
+        text = f"{noun} {names} did not answer in {self.seconds:g} s"
+        if self.cell:
+            return f"{text}; the cell goes on there: wait with `kernel.cell({self.cell!r}).reply()`, or interrupt it"
+        return f"{text}: a C call may hold the interpreter; try `pyrokernel interrupt`"
 
 
 class ProtocolError(PyrokernelError):

@@ -30,7 +30,7 @@ HEADER_SOURCE_CHARS = 64 * 1024
 _encode = json.JSONEncoder(separators=(",", ":")).encode  # ASCII only, so that lone surrogates survive
 
 _Entry = tuple[int, int, str, str, float, dict[str, Any]]
-"""One event in the ring: seq, length of its line, kind, cell, at, data."""
+"""One event in the ring: seq, size, kind, cell, at, data."""
 
 
 class Journal:
@@ -53,7 +53,7 @@ class Journal:
         self._ring_bytes = ring_bytes
         self._ring: collections.deque[_Entry] = collections.deque()
         self._ring_used = 0
-        self._changed = threading.Condition(threading.Lock())
+        self._changed = threading.Condition()  # its lock is reentrant: signal handlers append too
         self._waiting = 0
         self._closed = False
         self._running: dict[str, Any] | None = None
@@ -86,13 +86,14 @@ class Journal:
         kind = str(kind)
         at = round(time.time(), 6)
         body = _encode({"kind": kind, "cell": cell, "at": at, "data": data})
+        size = len(body) + len(files.EVENT_MARK)
         with self._changed:
+            # One step as far as signal handlers go, which may append too.
             seq = self._last = self._last + 1
-            line = f'{{"seq":{seq},{body[1:]}\n'.encode("ascii")
-            self._ring.append((seq, len(line), kind, cell, at, data))
-            self._ring_used += len(line)
+            self._ring.append((seq, size, kind, cell, at, data))
+            self._ring_used += size
             if not self._closed:
-                self._store(seq, line)
+                self._store(seq, _line(seq, body))
             while self._ring_used > self._ring_bytes and len(self._ring) > 1:
                 self._ring_used -= self._ring.popleft()[1]
             if kind == EventKind.STARTED:
@@ -154,7 +155,7 @@ class Journal:
 
     def abandon_in_child(self) -> None:
         """Forget the file in a forked child: the journal belongs to the parent."""
-        self._changed = threading.Condition(threading.Lock())  # a thread of the parent may have held the old one
+        self._changed = threading.Condition()  # a thread of the parent may have held the old one
         self._closed = True
         self._close_segment()
 
@@ -173,6 +174,8 @@ class Journal:
 
     def _store(self, seq: int, line: bytes) -> None:
         """Write an event, after those that an earlier failure left unwritten."""
+        if seq <= self._written:
+            return
         try:
             if self._written < seq - 1:
                 self._store_missed(seq)
@@ -184,10 +187,10 @@ class Journal:
             self.disk_error = ""
 
     def _store_missed(self, before: int) -> None:
-        for seq, _, kind, cell, at, data in self._ring:
+        for seq, _, kind, cell, at, data in list(self._ring):
             if self._written < seq < before:
                 body = _encode({"kind": kind, "cell": cell, "at": at, "data": data})
-                self._write(seq, f'{{"seq":{seq},{body[1:]}\n'.encode("ascii"))
+                self._write(seq, _line(seq, body))
                 self._written = seq
 
     def _write(self, seq: int, line: bytes) -> None:
@@ -239,6 +242,11 @@ class Journal:
                 self._segments.append((self._first, files.segment_path(self.directory, self._first), self._size))
         self._fd = -1
         self._size = 0
+
+
+def _line(seq: int, body: str) -> bytes:
+    """Put the number in front of an encoded event."""
+    return f'{{"seq":{seq},{body[1:]}\n'.encode("ascii")
 
 
 class JournalReader:

@@ -106,17 +106,21 @@ def read_events(directory: Path, after: int, max_bytes: int, cell: str | None = 
     needle = b"" if cell is None else b'"cell":' + json.dumps(cell).encode()
     expected = after + 1
     taken = 0
-    for place, (_, path) in enumerate(segments[start:], start):
+    for _, path in segments[start:]:
         for line in _lines_after(path, after):
             event = None
-            if needle in line or parse_seq(line) != expected:
+            seq = parse_seq(line)
+            if seq < expected:
+                continue  # written twice: a signal handler appended in the middle of an append
+            if needle in line or seq != expected:
                 event = parse_event(line)
                 if event is None:
                     continue
                 if event.seq > expected:
-                    reason = "older than the cap of the journal" if place == 0 else "could not be written to disk"
+                    deleted = expected < segments[0][0]
+                    reason = "older than the cap of the journal" if deleted else "could not be written to disk"
                     events.append(gap_event(expected, event.seq - 1, reason, event.at))
-            expected = parse_seq(line) + 1
+            expected = seq + 1
             if event is not None and (cell is None or event.cell == cell):
                 events.append(event)
                 taken += len(line)

@@ -16,6 +16,11 @@ class Service:
 
     def __init__(self) -> None:
         self.gate = threading.Event()
+        self.marked = False
+
+    @expose
+    def mark(self) -> None:
+        self.marked = True
 
     @expose
     def echo(self, value: Any) -> Any:

@@ -15,7 +15,7 @@ from pyrokernel.client import inside
 from pyrokernel.client.links import Link, ask
 from pyrokernel.errors import (
     KernelConnectionError,
-    KernelDiedError,
+    KernelRestartedError,
     KernelUnreachableError,
     PyrokernelError,
     WouldDeadlockError,
@@ -54,6 +54,7 @@ class Exchange:
         self._failed: list[tuple[str, Any, PyrokernelError]] = []
         self._ears: dict[str, int] = {}
         self._retried: set[str] = set()
+        self._sent: dict[str, float] = {}
 
     def __enter__(self) -> Exchange:
         return self
@@ -75,13 +76,14 @@ class Exchange:
                 inside.check_wait(name, link.instance)
             connection = self._connections.get(name)
             if connection is None:
-                connection = self._connections[name] = link.take(self._kind, self._mesh.settings.timeout)
+                connection = self._connections[name] = link.take(self._kind)
         except KernelUnreachableError as error:
-            self._failed.append((name, token, self._death_of(link) or error))
+            self._failed.append((name, token, self._explain(link, time.time()) or error))
             return
         except (KernelConnectionError, WouldDeadlockError, PyrokernelError) as error:
             self._failed.append((name, token, error))
             return
+        self._sent[name] = time.time()
         self._due.setdefault(name, []).append((token, request))
         self._fanout.send(connection, request, name)
 
@@ -129,6 +131,8 @@ class Exchange:
             return
         token, _ = due.pop(0)
         error = answer.error
+        if answer.connection.sock.fileno() < 0:
+            self._connections.pop(name, None)  # it ended with this answer
         if error is not None and not isinstance(error, PyrokernelError):
             error = PyrokernelError(f"kernel {name!r}: {type(error).__name__}: {error}")
         yield name, token, answer.value, error
@@ -139,7 +143,7 @@ class Exchange:
         due = self._due.pop(name, [])
         self._connections.pop(name, None)
         link.close()
-        death = self._death_of(link)
+        death = self._explain(link, self._sent[name])
         if death is None and name not in self._retried:
             self._retried.add(name)
             for token, request in due:
@@ -152,8 +156,8 @@ class Exchange:
         )
         self._failed.extend((name, token, error) for token, _ in due)
 
-    def _death_of(self, link: Link) -> KernelDiedError | None:
-        """Ask the host of a kernel whether it has died."""
+    def _explain(self, link: Link, sent: float) -> KernelConnectionError | None:
+        """Ask the host of a kernel whether it has died, and since when."""
         host = self._mesh.host_of(link.name)
         if host is None:
             return None
@@ -165,7 +169,13 @@ class Exchange:
         if not found:
             return None
         self._mesh.note_death(link.instance)
-        return Death.from_wire(found).to_error()
+        death = Death.from_wire(found)
+        if death.successor and death.at < sent:
+            # It was gone before: the call never began, and the name has passed to another instance.
+            restarted = KernelRestartedError(kernel=link.name, instance=link.instance, new_instance=death.successor)
+            restarted.__cause__ = death.to_error()
+            return restarted
+        return death.to_error()
 
     def _listen(self) -> None:
         """Ask the hosts of the kernels we wait for to tell of deaths, each with one long request."""
@@ -181,7 +191,7 @@ class Exchange:
         try:
             connection = self._connections.get(key)
             if connection is None:
-                connection = host.take("control", self._mesh.settings.timeout)
+                connection = host.take("control")
                 self._connections[key], self._links[key] = connection, host
         except PyrokernelError:
             return  # without a host the closed socket has to do

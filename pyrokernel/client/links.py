@@ -7,7 +7,7 @@ import threading
 import time
 from typing import Any
 
-from pyrokernel.errors import KernelConnectionError, KernelRestartedError, KernelUnreachableError
+from pyrokernel.errors import KernelConnectionError, KernelUnreachableError
 from pyrokernel.wire.connection import Connection
 from pyrokernel.wire.fanout import Answer, Fanout, Request
 from pyrokernel.wire.proxy import connect
@@ -33,12 +33,11 @@ class Link:
         self._lock = threading.Lock()
         self._pid = os.getpid()
 
-    def take(self, kind: str, timeout: float) -> Connection:
+    def take(self, kind: str) -> Connection:
         """Return a connection for this thread's use.
 
         Raises:
-            KernelUnreachableError: Nobody answers there.
-            KernelRestartedError: Another instance answers.
+            KernelUnreachableError: Nobody listens there.
         """
         if self._pid != os.getpid():
             self._start_over()
@@ -47,20 +46,20 @@ class Link:
             if idle:
                 return idle.pop()
         try:
-            connection = connect(self.uri, kind=kind, timeout=timeout)
+            return connect(self.uri, kind=kind, instance=self.instance)
         except KernelUnreachableError as error:
             raise KernelUnreachableError(f"{self.name!r}: {error}", kernel=self.name, instance=self.instance) from error
-        found = str(connection.greeting.get("instance", ""))
-        if self.instance and found != self.instance:
-            connection.close()
-            raise KernelRestartedError(kernel=self.name, instance=self.instance, new_instance=found)
-        return connection
 
     def give(self, connection: Connection) -> None:
         """Return a connection on which nothing is due."""
         with self._lock:
             idle = self._idle.setdefault(connection.kind, [])
-            if len(idle) < _IDLE_KEPT and connection.reader.idle and connection.sock.fileno() >= 0:
+            if (
+                len(idle) < _IDLE_KEPT
+                and connection.greeted
+                and connection.reader.idle
+                and connection.sock.fileno() >= 0
+            ):
                 idle.append(connection)
                 return
         connection.close()
@@ -92,7 +91,7 @@ def ask(link: Link, request: Request, timeout: float) -> Any:
     """
     # A kept connection may have been closed meanwhile; a fresh one tells for certain.
     for attempt in (1, 2):
-        connection = link.take("control", timeout)
+        connection = link.take("control")
         with Fanout() as fanout:
             fanout.send(connection, request, None)
             answer: Answer | None = next(fanout.answers(time.monotonic() + timeout), None)

@@ -272,8 +272,10 @@ class Mesh:
         if host is None:
             return entry
         wait = min(self.settings.timeout, _RESTART_SECONDS)
-        self._ask_host(host, "await_kernel", name, entry.value("instance"), wait, timeout=wait + 5)
-        return self._directory.lookup(KERNEL_PREFIX + name)
+        wire = self._ask_host(host, "await_kernel", name, entry.value("instance"), wait, timeout=wait + 5)
+        info = KernelInfo.from_wire(wire)
+        kept = {word for word in entry.metadata if not word.startswith("instance:")}
+        return Entry(name, info.uri, frozenset(kept | {f"instance:{info.instance}"}))
 
     def _link(self, name: str, entry: Entry) -> Link:
         key = (name, entry.value("instance"))

@@ -12,7 +12,8 @@ from pyrokernel.host.spawn import CAN_FORK, TemplateProcess
 def main() -> int:
     """Start the template, and only then load the host."""
     text = sys.stdin.read()
-    portable = json.loads(text).get("settings", {}).get("portable")
+    given = json.loads(text)
+    portable = given.get("settings", {}).get("portable")
     template = TemplateProcess((), os.environ) if CAN_FORK and not portable else None
 
     import logging
@@ -20,7 +21,9 @@ def main() -> int:
     from pyrokernel.host.config import HostConfig
     from pyrokernel.host.process import run
 
-    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.WARNING)
+    # A log file is for reading later what happened; a terminal is for what needs somebody now.
+    level = logging.INFO if given.get("detached") else logging.WARNING
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=level)
     return run(HostConfig.from_json(text), template=template)
 
 

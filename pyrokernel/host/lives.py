@@ -54,6 +54,17 @@ class Life:
         """Note that somebody wants it to end; a stop is the last word, whatever restart comes before or after."""
         self.asked = Asked.STOP if Asked.STOP in (asked, self.asked) else asked
 
+    def first_words(self) -> str:
+        """Return what it wrote before it was ready, as the end of a sentence."""
+        text = self.launch.output() if self.launch else ""
+        return f"; it wrote:\n{text}" if text else ""
+
+    def close_launch(self) -> None:
+        """Be done with its way to ready."""
+        if self.launch is not None:
+            self.launch.close()
+            self.launch = None
+
     def cancel_timer(self) -> None:
         """Let it take its time."""
         if self.timer is not None:
@@ -122,6 +133,22 @@ class Kernel:
             started=self.life.started,
             restarts=self.restarts,
         )
+
+    def has(self, life: Life) -> bool:
+        """Tell whether this is its present life, and not over."""
+        return self.alive and self.life is life
+
+    def ready(self) -> Future[KernelInfo]:
+        """Return a future for the moment when it is ready, or the reason why it will not be."""
+        future: Future[KernelInfo] = Future()
+        self.awaiting_ready.append(future)
+        return future
+
+    def cancel_pause(self) -> None:
+        """Let a restart that waits not happen."""
+        if self.pause is not None:
+            self.pause.cancel()
+            self.pause = None
 
     def settle_ready(self, outcome: KernelInfo | Exception) -> None:
         """Answer those who wait for it to be ready."""

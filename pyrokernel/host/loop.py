@@ -75,20 +75,15 @@ class Loop:
         self._calls.append(callback)
         self._wake()
 
-    def submit(self, function: Callable[[], T | Future[T]]) -> Future[T]:
-        """Run `function` in the loop's thread; its value, or what the future it returns comes to, is the result."""
+    def submit(self, function: Callable[[], T]) -> Future[T]:
+        """Run `function` in the loop's thread, soon (from any thread); the future has its value or its exception."""
         outcome: Future[T] = Future()
 
         def run() -> None:
             try:
-                value = function()
+                outcome.set_result(function())
             except Exception as error:  # noqa: BLE001 - it is the caller's, in another thread
                 outcome.set_exception(error)
-                return
-            if isinstance(value, Future):
-                value.add_done_callback(lambda done: _copy(done, outcome))
-            else:
-                outcome.set_result(value)
 
         self.call(run)
         return outcome
@@ -195,8 +190,3 @@ def resolve(future: Future[Any], value: Any) -> None:
         future.set_exception(value)
     else:
         future.set_result(value)
-
-
-def _copy(source: Future[T], target: Future[T]) -> None:
-    error = source.exception()
-    resolve(target, error if error is not None else source.result())

@@ -103,7 +103,7 @@ def describe_ending(ending: Ending, asked: Asked = Asked.NOT) -> str:
     elif ending.exit_code is not None:
         text = f"exited with code {ending.exit_code}"
     else:
-        text = "ended; its exit status is unknown because an earlier host had started it"
+        text = "ended" if asked is not Asked.NOT else "ended; how, only the host that started it could see"
     if ending.peak_memory_bytes:
         text += f" (peak memory {ending.peak_memory_bytes / 2**20:.0f} MiB)"
     if asked is not Asked.NOT:

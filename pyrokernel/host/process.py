@@ -1,8 +1,4 @@
-"""The host process from lock to last file removed. Runs in the host process.
-
-The order at the start is for speed: the template and the kernels are under way before
-this process imports Pyro5, so that both sides load at the same time.
-"""
+"""The host process: lock, terminal, and the report of its start around one `Host`. Runs in the host process."""
 
 from __future__ import annotations
 
@@ -10,32 +6,16 @@ import contextlib
 import fcntl
 import json
 import os
-import signal
 import sys
-import time
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pyrokernel.errors import HostError, PyrokernelError, error_to_wire
-from pyrokernel.host import processes
 from pyrokernel.host.config import HostConfig
-from pyrokernel.host.deaths import DeathLog
-from pyrokernel.host.launch import Launcher
-from pyrokernel.host.loop import Loop, when_done
+from pyrokernel.host.host import Host
 from pyrokernel.host.places import Places
-from pyrokernel.host.spawn import CAN_FORK, TemplateProcess
-from pyrokernel.host.supervisor import Situation, Supervisor
-from pyrokernel.messages import HOST_OBJECT, KernelInfo, new_instance_id
+from pyrokernel.host.spawn import TemplateProcess
 from pyrokernel.settings import Settings, private_directory
-
-if TYPE_CHECKING:
-    from pyrokernel.host.names import Announcer
-    from pyrokernel.wire.daemon import Daemon
-    from pyrokernel.wire.naming import EmbeddedNameServer
-
-GOODBYE_SECONDS = 0.05
-"""Time for the answer to a shutdown to leave the process."""
 
 
 def run(
@@ -66,7 +46,7 @@ def run(
             return 1
         if config.detached:
             _detach(places)
-        return Host(config, settings, places, report, template).run()
+        return Host(config, settings, places, report.send, template).run()
     except (PyrokernelError, OSError) as error:
         report.fail(error)
         return 1
@@ -96,187 +76,6 @@ def try_lock(settings: Settings) -> int | None:
         except FileNotFoundError:
             pass  # removed between lock and look: try again with a new file
         os.close(descriptor)
-
-
-class Host:
-    """One host from start to end.
-
-    Args:
-        config, settings, places: What it was told, and what follows from that.
-        report: Where readiness is reported.
-        template: One that is under way already.
-    """
-
-    def __init__(
-        self,
-        config: HostConfig,
-        settings: Settings,
-        places: Places,
-        report: _Report,
-        template: TemplateProcess | None,
-    ) -> None:
-        self._config = config
-        self._settings = settings
-        self._places = places
-        self._report = report
-        self._instance = new_instance_id()
-        self._loop = Loop()
-        self._launcher = Launcher(self._loop, os.environ, portable=settings.portable)
-        self._launcher.warm(template)
-        self._deaths = DeathLog(places.deaths)
-        situation = Situation(
-            mesh=settings.mesh,
-            host=settings.host_name,
-            ns=settings.ns_address,
-            lifeline_fd=config.lifeline_fd,
-            environ=os.environ,
-            extra_environ=settings.to_env(),
-        )
-        self._supervisor = Supervisor(self._loop, self._launcher, places, self._deaths, situation)
-        self._names: Announcer | None = None
-        self._name_server: EmbeddedNameServer | None = None
-        self._daemon: Daemon | None = None
-        self._kernels_stay = False
-        self._exit_code = 0
-
-    def run(self) -> int:
-        """Live."""
-        self._mind_signals()
-        if CAN_FORK:
-            processes.become_subreaper()
-        processes.raise_descriptor_limit()
-        if self._config.lifeline_fd >= 0:
-            self._loop.watch(self._config.lifeline_fd, self._on_lifeline)
-        try:
-            self._begin()
-            self._loop.run()
-        finally:
-            self._end()
-        return self._exit_code
-
-    def _begin(self) -> None:
-        specs = self._config.load_specs()
-        self._supervisor.adopt(except_names=[spec.name for spec in specs])
-        adopted = set(self._supervisor.living())
-        started = self._supervisor.start([spec for spec in specs if spec.name not in adopted])
-        try:
-            announced = self._open_doors()
-        except (PyrokernelError, OSError) as error:
-            self._give_up(error)
-            return
-        settled = [announced, *started]
-        when_done(settled, lambda: self._loop.call(lambda: self._on_settled(announced, started)))
-
-    def _open_doors(self) -> Future[None]:
-        """Start to answer, and announce the host."""
-        # Imported here and not above: the template loads the same modules at this moment, on another processor.
-        from pyrokernel.host.names import Announcer
-        from pyrokernel.host.service import HostService
-        from pyrokernel.wire.daemon import Daemon
-        from pyrokernel.wire.naming import Directory, EmbeddedNameServer
-
-        settings = self._settings
-        if not settings.ns:
-            self._name_server = EmbeddedNameServer(self._places.name_server_socket)
-            self._name_server.start()
-        identity = {"host": settings.host_name, "instance": self._instance}
-        self._daemon = Daemon(settings.host_socket, identity=identity)
-        service = HostService(
-            self._loop,
-            self._supervisor,
-            self._deaths,
-            self._places,
-            {**identity, "mesh": settings.mesh, "ns": settings.ns_address, "private": self._config.private,
-             "started": time.time()},
-            shutdown=self._say_goodbye,
-        )  # fmt: skip
-        self._daemon.register(service, HOST_OBJECT)
-        self._daemon.start()
-        self._names = Announcer(Directory(settings.ns_address), settings.host_name, outside=self._name_server is None)
-        self._names.start()
-        announced = self._names.announce_host(self._daemon.uri_for(HOST_OBJECT), self._instance)
-        self._supervisor.attach(self._names)
-        return announced
-
-    def _on_settled(self, announced: Future[None], started: list[Future[KernelInfo]]) -> None:
-        """Report, now that the name of the host and all kernels have come out well or badly."""
-        error = announced.exception()
-        failures = [future.exception() for future in started if future.exception() is not None]
-        # A host none of whose kernels came up is of no use; a partner of one who waits for four is none either.
-        if error is None and failures and (self._config.private or not self._supervisor.living()):
-            error = failures[0]
-        if error is not None:
-            self._give_up(error)
-            return
-        self._report.send(
-            {
-                "ok": True,
-                "ns": self._settings.ns_address,
-                "host": self._settings.host_name,
-                "pid": os.getpid(),
-                "kernels": [info.to_wire() for info in self._supervisor.kernels()],
-                "failed": [error_to_wire(failure) for failure in failures if failure is not None],
-            }
-        )
-
-    def _give_up(self, error: BaseException) -> None:
-        """End what was started, leave what was adopted, and say why the start failed."""
-        self._exit_code = 1
-        self._kernels_stay = True
-        self._report.fail(error)
-        begun = [info.name for info in self._supervisor.kernels() if not self._supervisor.is_adopted(info.name)]
-        self._supervisor.stop(begun, 0.0).add_done_callback(lambda _: self._loop.stop())
-
-    def _mind_signals(self) -> None:
-        loop, config = self._loop, self._config
-        loop.on_signal(signal.SIGCHLD, self._supervisor.reap)
-        # A handler that does nothing, and not SIG_IGN, which kernels would inherit.
-        nothing: Callable[[], None] = lambda: None  # noqa: E731
-        leave = self._stop_everything if config.private else self._leave
-        loop.on_signal(signal.SIGTERM, leave)
-        loop.on_signal(signal.SIGINT, nothing if config.private else leave)
-        loop.on_signal(signal.SIGHUP, nothing if config.private or config.detached else leave)
-
-    def _leave(self) -> None:
-        """End the host and let its kernels live; the next one adopts them."""
-        self._kernels_stay = True
-        if not self._config.detached:
-            count = len(self._supervisor.living())
-            print(
-                f"\n{count} {'kernel stays' if count == 1 else 'kernels stay'} and keep{'s' * (count == 1)} running "
-                f"without a host: `pyrokernel serve` watches over them again, `pyrokernel stop` ends them",
-                flush=True,
-            )
-        self._loop.stop()
-
-    def _stop_everything(self) -> None:
-        self._supervisor.stop_all().add_done_callback(lambda _: self._loop.stop())
-
-    def _on_lifeline(self) -> None:
-        """End everything: the client that owns this mesh is gone, or has closed its end."""
-        if os.read(self._config.lifeline_fd, 1) == b"":
-            self._launcher.close()
-            self._supervisor.kill_all()
-            self._loop.stop()
-
-    def _say_goodbye(self) -> None:
-        self._loop.call(lambda: self._loop.after(GOODBYE_SECONDS, self._loop.stop))
-
-    def _end(self) -> None:
-        """Let callers go, and leave nothing behind but living kernels and what they need."""
-        self._launcher.close()
-        self._deaths.close()
-        if self._names is not None:
-            if not self._config.private:
-                self._names.withdraw_host(self._instance)
-            self._names.close()
-        if self._daemon is not None:
-            self._daemon.close()
-        if self._name_server is not None:
-            self._name_server.close()
-        self._loop.close()
-        if not (self._kernels_stay and self._supervisor.living()):
-            self._places.remove(private=self._config.private)
 
 
 class _Report:

@@ -9,8 +9,10 @@ import os
 import resource
 import select
 import signal
+import socket
+import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ log = logging.getLogger(__name__)
 _PR_SET_CHILD_SUBREAPER = 36
 """From <linux/prctl.h>."""
 _MAX_DESCRIPTORS = 65536
+_UCRED = struct.Struct("3i")
+"""Process, user and group of a peer, from <sys/socket.h>."""
 
 
 class ProcessWatch:
@@ -129,24 +133,32 @@ def ask_to_end(pid: int) -> None:
         os.kill(pid, signal.SIGTERM)
 
 
-def kill_session(pid: int, started: int) -> int:
-    """Kill what is left of the session that a dead process led; return how many processes that were.
+def kill_sessions(leaders: Mapping[int, int]) -> None:
+    """Kill what is left of the sessions that dead processes led.
 
-    `multiprocessing` and shells with job control make groups of their own inside it.
+    `multiprocessing` children share a kernel's group, but shells with job control and
+    `process_group=` make groups of their own; the session is what they all share.
+
+    Args:
+        leaders: Process id of each leader to its start time.
     """
-    leader = _stat_fields(pid)
-    if leader and int(leader[19]) != started:
-        return 0  # the number belongs to somebody else by now, and so does a session of that number
-    killed = 0
-    for entry in os.listdir("/proc") if sys.platform == "linux" else ():
-        if not entry.isdecimal() or int(entry) == pid:
-            continue
-        fields = _stat_fields(int(entry))
-        if fields and int(fields[3]) == pid and fields[0] != "Z":
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(int(entry), signal.SIGKILL)
-                killed += 1
-    return killed
+    if sys.platform != "linux":
+        return
+    dead = {pid for pid, started in leaders.items() if start_time(pid) in (0, started)}  # else the number is reused
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal() and int(entry) not in dead:
+            fields = _stat_fields(int(entry))
+            if fields and int(fields[3]) in dead:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(int(entry), signal.SIGKILL)
+
+
+def listener_pid(socket_path: str) -> int:
+    """Return the process that listens on a unix socket, 0 when nobody does or the system does not say."""
+    with contextlib.suppress(OSError, AttributeError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.connect(socket_path)
+        return int(_UCRED.unpack(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0])
+    return 0
 
 
 def proportional_memory(pid: int) -> int:

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 from pyrokernel.errors import HostError, KernelNotFoundError
 from pyrokernel.host import processes
 from pyrokernel.host.deaths import DeathLog
+from pyrokernel.host.lifecycle import START_SECONDS
 from pyrokernel.host.loop import Loop, gather
 from pyrokernel.host.places import Places
-from pyrokernel.host.supervisor import START_SECONDS, STOP_SECONDS, Supervisor
+from pyrokernel.host.supervisor import STOP_SECONDS, Supervisor
 from pyrokernel.journal import JournalReader
 from pyrokernel.messages import PROTOCOL_VERSION, KernelSpec
 from pyrokernel.settings import check_name
@@ -67,22 +68,27 @@ class HostService:
     def start_kernels(self, specs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Start kernels and return a `KernelInfo` for each once all are ready; those that could start stay."""
         wanted = [KernelSpec.from_wire(spec) for spec in specs]
-        started = self._do(lambda: gather(self._supervisor.start(wanted)), START_SECONDS + 5)
+        started = self._wait(lambda: gather(self._supervisor.start(wanted)), START_SECONDS + 5)
         return [info.to_wire() for info in started]
 
     def stop_kernels(self, names: Sequence[str], timeout: float = STOP_SECONDS) -> list[dict[str, Any]]:
         """End kernels for good and return a `Death` for each; those that take longer are killed."""
-        deaths = self._do(lambda: self._supervisor.stop(names, timeout), timeout + START_SECONDS)
+        deaths = self._wait(lambda: self._supervisor.stop(names, timeout), timeout + START_SECONDS)
         return [death.to_wire() for death in deaths]
 
     def restart_kernels(self, names: Sequence[str], force: bool = False) -> list[dict[str, Any]]:
         """Give kernels a fresh instance and return a `KernelInfo` for each; `force` kills, and says yes."""
-        started = self._do(lambda: self._supervisor.restart(names, force=force), START_SECONDS + STOP_SECONDS + 5)
+        started = self._wait(lambda: self._supervisor.restart(names, force=force), START_SECONDS + STOP_SECONDS + 5)
         return [info.to_wire() for info in started]
 
     def signal_kernel(self, name: str, instance: str, signum: int, cell: str = "") -> bool:
         """Send SIGINT (for a cell) or SIGKILL to a kernel's process group; False when that instance is gone."""
         return self._do(lambda: self._supervisor.send_signal(name, instance, signum, cell))
+
+    def await_kernel(self, name: str, instance: str, timeout: float = START_SECONDS) -> dict[str, Any]:
+        """Return the `KernelInfo` of the instance that follows a dead one, once it is ready."""
+        seconds = min(timeout, MAX_WAIT_SECONDS)
+        return self._wait(lambda: self._supervisor.successor(name, instance), seconds).to_wire()
 
     def obituary(self, instance: str, timeout: float = 0.0) -> dict[str, Any] | None:
         """Return the `Death` of an instance, None when none was noticed in time."""
@@ -133,13 +139,23 @@ class HostService:
 
     def shutdown(self, reason: str = "") -> list[dict[str, Any]]:
         """End all kernels and the host; return a `Death` for each kernel."""
-        deaths = self._do(self._supervisor.stop_all, STOP_SECONDS + START_SECONDS)
+        deaths = self._wait(self._supervisor.stop_all, STOP_SECONDS + START_SECONDS)
         self._shutdown()
         return [death.to_wire() for death in deaths]
 
-    def _do(self, function: Callable[[], T | Future[T]], timeout: float = 10.0) -> T:
-        """Run something in the supervisor's thread and wait for what comes of it."""
-        try:
-            return self._loop.submit(function).result(timeout)
-        except concurrent.futures.TimeoutError as error:
-            raise HostError(f"the host did not manage that within {timeout:g} s; see `pyrokernel doctor`") from error
+    def _do(self, function: Callable[[], T]) -> T:
+        """Run something in the supervisor's thread."""
+        return _result(self._loop.submit(function), 10.0)
+
+    def _wait(self, begin: Callable[[], Future[T]], timeout: float) -> T:
+        """Begin something in the supervisor's thread and wait for what comes of it."""
+        return _result(self._do(begin), timeout)
+
+
+def _result(future: Future[T], timeout: float) -> T:
+    try:
+        return future.result(timeout)
+    except concurrent.futures.TimeoutError as error:
+        if future.done():
+            raise  # what was asked for ended with a timeout of its own
+        raise HostError(f"the host did not manage that within {timeout:g} s; see `pyrokernel doctor`") from error

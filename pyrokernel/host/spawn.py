@@ -83,7 +83,7 @@ def start_python(
 
 def scratch_file() -> int:
     """Return the descriptor of an empty file without a name."""
-    if sys.platform == "linux":
+    if CAN_FORK:
         return os.memfd_create("pyrokernel")
     import tempfile  # 5 ms that Linux does not pay
 

@@ -13,6 +13,7 @@ import functools
 import itertools
 import os
 import resource
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -27,7 +28,7 @@ from pyrokernel.kernel.drain import Drainer
 from pyrokernel.kernel.excerpt import Excerpt
 from pyrokernel.kernel.late import LateOutput
 from pyrokernel.kernel.spool import STREAMS, Spool
-from pyrokernel.kernel.streams import LINES_AT_ONCE, ROUTE, Route, Writer
+from pyrokernel.kernel.streams import ROUTE, Route, Sink, Writer
 from pyrokernel.messages import EventKind
 
 
@@ -91,7 +92,7 @@ class Capture:
 
     def begin(self, cell: str) -> None:
         """Let output from now on belong to this cell."""
-        self._writer.commit()
+        self._writer.flush()
         with self._lock:
             spool = self._spool
             if spool.has_news():
@@ -99,14 +100,13 @@ class Capture:
             spool.finish_characters(self._emit)
             spool.cell = cell
             self.running = True
-        self._writer.budget = LINES_AT_ONCE
         if self._drainer is not None and self._drainer.asleep:
             self._drainer.poke()
 
     def end(self, cell: str) -> CellOutput:
         """Bring everything the cell wrote into the journal, and return it."""
         clib.flush_stdout()
-        self._writer.commit()
+        self._writer.calm(now=True)
         with self._lock:
             spool = self._spool
             if spool.has_news():
@@ -129,8 +129,7 @@ class Capture:
         """Drain, release spools nobody writes to any more, and return whether there was anything."""
         clib.flush_stdout()
         before = self._journal.last_seq
-        self._writer.commit()
-        self._writer.budget = LINES_AT_ONCE
+        self._writer.calm()
         with self._lock:
             if self._spool.has_news():
                 self._drain_spool(self._spool)
@@ -159,20 +158,39 @@ class Capture:
     def before_fork(self) -> None:
         """Write what is collected, before a child inherits and repeats it."""
         clib.flush_stdout()
-        self._writer.commit()
+        self._writer.flush()
 
     def abandon_in_child(self) -> None:
         """Leave journal and spools to the parent; what a forked child prints goes to the descriptors as they are."""
         self._lock = threading.RLock()
         self._drainer = None
+        self.running = False
+        self._journal.abandon_in_child()
         self._writer.abandon()
         self._spool.close()
         self._late.forget()
         os.close(self._positions_fd)
 
     def postpone_interrupt(self, frame: FrameType | None) -> bool:
-        """For the handler of SIGINT: return whether a write will raise KeyboardInterrupt by itself when it is done."""
-        return self._writer.postpone_interrupt(frame)
+        """For the handler of SIGINT: keep a KeyboardInterrupt from tearing a write or an event apart.
+
+        Args:
+            frame: Where the handler found the main thread.
+
+        Returns:
+            Whether that is inside one; the handler must return then, and gets the signal again in a moment.
+        """
+        for _ in range(24):  # how deep these functions call each other
+            if frame is None:
+                break
+            if frame.f_code in _SHIELDED:
+                again = threading.Timer(0.001, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
+                again.name = "pyrokernel-interrupt"
+                again.daemon = True
+                again.start()
+                return True
+            frame = frame.f_back
+        return False
 
     def _drain_spool(self, spool: Spool) -> None:
         """Journal what is new in a spool; the lock is held."""
@@ -262,3 +280,9 @@ class Capture:
     def _write_position(self, record: bytes, offset: int) -> None:
         with contextlib.suppress(OSError):  # a full disk: some output may be reported twice after our death
             os.pwrite(self._positions_fd, record, offset)
+
+
+_SHIELDED = frozenset(
+    function.__code__
+    for function in (Capture.drain, Journal.append, Writer.commit, Writer.commit_route, Sink.write_chunk)
+)

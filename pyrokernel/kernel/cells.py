@@ -99,15 +99,21 @@ class Cells:
         self._cancelled: set[str] = set()
         self._pid = os.getpid()
 
-    def submit(self, cell: Cell) -> str:
-        """Queue a cell for the main thread; a cell that is known already is left as it is."""
+    def admit(self, cell: Cell) -> bool:
+        """Take note of a cell that `queue` is to be called for; False when it is known already."""
         with self._changed:
-            if self._admit(cell):
-                cell.state = "queued"
-                self.journal.append(EventKind.QUEUED, cell.id, source=_short(cell.source), author=cell.author)
+            if not self._admit(cell):
+                return False
+            cell.state = "queued"
+            self.journal.append(EventKind.QUEUED, cell.id, source=_short(cell.source), author=cell.author)
+            return True
+
+    def queue(self, cell: Cell) -> None:
+        """Let the main thread run an admitted cell, unless it was cancelled meanwhile."""
+        with self._changed:
+            if cell.state == "queued":
                 self._queue.append(cell)
         self._wake()
-        return cell.id
 
     def run(self, cell: Cell) -> dict[str, Any]:
         """Run a cell now, in the main thread, and return its reply; a known one is not run again.
@@ -121,7 +127,8 @@ class Cells:
                 if known.reply is not None:
                     return known.reply
                 # It is queued: this is the main thread, so its turn may as well be now.
-                self._queue.remove(known)
+                if known in self._queue:
+                    self._queue.remove(known)
                 cell = known
             cell.state = "running"
         return self._run(cell)
@@ -161,7 +168,8 @@ class Cells:
                 return True
             if found.state != "queued":
                 return False
-            self._queue.remove(found)
+            if found in self._queue:
+                self._queue.remove(found)
             self._finish(found, Reply(status="cancelled", **self._identity(found)).to_wire())
             return True
 

@@ -205,7 +205,7 @@ class _Finder:
                 given.add(tokens[index].text)
                 n_positional -= 1
             n_positional += tokens[index].text == ","
-            index = tail.pairs[index] + 1 if index in tail.pairs else index + 1
+            index = max(index, tail.pairs.get(index, index)) + 1
         names = [
             parameter.name
             for at, parameter in enumerate(found)
@@ -318,7 +318,7 @@ class _Finder:
         first = self.end
         while first > 0:
             before = first - 1
-            if before in tail.pairs:
+            if tail.pairs.get(before, first) < before:
                 first = tail.pairs[before]
             elif tokens[before].kind == "newline" or tokens[before].text in (";", ":"):
                 break

@@ -606,7 +606,7 @@ class Tail:
         found = []
         while start < end:
             found.append(start)
-            start = self.pairs[start] if start in self.pairs else start + 1
+            start = max(start, self.pairs.get(start, start)) + 1
         return found
 
     def _key(self, start: int, end: int, namespace: Mapping[str, Any]) -> Any:

@@ -77,7 +77,7 @@ class LateOutput:
         """Drain, and let go of spools that nobody can write to any more."""
         self._commit()
         self._end_routes([route for route in self._routes if not route.thread.is_alive()])
-        self._writer.routed = bool(self._routes)
+        self._writer.route_threads(bool(self._routes))
         needed = {route.spool for route in self._routes}
         for spool in self.spools[:]:
             if spool not in needed:

@@ -97,7 +97,10 @@ class KernelService:
         """Queue a cell and return at once: its id, and the journal position to follow it from."""
         cell = self._cell(source, options or {})
         position = self._journal.last_seq
-        return {"cell": self._cells.submit(cell), "seq": position, "instance": self._birth.instance}
+        if self._cells.admit(cell):
+            # Not before the answer is out: a cell that holds the interpreter would hold the answer too.
+            current_connection().afterwards.append(lambda: self._cells.queue(cell))
+        return {"cell": cell.id, "seq": position, "instance": self._birth.instance}
 
     @expose
     def reply(self, cell: str, timeout: float | None = None) -> dict[str, Any]:
@@ -247,7 +250,8 @@ class KernelService:
     def _run_or_wait(self, cell: Cell, options: dict[str, Any]) -> dict[str, Any]:
         if threading.current_thread() is threading.main_thread():
             return self._cells.run(cell)
-        self._cells.submit(cell)
+        if self._cells.admit(cell):
+            self._cells.queue(cell)
         return self._for_peer(self._cells.wait(cell.id, options.get("timeout")))
 
     def _cell(self, source: str, options: dict[str, Any]) -> Cell:

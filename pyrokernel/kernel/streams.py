@@ -1,9 +1,14 @@
 """What `sys.stdout` and `sys.stderr` are in a kernel. Runs in the kernel process.
 
 Every printed line reaches its file at once, so that it keeps its place among what C code
-and child processes write, and survives the death of the kernel. Only a flood, more than
-`LINES_AT_ONCE` lines between two ticks of the drain thread, is collected and written in
-pieces: a system call for each line would make printing five times slower.
+and child processes write, and survives the death of the kernel. Only in a flood, more
+than `LINES_AT_ONCE` lines between two ticks of the drain thread, are lines collected for
+up to `CHUNK_BYTES` or until the next tick: a system call for each would make printing
+three times slower.
+
+Things that do not work: a `write` in Python, which print() calls twice for every line,
+costs more than the system call it saves; an `io.BufferedWriter` below the text raises
+RuntimeError when a signal handler prints while its thread prints.
 """
 
 from __future__ import annotations
@@ -14,28 +19,32 @@ import io
 import sys
 import threading
 from collections.abc import Callable
-from types import FrameType
 from typing import Any, cast
 
-from pyrokernel.kernel.spool import Spool, write_all
+from pyrokernel.kernel.spool import STREAMS, Spool, write_all
 
-LINES_AT_ONCE = 4096
+LINES_AT_ONCE = 2000
 """Lines that are written one by one before the rest counts as a flood."""
 
-PIECES_AT_ONCE = 128
-"""Most pieces of text that a flood collects."""
+CHUNK_BYTES = 1024
+"""How much a flood collects."""
+
+FLOOD_CHUNKS = 8
+"""A flood is over when fewer chunks than these came between two ticks."""
 
 ROUTE = "_pyrokernel_route"
 """Attribute of a thread: the `Route` of its output, None when it prints for whichever cell runs."""
 
 _DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
-_SPAWNS = frozenset({"os.system", "subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty", "os.exec"})
-"""Audit events of Python 3.11 before which collected text must be written, to stay in order."""
+_SPAWNS = frozenset(
+    {"os.system", "subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty", "os.exec", "os.kill", "os.killpg"}
+)
+"""Audit events of Python before which collected lines must be written: another process may write or this one end."""
 
 
 class Route:
-    """Where the output of a thread goes that an earlier cell started."""
+    """Where the output of a thread goes that an earlier cell started; `pieces` are its half lines."""
 
     def __init__(self, thread: threading.Thread, spool: Spool) -> None:
         self.thread = thread
@@ -43,189 +52,73 @@ class Route:
         self.pieces: tuple[list[str], list[str]] = ([], [])
 
 
-class Writer:
-    """The writing half of a capture, shared by both streams.
+class Sink:
+    """What a text stream passes its lines to: a list that C code appends to, and a flush that writes it out.
 
-    Attributes:
-        lock: Held while Python writes to a spool.
-        spool: Where text goes that no route leads elsewhere.
-        budget: Lines that may still be written one by one.
-        routed: Whether any living thread has a route.
-        on_write: Called after a write when not None; whoever gets the call sets it to None.
+    Appending in C is atomic with taking the text from the stream, so that lines keep
+    their order whichever thread passes them on.
     """
 
-    def __init__(self, spool: Spool) -> None:
-        self.lock: Any = threading.RLock()  # a signal handler may print while its thread prints
-        self.spool: Spool | None = spool
-        self.budget = LINES_AT_ONCE
-        self.routed = False
-        self.on_write: Callable[[], None] | None = None
-        self.streams = (Stream(self, 0), Stream(self, 1))
-        self._interrupted = False
-        self._watches_spawns = False
+    closed = False
 
-    def put(self, index: int, data: bytes, spool: Spool | None = None) -> None:
-        """Write bytes; the lock is held. A full disk never fails the code that prints.
+    def __init__(self, writer: Writer, index: int) -> None:
+        self.name = f"<{STREAMS[index]}>"
+        self.pieces: collections.deque[bytes] = collections.deque()
+        self.write: Callable[[bytes], Any] = self.pieces.append
+        self.count = 0
+        self._writer = writer
+        self._index = index
 
-        Args:
-            index: 0 for stdout, 1 for stderr.
-            data: What to write.
-            spool: An earlier cell's; None for the current one, through the descriptor that C code uses too.
+    def flush(self) -> None:
+        """Write out: called after every line, unless there is a flood."""
+        if self.pieces:
+            self.count += 1
+            if self.count == LINES_AT_ONCE:
+                self._writer.begin_flood(self._index)
+            self._writer.commit(self._index)
 
-        Raises:
-            OSError: User code put something else behind the descriptor, and that failed.
-        """
-        target = spool or self.spool
-        if target is None:  # a forked child: its descriptors are all it has
-            failure = write_all(index + 1, data)[1]
-            if failure is not None and failure.errno not in _DISK_REFUSES:
-                raise failure
-            return
-        target.note_write(index)
-        done, error = write_all(spool.write_fd(index) if spool else index + 1, data)
-        if error is not None and error.errno == errno.EBADF:  # user code closed the descriptor
-            done, error = write_all(target.write_fd(index), data)
-        if error is not None:
-            if error.errno not in _DISK_REFUSES:
-                raise error
-            target.note_loss(index, len(data) - done, error)
-        if self.on_write is not None:
-            self.on_write()
+    def write_chunk(self, data: bytes) -> None:
+        """Write out in a flood, when `CHUNK_BYTES` have been collected."""
+        self.pieces.append(data)
+        self.count += 1
+        self._writer.commit(self._index)
 
-    def put_routed(self, index: int, text: str) -> bool:
-        """Write for a thread of an earlier cell; return False when this thread is none."""
-        route: Route | None = threading.current_thread().__dict__.get(ROUTE)
-        if route is None or route.spool is None:
-            return False
-        route.pieces[index].append(text)
-        if "\n" in text or len(route.pieces[index]) > PIECES_AT_ONCE:
-            self.commit_route(route)
-        return True
+    def fileno(self) -> int:
+        """Return 1 or 2."""
+        return self._index + 1
 
-    def commit_route(self, route: Route) -> None:
-        """Write what a thread of an earlier cell has collected."""
-        with self.lock:
-            for index, pieces in enumerate(route.pieces):
-                if pieces:
-                    text = "".join(pieces)
-                    pieces.clear()
-                    self.put(index, _encode(text), route.spool)
-
-    def commit(self) -> None:
-        """Write what both streams have collected, half lines too."""
-        for stream in self.streams:
-            stream.commit()
-
-    def note_flood(self) -> None:
-        """Take care, once a flood has begun, that collected text is written before a child process writes."""
-        if not self._watches_spawns:
-            self._watches_spawns = True
-            sys.addaudithook(self._before_spawn)
-
-    def _before_spawn(self, event: str, _arguments: tuple[Any, ...]) -> None:
-        if event in _SPAWNS:
-            self.commit()
-
-    def abandon(self) -> None:
-        """Become a plain writer to descriptors 1 and 2, in a forked child."""
-        self.lock = threading.RLock()  # a thread of the parent may have held the old one
-        self.spool = None
-        self.routed = False
-        self.on_write = None
-        self.budget = sys.maxsize  # no drain thread lives here that would write what a flood collects
-        self._interrupted = False
-        for stream in self.streams:
-            stream.forget()
-
-    def postpone_interrupt(self, frame: FrameType | None) -> bool:
-        """Postpone a KeyboardInterrupt that would tear a write apart.
-
-        Args:
-            frame: Where the signal handler found the main thread.
-
-        Returns:
-            Whether it was inside a write; KeyboardInterrupt is then raised at the end of that.
-        """
-        for _ in range(8):
-            if frame is None:
-                break
-            if frame.f_code in _SHIELDED:
-                self._interrupted = True
-                return True
-            frame = frame.f_back
+    def readable(self) -> bool:
+        """Say no."""
         return False
 
-    def raise_postponed(self) -> None:
-        """Raise what `postpone_interrupt` postponed."""
-        if self._interrupted and threading.current_thread() is threading.main_thread():
-            self._interrupted = False
-            raise KeyboardInterrupt
+    def writable(self) -> bool:
+        """Say yes."""
+        return True
+
+    seekable = isatty = readable
 
 
 class Stream(io.TextIOWrapper):
-    """A text stream that never fails on a full disk, and knows which cell a thread prints for."""
+    """A text stream that never fails on a full disk and cannot be closed: the next cell will want to print."""
+
+    closed = False  # not a property here, because every write in C looks it up
+    mode = "w"
 
     def __init__(self, writer: Writer, index: int) -> None:
+        self.sink = Sink(writer, index)
+        self._raw = RawStream(writer, index)
         super().__init__(
-            cast("Any", RawStream(writer, index)),
-            encoding="utf-8",
-            errors="backslashreplace",
-            newline="\n",
-            line_buffering=True,
+            cast("Any", self.sink), encoding="utf-8", errors="backslashreplace", newline="\n", line_buffering=True
         )
-        self.mode = "w"  # type: ignore[misc]  # read-only in typeshed; the interpreter itself sets it
-        self._writer = writer
-        self._index = index
-        self._pieces: collections.deque[str] = collections.deque()
+        self._CHUNK_SIZE = CHUNK_BYTES
 
-    def write(self, text: str, /) -> int:
-        """Write text; a line is passed on when it is complete.
-
-        Raises:
-            TypeError: It is not a string.
-        """
-        if not isinstance(text, str):
-            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        writer = self._writer
-        if writer.routed and writer.put_routed(self._index, text):
-            return len(text)
-        pieces = self._pieces
-        pieces.append(text)
-        if "\n" in text:
-            if writer.budget > 0:
-                writer.budget -= 1
-                if writer.budget == 0:
-                    writer.note_flood()
-                self.commit()
-            else:  # of two streams only one may have collected lines, or their order would be lost
-                writer.streams[1 - self._index].commit()
-        if len(pieces) > PIECES_AT_ONCE or len(text) > io.DEFAULT_BUFFER_SIZE:
-            self.commit()
-        return len(text)
-
-    def flush(self) -> None:
-        """Pass on what was written, half lines too."""
-        self.commit()
-
-    def commit(self) -> None:
-        """Write what was collected."""
-        pieces = self._pieces
-        if not pieces:
-            return
-        writer = self._writer
-        with writer.lock:
-            # Other threads go on appending; what is here now is taken.
-            text = "".join([pieces.popleft() for _ in range(len(pieces))])
-            writer.put(self._index, _encode(text))
-        if writer._interrupted:
-            writer.raise_postponed()
-
-    def forget(self) -> None:
-        """Drop what was collected: after a fork it is the parent's to write."""
-        self._pieces.clear()
+    @property
+    def buffer(self) -> Any:
+        """The stream of bytes."""
+        return self._raw
 
     def close(self) -> None:
-        """Flush only: the stream is the kernel's, and the next cell will want to print."""
+        """Flush only."""
         self.flush()
 
 
@@ -235,20 +128,22 @@ class RawStream(io.RawIOBase):
     mode = "wb"
 
     def __init__(self, writer: Writer, index: int) -> None:
+        self.name = f"<{STREAMS[index]}>"
         self._writer = writer
         self._index = index
-        self.name = ("<stdout>", "<stderr>")[index]
 
     def write(self, data: Any, /) -> int:
         """Write bytes at once."""
-        writer = self._writer
+        self.flush()
         data = bytes(data)
-        with writer.lock:
-            writer.streams[self._index].commit()
-            writer.put(self._index, data)
-        if writer._interrupted:
-            writer.raise_postponed()
+        self._writer.streams[self._index].sink.pieces.append(data)
+        self._writer.commit(self._index)
         return len(data)
+
+    def flush(self) -> None:
+        """Write the text that came before."""
+        if hasattr(self, "_writer"):  # not while the interpreter tears the object down
+            self._writer.streams[self._index].flush()
 
     def writable(self) -> bool:
         """Say yes."""
@@ -258,16 +153,169 @@ class RawStream(io.RawIOBase):
         """Return 1 or 2."""
         return self._index + 1
 
-    def flush(self) -> None:
-        """Write the text that was collected before."""
-        self._writer.streams[self._index].commit()
-
     def close(self) -> None:
         """Do nothing: the stream is the kernel's."""
 
 
-_SHIELDED = frozenset(function.__code__ for function in (Stream.commit, RawStream.write, Writer.commit_route))
+class Writer:
+    """The writing half of a capture: both streams, and what their lines are written to.
+
+    Attributes:
+        lock: Held while Python writes to a spool.
+        spool: Where lines go that no route leads elsewhere; None in a forked child.
+        on_write: Called after a write when not None.
+        streams: `sys.stdout` and `sys.stderr`.
+    """
+
+    def __init__(self, spool: Spool) -> None:
+        self.lock: Any = threading.RLock()  # a signal handler may print while its thread prints
+        self.spool: Spool | None = spool
+        self.on_write: Callable[[], None] | None = None
+        self.streams = (Stream(self, 0), Stream(self, 1))
+        self._writing = False
+        self._flooding = -1
+        self._watches_spawns = False
+
+    def commit(self, index: int) -> None:
+        """Write the lines that a stream has passed on."""
+        if self._flooding == 1 - index:
+            self.flush_stream(1 - index)
+        pieces, others = self.streams[index].sink.pieces, self.streams[1 - index].sink.pieces
+        with self.lock:
+            if not self._writing:  # else a signal handler prints in the middle of the loop below, which will go on
+                self._writing = True
+                try:
+                    while pieces:
+                        self._put(index, pieces.popleft())
+                    while others:
+                        self._put(1 - index, others.popleft())
+                finally:
+                    self._writing = False
+        if self.on_write is not None:
+            self.on_write()
+
+    def _put(self, index: int, data: bytes) -> None:
+        """Write to the current spool, through the descriptor that C code writes to as well.
+
+        Raises:
+            OSError: User code put something else behind the descriptor, and that failed. A full
+                disk raises nothing: what is lost is told in the journal.
+        """
+        spool = self.spool
+        if spool is not None:
+            spool.note_write(index)
+        done, error = write_all(index + 1, data)
+        if error is not None:
+            if error.errno == errno.EBADF and spool is not None:  # user code closed the descriptor
+                done, error = write_all(spool.write_fd(index), data)
+            _settle(spool, index, len(data) - done, error)
+
+    def flush_stream(self, index: int) -> None:
+        """Write out one stream, half lines too, from any thread."""
+        stream = self.streams[index]
+        sink = stream.sink
+        if self._flooding == index:
+            # Taking the text must be atomic: its own thread may be writing. See Sink.
+            sink.write = sink.pieces.append
+            stream.flush()
+            if self._flooding == index:
+                sink.write = sink.write_chunk
+        else:
+            stream.flush()
+
+    def flush(self) -> None:
+        """Write out both streams, half lines too."""
+        self.flush_stream(0)
+        self.flush_stream(1)
+
+    def begin_flood(self, index: int) -> None:
+        """Collect the lines of a stream from now on. Of one only: between two, their order would be lost."""
+        if self._flooding < 0 and self.spool is not None:
+            if not self._watches_spawns:
+                self._watches_spawns = True
+                sys.addaudithook(self._before_spawn)
+            stream = self.streams[index]
+            stream.reconfigure(line_buffering=False)
+            self._flooding = index
+            stream.sink.count = 0
+            stream.sink.write = stream.sink.write_chunk
+
+    def calm(self, *, now: bool = False) -> None:
+        """Write out, and go back to writing every line at once when the flood is over, or `now`."""
+        index = self._flooding
+        self.flush()
+        if index >= 0 and (now or self.streams[index].sink.count < FLOOD_CHUNKS):
+            stream = self.streams[index]
+            stream.sink.write = stream.sink.pieces.append
+            stream.reconfigure(line_buffering=True)
+            self._flooding = -1
+        for stream in self.streams:
+            stream.sink.count = 0
+
+    def _before_spawn(self, event: str, _arguments: tuple[Any, ...]) -> None:
+        if self._flooding >= 0 and event in _SPAWNS:
+            self.flush()
+
+    def route_threads(self, routed: bool) -> None:
+        """Look, at every write, whether the thread belongs to an earlier cell; or stop looking."""
+        for index, stream in enumerate(self.streams):
+            if not routed:
+                stream.__dict__.pop("write", None)
+            elif "write" not in stream.__dict__:
+                # An attribute of the object, not a method: while no thread has a route, print() finds the one in C.
+                stream.__dict__["write"] = self._routed_write(index)
+
+    def _routed_write(self, index: int) -> Callable[[str], int]:
+        write = super(Stream, self.streams[index]).write
+
+        def routed(text: str, /) -> int:
+            route: Route | None = threading.current_thread().__dict__.get(ROUTE)
+            if route is None or route.spool is None or not isinstance(text, str):
+                return write(text)
+            pieces = route.pieces[index]
+            pieces.append(text)
+            if "\n" in text or len(pieces) > CHUNK_BYTES:
+                self.commit_route(route)
+            return len(text)
+
+        return routed
+
+    def commit_route(self, route: Route) -> None:
+        """Write what a thread of an earlier cell has printed."""
+        for index, pieces in enumerate(route.pieces):
+            if pieces:
+                with self.lock:
+                    data = "".join(pieces).encode("utf-8", "backslashreplace")
+                    pieces.clear()
+                    spool = route.spool
+                    if spool is None:
+                        self._put(index, data)
+                    else:
+                        spool.note_write(index)
+                        done, error = write_all(spool.write_fd(index), data)
+                        if error is not None:
+                            _settle(spool, index, len(data) - done, error)
+
+    def abandon(self) -> None:
+        """Become a plain writer to descriptors 1 and 2, in a forked child."""
+        self.lock = threading.RLock()  # a thread of the parent may have held the old one
+        self.spool = None
+        self.on_write = None
+        self._writing = False
+        self._flooding = -1
+        self.route_threads(routed=False)
+        for stream in self.streams:
+            sink = stream.sink
+            sink.write = len  # what was collected is the parent's to write
+            sink.pieces.clear()
+            stream.reconfigure(line_buffering=True)
+            sink.write = sink.pieces.append
 
 
-def _encode(text: str) -> bytes:
-    return text.encode("utf-8", "backslashreplace")
+def _settle(spool: Spool | None, index: int, lost_bytes: int, error: OSError | None) -> None:
+    """Note a loss that the disk is to blame for; raise any other error."""
+    if error is not None:
+        if error.errno not in _DISK_REFUSES:
+            raise error
+        if spool is not None:
+            spool.note_loss(index, lost_bytes, error)

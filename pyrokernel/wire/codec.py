@@ -139,7 +139,8 @@ def encode(envelope: Any) -> list[Buffer]:
     head = _COUNTS.pack(len(views), len(stream)) + b"".join(_LENGTH.pack(len(view)) for view in views)
     parts: list[Buffer] = [head]
     total = len(head)
-    for part in (stream, *views):
+    tail: list[Buffer] = [stream, *views]
+    for part in tail:
         gap = -total % _ALIGNMENT
         if gap:
             parts.append(_PADDING[:gap])

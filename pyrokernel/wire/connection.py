@@ -13,7 +13,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from Pyro5.errors import ConnectionClosedError
@@ -209,6 +209,9 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
         kind: "work" or "control", settled by the handshake.
         vectored: Whether the peer speaks our codec.
         greeting: What the other side said of itself in the handshake.
+        greeted: Whether the handshake is over.
+        instance: Which life of the peer the client meant, "" for any.
+        afterwards: What a service wants done once its answer has been sent.
     """
 
     def __init__(self, sock: socket.socket, peer: Peer, object_id: str = "") -> None:
@@ -217,6 +220,9 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
         self.kind = "control"
         self.vectored = False
         self.greeting: dict[str, Any] = {}
+        self.greeted = True
+        self.instance = ""
+        self.afterwards: list[Callable[[], None]] = []
         self.reader = MessageReader()
         self._pushed_back = bytearray()
         self._owner = os.getpid()

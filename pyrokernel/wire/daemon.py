@@ -127,6 +127,8 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         handed_over = False
         try:
             if self._handshake(conn):
+                if conn.kind == "refused":
+                    return
                 if conn.kind == "work" and self._on_work is not None:
                     handed_over = True
                     self._on_work(conn)
@@ -170,6 +172,10 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
                 f"this process speaks pyrokernel protocol {PROTOCOL_VERSION}, the client {data['pyrokernel']}; "
                 "install the same version on both sides"
             )
+        if data.get("instance") not in ("", None, self._identity.get("instance")):
+            # The client learns from our identity that it meant another; what it may have sent already is not read.
+            conn.kind = "refused"
+            return self._identity
         conn.kind = "work" if data.get("kind") == "work" else "control"
         conn.vectored = data.get("codec") == "pickle5"
         conn.greeting = data
@@ -178,11 +184,16 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
     def handleRequest(self, conn: Connection) -> None:
         """Serve one request of a control connection; what is not in our codec is Pyro's."""
         message = conn.recv_message()
-        if message.serializer_id == codec.SERIALIZER_ID:
-            conn.send(self.answer(conn, message))
-            return
-        conn.push_back(message)
-        super().handleRequest(conn)
+        try:
+            if message.serializer_id == codec.SERIALIZER_ID:
+                conn.send(self.answer(conn, message))
+            else:
+                conn.push_back(message)
+                super().handleRequest(conn)
+        finally:
+            # Also when the client has gone: what it asked for is done all the same.
+            while conn.afterwards:
+                conn.afterwards.pop(0)()
 
     def answer(self, conn: Connection, message: IncomingMessage) -> list[codec.Buffer]:
         """Carry out a request in our codec and return the reply's buffers.

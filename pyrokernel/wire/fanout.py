@@ -18,9 +18,10 @@ from typing import Any, Self
 
 from Pyro5.errors import ConnectionClosedError
 
-from pyrokernel.errors import ProtocolError, error_from_wire
+from pyrokernel.errors import KernelConnectionError, ProtocolError, VersionMismatchError, error_from_wire
 from pyrokernel.wire import codec
 from pyrokernel.wire.connection import FLAGS_EXCEPTION, MSG_INVOKE, MSG_RESULT, Connection, frame, send_now
+from pyrokernel.wire.proxy import read_greeting
 
 __all__ = ["Answer", "ConnectionLost", "Fanout", "Request"]
 
@@ -196,12 +197,18 @@ class Fanout:
             message = connection.reader.read(connection.sock)
             if message is None:
                 return
+            if not connection.greeted:
+                read_greeting(connection, message)
+                return
             if not lane.due:
                 raise ProtocolError("an answer that nobody asked for")
             seq, token = lane.due[0]
             if message.seq != seq or message.type != MSG_RESULT or message.serializer_id != codec.SERIALIZER_ID:
                 raise ProtocolError("the answer does not belong to the request")
             value = codec.decode(message.payload)
+        except (KernelConnectionError, VersionMismatchError) as error:
+            self._end(lane, error)
+            return
         except (OSError, ConnectionClosedError, ProtocolError) as error:
             self._lose(lane, error)
             return
@@ -213,12 +220,16 @@ class Fanout:
 
     def _lose(self, lane: _Lane, cause: BaseException) -> None:
         """Report every answer still due on a connection as lost."""
+        lost = ConnectionLost(str(cause) or type(cause).__name__)
+        lost.__cause__ = cause
+        self._end(lane, lost)
+
+    def _end(self, lane: _Lane, error: Exception) -> None:
+        """Close a connection; everything still due on it gets this error."""
         connection = lane.connection
         del self._lanes[connection]
         self._selector.unregister(connection.sock)
         connection.close()
         for _, token in lane.due:
-            lost = ConnectionLost(str(cause) or type(cause).__name__)
-            lost.__cause__ = cause
-            self._ready.append(Answer(token, connection, error=lost))
+            self._ready.append(Answer(token, connection, error=error))
         lane.due.clear()

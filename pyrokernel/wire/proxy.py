@@ -17,39 +17,73 @@ from Pyro5.errors import ConnectionClosedError
 from Pyro5.protocol import MSG_CONNECT, MSG_CONNECTFAIL, MSG_CONNECTOK
 from Pyro5.serializers import SerpentSerializer
 
-from pyrokernel.errors import AccessRefusedError, KernelUnreachableError, ProtocolError, VersionMismatchError
+from pyrokernel.errors import (
+    AccessRefusedError,
+    KernelRestartedError,
+    KernelUnreachableError,
+    ProtocolError,
+    VersionMismatchError,
+)
 from pyrokernel.messages import PROTOCOL_VERSION
-from pyrokernel.wire.connection import Connection, frame
+from pyrokernel.wire.connection import Connection, IncomingMessage, frame
 from pyrokernel.wire.trust import Peer, check_loopback, check_peer, check_socket_path
 
-__all__ = ["Proxy", "connect"]
+__all__ = ["Proxy", "connect", "read_greeting"]
+
+_CONNECT_SECONDS = 5.0
+"""A unix socket connects at once unless a thousand others wait to be accepted."""
 
 _HANDSHAKE_REPLY_BYTES = 64 * 1024
 _SERPENT = SerpentSerializer()
 
 
-def connect(uri: str, *, kind: str, timeout: float) -> Connection:
-    """Open a connection to one of our own daemons and shake hands.
+def connect(uri: str, *, kind: str, instance: str = "") -> Connection:
+    """Open a connection to one of our own daemons; requests may follow at once.
+
+    Only the socket is waited for, not the handshake: a kernel in a long C call answers that
+    later, and many kernels answer theirs side by side. Nothing is lost by it: who listens was
+    checked by uid, and a daemon of another instance serves nothing. `Fanout` reads the greeting.
 
     Args:
         uri: `PYRO:object@./u:/path`.
         kind: "work" (execute and call, read by a kernel's main thread) or "control".
-        timeout: Seconds for all of it.
+        instance: Which life of the process is meant; "" accepts any.
 
     Raises:
         AccessRefusedError: The address or the peer does not pass the rules of trust.
-        KernelUnreachableError: Nobody answers, or not in time.
-        VersionMismatchError: The peer speaks another protocol version.
+        KernelUnreachableError: Nobody listens there.
     """
-    hello = {"pyrokernel": PROTOCOL_VERSION, "kind": kind, "codec": "pickle5"}
     parsed = core.URI(uri)
-    conn, answer = _open(parsed, hello, timeout)
-    if not isinstance(answer, dict) or answer.get("protocol") != PROTOCOL_VERSION:
+    conn = _dial(parsed, _CONNECT_SECONDS)
+    conn.kind, conn.vectored, conn.instance, conn.greeted = kind, True, instance, False
+    hello = {"pyrokernel": PROTOCOL_VERSION, "kind": kind, "codec": "pickle5", "instance": instance}
+    try:
+        _send_hello(conn, parsed, hello)
+    except ConnectionClosedError as error:
         conn.close()
-        raise VersionMismatchError(f"{uri} does not speak pyrokernel protocol {PROTOCOL_VERSION} but {answer!r}")
-    conn.kind, conn.vectored, conn.greeting = kind, True, answer
+        raise KernelUnreachableError(f"{uri} closed the connection: {error}") from error
     conn.sock.setblocking(False)
     return conn
+
+
+def read_greeting(conn: Connection, message: IncomingMessage) -> None:
+    """Take a daemon's answer to the handshake.
+
+    Raises:
+        KernelRestartedError: Another instance listens there now.
+        VersionMismatchError: It speaks another protocol version.
+        KernelUnreachableError: It refused.
+        ProtocolError: This is no answer to a handshake.
+    """
+    answer = _handshake_answer(message)
+    if not isinstance(answer, dict) or answer.get("protocol") != PROTOCOL_VERSION:
+        raise VersionMismatchError(
+            f"the peer does not speak pyrokernel protocol {PROTOCOL_VERSION} but says {answer!r}"
+        )
+    found = str(answer.get("instance", ""))
+    if conn.instance and found != conn.instance:
+        raise KernelRestartedError(kernel=str(answer.get("kernel")), instance=conn.instance, new_instance=found)
+    conn.greeting, conn.greeted = answer, True
 
 
 class Proxy(client.Proxy):  # type: ignore[misc]  # Pyro5 has no type information
@@ -65,7 +99,7 @@ class Proxy(client.Proxy):  # type: ignore[misc]  # Pyro5 has no type informatio
 
     def __init__(self, uri: str, timeout: float) -> None:
         parsed = core.URI(uri)
-        conn, _ = _open(parsed, "hello", timeout)
+        conn = _open(parsed, "hello", timeout)
         # Pyro's __setattr__ would look for a remote attribute of this name.
         object.__setattr__(self, "_checked_connection", conn)
         super().__init__(parsed.object, connected_socket=conn.sock)
@@ -91,19 +125,36 @@ def _is_open(sock: socket.socket) -> bool:
         return False
 
 
-def _open(uri: core.URI, hello: Any, timeout: float) -> tuple[Connection, Any]:
+def _send_hello(conn: Connection, uri: core.URI, hello: Any) -> None:
+    payload = _SERPENT.dumps({"handshake": hello, "object": uri.object})
+    conn.send(frame(MSG_CONNECT, [payload], serializer_id=_SERPENT.serializer_id))
+
+
+def _handshake_answer(message: IncomingMessage) -> Any:
+    """Return what a peer says of itself.
+
+    Raises:
+        KernelUnreachableError: It refused.
+        ProtocolError: This is no answer to a handshake, or too large for one.
+    """
+    if message.type not in (MSG_CONNECTOK, MSG_CONNECTFAIL) or message.serializer_id != _SERPENT.serializer_id:
+        raise ProtocolError("the peer answered the handshake with something else")
+    if len(message.body) > _HANDSHAKE_REPLY_BYTES:
+        raise ProtocolError("the peer's answer to the handshake is too large")
+    answer = _SERPENT.loads(bytes(message.payload))
+    if message.type == MSG_CONNECTFAIL:
+        raise KernelUnreachableError(f"the connection was refused: {answer}")
+    return answer["handshake"]
+
+
+def _open(uri: core.URI, hello: Any, timeout: float) -> Connection:
+    """Connect and shake hands, all within `timeout` seconds."""
     deadline = time.monotonic() + timeout
     conn = _dial(uri, timeout)
     try:
-        payload = _SERPENT.dumps({"handshake": hello, "object": uri.object})
-        conn.send(frame(MSG_CONNECT, [payload], serializer_id=_SERPENT.serializer_id))
-        message = conn.recv_message(max_body_bytes=_HANDSHAKE_REPLY_BYTES, deadline=deadline)
-        if message.type not in (MSG_CONNECTOK, MSG_CONNECTFAIL) or message.serializer_id != _SERPENT.serializer_id:
-            raise ProtocolError(f"{uri} answered the handshake with something else")
-        answer = _SERPENT.loads(bytes(message.payload))
-        if message.type == MSG_CONNECTFAIL:
-            raise KernelUnreachableError(f"{uri} refused the connection: {answer}")
-        return conn, answer["handshake"]
+        _send_hello(conn, uri, hello)
+        _handshake_answer(conn.recv_message(max_body_bytes=_HANDSHAKE_REPLY_BYTES, deadline=deadline))
+        return conn
     except (OSError, ConnectionClosedError) as error:
         conn.close()
         raise KernelUnreachableError(f"{uri} did not complete the handshake: {error}") from error

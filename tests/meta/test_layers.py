@@ -27,13 +27,12 @@ LAYERS = {
     "kernel": 4,
     "state": 4,
     "host": 4,
-    "demo": 5,
-    "doctor": 5,
     "testing": 5,
     "shell": 5,
-    "cli": 6,
-    "__main__": 7,
-    "": 7,  # the facade, __init__.py
+    "front": 6,
+    "cli": 7,
+    "__main__": 8,
+    "": 8,  # the facade, __init__.py
 }
 """Room to layer: a module imports from its own room and lower layers; in layers 0 and 1 also from its neighbours."""
 

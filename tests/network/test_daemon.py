@@ -19,6 +19,7 @@ from Pyro5 import api, errors, protocol
 from served import OBJECT, Service
 from waiting import wait_until
 
+from pyrokernel.errors import KernelRestartedError
 from pyrokernel.wire.connection import frame
 from pyrokernel.wire.daemon import HANDSHAKE_SECONDS, Daemon
 from pyrokernel.wire.fanout import Fanout, Request
@@ -46,7 +47,7 @@ def answer_of(sock: socket.socket) -> bytes:
 
 
 def ask(daemon: Daemon, method: str, *args: Any) -> Any:
-    connection = connect(daemon.uri_for(OBJECT), kind="control", timeout=5)
+    connection = connect(daemon.uri_for(OBJECT), kind="control")
     with contextlib.closing(connection), Fanout() as fanout:
         fanout.send(connection, Request(OBJECT, method, args), 0)
         (answer,) = fanout.answers(time.monotonic() + 10)
@@ -130,7 +131,11 @@ def test_garbage_ends_its_connection_and_no_other(daemon: Daemon, garbage: bytes
 
 
 def test_garbage_after_the_handshake_ends_the_connection(daemon: Daemon) -> None:
-    connection = connect(daemon.uri_for(OBJECT), kind="control", timeout=5)
+    connection = connect(daemon.uri_for(OBJECT), kind="control")
+    with Fanout() as fanout:
+        fanout.send(connection, Request(OBJECT, "echo", [1]), 0)
+        list(fanout.answers(time.monotonic() + 5))
+        fanout.release(connection)
     connection.send([os.urandom(4096)])
     connection.sock.settimeout(10)
     assert answer_of(connection.sock) == b""
@@ -167,7 +172,7 @@ def test_unexposed_and_private_methods_are_refused(daemon: Daemon) -> None:
 
 
 def test_an_unknown_object_is_refused(daemon: Daemon) -> None:
-    connection = connect(daemon.uri_for(OBJECT), kind="control", timeout=5)
+    connection = connect(daemon.uri_for(OBJECT), kind="control")
     with Fanout() as fanout:
         fanout.send(connection, Request("no.such.object", "echo", [1]), 0)
         (answer,) = fanout.answers(time.monotonic() + 5)
@@ -183,7 +188,7 @@ def test_an_envelope_may_not_name_a_class(daemon: Daemon, tmp_path: Path) -> Non
 
     stream = pickle.dumps((OBJECT, "echo", (Evil(),), {}))
     payload = struct.pack("!II", 0, len(stream)) + bytes(56) + stream
-    connection = connect(daemon.uri_for(OBJECT), kind="control", timeout=5)
+    connection = connect(daemon.uri_for(OBJECT), kind="control")
     request = Request(OBJECT, "echo", [1])
     request.buffers = frame(protocol.MSG_INVOKE, [payload], seq=request.seq)
     with Fanout() as fanout:
@@ -211,7 +216,7 @@ def test_a_client_refuses_a_daemon_of_another_user(daemon: Daemon, monkeypatch: 
 
     monkeypatch.setattr(trust, "peer_of", lambda sock: trust.Peer(uid=os.getuid() + 1))
     with pytest.raises(AccessRefusedError, match="uid"):
-        connect(daemon.uri_for(OBJECT), kind="control", timeout=5)
+        connect(daemon.uri_for(OBJECT), kind="control")
 
 
 def test_a_directory_that_others_may_enter_is_refused(private_dir: Path) -> None:
@@ -236,7 +241,7 @@ def test_close_leaves_no_socket_file_and_no_thread(private_dir: Path, service: S
 
 
 def test_a_thousand_clients_are_served(daemon: Daemon) -> None:
-    connections = [connect(daemon.uri_for(OBJECT), kind="control", timeout=10) for _ in range(1000)]
+    connections = [connect(daemon.uri_for(OBJECT), kind="control") for _ in range(1000)]
     try:
         request = Request(OBJECT, "echo", ["x"])
         with Fanout() as fanout:
@@ -257,7 +262,7 @@ def test_a_version_that_does_not_match_is_said(daemon: Daemon, monkeypatch: pyte
 
     monkeypatch.setattr(proxy, "PROTOCOL_VERSION", 99)
     with pytest.raises(KernelUnreachableError, match="install the same version"):
-        connect(daemon.uri_for(OBJECT), kind="control", timeout=5)
+        ask(daemon, "echo", 1)
 
 
 def test_a_stock_ping_is_answered(daemon: Daemon) -> None:
@@ -269,3 +274,13 @@ def test_a_stock_ping_is_answered(daemon: Daemon) -> None:
 def test_a_stock_client_of_a_closed_daemon_gets_pyros_error(private_dir: Path) -> None:
     with api.Proxy(f"PYRO:x@./u:{private_dir / 'none.sock'}") as proxy, pytest.raises(errors.CommunicationError):
         proxy._pyroBind()
+
+
+def test_another_instance_serves_nothing_and_says_who_it_is(daemon: Daemon, service: Service) -> None:
+    connection = connect(daemon.uri_for(OBJECT), kind="control", instance="an earlier one")
+    with Fanout() as fanout:
+        fanout.send(connection, Request(OBJECT, "mark"), 0)
+        (answer,) = fanout.answers(time.monotonic() + 5)
+    assert isinstance(answer.error, KernelRestartedError)
+    assert answer.error.new_instance == "i"
+    assert not service.marked

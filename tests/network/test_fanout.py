@@ -20,7 +20,7 @@ numpy = pytest.importorskip("numpy")
 
 
 def open_to(daemon: Daemon) -> Any:
-    return connect(daemon.uri_for(OBJECT), kind="control", timeout=5)
+    return connect(daemon.uri_for(OBJECT), kind="control")
 
 
 def soon() -> float:

@@ -1,0 +1,18 @@
+"""What the `pyrokernel` command does, one module per subcommand. Runs in the caller's process.
+
+    serve      start a host and its kernels, or join the one that runs
+    ps         what the kernels of the mesh do
+    run        send code, show its output as it comes, answer with an exit code
+    logs       replay and follow what kernels printed, also the dead
+    control    interrupt, restart, stop
+    shell      hand over to the interactive shell
+    demo       the main job on real input, and what survives a kill
+    doctor     what is configured, reachable, wrong; how to mend it (`machine` has its local checks)
+
+`exits` names the exit codes, `reach` finds mesh, hosts and kernels, `terminal` writes.
+Each subcommand is `main(args) -> int`, and raises what it cannot mend: `pyrokernel.cli`
+owns the parser and turns errors into one line and an exit code.
+
+These modules are front ends like any other: they use `client` as a user would, ask the
+host by its exposed object, and hold no state of their own.
+"""

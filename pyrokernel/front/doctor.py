@@ -1,0 +1,141 @@
+"""`doctor`: what is configured, reachable and wrong, and the command that mends it. Runs in the caller's process."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import time
+from collections.abc import Iterator
+
+from pyrokernel import __version__
+from pyrokernel.client.calls import gather, kernel_request
+from pyrokernel.client.kernel import Kernel
+from pyrokernel.client.mesh import Mesh
+from pyrokernel.errors import NameServerNotFoundError, PyrokernelError, VersionMismatchError
+from pyrokernel.front.exits import ExitCode
+from pyrokernel.front.machine import Finding, check_machine, origins
+from pyrokernel.front.ps import look
+from pyrokernel.front.reach import ask_host, command_line, open_mesh, settings_of
+from pyrokernel.front.terminal import one_line, paint, say, say_json, span
+from pyrokernel.messages import PROTOCOL_VERSION, KernelStatus
+from pyrokernel.settings import Settings
+
+_PATIENCE_SECONDS = 2.0
+_MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "wrong": ("WRONG", "red")}
+
+
+def main(args: argparse.Namespace) -> int:
+    """Look at everything and report."""
+    settings = settings_of(args)
+    configured = origins(settings, vars(args))
+    findings = [*check_machine(settings), *check_mesh(settings)]
+    wrong = [finding for finding in findings if finding.level == "wrong"]
+    if args.json:
+        say_json(
+            {
+                "version": __version__,
+                "protocol": PROTOCOL_VERSION,
+                "settings": {name: {"value": value, "from": origin} for name, (value, origin) in configured.items()},
+                "findings": [dataclasses.asdict(finding) for finding in findings],
+                "well": not wrong,
+            }
+        )
+        return ExitCode.UNWELL if wrong else ExitCode.OK
+    say(f"pyrokernel {__version__}, protocol {PROTOCOL_VERSION}")
+    say("settings")
+    for name, (value, origin) in configured.items():
+        say(f"  {name:<17} {value!r:<24} {origin}")
+    say("findings")
+    for finding in findings:
+        word, style = _MARKS[finding.level]
+        say(f"  {paint(f'{word:<5}', style, sys.stdout)}  {finding.about:<12} {finding.text}")
+        if finding.remedy:
+            say(f"  {'':<5}  {'':<12} mend it: {finding.remedy}")
+    say(f"{len(wrong)} wrong" if wrong else "all is well")
+    return ExitCode.UNWELL if wrong else ExitCode.OK
+
+
+def check_mesh(settings: Settings) -> Iterator[Finding]:
+    """Ask name server, hosts and kernels."""
+    begun = time.perf_counter()
+    try:
+        mesh = open_mesh(settings)
+    except NameServerNotFoundError as error:
+        if settings.ns:
+            yield Finding("wrong", "name server", str(error), f"pyro5-ns, or: {command_line(settings, 'serve')}")
+        else:
+            serve = command_line(settings, "serve --detach")
+            yield Finding("note", "mesh", f"{settings.mesh!r} is not running on this machine; start it: {serve}")
+        return
+    except PyrokernelError as error:
+        yield Finding("wrong", "name server", str(error), command_line(settings, "serve --detach"))
+        return
+    with mesh:
+        took = span(time.perf_counter() - begun)
+        yield Finding("ok", "name server", f"{settings.ns_address} answers in {took}")
+        yield from _check_hosts(mesh)
+        yield from _check_kernels(mesh)
+
+
+def _check_hosts(mesh: Mesh) -> Iterator[Finding]:
+    hosts = mesh.hosts()
+    if not hosts:
+        yield Finding("wrong", "host", "no host is registered", command_line(mesh.settings, "serve --detach"))
+    for host in hosts:
+        begun = time.perf_counter()
+        try:
+            about = ask_host(host, "describe", timeout=_PATIENCE_SECONDS)
+        except VersionMismatchError as error:
+            remedy = command_line(mesh.settings, "stop") + " with the version that started it, then serve"
+            yield Finding("wrong", "host", f"{host.name}: {error}", remedy)
+        except PyrokernelError as error:
+            remedy = command_line(mesh.settings, "serve --detach") + f", on {host.name}"
+            yield Finding("wrong", "host", f"{host.name} does not answer: {error}", remedy)
+        else:
+            took = span(time.perf_counter() - begun)
+            yield Finding("ok", "host", f"{host.name} (process {about['pid']}) answers in {took}")
+
+
+def _check_kernels(mesh: Mesh) -> Iterator[Finding]:
+    rows, _ = look(mesh)
+    here = ".".join(map(str, sys.version_info[:2]))
+    times = {kernel.name: _ping(kernel) for kernel in mesh[:]}
+    for row in rows:
+        name = row["name"]
+        about = f"kernel {name}"
+        if row["status"] == KernelStatus.DEAD:
+            remedy = command_line(mesh.settings, f"restart {name}")
+            yield Finding("wrong", about, f"dead: {one_line(row['cause'], 200)}", remedy)
+            continue
+        if isinstance(times.get(name), str) or not row.get("answers"):
+            text = f"does not answer: {row.get('note') or times.get(name)}"
+            yield Finding("wrong", about, text, command_line(mesh.settings, f"interrupt {name} --kill"))
+            continue
+        took = times.get(name)
+        yield Finding("ok", about, f"{row['status']}, answers in {span(took) if isinstance(took, float) else '?'}")
+        python = str(row.get("python", ""))
+        if python and python.rpartition(".")[0] != here:
+            text = f"runs Python {python}, this is {here}: functions sent there may not load"
+            yield Finding("wrong", about, text, f"run pyrokernel from the environment of Python {python}")
+        if row.get("init_error"):
+            text = f"its init file failed: {row['init_error'].strip().splitlines()[-1]}"
+            yield Finding("wrong", about, text, command_line(mesh.settings, f"logs {name}"))
+        if row.get("journal_error"):
+            text = f"cannot write its journal: {row['journal_error']}"
+            yield Finding("wrong", about, text, f"free space in {mesh.settings.mesh_state_dir}")
+
+
+def _ping(kernel: Kernel) -> float | str:
+    """Return the round-trip time of a kernel in seconds, or why there is none."""
+    seconds: float | str = "no answer in time"
+    # Twice: the first opens the connection, the second shows what a call costs.
+    for _ in range(2):
+        begun = time.perf_counter()
+        values, errors, _missing = gather(
+            kernel.mesh, [kernel.link_for_use()], kernel_request("ping"), kind="control", timeout=_PATIENCE_SECONDS
+        )
+        if not values:
+            return str(errors.get(kernel.name) or seconds)
+        seconds = time.perf_counter() - begun
+    return seconds

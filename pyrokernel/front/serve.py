@@ -1,0 +1,245 @@
+"""`serve`: start a host and its kernels, in the foreground or detached, or join the host that runs.
+
+Runs in the caller's process, which in the foreground becomes the host process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from pyrokernel.errors import HostError, SettingsError, error_from_wire
+from pyrokernel.front.exits import ExitCode
+from pyrokernel.front.reach import command_line, living_records, open_mesh, settings_of, split_words, survey_hosts
+from pyrokernel.front.terminal import complain, listing, note, plural, say
+from pyrokernel.host.config import HostConfig
+from pyrokernel.host.meshfile import load_mesh_file, parse_size
+from pyrokernel.host.policy import check_spec, free_names
+from pyrokernel.messages import KernelSpec
+from pyrokernel.settings import Settings
+
+_START_SECONDS = 60.0
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def main(args: argparse.Namespace) -> int:
+    """Start, or join; in the foreground, return when the host ends."""
+    mesh_file, declared = load_mesh_file(args.file) if args.file else ({}, [])
+    settings = settings_of(args, mesh_file)
+    specs = [*declared, *specs_of(args, taken=[spec.name for spec in declared])]
+    if not specs and not living_records(settings):
+        specs = [spec_of(args, "k0")]
+    config = HostConfig(settings=settings.dump(), specs=tuple(spec.to_wire() for spec in specs), detached=args.detach)
+    if args.detach:
+        report = start_host(config)
+        code = _announce(report, settings)
+    else:
+        code, report = _be_host(config, settings)
+    if not report.get("running"):
+        return code
+    return _join(args, settings, declared)
+
+
+def specs_of(args: argparse.Namespace, taken: Collection[str]) -> list[KernelSpec]:
+    """Return the kernels that the command line asks for by --name and -n.
+
+    Args:
+        args: As the parser made them.
+        taken: Names that numbered kernels must not get.
+    """
+    names = [*(args.name or ())]
+    names += free_names(args.number or 0, [*taken, *names])
+    return [spec_of(args, name) for name in names]
+
+
+def spec_of(args: argparse.Namespace, name: str) -> KernelSpec:
+    """Return one kernel of the command line.
+
+    Raises:
+        SettingsError: A value cannot be used.
+    """
+    return check_spec(
+        KernelSpec(
+            name=name,
+            tags=tuple(split_words(args.tag)),
+            init=_existing(args.init, "--init"),
+            env=_environment(args.env or ()),
+            cwd=_existing(args.cwd, "--cwd"),
+            preload=tuple(split_words(args.preload)),
+            protected=args.protected,
+            restart=args.restart,
+            threads=args.threads,
+            memory_bytes=_number(parse_size, args.memory, "--memory"),
+            descriptors=args.descriptors,
+            journal_bytes=_number(parse_size, args.journal, "--journal"),
+            idle_stop=_number(parse_span, args.idle_stop, "--idle-stop"),
+        )
+    )
+
+
+def parse_span(text: str) -> float:
+    """Return seconds from text such as "90", "30m", "2h" or "1d".
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    value = text.strip().lower()
+    unit = value[-1:] if value[-1:].isalpha() else ""
+    try:
+        return float(value.removesuffix(unit)) * _UNITS[unit]
+    except (KeyError, ValueError):
+        raise ValueError(f"{text!r} is not a time such as 90, 30m or 2h") from None
+
+
+def start_host(config: HostConfig) -> dict[str, Any]:
+    """Start a host process in a session of its own and return its report when it is ready.
+
+    Returns:
+        What the host says: `ok` and what runs, or the error; `running` when there is a host already.
+    """
+    ready_out, ready_in = os.pipe()
+    config = dataclasses.replace(config, ready_fd=ready_in, detached=True)
+    with tempfile.TemporaryFile() as complaints:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pyrokernel.host"],
+            stdin=subprocess.PIPE,
+            stdout=complaints,
+            stderr=complaints,
+            pass_fds=(ready_in,),
+            start_new_session=True,
+        )
+        os.close(ready_in)
+        assert process.stdin is not None
+        with process.stdin as stdin:
+            stdin.write(config.to_json().encode())
+        with os.fdopen(ready_out, "rb") as ready:
+            line = _read_line(ready, _START_SECONDS)
+        if line:
+            report: dict[str, Any] = json.loads(line)
+            # It lives on without us: nobody shall be told of a child that was never waited for.
+            process.returncode = 0
+            return report
+        process.kill()
+        process.wait()
+        complaints.seek(0)
+        tail = complaints.read()[-2000:].decode(errors="replace").strip()
+    raise HostError(f"the host did not start within {_START_SECONDS:g} s" + (f"; it said:\n{tail}" if tail else ""))
+
+
+def start_detached(settings: Settings, specs: Sequence[KernelSpec]) -> dict[str, Any]:
+    """Start a detached host for another subcommand and return its report.
+
+    Raises:
+        HostError: It could not start, or there is one already.
+    """
+    report = start_host(HostConfig(settings=settings.dump(), specs=tuple(spec.to_wire() for spec in specs)))
+    if not report["ok"]:
+        raise error_from_wire(report)
+    return report
+
+
+def _be_host(config: HostConfig, settings: Settings) -> tuple[int, dict[str, Any]]:
+    """Be the host until the end; the report says whether there was one already."""
+    from pyrokernel.host.process import run
+
+    heard: dict[str, Any] = {}
+
+    def on_ready(report: dict[str, Any]) -> None:
+        heard.update(report, code=_announce(report, settings, foreground=True))
+
+    code = run(config, on_ready=on_ready)
+    return code if heard.get("ok") else heard.get("code", ExitCode.FAILED), heard
+
+
+def _announce(report: Mapping[str, Any], settings: Settings, *, foreground: bool = False) -> int:
+    """Say what runs, how to reach it and how to stop it; return the exit code."""
+    if report.get("running"):
+        return ExitCode.OK
+    if not report["ok"]:
+        raise error_from_wire(report)
+    names = [info["name"] for info in report["kernels"] if info["status"] != "dead"]
+    _describe(f"mesh {settings.mesh!r} on {report['host']}", names, settings, foreground=foreground)
+    for failure in report.get("failed", ()):
+        complain(failure["message"])
+    return ExitCode.FAILED if report.get("failed") else ExitCode.OK
+
+
+def _describe(where: str, names: Sequence[str], settings: Settings, *, foreground: bool) -> None:
+    say(f"{where}: {plural(len(names), 'kernel')}" + (f" ({listing(names)})" if names else ""))
+    for purpose, words in (("reach", "shell"), ("watch", "ps"), ("stop", "stop")):
+        say(f"  {purpose + ' them:':<12} {command_line(settings, words)}")
+    if foreground:
+        say("  Ctrl-C ends this host and leaves the kernels running.")
+
+
+def _join(args: argparse.Namespace, settings: Settings, declared: Sequence[KernelSpec]) -> int:
+    """Start what is asked for through the host that runs already.
+
+    What a mesh file declares is meant to exist, so a name of it that lives is left alone; -n means that many more.
+    """
+    with open_mesh(settings) as mesh:
+        infos, _, _ = survey_hosts(mesh)
+        taken = {info.name for info in infos} | set(mesh.names)
+        living = {info.name for info in infos if info.status != "dead"}
+        kept = [spec.name for spec in declared if spec.name in living]
+        fresh = [spec for spec in declared if spec.name not in living]
+        specs = [*fresh, *specs_of(args, taken=[*taken, *(spec.name for spec in declared)])]
+        note(f"a host runs already for mesh {settings.mesh!r}: joined it")
+        if kept:
+            note(f"left as they are: {listing(kept)}")
+        started = mesh.start(specs).names if specs else []
+        say(f"started: {listing(started)}" if started else "started nothing: no new kernel was asked for (-n, --name)")
+        names = [*living, *started]
+    _describe(f"mesh {settings.mesh!r} on {settings.host_name}", names, settings, foreground=False)
+    return ExitCode.OK
+
+
+def _environment(pairs: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise SettingsError(f"--env {pair!r}: write KEY=VALUE")
+        found[key] = value
+    return found
+
+
+def _existing(path: str, option: str) -> str:
+    """Return a path as the host, which may work elsewhere, can use it."""
+    if not path:
+        return ""
+    found = Path(path).expanduser().absolute()
+    if not found.exists():
+        raise SettingsError(f"{option} {path}: there is no such file or directory")
+    return str(found)
+
+
+def _number(parse: Any, text: str, option: str) -> Any:
+    try:
+        return parse(text) if text else 0
+    except ValueError as error:
+        raise SettingsError(f"{option}: {error}") from error
+
+
+def _read_line(stream: IO[bytes], timeout: float) -> bytes:
+    """Read a line, or what came of it within the time."""
+    deadline, line = time.monotonic() + timeout, b""
+    while not line.endswith(b"\n"):
+        left = deadline - time.monotonic()
+        if left <= 0 or not select.select([stream], [], [], left)[0]:
+            return b""
+        piece = os.read(stream.fileno(), 65536)
+        if not piece:
+            return b""
+        line += piece
+    return line

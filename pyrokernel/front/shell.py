@@ -1,0 +1,35 @@
+"""`shell`: make sure that a mesh runs, then hand over to the interactive shell. Runs in the shell process."""
+
+from __future__ import annotations
+
+import argparse
+
+from pyrokernel.errors import NameServerNotFoundError
+from pyrokernel.front.reach import command_line, living_records, open_mesh, settings_of
+from pyrokernel.front.serve import start_detached
+from pyrokernel.front.terminal import note
+from pyrokernel.messages import KernelSpec
+from pyrokernel.settings import Settings
+
+
+def main(args: argparse.Namespace) -> int:
+    """Start the shell, and a mesh for it if there is none."""
+    settings = settings_of(args)
+    try:
+        open_mesh(settings).close()
+    except NameServerNotFoundError:
+        if settings.ns:  # somebody else's name server: not ours to replace
+            raise
+        _start_mesh(settings)
+    from pyrokernel.shell.app import run_shell  # cmd2 takes a third of a second to import
+
+    return run_shell(settings, args.words, command=args.command, script=args.script)
+
+
+def _start_mesh(settings: Settings) -> None:
+    specs = [] if living_records(settings) else [KernelSpec(name="k0")]
+    report = start_detached(settings, specs)
+    names = ", ".join(info["name"] for info in report["kernels"])
+    note(
+        f"no mesh was running: started {settings.mesh!r} with {names}; it stays until {command_line(settings, 'stop')}"
+    )

@@ -1,0 +1,301 @@
+"""The shell: a cmd2 application in which Python falls through to the current group. Runs in the shell process."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import cmd2
+from cmd2 import Statement
+from cmd2.exceptions import Cmd2ArgparseError
+from prompt_toolkit.history import FileHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent, merge_key_bindings
+from prompt_toolkit.keys import Keys
+
+from pyrokernel.client.group import Group
+from pyrokernel.client.mesh import Mesh, connect
+from pyrokernel.errors import PyrokernelError
+from pyrokernel.settings import Settings
+from pyrokernel.shell.commands import KernelCommands
+from pyrokernel.shell.completer import Router
+from pyrokernel.shell.display import harmless, label
+from pyrokernel.shell.parser import Parser, Piece, SourceReader, bound_names, dedented
+from pyrokernel.shell.runner import Runner
+from pyrokernel.shell.target import Target
+
+_LEFT_OUT = ("alias", "edit", "macro", "run_pyscript", "run_script", "shell", "shortcuts", "_relative_run_script")
+"""Commands of cmd2 that act on the machine of the shell instead of the kernels, or rewrite lines before parsing."""
+
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
+
+
+class Shell(cmd2.Cmd):
+    """The application.
+
+    Args:
+        mesh: Whose kernels it reaches.
+        words: The first group, as for `use`.
+
+    Attributes:
+        target: The current group.
+        reader: Tells commands from Python.
+        failed: Whether the last command or cell failed.
+    """
+
+    DEFAULT_CATEGORY = "Shell"
+
+    def __init__(self, mesh: Mesh, words: Iterable[str] = ()) -> None:
+        self.failed = False
+        self.target = Target(mesh, words)
+        self.reader = SourceReader()
+        super().__init__(allow_cli_args=False, shortcuts={}, terminators=[], command_sets=[KernelCommands()])
+        for name in _LEFT_OUT:
+            # The way in which cmd2 itself leaves out `py` and `ipy`.
+            setattr(self, f"do_{name}", None)
+        for name in ("allow_style", "debug", "echo", "editor", "quiet", "scripts_add_to_history"):
+            self.remove_settable(name)
+        self.hidden_commands.append("_python")
+        self.reader.commands = frozenset(self.get_visible_commands())
+        self.statement_parser = self._parser = Parser(self.reader)
+        self.continuation_prompt = "... "
+        self._runner = Runner(self)
+        self._set_up_prompt()
+        self.show_target()
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a person types at a terminal."""
+        return self._is_tty_session(self.main_session)
+
+    def _set_up_prompt(self) -> None:
+        """Replace what cmd2 puts into its prompt by what Python needs there."""
+        session = self.main_session
+        session.completer = Router(self)
+        session.lexer = None
+        session.prompt_continuation = lambda width, line_number, wrap_count: "... ".rjust(width)
+        bindings = KeyBindings()
+
+        @bindings.add(Keys.BracketedPaste)
+        def paste(event: KeyPressEvent) -> None:
+            """Insert a pasted block whole; cmd2 would replay it as keystrokes, and run its first half."""
+            text = event.data.replace("\r\n", "\n").replace("\r", "\n")
+            event.current_buffer.insert_text(text if event.current_buffer.text else dedented(text))
+
+        assert session.key_bindings is not None  # cmd2 passes its own
+        session.key_bindings = merge_key_bindings([session.key_bindings, bindings])
+        if self.interactive:
+            history = History(self.target.mesh.settings.mesh_state_dir / "shell-history")
+            session.history = session.default_buffer.history = history
+
+    def do__python(self, statement: Statement) -> None:
+        """Run Python on the current group; commands that were pasted between its lines are run in their turn."""
+        pieces = self.reader.split(str(statement))
+        if len(pieces) > 1:
+            self.run_pieces(pieces)
+            return
+        hint = self.reader.shadowed(str(statement))
+        if hint and self.interactive:
+            self.notice(f"`{hint}` is a variable here; `:{hint}` is the command")
+        changed, notes = self.target.refresh()
+        self.show_target()
+        for note in notes:
+            self.notice(note)
+        if changed:
+            self.reader.variables.clear()
+            self.fail(
+                f"{label(changed)}: restarted since the last cell, variables are gone; repeat the line to run it there"
+            )
+            return
+        self.last_result = self.run_cell(self.target.group, str(statement))
+        self.target.settle()
+        self.show_target()
+
+    def run_cell(self, group: Group, source: str) -> bool:
+        """Run a cell on a group and show it; say whether it succeeded everywhere."""
+        ok = self._runner.run(group, dedented(source))
+        self.failed = not ok
+        self.reader.variables |= bound_names(source) & self.reader.commands
+        return ok
+
+    def run_pieces(self, pieces: Iterable[Piece]) -> bool:
+        """Run commands and Python in turn, up to the first that fails or leaves; say whether all succeeded."""
+        with self._parser.as_script():
+            for piece in pieces:
+                self.failed = False
+                if self.onecmd_plus_hooks(piece.text, add_to_history=False):
+                    break
+                if self.failed:
+                    return False
+        return True
+
+    def onecmd(self, statement: Statement | str, *, add_to_history: bool = True) -> bool:
+        """Run one command or cell; what the machinery meets is an error message, not the end of the shell."""
+        try:
+            return super().onecmd(statement, add_to_history=add_to_history)
+        except PyrokernelError as error:
+            self.fail(str(error))
+        except Cmd2ArgparseError as error:
+            # Also raised for --help, which is no failure.
+            cause = error.__cause__
+            self.failed = not (isinstance(cause, SystemExit) and cause.code == 0)
+            raise
+        return False
+
+    def pexcept(self, exception: BaseException, **kwargs: Any) -> None:
+        """Show an error in the shell itself; cmd2 calls this."""
+        self.failed = True
+        super().pexcept(exception, **kwargs)
+
+    def fail(self, text: str) -> None:
+        """Say why a command failed."""
+        self.failed = True
+        self.perror(harmless(text))
+
+    def notice(self, text: str) -> None:
+        """Say something of the shell's own, beside what kernels say."""
+        self.perror(harmless(text), style="dim")
+
+    def write(self, stream: str, text: str) -> None:
+        """Show what a kernel said, at once and, unless a terminal would obey it, as it is."""
+        file = sys.stderr if stream == "stderr" else self.stdout
+        if file.isatty():
+            text = harmless(text)
+            if os.environ.get("NO_COLOR"):
+                text = _COLOUR.sub("", text)
+        try:
+            file.write(text)
+        except UnicodeEncodeError:
+            encoding = file.encoding or "ascii"
+            file.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        file.flush()
+
+    def print_lines(self, lines: Iterable[str]) -> None:
+        """Print what a command found."""
+        for line in lines:
+            self.write("stdout", line + "\n")
+
+    def ask(self, prompt: str, *, password: bool = False) -> str:
+        """Read an answer, at the terminal or from the next line of a script that is piped in."""
+        if self.interactive:
+            return self.read_secret(harmless(prompt)) if password else self.read_input(harmless(prompt))
+        line = self.stdin.readline()
+        if not line:
+            raise EOFError
+        return line.rstrip("\n")
+
+    def show_target(self) -> None:
+        """Bring the prompt up to date."""
+        self.prompt = f"{self.target.prompt}> "
+
+    @property
+    def greeting(self) -> str:
+        """What newcomers need to know, in two lines."""
+        group = self.target.group
+        where = group.names[0] if len(group) == 1 else f"all of {label(group.names)}"
+        return (
+            f"Python runs on {where}. TAB completes, Ctrl-C interrupts, Ctrl-D leaves; kernels keep running.\n"
+            "`use k0` chooses kernels, `on k0 EXPR` asks one of them, `ps` lists them, `help` lists all commands."
+        )
+
+    def do_exit(self, _: Statement) -> bool:
+        """Leave the shell; the kernels stay."""
+        return True
+
+    def leave(self) -> None:
+        """Say what stays running, and how to stop it."""
+        mesh = self.target.mesh
+        name = mesh.settings.mesh
+        prefix = "" if name == Settings().mesh else f"PYROKERNEL_MESH={name} "
+        try:
+            names = mesh.names
+        except PyrokernelError:
+            self.notice(f"the name server of mesh {name!r} does not answer; `{prefix}pyrokernel doctor` tells more")
+            return
+        if not names:
+            self.notice(f"no kernel runs in mesh {name!r}; `{prefix}pyrokernel stop` ends its host")
+            return
+        verb = "stays" if len(names) == 1 else "stay"
+        self.notice(
+            f"{label(names)} {verb} running, with all variables: `{prefix}pyrokernel shell` comes back, "
+            f"`{prefix}pyrokernel stop` stops {'it' if len(names) == 1 else 'them'}"
+        )
+
+
+class History(FileHistory):
+    """Lines typed before, one file per user and mesh; each is appended at once, so that two shells lose none."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self._path = path
+        self._last = ""
+
+    def load_history_strings(self) -> Iterable[str]:
+        """Return the lines, newest first; none when the file cannot be read."""
+        try:
+            return list(super().load_history_strings())
+        except OSError:
+            return []
+
+    def append_string(self, string: str) -> None:
+        """Add a line; the same one again counts once."""
+        string = string.rstrip()
+        if string and string != self._last:
+            self._last = string
+            super().append_string(string)
+
+    def store_string(self, string: str) -> None:
+        """Write a line to the file, which only its owner can read; without a disk it is remembered until the end."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._path.touch(mode=0o600)
+            super().store_string(string)
+        except (OSError, UnicodeError):
+            return
+
+
+def run_shell(settings: Settings, words: list[str], *, command: str | None = None, script: str | None = None) -> int:
+    """Run the shell on a mesh that runs already, until its user leaves.
+
+    Args:
+        settings: Which mesh.
+        words: The first group; none means all kernels.
+        command: Run this text instead, and return.
+        script: Run this file instead; "-" is standard input, as is input that is not a terminal.
+
+    Returns:
+        0; or 1 when a command or cell of `command`, `script` or piped input failed, which ends it.
+
+    Raises:
+        NameServerNotFoundError: No mesh runs.
+        KernelNotFoundError: The words mean no kernel.
+    """
+    with connect(settings) as mesh:
+        shell = Shell(mesh, words)
+        if command is not None:
+            return _run_lines(shell, textwrap.dedent(command).split("\n"))
+        if script is not None and script != "-":
+            try:
+                text = Path(script).read_text(encoding="utf-8")
+            except (OSError, UnicodeError) as error:
+                shell.fail(f"cannot read {script}: {error}")
+                return 1
+            return _run_lines(shell, text.split("\n"))
+        if script == "-" or not sys.stdin.isatty():
+            return _run_lines(shell, sys.stdin)
+        code = shell.cmdloop(shell.greeting)
+        shell.leave()
+        return code
+
+
+def _run_lines(shell: Shell, lines: Iterable[str]) -> int:
+    try:
+        return 0 if shell.run_pieces(shell.reader.pieces(lines)) else 1
+    except BrokenPipeError:
+        # The reader of our output went away; Python would complain once more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1

@@ -1,0 +1,182 @@
+"""What the kernels say, put on the screen: equal things once, with the names of those that say them.
+
+One kernel is shown as it is, character by character. Of several, lines, results and errors are
+held for a moment, so that those that are equal can be folded into one; each is marked by its
+kernels. Pure: text and times in, text out. Runs in the shell process.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+HOLD_LINE_SECONDS = 0.05
+"""How long a line of output waits for its equals of other kernels."""
+
+HOLD_REPLY_SECONDS = 1.0
+"""How long a result or an error does; a kernel that is much slower than the others shows its own later."""
+
+_CONTROLS = re.compile("\x1b\\[[0-9;]*[mK]|[\x00-\x07\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_COUNT_IN_FILE_NAME = re.compile(r"<cell \d+>")
+_NUMBERED = re.compile(r"(.*?)(\d+)")
+_NAMES_SHOWN = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class _Item:
+    """Something one kernel said: a line of output, a result, or an error.
+
+    `key` is what makes it equal to another: the same error has another cell number in each kernel.
+    """
+
+    stream: str
+    text: str
+    key: str
+    ready: float
+    block: bool = False
+
+
+class Display:
+    """Shows one cell of one or several kernels.
+
+    Args:
+        names: The kernels, in the order of the group.
+        write: Takes a stream ("stdout" or "stderr") and text.
+        clock: Seconds, as `time.monotonic`.
+    """
+
+    def __init__(
+        self, names: Sequence[str], write: Callable[[str, str], None], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._names = list(names)
+        self._several = len(self._names) > 1
+        self._write = write
+        self._clock = clock
+        self._held: dict[str, collections.deque[_Item]] = {name: collections.deque() for name in self._names}
+        self._partial: dict[tuple[str, str], str] = {}
+        self._live = set(self._names)
+        self._at_margin = True
+
+    def output(self, kernel: str, stream: str, text: str) -> None:
+        """Show text that a kernel wrote."""
+        if not self._several:
+            self._emit(stream, text)
+            return
+        *lines, rest = (self._partial.pop((kernel, stream), "") + text).split("\n")
+        for line in lines:
+            self._hold(kernel, stream, line, HOLD_LINE_SECONDS)
+        if rest:
+            self._partial[kernel, stream] = rest
+        self.flush()
+
+    def result(self, kernel: str, text: str) -> None:
+        """Show the value of a cell."""
+        self._reply(kernel, "stdout", text, text)
+
+    def error(self, kernel: str, text: str) -> None:
+        """Show a traceback, or why there is no reply."""
+        text = text.rstrip("\n")
+        self._reply(kernel, "stderr", text, _COUNT_IN_FILE_NAME.sub("<cell>", text).replace(f"'{kernel}'", "''"))
+
+    def ended(self, kernel: str) -> None:
+        """Note that a kernel says no more."""
+        self._end_lines(kernel)
+        self._live.discard(kernel)
+        self.flush()
+        if not self._live:
+            self.margin()
+
+    def margin(self) -> None:
+        """End a line that has been begun, before something else is shown."""
+        if not self._at_margin:
+            self._emit("stdout", "\n")
+
+    def due(self) -> float | None:
+        """Return in how many seconds `flush` has something to show, None when there is nothing."""
+        times = [held[0].ready for held in self._held.values() if held]
+        return max(0.0, min(times) - self._clock()) if times else None
+
+    def flush(self, *, all_of_it: bool = False) -> None:
+        """Show what has waited long enough, or what all kernels that still run have an answer to."""
+        while True:
+            heads = {name: held[0] for name, held in self._held.items() if held}
+            if not heads:
+                return
+            now = self._clock()
+            # With a head from everyone, waiting longer cannot fold more.
+            whole = all_of_it or self._live <= heads.keys()
+            first = min(heads, key=lambda name: (heads[name].ready, self._names.index(name)))
+            if not whole and heads[first].ready > now:
+                return
+            item = heads[first]
+            alike = [name for name, head in heads.items() if (head.stream, head.key) == (item.stream, item.key)]
+            for name in alike:
+                self._held[name].popleft()
+            self._show(alike, item)
+
+    def _reply(self, kernel: str, stream: str, text: str, key: str) -> None:
+        if not self._several:
+            self.margin()
+            self._emit(stream, text + "\n")
+            return
+        self._end_lines(kernel)
+        self._hold(kernel, stream, text, HOLD_REPLY_SECONDS, key=key, block=True)
+
+    def _hold(
+        self, kernel: str, stream: str, text: str, seconds: float, *, key: str | None = None, block: bool = False
+    ) -> None:
+        text = text if block else text.rpartition("\r")[2]  # a progress bar drew over what came before
+        ready = self._clock() + seconds
+        self._held[kernel].append(_Item(stream, text, text if key is None else key, ready, block))
+
+    def _end_lines(self, kernel: str) -> None:
+        for stream in ("stdout", "stderr"):
+            rest = self._partial.pop((kernel, stream), "")
+            if rest:
+                self._hold(kernel, stream, rest, HOLD_LINE_SECONDS)
+
+    def _show(self, kernels: Sequence[str], item: _Item) -> None:
+        gap = "\n" if item.block and "\n" in item.text else " "
+        self._emit(item.stream, f"[{label(kernels)}]{gap}{item.text}\n")
+
+    def _emit(self, stream: str, text: str) -> None:
+        if text:
+            self._at_margin = text.endswith("\n")
+            self._write(stream, text)
+
+
+def label(names: Iterable[str]) -> str:
+    """Name kernels briefly: runs of numbers as "k0-k3", at most eight parts.
+
+    Args:
+        names: In natural order, as a mesh lists them.
+    """
+    runs: list[tuple[str, str, str, int]] = []
+    for name in names:
+        match = _NUMBERED.fullmatch(name)
+        stem, number = (match[1], int(match[2])) if match else (name, -1)
+        if runs and match and runs[-1][2] == stem and runs[-1][3] == number - 1:
+            runs[-1] = (runs[-1][0], name, stem, number)
+        else:
+            runs.append((name, name, stem, number))
+    parts = [first if first == last else f"{first}-{last}" for first, last, _, _ in runs]
+    more = len(parts) - _NAMES_SHOWN
+    return ", ".join(parts[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def harmless(text: str) -> str:
+    """Show control characters instead of letting the terminal obey them; colours, tabs and redrawn lines stay."""
+    return _CONTROLS.sub(lambda match: match[0] if len(match[0]) > 1 else f"\\x{ord(match[0]):02x}", text)
+
+
+def columns(rows: Sequence[Sequence[str]], gap: str = "  ") -> list[str]:
+    """Align cells of a table; the last column is left as long as it is.
+
+    Args:
+        rows: Header first; shape (n_rows, n_columns).
+    """
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [gap.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
