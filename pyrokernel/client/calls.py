@@ -55,6 +55,7 @@ class Exchange:
         self._ears: dict[str, int] = {}
         self._retried: set[str] = set()
         self._sent: dict[str, float] = {}
+        self._looked = False
 
     def __enter__(self) -> Exchange:
         return self
@@ -100,7 +101,10 @@ class Exchange:
             if deadline is not None and now >= deadline:
                 return
             if now >= listening_from:
+                self._look_for_ring()
                 self._listen()
+                if self._failed:
+                    continue
                 step = deadline
             else:
                 step = listening_from if deadline is None else min(deadline, listening_from)
@@ -117,6 +121,8 @@ class Exchange:
                 self._links[name].give(connection)
         self._connections.clear()
         self._fanout.close()
+        if self._looked:
+            inside.waits_for(())
 
     def _take(self, answer: Answer) -> Iterator[tuple[str, Any, Any, PyrokernelError | None]]:
         if isinstance(answer.token, tuple):
@@ -176,6 +182,44 @@ class Exchange:
             restarted.__cause__ = death.to_error()
             return restarted
         return death.to_error()
+
+    def _look_for_ring(self) -> None:
+        """Once, when a wait has become long: does whom we wait for wait for us, directly or through others?
+
+        Whoever completes a ring starts to wait last, so its look finds the others waiting.
+        """
+        if self._looked or self._kind != "work" or not self._blocking:
+            return
+        self._looked = True
+        targets = [(name, self._links[name].instance) for name in self.pending]
+        if not inside.waits_for(targets):
+            return
+        us = inside.waiters()[-1]
+        for name, instance in targets:
+            ring = self._ring_to(us, (name, instance))
+            if ring:
+                error = WouldDeadlockError(ring=ring)
+                self._failed.extend((name, token, error) for token, _ in self._due.pop(name))
+
+    def _ring_to(self, us: tuple[str, str], start: tuple[str, str]) -> tuple[str, ...]:
+        """Follow who waits for whom from a kernel; return the names of the ring if it leads to us."""
+        ways: list[tuple[str, ...]] = [(us[0], start[0])]
+        trail, seen = [start], {start}
+        while trail:
+            (name, _), way = trail.pop(), ways.pop()
+            link = self._links.get(name) or self._mesh.link_to(name)
+            try:
+                awaited = ask(link, kernel_request("describe"), _OBITUARY_SECONDS)["awaited"]
+            except PyrokernelError:
+                continue  # it cannot say; a ring through it shows when it can
+            for other in map(tuple, awaited):
+                if other == us:
+                    return (*way, us[0])
+                if other not in seen:
+                    seen.add(other)
+                    trail.append(other)
+                    ways.append((*way, other[0]))
+        return ()
 
     def _listen(self) -> None:
         """Ask the hosts of the kernels we wait for to tell of deaths, each with one long request."""

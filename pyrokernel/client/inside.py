@@ -21,6 +21,7 @@ class _Inside:
     kernel: str = ""
     instance: str = ""
     waiters: tuple[tuple[str, str], ...] = ()
+    awaited: tuple[tuple[str, str], ...] = ()
 
 
 _inside = _Inside()
@@ -49,6 +50,19 @@ def waiters() -> list[tuple[str, str]]:
     if _inside.pid != os.getpid() or threading.current_thread() is not threading.main_thread():
         return []
     return [*_inside.waiters, (_inside.kernel, _inside.instance)]
+
+
+def awaited() -> tuple[tuple[str, str], ...]:
+    """Return the kernels that the running cell waits for right now (asked by those that wait for us)."""
+    return _inside.awaited
+
+
+def waits_for(kernels: Sequence[tuple[str, str]]) -> bool:
+    """Note what the running cell waits for; False where nothing waits: outside a kernel or its main thread."""
+    if not waiters():
+        return False
+    _inside.awaited = tuple(kernels)
+    return True
 
 
 def check_wait(kernel: str, instance: str) -> None:

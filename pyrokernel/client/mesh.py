@@ -148,7 +148,7 @@ class Mesh:
         """Ask every host what its kernels do; kernels that their host gave up on are among them."""
         infos: list[KernelInfo] = []
         for host in self.hosts():
-            infos += [KernelInfo.from_wire(wire) for wire in self._ask_host(host, "list_kernels")]
+            infos += [KernelInfo.from_wire(wire) for wire in self.ask_host(host, "list_kernels")]
         return sorted(infos, key=lambda info: _natural(info.name))
 
     def hosts(self) -> list[Link]:
@@ -178,18 +178,18 @@ class Mesh:
         else:
             specs = kernels
         host = self._local_host()
-        self._ask_host(host, "start_kernels", [spec.to_wire() for spec in specs], timeout=_START_SECONDS)
+        self.ask_host(host, "start_kernels", [spec.to_wire() for spec in specs], timeout=_START_SECONDS)
         return self._group(spec.name for spec in specs)
 
     def stop(self, names: Iterable[str]) -> None:
         """End kernels by name; their names are free afterwards."""
         for host, group in self._by_host(names).items():
-            self._ask_host(host, "stop_kernels", group, _STOP_SECONDS, timeout=_STOP_SECONDS + 5)
+            self.ask_host(host, "stop_kernels", group, _STOP_SECONDS, timeout=_STOP_SECONDS + 5)
 
     def restart(self, kernels: Sequence[Kernel], *, force: bool = False) -> None:
         """End kernels and start them afresh; the handles given follow to the new instances."""
         for host, group in self._by_host(kernel.name for kernel in kernels).items():
-            self._ask_host(host, "restart_kernels", group, force, timeout=_START_SECONDS)
+            self.ask_host(host, "restart_kernels", group, force, timeout=_START_SECONDS)
         for kernel in kernels:
             kernel.rebind()
 
@@ -209,7 +209,7 @@ class Mesh:
             return Receipt(kernel=kernel.name, cell=cell, outcome=outcome, detail=detail)
 
         def signalled(signum: int) -> bool:
-            return bool(self._ask_host(host, "signal_kernel", kernel.name, kernel.instance, int(signum), cell))
+            return bool(self.ask_host(host, "signal_kernel", kernel.name, kernel.instance, int(signum), cell))
 
         if not signalled(signal.SIGINT):
             return receipt("not running", "that instance is gone")
@@ -272,7 +272,7 @@ class Mesh:
         if host is None:
             return entry
         wait = min(self.settings.timeout, _RESTART_SECONDS)
-        wire = self._ask_host(host, "await_kernel", name, entry.value("instance"), wait, timeout=wait + 5)
+        wire = self.ask_host(host, "await_kernel", name, entry.value("instance"), wait, timeout=wait + 5)
         info = KernelInfo.from_wire(wire)
         kept = {word for word in entry.metadata if not word.startswith("instance:")}
         return Entry(name, info.uri, frozenset(kept | {f"instance:{info.instance}"}))
@@ -328,7 +328,7 @@ class Mesh:
             grouped.setdefault(self._hosts[known[name]], []).append(name)
         return grouped
 
-    def _ask_host(self, host: Link, method: str, *args: Any, timeout: float | None = None) -> Any:
+    def ask_host(self, host: Link, method: str, *args: Any, timeout: float | None = None) -> Any:
         return ask(host, Request(HOST_OBJECT, method, args), timeout or self.settings.timeout)
 
 

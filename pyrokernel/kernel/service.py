@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from pyrokernel.client import inside
 from pyrokernel.errors import AccessRefusedError, NotSerializableError, SettingsError, VariableNotFoundError
 from pyrokernel.journal import Journal
 from pyrokernel.kernel.capture import Capture
@@ -232,6 +233,7 @@ class KernelService:
             "running": {"cell": running.id, "source": running.source[:200], "author": running.author}
             if running
             else None,
+            "awaited": [list(pair) for pair in inside.awaited()],
             "waiting": self._cells.waiting() + self._waiting_work(),
             "execution_count": self._cells.execution_count,
             "started": self._started,

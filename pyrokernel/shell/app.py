@@ -13,6 +13,8 @@ from typing import Any
 import cmd2
 from cmd2 import Statement
 from cmd2.exceptions import Cmd2ArgparseError
+from prompt_toolkit.application import get_app
+from prompt_toolkit.filters import Condition, completion_is_selected
 from prompt_toolkit.history import FileHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent, merge_key_bindings
 from prompt_toolkit.keys import Keys
@@ -86,11 +88,28 @@ class Shell(cmd2.Cmd):
             text = event.data.replace("\r\n", "\n").replace("\r", "\n")
             event.current_buffer.insert_text(text if event.current_buffer.text else dedented(text))
 
+        @bindings.add("tab", filter=Condition(_in_margin))
+        def indent(event: KeyPressEvent) -> None:
+            """Indent, where there is nothing to complete."""
+            event.current_buffer.insert_text("    ")
+
+        @bindings.add("enter", filter=Condition(self._in_block) & ~completion_is_selected)
+        def next_line(event: KeyPressEvent) -> None:
+            """Go on with a block at its margin, one step further in after a colon."""
+            line = event.current_buffer.document.current_line_before_cursor
+            deeper = line.rstrip().endswith(":")
+            event.current_buffer.newline(copy_margin=True)
+            event.current_buffer.insert_text("    " if deeper else "")
+
         assert session.key_bindings is not None  # cmd2 passes its own
         session.key_bindings = merge_key_bindings([session.key_bindings, bindings])
         if self.interactive:
             history = History(self.target.mesh.settings.mesh_state_dir / "shell-history")
             session.history = session.default_buffer.history = history
+
+    def _in_block(self) -> bool:
+        """Whether Enter asks for one more line."""
+        return self.interactive and not self.reader.finished(get_app().current_buffer.text)
 
     def do__python(self, statement: Statement) -> None:
         """Run Python on the current group; commands that were pasted between its lines are run in their turn."""
@@ -224,6 +243,12 @@ class Shell(cmd2.Cmd):
             f"{label(names)} {verb} running, with all variables: `{prefix}pyrokernel shell` comes back, "
             f"`{prefix}pyrokernel stop` stops {'it' if len(names) == 1 else 'them'}"
         )
+
+
+def _in_margin() -> bool:
+    """Whether the cursor stands where only an indent can come."""
+    document = get_app().current_buffer.document
+    return document.cursor_position_row > 0 and not document.current_line_before_cursor.strip()
 
 
 class History(FileHistory):

@@ -29,6 +29,7 @@ _PATIENCE_SECONDS = 1.0
 """After this long without a start, the shell says what a kernel is busy with."""
 
 _ASK_SECONDS = 0.3
+_GRACE_SECONDS = 0.3
 
 
 class FrontEnd(Protocol):
@@ -100,6 +101,7 @@ class _Run:
         self._ok = True
         self._interrupts = 0
         self._waiting: set[str] = set()
+        self._unanswered_at: float | None = None
         self._patient_until = time.monotonic() + _PATIENCE_SECONDS
         self._ahead = threading.Semaphore(_EVENTS_AHEAD)
         self._display = Display(group.names, front.write)
@@ -134,8 +136,11 @@ class _Run:
                 message = self._attention.inbox.get(timeout=self._due())
             except queue.Empty:
                 self._display.flush()
-                if self._waiting and time.monotonic() >= self._patient_until:
+                now = time.monotonic()
+                if self._waiting and now >= self._patient_until:
                     self._explain_wait()
+                if self._unanswered_at is not None and now >= self._unanswered_at:
+                    self._tell_unanswered()
                 continue
             if message is not None:
                 self._ahead.release()
@@ -183,10 +188,12 @@ class _Run:
 
     def _due(self) -> float | None:
         """Return how long the loop may wait for a message, in seconds; None for ever."""
-        times = [self._display.due()]
-        if self._waiting:
-            times.append(max(0.0, self._patient_until - time.monotonic()))
-        return min((seconds for seconds in times if seconds is not None), default=None)
+        times = [self._patient_until] if self._waiting else []
+        if self._unanswered_at is not None:
+            times.append(self._unanswered_at)
+        waits = [max(0.0, moment - time.monotonic()) for moment in times]
+        due = self._display.due()
+        return min([*waits, *([] if due is None else [due])], default=None)
 
     def _explain_wait(self) -> None:
         """Say, once, what the kernels run that have not begun with this cell."""
@@ -248,13 +255,22 @@ class _Run:
             outcome = receipt.outcome
             if outcome == "not running" and self._cancel(name):
                 outcome = "cancelled before it started"
-            outcomes.setdefault(f"{outcome}{': ' if receipt.detail else ''}{receipt.detail}", []).append(name)
+            elif outcome == "unanswered":
+                # The news that the cell ended after all may be on its way.
+                self._unanswered_at = time.monotonic() + _GRACE_SECONDS
+                continue
+            outcomes.setdefault(": ".join(filter(None, [outcome, receipt.detail])), []).append(name)
         for outcome, names in outcomes.items():
-            more = ""
-            if outcome.startswith("unanswered"):
-                more = "; Ctrl-C again offers to kill and restart" if self._front.interactive else ""
-            self._front.notice(f"{label(names)}: {outcome}{more}")
+            self._front.notice(f"{label(names)}: {outcome}")
         return True
+
+    def _tell_unanswered(self) -> None:
+        """Say which kernels an interrupt did not reach."""
+        self._unanswered_at = None
+        names = [name for name in self._group.names if name in self._live]
+        self._front.notice(
+            f"{label(names)}: not interrupted yet, a C call does not let go; Ctrl-C again offers to kill and restart"
+        )
 
     def _cancel(self, name: str) -> bool:
         """Keep the cell from starting on a kernel that runs something else."""
@@ -283,10 +299,18 @@ class _Run:
             return False
         if answer == "k":
             try:
-                Group(self._group.mesh, [self._group[name] for name in names]).restart()
+                self._kill(names)
             except PyrokernelError as error:
                 self._front.notice(str(error))
         return True
+
+    def _kill(self, names: list[str]) -> None:
+        """Kill kernels and have them started afresh, the protected ones excepted."""
+        mesh = self._group.mesh
+        protected = [info.name for info in mesh.ps() if info.protected and info.name in names]
+        if protected:
+            self._front.notice(f"{label(protected)}: protected; `restart --force` in another shell ends it")
+        mesh.restart([self._group[name] for name in names if name not in protected], force=True)
 
     def _greet_successors(self) -> None:
         """Say which of the dead answer again."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,3 +51,57 @@ def places() -> Iterator[dict[str, str]]:
     os.chmod(directory, 0o700)
     yield {"runtime_dir": os.path.join(directory, "r"), "state_dir": os.path.join(directory, "s")}
     shutil.rmtree(directory, ignore_errors=True)
+
+
+class Served:
+    """A mesh that `pyrokernel serve --detach` keeps running, until the test stops it.
+
+    Args:
+        places: runtime_dir and state_dir.
+        arguments: Further arguments of `serve`.
+        environ: Further variables.
+    """
+
+    def __init__(self, places: dict[str, str], *arguments: str, **environ: str) -> None:
+        variables = {f"PYROKERNEL_{name.upper()}": value for name, value in places.items()}
+        self.environ = {**os.environ, **variables, **environ}
+        self.places = places
+        self.serve(*arguments)
+
+    def cli(self, *arguments: str, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run the command line in this mesh."""
+        return subprocess.run(
+            [sys.executable, "-m", "pyrokernel", *arguments],
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=check,
+        )
+
+    def serve(self, *arguments: str) -> None:
+        """Start the host, or start it again."""
+        done = self.cli("serve", "--detach", *arguments, check=False)
+        assert done.returncode == 0, done.stderr
+
+    def connect(self, **options: Any) -> pk.Mesh:
+        """Reach the mesh from this process."""
+        return pk.connect(**{**self.places, **options})
+
+    def host_pid(self) -> int:
+        """Return the process id of the host."""
+        with self.connect() as mesh:
+            (host,) = mesh.hosts()
+            return int(mesh.ask_host(host, "describe")["pid"])
+
+    def stop(self) -> None:
+        """End everything."""
+        self.cli("stop", check=False)
+
+
+@pytest.fixture
+def served(places: dict[str, str]) -> Iterator[Served]:
+    """A detached mesh of two kernels."""
+    found = Served(places, "-n", "2")
+    yield found
+    found.stop()

@@ -365,9 +365,9 @@ def test_signal_handlers_may_print_while_their_thread_prints(tmp_path: Path) -> 
 count = 0
 def handler(*_):
     global count
-    count += 1
-    print(f"handler {count};")
-    print(f"handler {count};", file=sys.stderr)
+    mine = count = count + 1
+    print(f"handler {mine};")
+    print(f"handler {mine};", file=sys.stderr)
 signal.signal(signal.SIGALRM, handler)
 def body():
     signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)

@@ -1,0 +1,236 @@
+"""The kernel owns the work: whoever dies, output and results are there for the next client."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pyrokernel as pk
+import pytest
+from waiting import wait_until
+
+Served = Any  # tests/process/conftest.py
+
+LINES = 40
+PRINTING = f"import time\nfor i in range({LINES}):\n    print('line', i)\n    time.sleep(0.05)\n'the result'"
+CLIENT = """
+import sys, pyrokernel as pk
+mesh = pk.connect()
+cell = mesh["k0"].submit(sys.argv[1])
+print(cell.id, flush=True)
+for event in cell.follow():
+    pass
+"""
+
+
+def start_client(served: Served) -> tuple[subprocess.Popen[str], str]:
+    client = subprocess.Popen(
+        [sys.executable, "-c", CLIENT, PRINTING], env=served.environ, stdout=subprocess.PIPE, text=True
+    )
+    assert client.stdout is not None
+    return client, client.stdout.readline().strip()
+
+
+def all_of_it(served: Served, cell: str) -> tuple[list[str], Any]:
+    """What another client finds of a cell."""
+    with served.connect() as mesh:
+        handle = mesh["k0"].cell(cell)
+        text = "".join(event.data["text"] for event in handle.follow(timeout=30) if event.kind == "output")
+        return text.splitlines(), handle.reply(timeout=5).result
+
+
+def test_a_killed_client_loses_nothing(served: Served) -> None:
+    client, cell = start_client(served)
+    with served.connect() as mesh:
+        wait_until(lambda: len(mesh["k0"].events(cell=cell)) > 5)
+    client.kill()
+    client.communicate()
+    lines, result = all_of_it(served, cell)
+    assert lines == [f"line {number}" for number in range(LINES)]
+    assert result == "the result"
+
+
+def test_a_killed_host_loses_nothing_and_the_next_adopts_the_kernels(served: Served) -> None:
+    with served.connect() as mesh:
+        kernel = mesh["k0"]
+        kernel.execute("kept = 42")
+        instance = kernel.instance
+        cell = kernel.submit(PRINTING)
+        os.kill(served.host_pid(), signal.SIGKILL)
+        assert cell.reply(timeout=30).result == "the result", "a client with a connection never notices"
+    served.serve()
+    with served.connect() as mesh:
+        assert mesh["k0"].instance == instance
+        assert mesh["k0"].execute("kept").result == 42
+    lines, _ = all_of_it(served, cell.id)
+    assert lines == [f"line {number}" for number in range(LINES)]
+
+
+def test_a_killed_template_loses_nothing_and_is_replaced(served: Served) -> None:
+    with served.connect() as mesh:
+        host, kernels = served.host_pid(), [info.pid for info in mesh.ps()]
+        cell = mesh["k0"].submit(PRINTING)
+        templates = [
+            int(pid)
+            for pid in Path(f"/proc/{host}/task/{host}/children").read_text().split()
+            if "host.template" in Path(f"/proc/{pid}/cmdline").read_text() and int(pid) not in kernels
+        ]
+        assert templates
+        for pid in templates:
+            os.kill(pid, signal.SIGKILL)
+        assert cell.reply(timeout=30).result == "the result"
+        mesh["k1"].restart()
+        assert mesh["k1"].execute("1 + 1").result == 2
+    lines, _ = all_of_it(served, cell.id)
+    assert len(lines) == LINES
+
+
+def test_a_second_serve_joins_the_running_mesh(served: Served) -> None:
+    with served.connect() as mesh:
+        instance = mesh["k0"].instance
+        served.serve("--name", "camera", "--tag", "optics")
+        assert mesh.names == ["camera", "k0", "k1"]
+        assert mesh["k0"].instance == instance
+        assert mesh.tagged("optics").names == ["camera"]
+
+
+def test_a_detached_mesh_survives_the_hangup_of_its_terminal(served: Served) -> None:
+    os.kill(served.host_pid(), signal.SIGHUP)
+    with served.connect() as mesh:
+        assert mesh["k0"].execute("1").result == 1
+        assert served.host_pid()
+
+
+def test_stop_leaves_nothing_behind(served: Served) -> None:
+    with served.connect() as mesh:
+        pids = [info.pid for info in mesh.ps()]
+        pids.append(served.host_pid())
+        mesh["k0"].execute("import subprocess; p = subprocess.Popen(['sleep', '60'])")
+        pids.append(mesh["k0"].execute("p.pid").result)
+    served.stop()
+    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
+    left = [path for path in Path(served.places["runtime_dir"]).rglob("*") if not path.is_dir()]
+    assert left == []
+
+
+def test_a_request_sent_twice_runs_once(mesh: pk.Mesh) -> None:
+    kernel = mesh["k0"]
+    kernel.execute("count = 0")
+    first = kernel.execute("count += 1; count", cell="a" * 32)
+    again = kernel.execute("count += 1; count", cell="a" * 32)
+    assert (first.result, again.result) == (1, 1)
+    assert kernel.execute("count").result == 1
+
+
+def test_a_late_client_asks_for_a_cell_by_its_id(mesh: pk.Mesh) -> None:
+    with pytest.raises(pk.ReplyTimeoutError) as caught:
+        mesh["k0"].execute("import time; time.sleep(0.5); 'late'", timeout=0.1)
+    assert mesh["k0"].cell(caught.value.cell).reply(timeout=10).result == "late"
+
+
+def test_an_unknown_cell_is_said(mesh: pk.Mesh) -> None:
+    with pytest.raises(pk.CellNotFoundError):
+        mesh["k0"].cell("f" * 32).reply(timeout=1)
+
+
+def test_threads_share_handles(mesh: pk.Mesh) -> None:
+    kernel = mesh["k0"]
+    results: list[Any] = []
+    threads = [
+        threading.Thread(target=lambda number=number: results.append(kernel.execute(f"{number} * 2").result))
+        for number in range(16)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(results) == [number * 2 for number in range(16)]
+
+
+def in_child(mesh: pk.Mesh, queue: Any) -> None:
+    queue.put(mesh["k0"].execute("'from a child'").result)
+
+
+def test_a_forked_client_has_connections_of_its_own(mesh: pk.Mesh) -> None:
+    mesh["k0"].execute("1")
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    children = [context.Process(target=in_child, args=(mesh, queue)) for _ in range(3)]
+    for child in children:
+        child.start()
+    assert [queue.get(timeout=20) for _ in children] == ["from a child"] * 3
+    assert mesh["k0"].execute("'parent'").result == "parent"
+    for child in children:
+        child.join(10)
+        assert child.exitcode == 0
+    assert mesh["k0"].execute("'still there'").result == "still there"
+
+
+def test_a_kernel_uses_the_mesh_as_any_client_would(mesh: pk.Mesh) -> None:
+    source = "import pyrokernel as pk\nwith pk.connect() as mesh:\n    r = mesh['k1'].execute('6 * 7').result\nr"
+    assert mesh["k0"].execute(source).result == 42
+
+
+def test_a_kernel_that_would_wait_for_itself_is_told(mesh: pk.Mesh) -> None:
+    source = "import pyrokernel as pk\npk.connect()['k0'].execute('1')"
+    with pytest.raises(pk.RemoteError, match="WouldDeadlockError"):
+        mesh["k0"].execute(source, timeout=20)
+
+
+def test_a_ring_of_waits_is_told(mesh: pk.Mesh) -> None:
+    source = (
+        "import pyrokernel as pk\n"
+        "inner = \"import pyrokernel as pk; pk.connect()['k0'].execute('1')\"\n"
+        "pk.connect()['k1'].execute(inner)"
+    )
+    with pytest.raises(pk.RemoteError, match="k0 waits on k1 waits on k0"):
+        mesh["k0"].execute(source, timeout=20)
+
+
+def test_two_cells_that_wait_for_each_other_are_told(mesh: pk.Mesh) -> None:
+    source = "import pyrokernel as pk, time\nm = pk.connect(); time.sleep(0.3)\nm[{other!r}].execute('1')"
+    cells = [
+        mesh["k0"].submit(source.replace("{other!r}", "'k1'")),
+        mesh["k1"].submit(source.replace("{other!r}", "'k0'")),
+    ]
+    replies = [cell.reply(timeout=20, check=False) for cell in cells]
+    assert "WouldDeadlockError" in {reply.ename for reply in replies}
+
+
+def test_a_private_mesh_ends_with_its_client(tmp_path: Path) -> None:
+    client = subprocess.Popen(
+        [sys.executable, "-c", "import pyrokernel as pk, time\nm = pk.local(2)\n"
+         "print(m.settings.runtime_dir, *[i.pid for i in m.ps()], flush=True)\n"
+         "m[:].submit('while True: pass')\ntime.sleep(60)"],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert client.stdout is not None
+    directory, *pids = client.stdout.readline().split()
+    client.send_signal(signal.SIGKILL)
+    client.communicate()
+    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
+    wait_until(lambda: not os.path.exists(directory))
+
+
+def test_local_leaves_nothing_behind() -> None:
+    before = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    with pk.local(2) as mesh:
+        directory = mesh.settings.runtime_dir
+        pids = [info.pid for info in mesh.ps()]
+        mesh[:].execute("1")
+    assert not os.path.exists(directory)
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
+    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
+
+
+def test_the_time_of_a_reply_is_measured(mesh: pk.Mesh) -> None:
+    reply = mesh["k0"].execute("import time; time.sleep(0.2)")
+    assert 0.2 <= reply.duration < 5
+    assert abs(reply.started - time.time()) < 60

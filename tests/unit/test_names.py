@@ -1,0 +1,195 @@
+"""Names at the name server stay true: announced, replaced when stale, re-announced, pruned."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+from waiting import wait_until
+
+from pyrokernel.errors import KernelNotFoundError, NameServerNotFoundError, NameTakenError
+from pyrokernel.host import names
+from pyrokernel.host.names import Announcer
+from pyrokernel.messages import KernelInfo
+from pyrokernel.wire.naming import Entry
+
+
+class FakeDirectory:
+    """A name server that can be switched off, and forgets everything when it is."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.up = True
+        self.is_connected = False
+
+    def _ask(self) -> None:
+        self.is_connected = self.up
+        if not self.up:
+            raise NameServerNotFoundError("nobody answers")
+
+    def register(self, name: str, uri: str, metadata: Iterable[str], *, replace: bool = False) -> None:
+        self._ask()
+        if name in self.entries and not replace:
+            raise NameTakenError(name=name, holder="?")
+        self.entries[name] = Entry(name, uri, frozenset(metadata))
+
+    def lookup(self, name: str) -> Entry:
+        self._ask()
+        if name not in self.entries:
+            raise KernelNotFoundError(name)
+        return self.entries[name]
+
+    def remove(self, name: str) -> bool:
+        self._ask()
+        return self.entries.pop(name, None) is not None
+
+    def list(self, prefix: str) -> list[Entry]:
+        self._ask()
+        return [entry for name, entry in sorted(self.entries.items()) if name.startswith(prefix)]
+
+    def connected(self) -> bool:
+        return self.is_connected
+
+    def close(self) -> None:
+        self.is_connected = False
+
+    def crash(self) -> None:
+        self.up = self.is_connected = False
+        self.entries.clear()
+
+
+@pytest.fixture
+def directory() -> FakeDirectory:
+    return FakeDirectory()
+
+
+@pytest.fixture
+def announcer(directory: FakeDirectory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Announcer]:
+    monkeypatch.setattr(names, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(names, "RETRY_SECONDS", 0.01)
+    fake: Any = directory
+    found = Announcer(fake, "lab", outside=True)
+    found.start()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def listening() -> Iterator[str]:
+    """The URI of somebody who answers."""
+    with tempfile.TemporaryDirectory(prefix="pk-") as folder, socket.socket(socket.AF_UNIX) as server:
+        path = Path(folder, "s.sock")
+        server.bind(str(path))
+        server.listen()
+        yield f"PYRO:x@./u:{path}"
+
+
+def kernel(name: str = "k0", instance: str = "aa", **fields: Any) -> KernelInfo:
+    return KernelInfo(name=name, instance=instance, uri="PYRO:x@./u:/nowhere/k.sock", pid=7, **fields)
+
+
+def test_a_name_tells_who_is_behind_it(announcer: Announcer, directory: FakeDirectory) -> None:
+    announcer.announce(kernel(tags=("optics", "slow"), protected=True)).result(10)
+    entry = directory.entries["pyrokernel.kernel.k0"]
+    assert (entry.value("host"), entry.value("instance"), entry.value("pid")) == ("lab", "aa", "7")
+    assert entry.values("tag") == ("optics", "slow")
+    assert {"class:pyrokernel.kernel", "protected"} <= entry.metadata
+
+
+def test_the_host_has_a_name_too(announcer: Announcer, directory: FakeDirectory) -> None:
+    announcer.announce_host("PYRO:h@./u:/h.sock", "hh").result(10)
+    assert directory.entries["pyrokernel.host.lab"].uri == "PYRO:h@./u:/h.sock"
+
+
+def test_a_name_held_by_another_host_is_never_taken(announcer: Announcer, directory: FakeDirectory) -> None:
+    directory.register("pyrokernel.kernel.k0", "PYRO:x@./u:/gone", {"host:other", "instance:bb"})
+    with pytest.raises(NameTakenError, match="instance bb on host other"):
+        announcer.announce(kernel()).result(10)
+
+
+def test_a_name_held_by_somebody_alive_here_is_never_taken(
+    announcer: Announcer, directory: FakeDirectory, listening: str
+) -> None:
+    directory.register("pyrokernel.kernel.k0", listening, {"host:lab", "instance:bb"})
+    with pytest.raises(NameTakenError):
+        announcer.announce(kernel()).result(10)
+
+
+def test_a_name_left_by_the_dead_of_this_host_is_replaced(announcer: Announcer, directory: FakeDirectory) -> None:
+    directory.register("pyrokernel.kernel.k0", "PYRO:x@./u:/gone", {"host:lab", "instance:bb"})
+    announcer.announce(kernel()).result(10)
+    assert directory.entries["pyrokernel.kernel.k0"].value("instance") == "aa"
+
+
+def test_a_restart_replaces_its_own_name(announcer: Announcer, directory: FakeDirectory) -> None:
+    announcer.announce(kernel()).result(10)
+    announcer.announce(kernel(instance="cc")).result(10)
+    assert directory.entries["pyrokernel.kernel.k0"].value("instance") == "cc"
+
+
+def test_a_withdrawn_name_is_gone(announcer: Announcer, directory: FakeDirectory) -> None:
+    announcer.announce(kernel()).result(10)
+    announcer.withdraw("k0", "aa")
+    wait_until(lambda: directory.entries == {})
+
+
+def test_a_late_withdrawal_leaves_the_successor_its_name(announcer: Announcer, directory: FakeDirectory) -> None:
+    announcer.announce(kernel(instance="cc")).result(10)
+    announcer.withdraw("k0", "aa")
+    announcer.announce(kernel("k1")).result(10)
+    assert directory.entries["pyrokernel.kernel.k0"].value("instance") == "cc"
+
+
+def test_a_name_server_that_is_away_gets_the_name_later(announcer: Announcer, directory: FakeDirectory) -> None:
+    directory.crash()
+    with pytest.raises(NameServerNotFoundError):
+        announcer.announce(kernel()).result(10)
+    directory.up = True
+    wait_until(lambda: "pyrokernel.kernel.k0" in directory.entries)
+
+
+def test_a_name_server_that_forgot_everything_is_told_again(announcer: Announcer, directory: FakeDirectory) -> None:
+    announcer.announce_host("PYRO:h@./u:/h.sock", "hh").result(10)
+    announcer.announce(kernel()).result(10)
+    directory.crash()
+    directory.up = True
+    wait_until(lambda: len(directory.entries) == 2)
+
+
+def test_what_died_while_the_name_server_was_away_is_pruned(announcer: Announcer, directory: FakeDirectory) -> None:
+    announcer.announce(kernel()).result(10)
+    kept = dict(directory.entries)
+    directory.crash()
+    announcer.withdraw("k0", "aa")
+    with pytest.raises(NameServerNotFoundError):
+        announcer.announce(kernel("k1")).result(10)
+    directory.entries.update(kept)  # it had a disk
+    directory.up = True
+    wait_until(lambda: list(directory.entries) == ["pyrokernel.kernel.k1"])
+
+
+def test_pruning_leaves_other_hosts_and_the_living_alone(
+    announcer: Announcer, directory: FakeDirectory, listening: str
+) -> None:
+    directory.register("pyrokernel.kernel.other", "PYRO:x@./u:/gone", {"host:other", "instance:1"})
+    directory.register("pyrokernel.kernel.alive", listening, {"host:lab", "instance:2"})
+    directory.register("pyrokernel.kernel.dead", "PYRO:x@./u:/gone", {"host:lab", "instance:3"})
+    directory.register("pyrokernel.kernel.tcp", "PYRO:x@localhost:1", {"host:lab", "instance:4"})
+    announcer.announce(kernel()).result(10)
+    wait_until(lambda: "pyrokernel.kernel.dead" not in directory.entries)
+    assert sorted(name.rpartition(".")[2] for name in directory.entries) == ["alive", "k0", "other", "tcp"]
+
+
+def test_an_embedded_name_server_needs_no_looking_after(directory: FakeDirectory) -> None:
+    fake: Any = directory
+    quiet = Announcer(fake, "lab", outside=False)
+    quiet.start()
+    done: Future[None] = quiet.announce(kernel())
+    done.result(10)
+    assert quiet._pause() is None
+    quiet.close()
