@@ -424,7 +424,8 @@ def connect(settings: Settings | None = None, **options: Any) -> Mesh:
     """
     chosen = settings or settings_module.load(**options)
     mesh = Mesh(chosen)
-    mesh._directory.ping()
+    # Known from the start, the hosts can be asked about deaths while the name server is away.
+    mesh.hosts()
     return mesh
 
 
@@ -440,7 +441,9 @@ def local(kernels: int | Sequence[KernelSpec] = 1, **options: Any) -> Mesh:
     """
     specs = [KernelSpec(name=f"k{number}") for number in range(kernels)] if isinstance(kernels, int) else kernels
     private = PrivateHost(specs, **options)
-    return Mesh(private.settings, private=private)
+    mesh = Mesh(private.settings, private=private)
+    mesh.hosts()
+    return mesh
 
 
 def _read_line(stream: IO[bytes], timeout: float) -> bytes:

@@ -27,8 +27,10 @@ from pyrokernel.front.terminal import complain, is_terminal, paint, plural, say,
 from pyrokernel.messages import Event, EventKind
 
 _SURVEY = """
+import gc
 import pyrokernel.survey
 
+gc.disable()  # a syntax tree has no cycles, and findings only pile up
 [paths] = share  # scatter cuts a sequence; the sequence was one of shares
 findings = []
 for path in paths:
@@ -36,6 +38,7 @@ for path in paths:
     if len(findings) % 10 == 0:
         print(len(findings))
 print(len(findings))
+gc.enable()
 """
 
 _LINES = 20
@@ -238,11 +241,11 @@ def show_kernel_killed(mesh: Mesh) -> bool:
 
 def _describe_death(death: KernelDiedError) -> None:
     source = str((death.last_cell or {}).get("source", "")).strip().splitlines()
-    say(f"  cause       {death.cause}")
-    say(f"  last cell   {source[0] if source else '?'}")
-    for line in source[1:]:
-        say(f"              {line}")
-    say(f"  last words  {death.tail.strip()}")
+    say(f"  cause        {death.cause}")
+    for number, line in enumerate(source):
+        say(f"  {'last cell' if number == 0 else '':<11}  {line}".rstrip())
+    for line in death.tail.splitlines()[-1:]:
+        say(f"  last output  {line}")
 
 
 def _next_instance(mesh: Mesh, name: str, instance: str) -> Kernel:

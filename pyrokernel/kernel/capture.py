@@ -13,7 +13,6 @@ import functools
 import itertools
 import os
 import resource
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from pyrokernel.kernel.drain import Drainer
 from pyrokernel.kernel.excerpt import Excerpt
 from pyrokernel.kernel.late import LateOutput
 from pyrokernel.kernel.spool import STREAMS, Spool
-from pyrokernel.kernel.streams import ROUTE, Route, Sink, Writer
+from pyrokernel.kernel.streams import ROUTE, Route, Writer
 from pyrokernel.messages import EventKind
 
 
@@ -92,7 +91,7 @@ class Capture:
 
     def begin(self, cell: str) -> None:
         """Let output from now on belong to this cell."""
-        self._writer.flush()
+        self._writer.calm()
         with self._lock:
             spool = self._spool
             if spool.has_news():
@@ -106,7 +105,7 @@ class Capture:
     def end(self, cell: str) -> CellOutput:
         """Bring everything the cell wrote into the journal, and return it."""
         clib.flush_stdout()
-        self._writer.calm(now=True)
+        self._writer.flush()
         with self._lock:
             spool = self._spool
             if spool.has_news():
@@ -180,14 +179,9 @@ class Capture:
         Returns:
             Whether that is inside one; the handler must return then, and gets the signal again in a moment.
         """
-        for _ in range(24):  # how deep these functions call each other
-            if frame is None:
-                break
+        while frame is not None and self._drainer is not None:
             if frame.f_code in _SHIELDED:
-                again = threading.Timer(0.001, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
-                again.name = "pyrokernel-interrupt"
-                again.daemon = True
-                again.start()
+                self._drainer.interrupt_again()
                 return True
             frame = frame.f_back
         return False
@@ -283,6 +277,5 @@ class Capture:
 
 
 _SHIELDED = frozenset(
-    function.__code__
-    for function in (Capture.drain, Journal.append, Writer.commit, Writer.commit_route, Sink.write_chunk)
+    function.__code__ for function in (Capture.drain, Journal.append, Writer.commit, Writer.commit_route)
 )

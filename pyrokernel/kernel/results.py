@@ -7,13 +7,19 @@ error message; a value that cannot travel is explained, and the cell still succe
 from __future__ import annotations
 
 import base64
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 from pyrokernel.errors import MessageTooLargeError, NotSerializableError
-from pyrokernel.wire.codec import Packed, is_plain
+from pyrokernel.wire.codec import MAX_PAYLOAD_BYTES, Packed, is_plain
 
 MAX_TEXT_CHARS = 1024 * 1024
+MAX_REPR_ITEMS = 100_000
+"""Longer strings and containers are shown by their beginning."""
+_ROOM_FOR_REPLY = 16 * 1024 * 1024
+"""What else a reply may hold beside its value: output, text, traceback."""
+_SIZED = (str, bytes, bytearray, list, tuple, dict, set, frozenset)
 MAX_BUNDLE_CHARS = 16 * 1024 * 1024
 
 _MIME_METHODS = {
@@ -34,10 +40,23 @@ def text_of(value: Any) -> tuple[str, bool]:
     Raises:
         Exception: Whatever the object's `__repr__` raises; the caller runs this as user code.
     """
+    if type(value) in _SIZED and len(value) > MAX_REPR_ITEMS:
+        # Its whole repr would take several times its own memory, to be cut afterwards.
+        head, unit = _head_of(value)
+        return f"{repr(head)[:MAX_TEXT_CHARS]}... ({len(value)} {unit})", True
     text = repr(value)
     if len(text) <= MAX_TEXT_CHARS:
         return text, False
     return f"{text[:MAX_TEXT_CHARS]}... ({len(text)} characters, the first {MAX_TEXT_CHARS} shown)", True
+
+
+def _head_of(value: Any) -> tuple[Any, str]:
+    """Return the beginning of a large builtin value, and what its length counts."""
+    if isinstance(value, (str, bytes, bytearray)):
+        return value[:MAX_REPR_ITEMS], "characters" if isinstance(value, str) else "bytes"
+    if isinstance(value, dict):
+        return dict(itertools.islice(value.items(), MAX_REPR_ITEMS)), "items"
+    return type(value)(itertools.islice(value, MAX_REPR_ITEMS)), "items"
 
 
 def bundle_of(value: Any, text: str) -> dict[str, str]:
@@ -76,8 +95,9 @@ def pack_value(value: Any, *, max_bytes: int, plain: bool) -> tuple[Any, str]:
         packed = Packed.dump(value)
     except (NotSerializableError, MessageTooLargeError) as error:
         return None, str(error)
-    if packed.size_bytes > max_bytes:
-        return None, f"it takes {packed.size_bytes} bytes, above the limit of {max_bytes} for a reply"
+    limit = min(max_bytes, MAX_PAYLOAD_BYTES - _ROOM_FOR_REPLY)
+    if packed.size_bytes > limit:
+        return None, f"it takes {packed.size_bytes} bytes, above the limit of {limit} for a reply"
     return packed, ""
 
 

@@ -2,13 +2,14 @@
 
 Every printed line reaches its file at once, so that it keeps its place among what C code
 and child processes write, and survives the death of the kernel. Only in a flood, more
-than `LINES_AT_ONCE` lines between two ticks of the drain thread, are lines collected for
-up to `CHUNK_BYTES` or until the next tick: a system call for each would make printing
-three times slower.
+than `LINES_AT_ONCE` lines between two ticks of the drain thread, are up to `FLOOD_LINES`
+lines collected: a system call for each would make printing several times slower.
 
 Things that do not work: a `write` in Python, which print() calls twice for every line,
-costs more than the system call it saves; an `io.BufferedWriter` below the text raises
-RuntimeError when a signal handler prints while its thread prints.
+costs more than the system call it saves. An `io.BufferedWriter` below the text raises
+RuntimeError when a signal handler prints while its thread prints. With Python code
+called from the middle of `TextIOWrapper.write`, other threads' text is lost
+(https://github.com/python/cpython/issues/119506): hence a sink whose `write` is C.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from pyrokernel.kernel.spool import STREAMS, Spool, write_all
 LINES_AT_ONCE = 2000
 """Lines that are written one by one before the rest counts as a flood."""
 
-CHUNK_BYTES = 1024
-"""How much a flood collects."""
+FLOOD_LINES = 64
+"""How many lines a flood collects."""
 
-FLOOD_CHUNKS = 8
-"""A flood is over when fewer chunks than these came between two ticks."""
+FLOOD_GOES_ON = 8 * FLOOD_LINES
+"""A flood is over when fewer lines than these came between two ticks."""
 
 ROUTE = "_pyrokernel_route"
 """Attribute of a thread: the `Route` of its output, None when it prints for whichever cell runs."""
@@ -40,7 +41,7 @@ _DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _SPAWNS = frozenset(
     {"os.system", "subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty", "os.exec", "os.kill", "os.killpg"}
 )
-"""Audit events of Python before which collected lines must be written: another process may write or this one end."""
+"""Audit events of Python before which collected lines must be written."""
 
 
 class Route:
@@ -55,7 +56,7 @@ class Route:
 class Sink:
     """What a text stream passes its lines to: a list that C code appends to, and a flush that writes it out.
 
-    Appending in C is atomic with taking the text from the stream, so that lines keep
+    Taking text from the stream and appending it is one atomic step, so that lines keep
     their order whichever thread passes them on.
     """
 
@@ -70,18 +71,16 @@ class Sink:
         self._index = index
 
     def flush(self) -> None:
-        """Write out: called after every line, unless there is a flood."""
-        if self.pieces:
-            self.count += 1
-            if self.count == LINES_AT_ONCE:
-                self._writer.begin_flood(self._index)
-            self._writer.commit(self._index)
-
-    def write_chunk(self, data: bytes) -> None:
-        """Write out in a flood, when `CHUNK_BYTES` have been collected."""
-        self.pieces.append(data)
+        """Write out, or collect in a flood: called after every line."""
         self.count += 1
-        self._writer.commit(self._index)
+        writer = self._writer
+        if writer.sinks[1 - self._index].pieces:
+            writer.commit(1 - self._index)  # only one stream may have collected lines, or their order would be lost
+        elif self.count <= LINES_AT_ONCE:
+            writer.commit(self._index)
+        elif self.count % FLOOD_LINES == 0:
+            writer.watch_spawns()
+            writer.commit(self._index)
 
     def fileno(self) -> int:
         """Return 1 or 2."""
@@ -105,17 +104,31 @@ class Stream(io.TextIOWrapper):
     mode = "w"
 
     def __init__(self, writer: Writer, index: int) -> None:
-        self.sink = Sink(writer, index)
+        self._writer = writer
+        self._index = index
         self._raw = RawStream(writer, index)
         super().__init__(
-            cast("Any", self.sink), encoding="utf-8", errors="backslashreplace", newline="\n", line_buffering=True
+            cast("Any", writer.sinks[index]), "utf-8", errors="backslashreplace", newline="\n", line_buffering=True
         )
-        self._CHUNK_SIZE = CHUNK_BYTES
 
     @property
     def buffer(self) -> Any:
         """The stream of bytes."""
         return self._raw
+
+    def flush(self) -> None:
+        """Write out everything, half lines too."""
+        super().flush()
+        self._writer.commit(self._index)
+
+    def forget(self) -> None:
+        """Drop what was not written yet: after a fork it is the parent's to write."""
+        sink = self._writer.sinks[self._index]
+        sink.pieces.clear()
+        sink.write = len
+        super().flush()
+        sink.write = sink.pieces.append
+        sink.count = -sys.maxsize  # no drain thread lives here that would write what a flood collects
 
     def close(self) -> None:
         """Flush only."""
@@ -136,7 +149,7 @@ class RawStream(io.RawIOBase):
         """Write bytes at once."""
         self.flush()
         data = bytes(data)
-        self._writer.streams[self._index].sink.pieces.append(data)
+        self._writer.sinks[self._index].pieces.append(data)
         self._writer.commit(self._index)
         return len(data)
 
@@ -164,6 +177,7 @@ class Writer:
         lock: Held while Python writes to a spool.
         spool: Where lines go that no route leads elsewhere; None in a forked child.
         on_write: Called after a write when not None.
+        sinks: What the streams pass their lines to.
         streams: `sys.stdout` and `sys.stderr`.
     """
 
@@ -171,24 +185,24 @@ class Writer:
         self.lock: Any = threading.RLock()  # a signal handler may print while its thread prints
         self.spool: Spool | None = spool
         self.on_write: Callable[[], None] | None = None
+        self.sinks = (Sink(self, 0), Sink(self, 1))
         self.streams = (Stream(self, 0), Stream(self, 1))
         self._writing = False
-        self._flooding = -1
         self._watches_spawns = False
 
     def commit(self, index: int) -> None:
-        """Write the lines that a stream has passed on."""
-        if self._flooding == 1 - index:
-            self.flush_stream(1 - index)
-        pieces, others = self.streams[index].sink.pieces, self.streams[1 - index].sink.pieces
+        """Write the lines that a stream has passed on, then the other's."""
+        first, second = self.sinks[index].pieces, self.sinks[1 - index].pieces
+        if not first and not second:
+            return
         with self.lock:
             if not self._writing:  # else a signal handler prints in the middle of the loop below, which will go on
                 self._writing = True
                 try:
-                    while pieces:
-                        self._put(index, pieces.popleft())
-                    while others:
-                        self._put(1 - index, others.popleft())
+                    while first:
+                        self._put(index, first.popleft())
+                    while second:
+                        self._put(1 - index, second.popleft())
                 finally:
                     self._writing = False
         if self.on_write is not None:
@@ -210,51 +224,26 @@ class Writer:
                 done, error = write_all(spool.write_fd(index), data)
             _settle(spool, index, len(data) - done, error)
 
-    def flush_stream(self, index: int) -> None:
-        """Write out one stream, half lines too, from any thread."""
-        stream = self.streams[index]
-        sink = stream.sink
-        if self._flooding == index:
-            # Taking the text must be atomic: its own thread may be writing. See Sink.
-            sink.write = sink.pieces.append
-            stream.flush()
-            if self._flooding == index:
-                sink.write = sink.write_chunk
-        else:
-            stream.flush()
-
     def flush(self) -> None:
-        """Write out both streams, half lines too."""
-        self.flush_stream(0)
-        self.flush_stream(1)
-
-    def begin_flood(self, index: int) -> None:
-        """Collect the lines of a stream from now on. Of one only: between two, their order would be lost."""
-        if self._flooding < 0 and self.spool is not None:
-            if not self._watches_spawns:
-                self._watches_spawns = True
-                sys.addaudithook(self._before_spawn)
-            stream = self.streams[index]
-            stream.reconfigure(line_buffering=False)
-            self._flooding = index
-            stream.sink.count = 0
-            stream.sink.write = stream.sink.write_chunk
-
-    def calm(self, *, now: bool = False) -> None:
-        """Write out, and go back to writing every line at once when the flood is over, or `now`."""
-        index = self._flooding
-        self.flush()
-        if index >= 0 and (now or self.streams[index].sink.count < FLOOD_CHUNKS):
-            stream = self.streams[index]
-            stream.sink.write = stream.sink.pieces.append
-            stream.reconfigure(line_buffering=True)
-            self._flooding = -1
+        """Write out both streams, half lines too, from any thread."""
         for stream in self.streams:
-            stream.sink.count = 0
+            stream.flush()
+
+    def calm(self) -> None:
+        """Write out, and let lines be written one by one again unless a flood goes on."""
+        self.flush()
+        for sink in self.sinks:
+            sink.count = LINES_AT_ONCE if sink.count > LINES_AT_ONCE + FLOOD_GOES_ON else 0
+
+    def watch_spawns(self) -> None:
+        """From the first flood on, write what is collected before another process may write, or this one end."""
+        if not self._watches_spawns:
+            self._watches_spawns = True
+            sys.addaudithook(self._before_spawn)
 
     def _before_spawn(self, event: str, _arguments: tuple[Any, ...]) -> None:
-        if self._flooding >= 0 and event in _SPAWNS:
-            self.flush()
+        if event in _SPAWNS:
+            self.commit(0)
 
     def route_threads(self, routed: bool) -> None:
         """Look, at every write, whether the thread belongs to an earlier cell; or stop looking."""
@@ -274,7 +263,7 @@ class Writer:
                 return write(text)
             pieces = route.pieces[index]
             pieces.append(text)
-            if "\n" in text or len(pieces) > CHUNK_BYTES:
+            if "\n" in text or len(pieces) > FLOOD_LINES:
                 self.commit_route(route)
             return len(text)
 
@@ -302,14 +291,9 @@ class Writer:
         self.spool = None
         self.on_write = None
         self._writing = False
-        self._flooding = -1
         self.route_threads(routed=False)
         for stream in self.streams:
-            sink = stream.sink
-            sink.write = len  # what was collected is the parent's to write
-            sink.pieces.clear()
-            stream.reconfigure(line_buffering=True)
-            sink.write = sink.pieces.append
+            stream.forget()
 
 
 def _settle(spool: Spool | None, index: int, lost_bytes: int, error: OSError | None) -> None:

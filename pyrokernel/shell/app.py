@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import termios
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +17,7 @@ from cmd2.exceptions import Cmd2ArgparseError
 from prompt_toolkit.application import get_app
 from prompt_toolkit.filters import Condition, completion_is_selected
 from prompt_toolkit.history import FileHistory
+from prompt_toolkit.input.typeahead import clear_typeahead
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent, merge_key_bindings
 from prompt_toolkit.keys import Keys
 
@@ -62,7 +64,8 @@ class Shell(cmd2.Cmd):
         for name in ("allow_style", "debug", "echo", "editor", "quiet", "scripts_add_to_history"):
             self.remove_settable(name)
         self.hidden_commands.append("_python")
-        self.reader.commands = frozenset(self.get_visible_commands())
+        # _eof is what cmd2 makes of Ctrl-D.
+        self.reader.commands = frozenset([*self.get_visible_commands(), "_eof"])
         self.statement_parser = self._parser = Parser(self.reader)
         self.continuation_prompt = "... "
         self._runner = Runner(self)
@@ -198,9 +201,13 @@ class Shell(cmd2.Cmd):
         for line in lines:
             self.write("stdout", line + "\n")
 
-    def ask(self, prompt: str, *, password: bool = False) -> str:
+    def ask(self, prompt: str, *, password: bool = False, afresh: bool = False) -> str:
         """Read an answer, at the terminal or from the next line of a script that is piped in."""
         if self.interactive:
+            if afresh:
+                # Keys wait in two places: in the terminal, and where prompt_toolkit keeps what its last prompt left.
+                termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
+                clear_typeahead(self.main_session.input)
             return self.read_secret(harmless(prompt)) if password else self.read_input(harmless(prompt))
         line = self.stdin.readline()
         if not line:
@@ -229,19 +236,19 @@ class Shell(cmd2.Cmd):
         """Say what stays running, and how to stop it."""
         mesh = self.target.mesh
         name = mesh.settings.mesh
-        prefix = "" if name == Settings().mesh else f"PYROKERNEL_MESH={name} "
+        option = "" if name == Settings().mesh else f" --mesh {name}"
         try:
             names = mesh.names
         except PyrokernelError:
-            self.notice(f"the name server of mesh {name!r} does not answer; `{prefix}pyrokernel doctor` tells more")
+            self.notice(f"the name server of mesh {name!r} does not answer; `pyrokernel doctor{option}` tells more")
             return
         if not names:
-            self.notice(f"no kernel runs in mesh {name!r}; `{prefix}pyrokernel stop` ends its host")
+            self.notice(f"no kernel runs in mesh {name!r}; `pyrokernel stop{option}` ends its host")
             return
         verb = "stays" if len(names) == 1 else "stay"
         self.notice(
-            f"{label(names)} {verb} running, with all variables: `{prefix}pyrokernel shell` comes back, "
-            f"`{prefix}pyrokernel stop` stops {'it' if len(names) == 1 else 'them'}"
+            f"{label(names)} {verb} running, with all variables: `pyrokernel shell{option}` comes back, "
+            f"`pyrokernel stop{option}` stops {'it' if len(names) == 1 else 'them'}"
         )
 
 

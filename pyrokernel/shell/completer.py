@@ -106,7 +106,7 @@ class Router(Completer):
         return [
             Completion(command + " ", -len(word), display=command, display_meta="command")
             for command in sorted(self._shell.reader.commands)
-            if command.startswith(word)
+            if command.startswith(word) and not command.startswith("_")
         ]
 
     def _arguments(self, line: str, cursor: int) -> list[Completion]:

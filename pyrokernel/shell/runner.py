@@ -45,8 +45,8 @@ class FrontEnd(Protocol):
     def notice(self, text: str) -> None:
         """Say something of the shell's own."""
 
-    def ask(self, prompt: str, *, password: bool = False) -> str:
-        """Read a line; raises KeyboardInterrupt or EOFError."""
+    def ask(self, prompt: str, *, password: bool = False, afresh: bool = False) -> str:
+        """Read a line, with `afresh` not one typed before the question; raises KeyboardInterrupt or EOFError."""
 
 
 class Runner:
@@ -291,7 +291,7 @@ class _Run:
             return False
         question = f"{label(names)} still running. Wait, kill and restart (variables are lost), or leave it? [w/k/l] "
         try:
-            answer = self._front.ask(question).strip().lower()[:1]
+            answer = self._front.ask(question, afresh=True).strip().lower()[:1]
         except (KeyboardInterrupt, EOFError):
             answer = "w"
         if answer == "l":

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +105,17 @@ def served(places: dict[str, str]) -> Iterator[Served]:
     found = Served(places, "-n", "2")
     yield found
     found.stop()
+
+
+@pytest.fixture
+def served_at() -> Iterator[Callable[..., Served]]:
+    """Start detached meshes with given settings; all are stopped."""
+    started: list[Served] = []
+
+    def start(places: dict[str, str], *arguments: str) -> Served:
+        started.append(Served(places, *arguments))
+        return started[-1]
+
+    yield start
+    for found in started:
+        found.stop()

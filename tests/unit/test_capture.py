@@ -389,8 +389,11 @@ report([count > 0, numbers("main", "stdout") == list(range(10_000)),
 
 def test_an_interrupt_tears_no_line(tmp_path: Path) -> None:
     script = """
+armed = False
 def handler(signum, frame):
-    if not capture.postpone_interrupt(frame):
+    global armed
+    if armed and not capture.postpone_interrupt(frame):
+        armed = False
         raise KeyboardInterrupt
 signal.signal(signal.SIGINT, handler)
 capture.start_drainer(lambda: True)
@@ -398,29 +401,21 @@ main, interrupted, printed = threading.main_thread().ident, 0, 0
 def poke(stop):
     while not stop.wait(0.002):
         signal.pthread_kill(main, signal.SIGINT)
-def body():
-    global interrupted, printed
-    while interrupted < 100:
-        try:
-            sys.stdout.write(f"{printed}\\n")
-            printed += 1
-        except KeyboardInterrupt:
-            interrupted += 1
 stop = threading.Event()
 poker = threading.Thread(target=poke, args=(stop,), name="pyrokernel-poke")
-capture.begin("c1")
 poker.start()
-try:
-    body()
-finally:
-    stop.set()
-    while poker.is_alive():
-        try:
-            poker.join()
-        except KeyboardInterrupt:
-            pass
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    capture.end("c1")
+capture.begin("c1")
+while interrupted < 100:
+    try:
+        armed = True
+        while True:
+            sys.stdout.write(f"{printed}\\n")
+            printed += 1
+    except KeyboardInterrupt:
+        interrupted += 1
+stop.set()
+poker.join()
+capture.end("c1")
 lines = [int(line) for line in "".join(text for _, text, _ in outputs("stdout")).splitlines()]
 # A line may be there twice: interrupted after it was written, before it was counted.
 report([sorted(set(lines)) == list(range(lines[-1] + 1)), sorted(lines) == lines])

@@ -97,7 +97,7 @@ def test_a_mistake_is_named(tmp_path: Path, text: str, words: list[str]) -> None
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="gone.toml"):
+    with pytest.raises(SettingsError, match=r"gone\.toml"):
         load_mesh_file(tmp_path / "gone.toml")
 
 

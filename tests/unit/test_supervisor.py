@@ -66,7 +66,7 @@ class FakeProcesses:
         self.swept: list[int] = []
         self.listeners: dict[str, int] = {}
 
-    def ProcessWatch(self, pid: int) -> Any:  # noqa: N802 - stands for the class
+    def ProcessWatch(self, pid: int) -> Any:  # stands for the class
         if pid not in self.alive:
             raise ProcessLookupError(pid)
         return types.SimpleNamespace(close=lambda: None)
