@@ -98,6 +98,14 @@ def _add_common(parser: argparse.ArgumentParser, *, top: bool = False) -> None:
     )
 
 
+def _count(text: str) -> int:
+    """Read a number that counts something."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return number
+
+
 def _add_json(parser: argparse.ArgumentParser, text: str = "answer in JSON") -> None:
     parser.add_argument("--json", action="store_true", help=text)
 
@@ -108,7 +116,7 @@ def _add_serve(commands: _Commands) -> argparse.ArgumentParser:
     )
     parser.add_argument("file", nargs="?", metavar="FILE.toml", help="mesh file that declares kernels")
     parser.add_argument("--file", dest="file", metavar="FILE.toml", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    parser.add_argument("-n", dest="number", type=int, metavar="N", help="this many kernels: k0, k1, ...")
+    parser.add_argument("-n", dest="number", type=_count, metavar="N", help="this many kernels: k0, k1, ...")
     parser.add_argument("--name", action="append", metavar="NAME", help="a kernel of this name (may be repeated)")
     parser.add_argument("--detach", action="store_true", help="return when they are ready; they survive logout")
     parser.add_argument("--portable", action="store_true", default=None, help="start kernels without fork")
@@ -121,10 +129,10 @@ def _add_serve(commands: _Commands) -> argparse.ArgumentParser:
     group.add_argument("--protected", action="store_true", help="never kill or restart without an explicit yes")
     group.add_argument("--restart", default="always", choices=("always", "on-failure", "never"), help="after a death")
     group.add_argument(
-        "--threads", type=int, default=0, metavar="N", help="BLAS and OpenMP threads; 0 divides the processors"
+        "--threads", type=_count, default=0, metavar="N", help="BLAS and OpenMP threads; 0 divides the processors"
     )
     group.add_argument("--memory", default="", metavar="SIZE", help="limit of private memory, such as 4G")
-    group.add_argument("--descriptors", type=int, default=0, metavar="N", help="limit of open files")
+    group.add_argument("--descriptors", type=_count, default=0, metavar="N", help="limit of open files")
     group.add_argument("--journal", default="64M", metavar="SIZE", help="cap of the journal on disk")
     group.add_argument(
         "--idle-stop", default="", metavar="TIME", help="end after so long without a request, such as 2h"
@@ -153,7 +161,7 @@ def _add_run(commands: _Commands) -> argparse.ArgumentParser:
         metavar="WORD",
         help=f"which kernels: {_TARGETS} (may be repeated; commas too)",
     )
-    parser.add_argument("--local", type=int, default=0, metavar="N", help="run on N fresh kernels of a private mesh")
+    parser.add_argument("--local", type=_count, default=0, metavar="N", help="run on N fresh kernels of a private mesh")
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="leave after so long; the cell goes on")
     parser.add_argument("--detach", action="store_true", help="print the id of the cell and leave")
     _add_json(parser, "each event as a line of JSON")
@@ -170,7 +178,7 @@ def _add_logs(commands: _Commands) -> argparse.ArgumentParser:
     parser = _command(commands, "logs", "logs", "replay what a kernel was sent and printed, also a dead one")
     parser.add_argument("kernel", metavar="NAME", help="which kernel")
     parser.add_argument("-f", "--follow", action="store_true", help="then show what comes")
-    parser.add_argument("-n", dest="lines", type=int, metavar="LINES", help="only the last lines")
+    parser.add_argument("-n", dest="lines", type=_count, metavar="LINES", help="only the last lines")
     parser.add_argument(
         "--cell", default="", metavar="ID", help="only the output of one cell (the id or its beginning)"
     )
@@ -211,7 +219,7 @@ def _add_demo(commands: _Commands) -> argparse.ArgumentParser:
         commands, "demo", "demo", "survey the standard library on a private mesh, then kill a client and a kernel"
     )
     parser.add_argument(
-        "-n", dest="number", type=int, default=0, metavar="N", help="kernels; as many as processors unless told"
+        "-n", dest="number", type=_count, default=0, metavar="N", help="kernels; as many as processors unless told"
     )
     parser.add_argument("--quick", action="store_true", help="a tenth of the files")
     return parser

@@ -9,7 +9,8 @@
     demo       the main job on real input, and what survives a kill
     doctor     what is configured, reachable, wrong; how to mend it (`machine` has its local checks)
 
-`exits` names the exit codes, `reach` finds mesh, hosts and kernels, `terminal` writes.
+`exits` names the exit codes, `reach` finds mesh, hosts and kernels, `terminal`
+and `writer` write.
 Each subcommand is `main(args) -> int`, and raises what it cannot mend: `pyrokernel.cli`
 owns the parser and turns errors into one line and an exit code.
 

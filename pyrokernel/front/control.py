@@ -6,13 +6,13 @@ import argparse
 import select
 from collections.abc import Sequence
 
-from pyrokernel.errors import NameServerNotFoundError
+from pyrokernel.errors import AccessRefusedError, NameServerNotFoundError
 from pyrokernel.front.exits import ExitCode, worst
-from pyrokernel.front.reach import ask_host, choose, living_records, open_mesh, settings_of, survey_hosts, tell_hosts
+from pyrokernel.front.reach import choose, living_records, open_mesh, settings_of, survey_hosts, tell_hosts
 from pyrokernel.front.serve import start_detached
 from pyrokernel.front.terminal import complain, listing, note, plural, say, say_json
 from pyrokernel.host.processes import ProcessWatch
-from pyrokernel.messages import Receipt
+from pyrokernel.messages import KernelStatus, Receipt
 
 _STOP_SECONDS = 5.0
 _START_SECONDS = 30.0
@@ -46,7 +46,12 @@ def restart(args: argparse.Namespace) -> int:
     with open_mesh(settings_of(args)) as mesh:
         infos, hosts, _ = survey_hosts(mesh)
         chosen = choose(infos, args.words)
-        started = tell_hosts(chosen, hosts, "restart_kernels", args.force, timeout=_START_SECONDS + _STOP_SECONDS)
+        protected = [info.name for info in chosen if info.protected and info.status != KernelStatus.DEAD]
+        if protected and not args.force:
+            raise AccessRefusedError(
+                f"protected: {', '.join(protected)}; to lose their variables all the same, add --force"
+            )
+        started = tell_hosts(mesh, chosen, hosts, "restart_kernels", args.force, timeout=_START_SECONDS + _STOP_SECONDS)
     if args.json:
         say_json(started)
     else:
@@ -61,8 +66,11 @@ def stop(args: argparse.Namespace) -> int:
     try:
         mesh = open_mesh(settings)
     except NameServerNotFoundError:
-        if args.words or not living_records(settings):
+        if args.words or settings.ns:
             raise
+        if not living_records(settings):
+            complain(f"nothing to stop: mesh {settings.mesh!r} is not running on this machine")
+            return ExitCode.NO_MESH
         # Kernels without a host can only be ended by one: it adopts them first.
         note("the host is gone, its kernels live: starting a host to end them")
         start_detached(settings, [])
@@ -71,15 +79,15 @@ def stop(args: argparse.Namespace) -> int:
         infos, hosts, _ = survey_hosts(mesh)
         if args.words:
             chosen = choose(infos, args.words)
-            tell_hosts(chosen, hosts, "stop_kernels", _STOP_SECONDS, timeout=_STOP_SECONDS + _START_SECONDS)
+            tell_hosts(mesh, chosen, hosts, "stop_kernels", _STOP_SECONDS, timeout=_STOP_SECONDS + _START_SECONDS)
             return _say_stopped([info.name for info in chosen], [], args.json)
         ended = [host for host in hosts if args.all or host == settings.host_name]
         if not ended:
             complain(f"no host runs on this machine ({settings.host_name}); those of other machines: stop --all")
             return ExitCode.NO_MESH
         for name in ended:
-            pid = ask_host(hosts[name], "describe", timeout=settings.timeout)["pid"]
-            ask_host(hosts[name], "shutdown", "pyrokernel stop", timeout=_STOP_SECONDS + _START_SECONDS)
+            pid = mesh.ask_host(hosts[name], "describe")["pid"]
+            mesh.ask_host(hosts[name], "shutdown", "pyrokernel stop", timeout=_STOP_SECONDS + _START_SECONDS)
             if name == settings.host_name:
                 _await_end(pid)
     return _say_stopped([info.name for info in infos if info.host in ended], ended, args.json)

@@ -20,9 +20,8 @@ from pyrokernel import survey
 from pyrokernel.client.group import Group
 from pyrokernel.client.kernel import Kernel
 from pyrokernel.client.mesh import Mesh, connect, local
-from pyrokernel.errors import HostError, KernelDiedError, PyrokernelError
+from pyrokernel.errors import KernelDiedError, PyrokernelError
 from pyrokernel.front.exits import ExitCode
-from pyrokernel.front.reach import ask_host
 from pyrokernel.front.terminal import complain, is_terminal, paint, plural, say, span
 from pyrokernel.messages import Event, EventKind
 
@@ -69,8 +68,6 @@ import time
 print("measuring ...")
 time.sleep(60)
 """
-
-_RETURN_SECONDS = 10.0
 
 
 def main(args: argparse.Namespace) -> int:
@@ -215,7 +212,7 @@ def show_kernel_killed(mesh: Mesh) -> bool:
     """Kill a kernel in the middle of its cell; show what is known of its death, and that its name answers again."""
     _title("A kernel is killed in the middle of a cell")
     kernel: Kernel = mesh[1]
-    instance, pid = kernel.instance, kernel.describe()["pid"]
+    pid = kernel.describe()["pid"]
     cell = kernel.submit(_DOOMED_CELL)
     killed = 0.0
     try:
@@ -230,7 +227,7 @@ def show_kernel_killed(mesh: Mesh) -> bool:
     else:
         complain(f"{kernel.name} did not die")
         return False
-    fresh = _next_instance(mesh, kernel.name, instance)
+    fresh: Kernel = mesh[kernel.name]  # which waits for the instance that follows
     answer = fresh.execute("1 + 1").text
     away = span(time.perf_counter() - killed)
     say(f"{kernel.name} answers again {away} after the kill, as instance {fresh.instance}: 1 + 1 = {answer}")
@@ -246,20 +243,6 @@ def _describe_death(death: KernelDiedError) -> None:
         say(f"  {'last cell' if number == 0 else '':<11}  {line}".rstrip())
     for line in death.tail.splitlines()[-1:]:
         say(f"  last output  {line}")
-
-
-def _next_instance(mesh: Mesh, name: str, instance: str) -> Kernel:
-    """Wait for the instance that takes a dead one's name.
-
-    Raises:
-        HostError: There is no host to ask.
-    """
-    host = mesh.host_of(name)
-    if host is None:
-        raise HostError(f"the host of {name!r} is gone")
-    ask_host(host, "await_kernel", name, instance, _RETURN_SECONDS, timeout=_RETURN_SECONDS)
-    kernel: Kernel = mesh[name]
-    return kernel
 
 
 def _last_number(event: Event) -> int:

@@ -16,7 +16,7 @@ from pyrokernel.errors import NameServerNotFoundError, PyrokernelError, VersionM
 from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.machine import Finding, check_machine, origins
 from pyrokernel.front.ps import look
-from pyrokernel.front.reach import ask_host, command_line, open_mesh, settings_of
+from pyrokernel.front.reach import command_line, open_mesh, settings_of
 from pyrokernel.front.terminal import one_line, paint, say, say_json, span
 from pyrokernel.messages import PROTOCOL_VERSION, KernelStatus
 from pyrokernel.settings import Settings
@@ -29,7 +29,10 @@ def main(args: argparse.Namespace) -> int:
     """Look at everything and report."""
     settings = settings_of(args)
     configured = origins(settings, vars(args))
-    findings = [*check_machine(settings), *check_mesh(settings)]
+    findings = list(check_machine(settings))
+    # Without its directory no part of the mesh can be reached, which would only be said again and again.
+    if not any(finding.level == "wrong" and finding.about == "runtime dir" for finding in findings):
+        findings += check_mesh(settings)
     wrong = [finding for finding in findings if finding.level == "wrong"]
     if args.json:
         say_json(
@@ -85,7 +88,7 @@ def _check_hosts(mesh: Mesh) -> Iterator[Finding]:
     for host in hosts:
         begun = time.perf_counter()
         try:
-            about = ask_host(host, "describe", timeout=_PATIENCE_SECONDS)
+            about = mesh.ask_host(host, "describe", timeout=_PATIENCE_SECONDS)
         except VersionMismatchError as error:
             remedy = command_line(mesh.settings, "stop") + " with the version that started it, then serve"
             yield Finding("wrong", "host", f"{host.name}: {error}", remedy)

@@ -12,9 +12,15 @@ from typing import Any, Protocol
 from pyrokernel.client.kernel import Kernel
 from pyrokernel.client.links import Link
 from pyrokernel.client.mesh import Mesh
-from pyrokernel.errors import CellNotFoundError, KernelConnectionError, KernelNotFoundError, NameServerNotFoundError
+from pyrokernel.errors import (
+    CellNotFoundError,
+    HostError,
+    KernelConnectionError,
+    KernelNotFoundError,
+    NameServerNotFoundError,
+)
 from pyrokernel.front.exits import ExitCode
-from pyrokernel.front.reach import ask_host, open_mesh, settings_of, survey_hosts
+from pyrokernel.front.reach import open_mesh, settings_of, survey_hosts
 from pyrokernel.front.terminal import note
 from pyrokernel.front.writer import Transcript
 from pyrokernel.host.places import Places
@@ -23,8 +29,6 @@ from pyrokernel.messages import Event, EventKind, KernelStatus
 from pyrokernel.settings import Settings
 
 _LONG_POLL_SECONDS = 25.0
-_RETURN_SECONDS = 10.0
-"""How long `-f` waits for a kernel that died to come back."""
 
 
 class Journal(Protocol):
@@ -51,13 +55,13 @@ class LiveJournal:
 class PastJournal:
     """The journal of an instance that ended, read through its host."""
 
-    def __init__(self, host: Link, name: str, instance: str, patience: float) -> None:
-        self._host, self._name, self._patience = host, name, patience
+    def __init__(self, mesh: Mesh, host: Link, name: str, instance: str) -> None:
+        self._mesh, self._host, self._name = mesh, host, name
         self.instance = instance
 
     def read(self, after: int, timeout: float) -> list[Event]:
         """Ask the host; there is nothing to wait for."""
-        answer = ask_host(self._host, "read_journal", self._name, self.instance, after, 1 << 20, timeout=self._patience)
+        answer = self._mesh.ask_host(self._host, "read_journal", self._name, self.instance, after)
         return [Event.from_wire(wire) for wire in answer["events"]]
 
 
@@ -107,9 +111,9 @@ def find_journal(mesh: Mesh, name: str, instance: str = "") -> Journal:
         return LiveJournal(mesh[name])
     candidates = [hosts[info.host]] if info is not None else list(hosts.values())
     for host in candidates:
-        for past in ask_host(host, "instances", name, timeout=mesh.settings.timeout):
+        for past in mesh.ask_host(host, "instances", name):
             if past["instance"].startswith(instance):
-                return PastJournal(host, name, past["instance"], mesh.settings.timeout)
+                return PastJournal(mesh, host, name, past["instance"])
     known = ", ".join(info.name for info in infos) or "none"
     what = f"instance {instance!r} of kernel {name!r}" if instance else f"kernel {name!r}"
     raise KernelNotFoundError(f"there is no journal of {what}; kernels are: {known}")
@@ -197,15 +201,12 @@ def _follow(mesh: Mesh, args: argparse.Namespace, reading: _Reading, journal: Jo
 
 
 def _successor(mesh: Mesh, name: str, instance: str) -> LiveJournal | None:
-    """Wait for the instance that follows a dead one."""
-    host = mesh.host_of(name)
-    if host is None:
-        return None
+    """Return the journal of the instance that follows a dead one, for which the mesh waits; None if none does."""
     try:
-        ask_host(host, "await_kernel", name, instance, _RETURN_SECONDS, timeout=_RETURN_SECONDS)
-        return LiveJournal(mesh[name])
-    except (KernelNotFoundError, KernelConnectionError):
+        kernel: Kernel = mesh[name]
+    except (KernelNotFoundError, KernelConnectionError, HostError):
         return None
+    return LiveJournal(kernel) if kernel.instance != instance else None
 
 
 def _on_disk(settings: Settings, name: str, instance: str) -> DiskJournal | None:

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import platform
 import resource
+import shlex
 import shutil
 import socket
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 
 from pyrokernel.errors import AccessRefusedError, SettingsError
 from pyrokernel.front.reach import command_line, living_records
-from pyrokernel.front.terminal import plural, size
+from pyrokernel.front.terminal import listing, plural, size
 from pyrokernel.host.places import Places, filesystem_type, refuse_network_filesystem
 from pyrokernel.settings import ENV_PREFIX, MAX_SOCKET_PATH_BYTES, Settings, check_private
 
@@ -164,21 +165,23 @@ def _check_state_dir(settings: Settings) -> Iterator[Finding]:
 
 def _check_sockets(settings: Settings) -> Iterator[Finding]:
     """Look for sockets that nobody listens at, and kernels that nobody watches."""
-    directory = settings.mesh_runtime_dir
-    stale = [path for path in sorted(directory.glob("*.sock")) if not _is_answered(path)]
-    if stale:
-        names = " ".join(str(path) for path in stale)
-        yield Finding(
-            "wrong", "sockets", f"{plural(len(stale), 'socket')} left by a process that is gone", f"rm {names}"
-        )
+    places = Places.of(settings)
     alive = living_records(settings)
-    if alive and not _is_answered(settings.host_socket):
-        names = ", ".join(record.name for record in alive)
-        text = f"{plural(len(alive), 'kernel')} without a host: {names}"
+    hosts_own = {settings.host_socket, places.name_server_socket}
+    sockets = sorted(set(places.runtime.glob("*.sock")) - hosts_own)
+    stale = [str(path) for path in sockets if not _is_answered(path)]
+    if stale:
+        text = f"{plural(len(stale), 'socket')} left by kernels that are gone"
+        yield Finding("wrong", "sockets", text, shlex.join(["rm", *stale]))
+    if _is_answered(settings.host_socket):
+        return
+    if alive or any(path.exists() for path in hosts_own):
+        text = "the host is gone without a goodbye"
+        if alive:
+            text += f"; {plural(len(alive), 'kernel')} without it: {listing([record.name for record in alive])}"
         yield Finding("wrong", "host", text, command_line(settings, "serve --detach"))
-    records = Places.of(settings).records
-    dead = len(list(records.glob("*.json"))) - len(alive) if records.exists() else 0
-    if dead > 0 and not _is_answered(settings.host_socket):
+    dead = len(list(places.records.glob("*.json"))) - len(alive)
+    if dead > 0:
         text = f"{plural(dead, 'kernel')} died while no host watched"
         yield Finding("note", "records", f"{text}; the next serve records that, and restarts by policy")
 

@@ -10,18 +10,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pyrokernel import settings as settings_module
-from pyrokernel.client.links import Link, ask
+from pyrokernel.client.links import Link
 from pyrokernel.client.mesh import Mesh, connect
 from pyrokernel.errors import KernelConnectionError, KernelNotFoundError, NameServerNotFoundError
 from pyrokernel.host.places import Places
 from pyrokernel.host.processes import is_same
 from pyrokernel.host.registry import Record, Registry
-from pyrokernel.messages import HOST_OBJECT, KernelInfo
+from pyrokernel.messages import KernelInfo
 from pyrokernel.settings import ENV_PREFIX, Settings
-from pyrokernel.wire.fanout import Request
 
 _PATIENCE_SECONDS = 5.0
-"""What a host may take beyond the time that its work is given."""
+"""What an answer may take beyond the time that the work is given."""
 
 
 def settings_of(args: argparse.Namespace, mesh_file: Mapping[str, Any] | None = None) -> Settings:
@@ -77,15 +76,6 @@ def living_records(settings: Settings) -> list[Record]:
     return [record for record in records if is_same(record.pid, record.start_time)]
 
 
-def ask_host(host: Link, method: str, *args: Any, timeout: float) -> Any:
-    """Call the exposed object of a host.
-
-    Args:
-        timeout: Seconds that the work may take.
-    """
-    return ask(host, Request(HOST_OBJECT, method, args), timeout + _PATIENCE_SECONDS)
-
-
 def survey_hosts(mesh: Mesh) -> tuple[list[KernelInfo], dict[str, Link], list[str]]:
     """Ask every host for its kernels.
 
@@ -97,7 +87,7 @@ def survey_hosts(mesh: Mesh) -> tuple[list[KernelInfo], dict[str, Link], list[st
     silent: list[str] = []
     for host in mesh.hosts():
         try:
-            wires = ask_host(host, "list_kernels", timeout=mesh.settings.timeout)
+            wires = mesh.ask_host(host, "list_kernels")
         except (KernelConnectionError, OSError):
             silent.append(host.name)
             continue
@@ -123,19 +113,22 @@ def choose(infos: Sequence[KernelInfo], words: Iterable[str]) -> list[KernelInfo
 
 
 def tell_hosts(
-    infos: Iterable[KernelInfo], hosts: Mapping[str, Link], method: str, *args: Any, timeout: float
+    mesh: Mesh, infos: Iterable[KernelInfo], hosts: Mapping[str, Link], method: str, *args: Any, timeout: float
 ) -> list[dict[str, Any]]:
     """Call a method of each host with the names of its kernels; return what all answered, joined.
 
+    Args:
+        timeout: Seconds that the work of each host may take.
+
     Raises:
-        GatherError: As the hosts say.
+        HostError: As a host says.
     """
     by_host: dict[str, list[str]] = {}
     for info in infos:
         by_host.setdefault(info.host, []).append(info.name)
     answers: list[dict[str, Any]] = []
     for host, names in by_host.items():
-        answers += ask_host(hosts[host], method, names, *args, timeout=timeout)
+        answers += mesh.ask_host(hosts[host], method, names, *args, timeout=timeout + _PATIENCE_SECONDS)
     return answers
 
 

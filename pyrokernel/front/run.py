@@ -21,7 +21,7 @@ from pyrokernel.errors import CellNotFoundError, PyrokernelError, SettingsError
 from pyrokernel.front.control import describe_receipt
 from pyrokernel.front.exits import ExitCode, code_of, worst
 from pyrokernel.front.reach import open_mesh, settings_of, split_words
-from pyrokernel.front.terminal import complain, note, plural, say, say_json
+from pyrokernel.front.terminal import complain, has_person, note, plural, say, say_json
 from pyrokernel.front.writer import JsonWriter, LiveWriter
 from pyrokernel.messages import Event, EventKind, new_id
 
@@ -33,7 +33,7 @@ def main(args: argparse.Namespace) -> int:
     with local(args.local) if args.local else open_mesh(settings) as mesh:
         group = mesh.select(split_words(args.kernels))
         # A kernel can ask a person only where there is one, and only one kernel can.
-        asks = len(group) == 1 and sys.stdin.isatty() and not args.detach
+        asks = len(group) == 1 and has_person() and not args.detach
         cell = new_id()
         options: dict[str, Any] = {"want": "text", "cell": cell, "filename": filename, "stdin": asks}
         cells = group.submit(source, **options)
@@ -54,7 +54,7 @@ def read_source(args: argparse.Namespace) -> tuple[str, str]:
     if args.code is not None:
         return args.code, ""
     if args.source in (None, "-"):
-        if args.source is None and sys.stdin.isatty():
+        if args.source is None and (has_person() or sys.stdin is None):
             raise SettingsError("nothing to run: give a FILE, -c CODE, or - and code on standard input")
         return sys.stdin.read(), "<stdin>"
     path = Path(args.source).expanduser()

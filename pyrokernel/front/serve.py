@@ -37,7 +37,7 @@ def main(args: argparse.Namespace) -> int:
     mesh_file, declared = load_mesh_file(args.file) if args.file else ({}, [])
     settings = settings_of(args, mesh_file)
     specs = [*declared, *specs_of(args, taken=[spec.name for spec in declared])]
-    if not specs and not living_records(settings):
+    if not specs and args.number is None and not living_records(settings):
         specs = [spec_of(args, "k0")]
     config = HostConfig(settings=settings.dump(), specs=tuple(spec.to_wire() for spec in specs), detached=args.detach)
     if args.detach:
@@ -190,7 +190,7 @@ def _join(args: argparse.Namespace, settings: Settings, declared: Sequence[Kerne
     with open_mesh(settings) as mesh:
         infos, _, _ = survey_hosts(mesh)
         taken = {info.name for info in infos} | set(mesh.names)
-        living = {info.name for info in infos if info.status != "dead"}
+        living = [info.name for info in infos if info.status != "dead"]
         kept = [spec.name for spec in declared if spec.name in living]
         fresh = [spec for spec in declared if spec.name not in living]
         specs = [*fresh, *specs_of(args, taken=[*taken, *(spec.name for spec in declared)])]

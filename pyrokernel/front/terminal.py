@@ -45,6 +45,12 @@ def is_terminal(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM", "") != "dumb"
 
 
+def has_person() -> bool:
+    """Tell whether standard input is somebody who can be asked."""
+    # It is None in a process that was started without one.
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 def paint(text: str, style: str, stream: TextIO) -> str:
     """Colour a text where a person looks at it and has not said NO_COLOR (https://no-color.org)."""
     if os.environ.get("NO_COLOR") or not is_terminal(stream):

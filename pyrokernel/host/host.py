@@ -178,6 +178,9 @@ class Host:
 
     def _leave(self) -> None:
         """End the host and let its kernels live; the next one adopts them."""
+        if self._kernels_stay:  # asked a second time, and the user means it
+            self._loop.stop()
+            return
         self._kernels_stay = True
         if not self._config.detached:
             count = len(self._supervisor.living())

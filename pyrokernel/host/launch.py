@@ -22,6 +22,11 @@ class Launch:
         on_born: Called with the process id, once.
         on_ready: Called with the kernel's report, at most once.
         on_unborn: Called with an error when no process came of it.
+
+    Attributes:
+        tries: How often a process was asked for.
+        over: Whether nobody waits for one any more.
+        last_words: What the template that died last had written, as the end of a sentence.
     """
 
     def __init__(
@@ -36,6 +41,7 @@ class Launch:
         self.birth = birth
         self.tries = 0
         self.over = False
+        self.last_words = ""
         self._loop = loop
         self._on_born = on_born
         self._on_ready = on_ready

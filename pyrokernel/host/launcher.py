@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 _SEND_SECONDS = 5.0
 _MAX_TRIES = 3
+_MAX_TEMPLATES = 8
+"""Each set of preloaded modules has a template; the one unused for longest goes when there are more."""
 
 
 class TemplateKey(NamedTuple):
@@ -132,17 +134,25 @@ class Launcher:
         if launch.over:
             return
         if launch.tries >= _MAX_TRIES:
-            launch.failed(HostError(f"kernel {launch.birth.spec['name']!r}: the template died {launch.tries} times"))
+            launch.failed(HostError(f"its template died {launch.tries} times{launch.last_words}"))
             return
         key = TemplateKey(launch.preload, tuple(sorted(launch.environ.items())) if launch.preload else ())
         if not self._fork or key in self._unforkable:
             self._spawn(launch)
             return
         template = self._templates.get(key) or self._start(key)
+        self._templates[key] = self._templates.pop(key)  # now the one used last
         if template.warm:
             template.send(launch)
         else:
             template.waiting.append(launch)
+
+    def give_up(self, launch: Launch, error: Exception) -> None:
+        """Wait no longer for a process; a template that is warm and still has not answered is stuck, and killed."""
+        for template in self._templates.values():
+            if launch.birth.instance in template.sent:
+                template.kill()
+        launch.failed(error)
 
     def close(self) -> None:
         """Let the templates end."""
@@ -154,6 +164,9 @@ class Launcher:
     def _start(self, key: TemplateKey, process: TemplateProcess | None = None) -> Template:
         if process is None:
             process = TemplateProcess(key.preload, {**self._environ, **dict(key.environ)})
+        idle = [template for template in self._templates.values() if not (template.sent or template.waiting)]
+        if len(self._templates) >= _MAX_TEMPLATES and idle:
+            self._forget(idle[0])
         template = self._templates[key] = Template(key, process)
         self._loop.watch(template, lambda: self._on_answers(template))
         return template
@@ -172,7 +185,7 @@ class Launcher:
                 template.sent.pop(answer["born"]).born(answer["pid"])
             elif "unborn" in answer:
                 launch = template.sent.pop(answer["unborn"])
-                launch.failed(HostError(f"kernel {launch.birth.spec['name']!r} could not start: {answer['reason']}"))
+                launch.failed(HostError(f"it could not be forked: {answer['reason']}"))
 
     def _on_warm(self, template: Template, threads: int) -> None:
         template.warm = True
@@ -192,12 +205,14 @@ class Launcher:
 
     def _on_end(self, template: Template) -> None:
         """Forget a template that is gone; the next request starts another one."""
+        words = template.output
         self._forget(template)
         for launch in template.sent.values():
             launch.lost(self.launch)
         for launch in template.waiting:
             # It died while importing; if that is the modules' doing, the tries run out.
             launch.tries += 1
+            launch.last_words = f"; it wrote:\n{words}" if words else ""
             self.launch(launch)
 
     def _forget(self, template: Template) -> None:

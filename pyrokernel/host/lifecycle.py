@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import select
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -204,7 +205,7 @@ class LifeCycle:
         if life.pid:
             processes.send_signal(life.pid, signal.SIGKILL)
         elif life.launch is not None:
-            life.launch.failed(life.failure)
+            self._launcher.give_up(life.launch, life.failure)
 
     def _on_announced(self, kernel: Kernel, life: Life, announced: Future[None]) -> None:
         if not kernel.has(life) or life.asked is not Asked.NOT:
@@ -261,7 +262,8 @@ class LifeCycle:
             kernel.deaths = [*kernel.deaths[-policy.MAX_DEATHS :], now]
         verdict = policy.after_death(kernel.spec, ending, life.asked, kernel.deaths, now)
         # The first start has somebody who waits and is told; only what once ran is brought back by itself.
-        restart = verdict.restart and revive and (kernel.ever_ran or life.asked is Asked.RESTART)
+        wanted = revive and not self._is_over() and (kernel.ever_ran or life.asked is Asked.RESTART)
+        restart = verdict.restart and wanted
         kernel.cause = "; ".join(filter(None, (cause, verdict.given_up)))
         successor = new_instance_id() if restart else ""
         death = self._describe_death(kernel, life, ending, successor)
@@ -276,6 +278,11 @@ class LifeCycle:
         else:
             self._lay_down(kernel, life)
         kernel.settle_end(death)
+
+    def _is_over(self) -> bool:
+        """Tell whether the client of a private mesh is gone: its kernels see that too, and some before this host."""
+        lifeline_fd = self._situation.lifeline_fd
+        return lifeline_fd >= 0 and bool(select.select([lifeline_fd], [], [], 0)[0])
 
     def _lay_down(self, kernel: Kernel, life: Life) -> None:
         """Let the kernel stay dead: nobody may find it alive, and whoever waits for it is told why it is not."""

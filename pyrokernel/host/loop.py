@@ -99,8 +99,8 @@ class Loop:
         """Run until `stop`."""
         while self._running:
             for key, _ in self._selector.select(self._pause()):
-                # An earlier callback of this round may have closed it.
-                if self._selector.get_map().get(key.fileobj) is key:
+                # An earlier callback of this round may have closed it; by number, for a closed file has none to ask.
+                if self._selector.get_map().get(key.fd) is key:
                     self._guard(key.data)
             while self._timers and self._timers[0][0] <= time.monotonic():
                 callback = heapq.heappop(self._timers)[2].callback

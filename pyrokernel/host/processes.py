@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 _PR_SET_CHILD_SUBREAPER = 36
 """From <linux/prctl.h>."""
 _MAX_DESCRIPTORS = 65536
+_TEMPLATE = b"pyrokernel.host.template"
+"""In the command line of templates, and so of what they fork."""
 _UCRED = struct.Struct("3i")
 """Process, user and group of a peer, from <sys/socket.h>."""
 
@@ -153,6 +155,19 @@ def kill_sessions(leaders: Mapping[int, int]) -> None:
                     os.kill(int(entry), signal.SIGKILL)
 
 
+def kill_unknown_births() -> None:
+    """Kill templates, and what they may have forked without a word, until there is none left among the children."""
+    while True:
+        found = [pid for pid in _children() if _TEMPLATE in _command(pid)]
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in found:
+            collect(pid)
+        if not found:
+            return
+
+
 def listener_pid(socket_path: str) -> int:
     """Return the process that listens on a unix socket, 0 when nobody does or the system does not say."""
     with contextlib.suppress(OSError, AttributeError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -171,6 +186,22 @@ def proportional_memory(pid: int) -> int:
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def _children() -> list[int]:
+    """Return the children of this process, none where the system does not say."""
+    found: list[int] = []
+    for task in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += map(int, task.read_text().split())
+    return found
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def _stat_fields(pid: int) -> list[str]:

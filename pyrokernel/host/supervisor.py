@@ -185,6 +185,8 @@ class Supervisor:
         for kernel in born:
             processes.collect(kernel.life.pid)
         processes.kill_sessions({kernel.life.pid: kernel.life.start_time for kernel in born})
+        # What is being born right now must not write into directories that are about to be removed.
+        processes.kill_unknown_births()
         for kernel in list(self._kernels.values()):
             self._forget(kernel)
 

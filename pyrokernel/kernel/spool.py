@@ -44,6 +44,7 @@ class Side:
         self.punched_to = 0
         self.lost_bytes = 0
         self.lost_reason = ""
+        self.half_bytes = 0
         self.decoder = _new_decoder("replace")
 
     def size(self) -> int:
@@ -52,7 +53,7 @@ class Side:
 
     def journalled(self) -> int:
         """Return how many bytes were emitted: those read, less a character that is only half here."""
-        return self.read_to - len(self.decoder.getstate()[0])
+        return self.read_to - self.half_bytes
 
 
 class Spool:
@@ -67,7 +68,10 @@ class Spool:
     def __init__(self, directory: Path, number: int) -> None:
         self.number = number
         self.cell = ""
-        self.sides = tuple(Side(journal_files.capture_path(directory, number, stream)) for stream in STREAMS)
+        self.sides = (
+            Side(journal_files.capture_path(directory, number, "stdout")),
+            Side(journal_files.capture_path(directory, number, "stderr")),
+        )
         self._write_fds: list[int] = []
         # Python alone knows in which order it wrote to the two files. A mark ends a stretch in
         # which `writer` wrote first and then, if at all, others to the other file.
@@ -111,7 +115,7 @@ class Spool:
 
     def note_write(self, index: int) -> None:
         """Remember, before Python writes to one file, how much is in the other."""
-        other = self.sides[1 - index].size()
+        other = os.lseek(self.sides[1 - index].read_fd, 0, os.SEEK_END)
         if index != self._writer or other != self._other_size:
             own = self.sides[index].size()
             self._marks.append((self._writer, own, other) if index == 0 else (self._writer, other, own))
@@ -160,15 +164,19 @@ class Spool:
                 return
             side.read_to += len(data)
             text = side.decoder.decode(data)
+            side.half_bytes = len(side.decoder.getstate()[0])
             if text:
                 emit(STREAMS[index], text)
 
     def finish_characters(self, emit: Emit) -> None:
         """Emit a half character at the end of a stream: the cell that wrote it is over."""
+        out, err = self.sides
+        if not out.half_bytes and not err.half_bytes:
+            return
         for stream, side in zip(STREAMS, self.sides, strict=True):
-            if side.decoder.getstate()[0]:
+            if side.half_bytes:
+                side.half_bytes = 0
                 emit(stream, side.decoder.decode(b"", final=True))
-                side.decoder.reset()
 
     def take_losses(self) -> list[tuple[str, int, str]]:
         """Return stream, bytes and reason of what could not be written, and forget it."""
@@ -224,6 +232,7 @@ class Spool:
         for side in self.sides:
             os.truncate(side.path, 0)
             side.read_to = side.punched_to = 0
+            side.half_bytes = 0
             side.decoder.reset()
         self._marks.clear()
         self._writer = self._other_size = 0

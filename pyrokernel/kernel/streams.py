@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import collections
 import errno
+import functools
 import io
+import itertools
 import sys
 import threading
 from collections.abc import Callable
@@ -24,14 +26,16 @@ from typing import Any, cast
 
 from pyrokernel.kernel.spool import STREAMS, Spool, write_all
 
-LINES_AT_ONCE = 2000
+LINES_AT_ONCE = 1000
 """Lines that are written one by one before the rest counts as a flood."""
 
-FLOOD_LINES = 64
+FLOOD_LINES = 128
 """How many lines a flood collects."""
 
-FLOOD_GOES_ON = 8 * FLOOD_LINES
+FLOOD_GOES_ON = 4 * FLOOD_LINES
 """A flood is over when fewer lines than these came between two ticks."""
+
+_NOTHING_TO_DO = (None,) * FLOOD_LINES
 
 ROUTE = "_pyrokernel_route"
 """Attribute of a thread: the `Route` of its output, None when it prints for whichever cell runs."""
@@ -71,16 +75,26 @@ class Sink:
         self._index = index
 
     def flush(self) -> None:
-        """Write out, or collect in a flood: called after every line."""
-        self.count += 1
-        writer = self._writer
-        if writer.sinks[1 - self._index].pieces:
-            writer.commit(1 - self._index)  # only one stream may have collected lines, or their order would be lost
-        elif self.count <= LINES_AT_ONCE:
-            writer.commit(self._index)
-        elif self.count % FLOOD_LINES == 0:
-            writer.watch_spawns()
-            writer.commit(self._index)
+        """Write out: called after every line, unless there is a flood."""
+        if self.pieces:
+            self.count += 1
+            # What the other stream has collected in a flood is older.
+            self._writer.commit(1 - self._index)
+            if self.count >= LINES_AT_ONCE:
+                self._writer.begin_flood(self)
+
+    def collect(self) -> None:
+        """Write out only after every `FLOOD_LINES` lines; in between, `flush` is C code that does nothing."""
+        self.__dict__["flush"] = itertools.chain.from_iterable(map(self._flush_flood, itertools.repeat(0))).__next__
+
+    def stop_collecting(self) -> None:
+        """Write out after every line again."""
+        self.__dict__.pop("flush", None)
+
+    def _flush_flood(self, _: int) -> tuple[None, ...]:
+        self.count += FLOOD_LINES
+        self._writer.commit(self._index)
+        return _NOTHING_TO_DO
 
     def fileno(self) -> int:
         """Return 1 or 2."""
@@ -124,6 +138,7 @@ class Stream(io.TextIOWrapper):
     def forget(self) -> None:
         """Drop what was not written yet: after a fork it is the parent's to write."""
         sink = self._writer.sinks[self._index]
+        sink.stop_collecting()
         sink.pieces.clear()
         sink.write = len
         super().flush()
@@ -188,7 +203,9 @@ class Writer:
         self.sinks = (Sink(self, 0), Sink(self, 1))
         self.streams = (Stream(self, 0), Stream(self, 1))
         self._writing = False
+        self._flooding: Sink | None = None
         self._watches_spawns = False
+        self._pass_on = tuple(functools.partial(io.TextIOWrapper.flush, stream) for stream in self.streams)
 
     def commit(self, index: int) -> None:
         """Write the lines that a stream has passed on, then the other's."""
@@ -200,9 +217,9 @@ class Writer:
                 self._writing = True
                 try:
                     while first:
-                        self._put(index, first.popleft())
+                        self._put(index, _take(first))
                     while second:
-                        self._put(1 - index, second.popleft())
+                        self._put(1 - index, _take(second))
                 finally:
                     self._writing = False
         if self.on_write is not None:
@@ -226,20 +243,28 @@ class Writer:
 
     def flush(self) -> None:
         """Write out both streams, half lines too, from any thread."""
-        for stream in self.streams:
-            stream.flush()
+        for pass_on in self._pass_on:
+            pass_on()
+        self.commit(0)
+
+    def begin_flood(self, sink: Sink) -> None:
+        """Let a stream collect its lines, unless the other does: their order would be lost."""
+        if self._flooding is None:
+            if not self._watches_spawns:
+                self._watches_spawns = True
+                sys.addaudithook(self._before_spawn)
+            self._flooding = sink
+            sink.collect()
 
     def calm(self) -> None:
         """Write out, and let lines be written one by one again unless a flood goes on."""
         self.flush()
+        flooding = self._flooding
+        if flooding is not None and flooding.count < FLOOD_GOES_ON:
+            flooding.stop_collecting()
+            self._flooding = None
         for sink in self.sinks:
-            sink.count = LINES_AT_ONCE if sink.count > LINES_AT_ONCE + FLOOD_GOES_ON else 0
-
-    def watch_spawns(self) -> None:
-        """From the first flood on, write what is collected before another process may write, or this one end."""
-        if not self._watches_spawns:
-            self._watches_spawns = True
-            sys.addaudithook(self._before_spawn)
+            sink.count = 0
 
     def _before_spawn(self, event: str, _arguments: tuple[Any, ...]) -> None:
         if event in _SPAWNS:
@@ -291,6 +316,7 @@ class Writer:
         self.spool = None
         self.on_write = None
         self._writing = False
+        self._flooding = None
         self.route_threads(routed=False)
         for stream in self.streams:
             stream.forget()
@@ -303,3 +329,10 @@ def _settle(spool: Spool | None, index: int, lost_bytes: int, error: OSError | N
             raise error
         if spool is not None:
             spool.note_loss(index, lost_bytes, error)
+
+
+def _take(pieces: collections.deque[bytes]) -> bytes:
+    """Take everything that is there now; other threads may go on appending."""
+    if len(pieces) == 1:
+        return pieces.popleft()
+    return b"".join([pieces.popleft() for _ in range(len(pieces))])

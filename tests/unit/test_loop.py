@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -84,6 +85,26 @@ def test_a_descriptor_closed_by_an_earlier_callback_is_left_alone(loop: Loop) ->
     for pair in ends:
         for end in pair:
             os.close(end)
+
+
+def test_an_object_closed_by_an_earlier_callback_is_left_alone(loop: Loop) -> None:
+    pairs = [socket.socketpair() for _ in range(2)]
+    seen: list[int] = []
+
+    def readable(number: int) -> None:
+        seen.append(number)
+        for ours, theirs in pairs:
+            loop.unwatch(ours)
+            ours.close()
+            theirs.close()
+        loop.stop()
+
+    loop.watch(pairs[0][0], lambda: readable(0))
+    loop.watch(pairs[1][0], lambda: readable(1))
+    for _, theirs in pairs:
+        theirs.send(b"x")
+    loop.run()
+    assert len(seen) == 1
 
 
 def test_a_mistake_in_a_callback_does_not_end_the_loop(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:

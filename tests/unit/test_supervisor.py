@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 import signal
 import types
 from collections.abc import Callable
@@ -83,6 +85,9 @@ class FakeProcesses:
     def kill_sessions(self, leaders: dict[int, int]) -> None:
         self.swept += leaders
 
+    def kill_unknown_births(self) -> None:
+        self.alive.clear()
+
     def start_time(self, pid: int) -> int:
         return pid * 10 if pid in self.alive else 0
 
@@ -135,7 +140,7 @@ class World:
     def begin(self) -> None:
         """Start a host, the first one or the next."""
         self.deaths = DeathLog(self.places.deaths)
-        launcher: Any = types.SimpleNamespace(launch=self.launches.append)
+        launcher: Any = types.SimpleNamespace(launch=self.launches.append, give_up=Launch.failed)
         loop: Any = self.loop
         situation = Situation(mesh="m", host="h", ns="n", lifeline_fd=-1, environ={}, extra_environ={})
         self.supervisor = Supervisor(loop, launcher, self.places, self.deaths, situation)
@@ -369,6 +374,19 @@ def test_orphans_of_kernels_are_collected(world: World) -> None:
     world.die(4711, DONE)
     assert world.processes.endings == {}
     assert world.all_deaths() == []
+
+
+def test_nothing_is_brought_back_when_the_client_is_gone(world: World) -> None:
+    read_end, write_end = os.pipe()
+    cycle = world.supervisor._cycle
+    cycle._situation = dataclasses.replace(cycle._situation, lifeline_fd=read_end)
+    first, second = world.start("k0", "k1")
+    world.die(first.pid)
+    assert world.info("k0").status == "starting"
+    os.close(write_end)
+    world.die(second.pid)
+    assert world.info("k1").status == "dead"
+    os.close(read_end)
 
 
 # Requests

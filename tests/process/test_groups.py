@@ -1,0 +1,193 @@
+"""Groups: the same to all, parts to each, many calls spread out."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pyrokernel as pk
+import pytest
+from waiting import wait_until
+
+numpy = pytest.importorskip("numpy")
+
+
+def test_kernels_are_chosen_by_name_number_pattern_and_slice(mesh: pk.Mesh) -> None:
+    assert mesh["k1"].name == mesh[1].name == "k1"
+    assert mesh[-1].name == "k2"
+    assert mesh["k*"].names == mesh[:].names == ["k0", "k1", "k2"]
+    assert mesh[:2].names == ["k0", "k1"]
+    assert mesh.select(["k2", "k0"]).names == ["k2", "k0"]
+    with pytest.raises(pk.KernelNotFoundError, match="k0, k1, k2"):
+        mesh["nobody"]
+    with pytest.raises(pk.KernelNotFoundError):
+        mesh[3]
+    with pytest.raises(pk.KernelNotFoundError, match="empty"):
+        mesh["x*"].execute("1")
+
+
+def test_replies_come_by_name_in_order(group: pk.Group) -> None:
+    replies = group.execute("import os; os.getpid()")
+    assert list(replies) == ["k0", "k1", "k2"]
+    assert len({reply.result for reply in replies.values()}) == 3
+
+
+def test_failures_gather_with_the_replies_of_the_others(group: pk.Group) -> None:
+    for kernel in group:
+        kernel.push(me=kernel.name)
+    with pytest.raises(pk.GatherError) as caught:
+        group.execute("assert me != 'k1'; me")
+    assert list(caught.value.errors) == ["k1"]
+    assert [reply.result for reply in caught.value.replies.values()] == ["k0", "k2"]
+    replies = group.execute("assert me != 'k1'; me", check=False)
+    assert [reply.status for reply in replies.values()] == ["ok", "error", "ok"]
+
+
+def test_one_deadline_for_all(group: pk.Group) -> None:
+    for kernel, seconds in zip(group, (0, 60, 0), strict=True):
+        kernel.push(seconds=seconds)
+    started = time.monotonic()
+    with pytest.raises(pk.ReplyTimeoutError) as caught:
+        group.execute("import time; time.sleep(seconds); 'woke'", timeout=0.5)
+    assert time.monotonic() - started < 10
+    assert caught.value.missing == ("k1",)
+    assert set(caught.value.replies) == {"k0", "k2"}
+    group["k1"].interrupt()
+
+
+def test_push_and_pull(group: pk.Group) -> None:
+    array = numpy.arange(1_000_000)
+    group.push(x=array, name="n")
+    assert all(numpy.array_equal(value, array) for value in group.pull("x").values())
+    assert group.pull("x", "name")["k1"][1] == "n"
+    assert group["k0"].pull("name") == "n"
+    with pytest.raises(pk.GatherError, match="no variable 'missing'"):
+        group.pull("missing")
+    with pytest.raises(pk.VariableNotFoundError):
+        group["k0"].pull("missing")
+
+
+@pytest.mark.parametrize("items", [list(range(10)), "abcdefghij", b"0123456789", range(10), tuple(range(10))])
+def test_scatter_and_gather(group: pk.Group, items: Any) -> None:
+    group.scatter("part", items)
+    assert [len(part) for part in group.pull("part").values()] == [4, 3, 3]
+    assert list(group.gather("part")) == list(items)
+
+
+def test_arrays_scatter_along_the_first_axis_and_concatenate(group: pk.Group) -> None:
+    array = numpy.random.default_rng(0).normal(size=(100, 3))
+    group.scatter("a", array)
+    group.execute("a = a * 2")
+    assert numpy.array_equal(group.gather("a"), array * 2)
+
+
+def test_call_by_name_by_function_and_by_lambda(group: pk.Group) -> None:
+    group.execute("def f(a, b=1): return a + b")
+    assert group.call("f", 1, b=2) == {"k0": 3, "k1": 3, "k2": 3}
+    assert set(group.call(lambda x: x * 2, 4).values()) == {8}
+    assert group["k0"].call("math.sqrt" if group.execute("import math") else "", 9) == 3.0
+    with pytest.raises(pk.RemoteError, match="NameError"):
+        group["k0"].call("nothing_of_that_name")
+
+
+def test_map_in_order_and_as_completed(group: pk.Group) -> None:
+    job = group.map(lambda x: x * x, range(1000))
+    assert list(job) == [x * x for x in range(1000)]
+    assert job.done
+    assert job.progress == (1000, 1000)
+    assert dict(group.map(lambda x: -x, range(100)).as_completed()) == {x: -x for x in range(100)}
+
+
+def test_map_of_nothing(group: pk.Group) -> None:
+    job = group.map(len, [])
+    assert job.results() == []
+    assert job.done
+
+
+def test_a_failing_item_leaves_the_others(group: pk.Group) -> None:
+    job = group.map(lambda x: 1 // (x - 3), range(6), chunk=2)
+    with pytest.raises(pk.RemoteError, match="ZeroDivisionError"):
+        job.results()
+    results = job.results(check=False)
+    assert isinstance(results[3], pk.RemoteError)
+    assert results[4:] == [1, 0]
+
+
+def test_an_item_that_cannot_travel_leaves_the_others(group: pk.Group) -> None:
+    import threading
+
+    results = group.map(lambda x: 1, [1, threading.Lock(), 3], chunk=1).results(check=False)
+    assert results[0] == results[2] == 1
+    assert isinstance(results[1], pk.NotSerializableError)
+
+
+def test_a_job_is_cancelled(group: pk.Group) -> None:
+    group.execute("import time")
+    job = group.map(lambda x: __import__("time").sleep(60), range(100))
+    wait_until(lambda: all(kernel.describe()["running"] for kernel in group))
+    started = time.monotonic()
+    job.cancel()
+    assert job.done
+    assert time.monotonic() - started < 15
+    assert all(isinstance(result, pk.PyrokernelError) for result in job.results(check=False))
+    assert {reply.result for reply in group.execute("1").values()} == {1}
+
+
+def test_chunks_of_a_dead_kernel_are_lost_by_default_and_retried_on_request() -> None:
+    with pk.local(2) as mesh:
+        marker = mesh.settings.runtime_dir + "/died"
+        die_once = (
+            "import os\n"
+            "def die_once(x):\n"
+            f"    try: os.close(os.open({marker!r}, os.O_CREAT | os.O_EXCL))\n"
+            "    except FileExistsError: return x\n"
+            "    os._exit(1)"
+        )
+        mesh[:].execute(die_once)
+        results = mesh[:].map("die_once", range(20), chunk=1).results(check=False)
+        assert any(isinstance(result, pk.KernelDiedError) for result in results)
+        assert sum(isinstance(result, int) for result in results) >= 17
+    with pk.local(2) as mesh:
+        marker = mesh.settings.runtime_dir + "/died"
+        source = die_once.replace(die_once.split("os.open('")[1].split("'")[0], marker)
+        mesh[:].execute(source)
+        assert mesh[:].map("die_once", range(20), chunk=1, retries=1).results() == list(range(20))
+
+
+def test_follow_streams_every_kernel_in_one_loop(group: pk.Group) -> None:
+    for kernel in group:
+        kernel.push(me=kernel.name)
+    cells = group.submit("for i in range(3): print(me, i)")
+    seen: dict[str, str] = {name: "" for name in group.names}
+    for name, event in group.follow(cells, timeout=30):
+        assert not isinstance(event, pk.PyrokernelError)
+        if event.kind == "output":
+            seen[name] += event.data["text"]
+    assert seen == {name: "".join(f"{name} {i}\n" for i in range(3)) for name in group.names}
+
+
+def test_more_kernels_are_started_and_stopped() -> None:
+    with pk.local(1) as mesh:
+        more = mesh.start(2)
+        assert mesh.names == ["k0", "k1", "k2"]
+        assert more.names == ["k1", "k2"]
+        assert mesh["k2"].execute("1").result == 1
+        with pytest.raises(pk.NameTakenError):
+            mesh.start([pk.KernelSpec(name="k1")])
+        mesh.stop(["k1"])
+        assert mesh.names == ["k0", "k2"]
+        assert mesh.start(1).names == ["k1"]
+
+
+def test_a_kernel_that_cannot_start_says_why() -> None:
+    with pk.local(1) as mesh, pytest.raises(pk.HostError, match="no_such_module|no_such"):
+        mesh.start([pk.KernelSpec(name="x", preload=("no_such_module",))])
+    with pytest.raises(pk.PyrokernelError, match="nowhere"):
+        pk.local([pk.KernelSpec(name="x", cwd="/nowhere/at/all")])
+
+
+def test_reprs_are_status_lines(mesh: pk.Mesh, kernel: pk.Kernel) -> None:
+    assert repr(mesh) == "<Mesh 'local': k0, k1, k2>"
+    assert repr(mesh[:2]) == "<Group of 2: k0, k1>"
+    assert repr(kernel).startswith("<Kernel 'k0' idle, ")
+    assert repr(kernel.execute("42")).endswith("ok 42>")

@@ -1,0 +1,216 @@
+"""The shell in a real pseudo-terminal, key by key, over real kernels."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+from terminals import Terminal
+from waiting import wait_until
+
+import pyrokernel as pk
+
+SHELL = [sys.executable, "-m", "pyrokernel", "shell"]
+
+
+def environ(mesh: pk.Mesh) -> dict[str, str]:
+    return {**os.environ, **mesh.settings.to_env()}
+
+
+@pytest.fixture
+def start(mesh: pk.Mesh) -> Iterator[Callable[..., Terminal]]:
+    """Start a shell on some kernels and wait for its prompt."""
+    opened = []
+
+    def begin(*words: str, prompt: str = "k0> ") -> Terminal:
+        terminal = Terminal([*SHELL, *words], environ(mesh))
+        opened.append(terminal)
+        terminal.expect(prompt)
+        return terminal
+
+    yield begin
+    for terminal in opened:
+        terminal.close()
+
+
+def run(mesh: pk.Mesh, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    command = [*SHELL, *arguments]
+    return subprocess.run(
+        command, env=environ(mesh), input=text, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+Start = Callable[..., Terminal]
+
+
+def test_an_expression_is_answered_and_leaving_says_what_stays(start: Start) -> None:
+    shell = start("k0")
+    shell.enter("20 + 22")
+    shell.expect("\n42\n")
+    shell.expect("k0> ")
+    shell.type("\x04")
+    shell.expect("k0-k2 stay running")
+    shell.expect("pyrokernel stop")
+    assert shell.wait() == 0
+
+
+def test_a_block_is_typed_line_by_line_with_its_margin(start: Start) -> None:
+    shell = start("k0")
+    shell.enter("def double(x):")
+    shell.expect("... ")
+    shell.enter("return x * 2")
+    shell.enter("")
+    shell.expect("k0> ")
+    shell.enter("double(21)")
+    shell.expect("\n42\n")
+
+
+def test_a_pasted_block_runs_whole(start: Start) -> None:
+    shell = start("k0")
+    shell.type("\x1b[200~def triple(x):\n    y = x\n\n    return y * 3\n\nset(x for x in [1]); triple(14)\n\x1b[201~")
+    shell.type("\r")
+    shell.expect("\n42\n")
+
+
+def test_tab_completes_an_attribute_of_a_live_object(start: Start) -> None:
+    shell = start("k0")
+    shell.enter("class Thing: unlikely_name = 4711")
+    shell.expect("k0> ")
+    shell.enter("thing = Thing()")
+    shell.expect("k0> ")
+    shell.type("thing.unl\t")
+    shell.expect("ikely_name")
+    shell.type("\r")
+    shell.expect("\n4711\n")
+
+
+def test_tab_completes_commands_and_kernels(start: Start) -> None:
+    shell = start("k0")
+    shell.type("inter\t")
+    shell.expect("rupt ")
+    shell.type("k1\r")
+    shell.expect("k1: not running")
+
+
+def test_ctrl_c_interrupts_the_cell_and_not_the_shell(start: Start, kernel: pk.Kernel) -> None:
+    shell = start("k0")
+    shell.enter("import time; time.sleep(60)")
+    wait_until(lambda: kernel.describe()["running"])
+    shell.type("\x03")
+    shell.expect("k0: interrupted")
+    shell.expect("KeyboardInterrupt")
+    shell.expect("k0> ")
+    shell.enter("'still here'")
+    shell.expect("\n'still here'\n")
+
+
+def test_a_second_ctrl_c_offers_to_kill_and_restart(start: Start, mesh: pk.Mesh) -> None:
+    shell = start("k1", prompt="k1> ")
+    shell.enter("while True:")
+    for line in ("try: import time; time.sleep(60)", "except KeyboardInterrupt: print('deaf')"):
+        shell.enter(line)
+    shell.enter("")
+    wait_until(lambda: mesh["k1"].describe()["running"])
+    shell.type("\x03")
+    shell.expect("\ndeaf")
+    shell.type("\x03")
+    shell.expect("[w/k/l] ")
+    shell.enter("k")
+    shell.expect("kernel 'k1' died")
+    shell.expect("k1: a fresh kernel answers now")
+    shell.expect("k1> ")
+    shell.enter("6 * 7")
+    shell.expect("\n42\n")
+
+
+def test_a_question_of_the_kernel_is_asked_at_the_prompt(start: Start) -> None:
+    shell = start("k0")
+    shell.enter("name = input('who? ')")
+    shell.expect("who? ")
+    shell.enter("bob")
+    shell.expect("k0> ")
+    shell.enter("name * 2")
+    shell.expect("\n'bobbob'\n")
+
+
+def test_a_death_is_shown_with_its_cause_and_the_shell_lives_on(start: Start) -> None:
+    shell = start("k2", prompt="k2> ")
+    shell.enter("import os, signal; print('last words'); os.kill(os.getpid(), signal.SIGKILL)")
+    shell.expect("last words\n")
+    shell.expect("kernel 'k2' died: killed by SIGKILL")
+    shell.expect("k2: a fresh kernel answers now")
+    shell.enter("'back'")
+    shell.expect("\n'back'\n")
+
+
+def test_a_restart_by_others_is_told_before_anything_runs(start: Start, mesh: pk.Mesh) -> None:
+    shell = start("k2", prompt="k2> ")
+    mesh["k2"].restart()
+    shell.enter("print('ran')")
+    shell.expect("k2: restarted since the last cell")
+    assert "\nran" not in shell.expect("k2> ")
+    shell.enter("print('ran')")
+    shell.expect("\nran\n")
+
+
+def test_equal_replies_of_many_are_one(start: Start) -> None:
+    shell = start(prompt="3 kernels> ")
+    shell.enter("1 + 1")
+    shell.expect("[k0-k2] 2\n")
+    shell.enter("on k0,k2 1 / 0")
+    shell.expect("[k0, k2]\nTraceback")
+    shell.enter("use k1")
+    shell.expect("k1> ")
+
+
+def test_output_streams_while_the_cell_runs(start: Start, mesh: pk.Mesh) -> None:
+    shell = start("k0")
+    shell.enter("print('one'); import threading; gate = threading.Event(); gate.wait(); print('two')")
+    shell.expect("\none\n")
+    mesh["k0"].pull("__name__")  # the cell still runs, and control is still answered
+    shell.type("\x03")
+    shell.expect("k0: interrupted")
+
+
+def test_a_shell_that_is_hung_up_leaves_the_cell_running(start: Start, kernel: pk.Kernel) -> None:
+    shell = start("k0")
+    shell.enter("import time; time.sleep(60)")
+    wait_until(lambda: kernel.describe()["running"])
+    shell.process.send_signal(signal.SIGHUP)
+    shell.wait()
+    assert kernel.describe()["running"]
+    assert kernel.interrupt().outcome == "interrupted"
+
+
+def test_one_command_runs_without_decoration(mesh: pk.Mesh) -> None:
+    done = run(mesh, "k0", "-c", "print('a'); 1 + 1")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "a\n2\n", "")
+    done = run(mesh, "k0", "-c", "1 / 0")
+    assert done.returncode == 1
+    assert done.stderr.endswith("ZeroDivisionError: division by zero\n")
+
+
+def test_piped_input_runs_up_to_the_first_failure(mesh: pk.Mesh) -> None:
+    done = run(
+        mesh, "k0", text="def f():\n    return 'a;b|c>d'\nf()\nuse k1\nx = input()\nanswer\nx\nnonsense\n'never'\n"
+    )
+    assert done.stdout == "'a;b|c>d'\n'answer'\n"
+    assert done.returncode == 1
+
+
+def test_lines_typed_before_are_remembered_in_a_private_file(start: Start, mesh: pk.Mesh) -> None:
+    shell = start("k0")
+    shell.enter("'remembered' + ' line'")
+    shell.expect("\n'remembered line'\n")
+    shell.enter("exit")
+    assert shell.wait() == 0
+    history = mesh.settings.mesh_state_dir / "shell-history"
+    assert "'remembered' + ' line'" in history.read_text()
+    assert history.stat().st_mode & 0o777 == 0o600
+    again = start("k0")
+    again.type("\x1b[A\x1b[A\r")  # the newest is "exit"
+    again.expect("\n'remembered line'\n")

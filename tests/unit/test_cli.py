@@ -1,0 +1,414 @@
+"""The command line without a mesh: parser, exit codes, and what the subcommands decide and format."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyrokernel import errors
+from pyrokernel.cli import ExitCode, build_parser, main
+from pyrokernel.errors import GatherError, KernelDiedError, KernelNotFoundError, RemoteError, SettingsError
+from pyrokernel.front import machine
+from pyrokernel.front.demo import balance
+from pyrokernel.front.exits import code_of, worst
+from pyrokernel.front.ps import format_rows, row_of
+from pyrokernel.front.reach import choose, command_line, settings_of, split_words
+from pyrokernel.front.run import read_source
+from pyrokernel.front.serve import parse_span, spec_of, specs_of
+from pyrokernel.front.terminal import one_line, paint, size, span, table
+from pyrokernel.front.writer import JsonWriter, LiveWriter, Transcript
+from pyrokernel.messages import Event, KernelInfo, Receipt
+from pyrokernel.settings import Settings
+
+
+def parse(*words: str) -> argparse.Namespace:
+    return build_parser().parse_args(words)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_developer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("PYROKERNEL_MESH", "PYROKERNEL_NS", "PYROKERNEL_CONFIG", "PYRO_NS_HOST", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "no-config"))
+    monkeypatch.setenv("PYROKERNEL_RUNTIME_DIR", str(tmp_path / "r"))
+    monkeypatch.setenv("PYROKERNEL_STATE_DIR", str(tmp_path / "s"))
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+# Parser
+
+
+@pytest.mark.parametrize("words", [("--mesh", "lab", "ps"), ("ps", "--mesh", "lab")])
+def test_common_options_stand_before_or_after_the_command(words: tuple[str, ...]) -> None:
+    assert parse(*words).mesh == "lab"
+
+
+def test_kernels_are_named_several_times_or_with_commas() -> None:
+    assert split_words(parse("run", "-k", "k0,k1", "-k", "tag:big", "file.py").kernels) == ["k0", "k1", "tag:big"]
+
+
+@pytest.mark.parametrize("words", [(), ("bad",), ("serve", "-n", "-1"), ("logs",), ("interrupt",)])
+def test_a_wrong_command_line_is_usage(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(*words)
+    assert ended.value.code == ExitCode.USAGE
+    assert "pyrokernel" in capsys.readouterr().err
+
+
+def test_the_mesh_file_is_a_positional_or_an_option() -> None:
+    assert parse("serve", "lab.toml").file == "lab.toml"
+    assert parse("serve", "--file", "lab.toml").file == "lab.toml"
+    assert parse("serve").file is None
+
+
+# Exit codes
+
+
+@pytest.mark.parametrize("name", [name for name in errors.__all__ if name.endswith("Error")])
+def test_every_error_has_an_exit_code_that_is_not_ok(name: str) -> None:
+    cls = getattr(errors, name)
+    assert code_of(cls("text")) not in (ExitCode.OK, ExitCode.UNWELL)
+
+
+def test_several_failures_end_with_the_worst() -> None:
+    raised, died = RemoteError(kernel="a", ename="E"), KernelDiedError(kernel="b", tail="")
+    assert code_of(GatherError(errors={"a": raised})) == ExitCode.CODE_RAISED
+    assert code_of(GatherError(errors={"b": died, "a": raised})) == ExitCode.KERNEL_DIED
+    assert worst([ExitCode.TIMEOUT, ExitCode.OK, ExitCode.CODE_RAISED]) == ExitCode.TIMEOUT
+    assert worst([]) == ExitCode.OK
+
+
+@pytest.mark.parametrize("words", [("ps",), ("run", "-c", "1"), ("logs", "k0"), ("stop",), ("restart", "all")])
+def test_without_a_mesh_one_line_says_what_to_do(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == ExitCode.NO_MESH
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("pyrokernel: ")
+    assert "not running" in line
+
+
+def test_an_address_beyond_this_machine_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ps", "--ns", "192.0.2.1:9090"]) == ExitCode.REFUSED
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_wrong_setting_is_usage_and_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ps", "--mesh", "a/b"]) == ExitCode.USAGE
+    assert "'a/b'" in capsys.readouterr().err
+
+
+def test_two_v_show_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["ps", "-vv", "--mesh", "a/b"])
+    assert "Traceback" in capsys.readouterr().err
+
+
+# serve
+
+
+def test_numbered_kernels_get_names_that_are_free() -> None:
+    specs = specs_of(parse("serve", "-n", "2", "--name", "k1"), taken=["k0"])
+    assert [spec.name for spec in specs] == ["k1", "k2", "k3"]
+
+
+def test_a_kernel_of_the_command_line_has_all_it_was_given(tmp_path: Path) -> None:
+    (tmp_path / "camera.py").touch()
+    spec = spec_of(
+        parse(
+            *("serve", "--tag", "optics,big", "--init", str(tmp_path / "camera.py"), "--env", "A=b=c"),
+            *("--cwd", str(tmp_path), "--preload", "json", "--protected", "--memory", "4G", "--descriptors", "9"),
+            *("--journal", "1M", "--idle-stop", "2h", "--restart", "never", "--threads", "3"),
+        ),
+        "camera",
+    )
+    assert spec.tags == ("optics", "big")
+    assert spec.init == str(tmp_path / "camera.py")
+    assert spec.env == {"A": "b=c"}
+    assert spec.preload == ("json",)
+    assert spec.protected
+    assert (spec.memory_bytes, spec.journal_bytes, spec.idle_stop) == (4 << 30, 1 << 20, 7200)
+    assert (spec.descriptors, spec.restart, spec.threads, spec.cwd) == (9, "never", 3, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--env", "A"), ("--memory", "much"), ("--idle-stop", "soon"), ("--init", "/nowhere/x.py"), ("--name", "a b")],
+)
+def test_a_value_that_cannot_be_used_is_named(words: tuple[str, str]) -> None:
+    with pytest.raises(SettingsError, match=words[1].replace("/", ".")):
+        specs_of(parse("serve", "--name", "ok", *words), taken=[])
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("1.5s", 1.5), ("30m", 1800), ("2h", 7200), ("1D", 86400)])
+def test_times_are_read(text: str, seconds: float) -> None:
+    assert parse_span(text) == seconds
+
+
+def test_a_mesh_file_gives_way_to_environment_and_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings_of(parse("serve"), {"mesh": "file", "timeout": 3.0}).mesh == "file"
+    monkeypatch.setenv("PYROKERNEL_MESH", "environment")
+    found = settings_of(parse("serve"), {"mesh": "file", "timeout": 3.0})
+    assert (found.mesh, found.timeout) == ("environment", 3.0)
+    assert settings_of(parse("serve", "--mesh", "option"), {"mesh": "file"}).mesh == "option"
+
+
+def test_hints_reach_the_same_mesh() -> None:
+    assert command_line(settings_of(parse("ps")), "ps") == "pyrokernel ps"
+    assert command_line(settings_of(parse("ps", "--mesh", "lab")), "stop") == "pyrokernel --mesh lab stop"
+
+
+# Choosing kernels
+
+
+INFOS = [
+    KernelInfo(name="k0", instance="1"),
+    KernelInfo(name="gpu-1", instance="2", tags=("big",)),
+    KernelInfo(name="gpu-2", instance="3", status="dead"),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [(["k0"], ["k0"]), (["gpu-*", "k0"], ["gpu-1", "gpu-2", "k0"]), (["tag:big"], ["gpu-1"]), (["all"], 3)],
+)
+def test_words_choose_kernels_also_dead_ones(words: list[str], names: Any) -> None:
+    found = [info.name for info in choose(INFOS, words)]
+    assert found == names or len(found) == names
+
+
+def test_a_word_without_a_kernel_is_an_error_that_lists_them() -> None:
+    with pytest.raises(KernelNotFoundError, match="k0, gpu-1, gpu-2"):
+        choose(INFOS, ["k0", "cpu"])
+
+
+# ps
+
+
+def test_ps_shows_what_runs_and_why_the_dead_died() -> None:
+    busy = KernelInfo(name="k0", instance="1", status="idle", started=90.0, memory_bytes=8 << 20, pid=7)
+    about = {"status": "busy", "running": {"source": "fit(\n)"}, "waiting": [{}, {}], "execution_count": 3}
+    dead = KernelInfo(name="k1", instance="2", status="dead", started=1.0, restarts=5, cause="killed by SIGSEGV")
+    text = format_rows([row_of(busy, about, None), row_of(dead, None, None)], now=100.0)
+    header, first, second = text.splitlines()
+    assert header.split() == ["NAME", "STATUS", "CELLS", "WAIT", "MEMORY", "UP", "RESTARTS", "PID", "DOING"]
+    assert first.split() == ["k0", "busy", "3", "2", "8", "MiB", "10.0", "s", "7", "fit(", "..."]
+    assert second.split() == ["k1", "dead", "5", "killed", "by", "SIGSEGV"]
+
+
+def test_a_kernel_that_does_not_describe_itself_is_busy() -> None:
+    row = row_of(KernelInfo(name="k0", instance="1", status="idle"), None, None)
+    assert (row["status"], row["answers"]) == ("busy", False)
+
+
+# Writing
+
+
+def test_a_table_leaves_out_empty_columns_and_aligns() -> None:
+    assert table(("A", "B", "N"), [("x", "", "1"), ("long", "", "22")], right=("N",)) == "A      N\nx      1\nlong  22"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"), [("a\nb", "a ..."), ("x" * 20, "xxxxxx ..."), ("\x1b[31mred", " [31mred"), ("", "")]
+)
+def test_one_line_is_short_and_harmless(text: str, shown: str) -> None:
+    assert one_line(text, 10) == shown
+
+
+@pytest.mark.parametrize(("count", "shown"), [(0, "0 B"), (2048, "2 KiB"), (5 << 20, "5 MiB"), (3 << 30, "3.0 GiB")])
+def test_sizes(count: int, shown: str) -> None:
+    assert size(count) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.01, "10 ms"), (2, "2.0 s"), (120, "2 min"), (7260, "2 h 1 min"), (90000, "1 d 1 h")]
+)
+def test_spans(seconds: float, shown: str) -> None:
+    assert span(seconds) == shown
+
+
+def test_colour_only_where_a_person_looks_and_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    assert paint("a", "red", io.StringIO()) == "a"
+    assert paint("a", "red", Terminal()) == "\x1b[31ma\x1b[0m"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert paint("a", "red", Terminal()) == "a"
+
+
+# Events as text
+
+
+def output(text: str, stream: str = "stdout", cell: str = "c", **data: Any) -> Event:
+    return Event(seq=1, kind="output", cell=cell, data={"text": text, "stream": stream, **data})
+
+
+ENDED = Event(seq=9, kind="ended", cell="c", data={"status": "ok"})
+
+
+def test_output_of_one_kernel_is_written_as_it_is() -> None:
+    out, err = io.StringIO(), io.StringIO()
+    writer = LiveWriter(["k0"], out, err)
+    for event in (output("a"), output("b\nc"), output("oops\n", "stderr"), ENDED):
+        writer.write("k0", event)
+    assert out.getvalue() == "ab\nc"
+    assert err.getvalue() == "oops\n"
+
+
+def test_a_result_begins_on_a_line_of_its_own() -> None:
+    out = io.StringIO()
+    writer = LiveWriter(["k0"], out, io.StringIO())
+    writer.write("k0", output("no newline"))
+    writer.write("k0", Event(seq=2, kind="result", cell="c", data={"text": "42"}))
+    assert out.getvalue() == "no newline\n42\n"
+
+
+def test_lines_of_several_kernels_are_named_and_never_mix() -> None:
+    out, err = io.StringIO(), io.StringIO()
+    writer = LiveWriter(["k0", "k10"], out, err)
+    writer.write("k0", output("half "))
+    writer.write("k10", output("whole\n"))
+    writer.write("k0", output("a line\nrest"))
+    writer.write("k10", Event(seq=2, kind="error", cell="c", data={"traceback": "T\nE: x\n"}))
+    writer.write("k0", ENDED)
+    assert out.getvalue() == "k10: whole\nk0:  half a line\nk0:  rest\n"
+    assert err.getvalue() == "k10: T\nk10: E: x\n"
+
+
+def test_events_for_scripts_are_lines_of_json() -> None:
+    out = io.StringIO()
+    writer = JsonWriter(out)
+    writer.write("k0", output("\ud800"))
+    writer.line("k0", "died", error=True)
+    first, second = map(json.loads, out.getvalue().splitlines())
+    assert (first["kernel"], first["kind"], first["data"]["text"]) == ("k0", "output", "\ud800")
+    assert second == {"kernel": "k0", "error": "died"}
+
+
+def test_a_transcript_reads_like_a_session() -> None:
+    text: list[str] = []
+    transcript = Transcript(text.append)
+    started = Event(seq=1, kind="started", cell="c", data={"source": "f()\ng()", "execution_count": 2, "author": "me"})
+    for event in (
+        started,
+        output("half"),
+        Event(seq=3, kind="result", cell="c", data={"text": "42"}),
+        output("from before\n", cell="earlier!!", late=True),
+        Event(seq=5, kind="gap", data={"lost_bytes": 3000, "reason": "the disk was full"}),
+    ):
+        transcript.add(event)
+    head, *rest = "".join(text).splitlines()
+    assert head.startswith("[2] ")
+    assert head.endswith("me cell c")
+    assert rest == [
+        ">>> f()",
+        "... g()",
+        "half",
+        "42",
+        "[late output of cell earlier!]",
+        "from before",
+        "[3,000 bytes of output missing: the disk was full]",
+    ]
+
+
+# run
+
+
+def test_source_comes_from_option_file_or_stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "latin.py"
+    path.write_bytes("# coding: latin-1\nx = 'é'\n".encode("latin-1"))
+    assert read_source(parse("run", "-c", "1")) == ("1", "")
+    assert read_source(parse("run", str(path))) == ("# coding: latin-1\nx = 'é'\n", str(path))
+    monkeypatch.setattr("sys.stdin", io.StringIO("2"))
+    assert read_source(parse("run")) == ("2", "<stdin>")
+
+
+def test_no_source_at_a_terminal_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal())
+    with pytest.raises(SettingsError, match="-c CODE"):
+        read_source(parse("run"))
+
+
+def test_an_unanswered_interrupt_says_how_to_go_on() -> None:
+    from pyrokernel.front.control import describe_receipt
+
+    text = describe_receipt(Receipt(kernel="k0", outcome="unanswered"))
+    assert "pyrokernel interrupt k0 --kill" in text
+
+
+# demo
+
+
+def test_shares_have_equal_bytes_and_lose_nothing() -> None:
+    sizes = {f"f{number}": weight for number, weight in enumerate([100, 1, 1, 1, 50, 49, 2, 96])}
+    shares = balance(list(sizes), 3, sizes.__getitem__)
+    assert sorted(name for share in shares for name in share) == sorted(sizes)
+    assert [sum(sizes[name] for name in share) for share in shares] == [100, 100, 100]
+
+
+# doctor
+
+
+def wrong(settings: Settings) -> dict[str, machine.Finding]:
+    return {found.about: found for found in machine.check_machine(settings) if found.level == "wrong"}
+
+
+def test_a_fresh_machine_is_well(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == ExitCode.OK
+    assert "all is well" in capsys.readouterr().out
+
+
+def test_doctor_says_where_each_setting_comes_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("timeout = 3\n")
+    main(["doctor", "--json", "--mesh", "lab", "--config", str(config)])
+    settings = json.loads(capsys.readouterr().out)["settings"]
+    assert settings["mesh"] == {"value": "lab", "from": "--mesh"}
+    assert settings["timeout"] == {"value": 3.0, "from": str(config)}
+    assert settings["runtime_dir"]["from"] == "PYROKERNEL_RUNTIME_DIR"
+    assert settings["portable"]["from"] == "default"
+
+
+def test_an_open_runtime_directory_is_wrong_and_mended_by_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "r" / "default"
+    folder.mkdir(parents=True)
+    folder.chmod(0o755)
+    assert main(["doctor", "--json"]) == ExitCode.UNWELL
+    (finding,) = [found for found in json.loads(capsys.readouterr().out)["findings"] if found["level"] == "wrong"]
+    assert finding["remedy"] == f"chmod 700 {folder}"
+
+
+def test_a_path_too_long_for_a_socket_is_wrong() -> None:
+    settings = Settings(runtime_dir="/tmp/" + "x" * 100, state_dir="/tmp/none")
+    assert "PYROKERNEL_RUNTIME_DIR" in wrong(settings)["runtime dir"].remedy
+
+
+def test_a_socket_that_nobody_listens_at_is_wrong(tmp_path: Path) -> None:
+    import socket
+
+    settings = settings_of(parse("ps"))
+    settings.mesh_runtime_dir.mkdir(parents=True, mode=0o700)
+    path = settings.mesh_runtime_dir / "0123456789abcdef.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        assert "sockets" not in wrong(settings)
+    assert wrong(settings)["sockets"].remedy == f"rm {path}"
+
+
+def test_a_damaged_record_does_not_stop_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = settings_of(parse("ps"))
+    (settings.mesh_runtime_dir / "kernels").mkdir(parents=True, mode=0o700)
+    settings.mesh_runtime_dir.chmod(0o700)
+    (settings.mesh_runtime_dir / "kernels" / "k0.json").write_text("{")
+    assert main(["doctor"]) == ExitCode.OK
+    assert "note" in capsys.readouterr().out

@@ -1,0 +1,102 @@
+"""Equal replies are folded into one, output streams, kernels are named briefly."""
+
+from __future__ import annotations
+
+import pytest
+
+from pyrokernel.shell.display import HOLD_LINE_SECONDS, HOLD_REPLY_SECONDS, Display, columns, harmless, label
+
+
+class Screen:
+    def __init__(self, *names: str) -> None:
+        self.now = 0.0
+        self.text = ""
+        self.errors = ""
+        self.display = Display(names, self.write, clock=lambda: self.now)
+
+    def write(self, stream: str, text: str) -> None:
+        if stream == "stderr":
+            self.errors += text
+        else:
+            self.text += text
+
+
+def test_one_kernel_is_shown_as_it_prints() -> None:
+    screen = Screen("k0")
+    screen.display.output("k0", "stdout", "a")
+    assert screen.text == "a"
+    screen.display.result("k0", "42")
+    screen.display.ended("k0")
+    assert screen.text == "a\n42\n"
+
+
+def test_equal_results_are_one_with_the_names_of_the_kernels() -> None:
+    screen = Screen("k0", "k1", "k2", "k3")
+    for name, text in (("k0", "2"), ("k1", "3"), ("k2", "2"), ("k3", "2")):
+        screen.display.result(name, text)
+        screen.display.ended(name)
+    assert screen.text == "[k0, k2-k3] 2\n[k1] 3\n"
+
+
+def test_equal_errors_are_one_although_their_cells_have_other_numbers() -> None:
+    screen = Screen("k0", "k1")
+    for name, number in (("k0", 3), ("k1", 7)):
+        screen.display.error(name, f'File "<cell {number}>"\nKeyError\n')
+        screen.display.ended(name)
+    assert screen.errors == '[k0-k1]\nFile "<cell 3>"\nKeyError\n'
+
+
+def test_equal_lines_are_folded_and_different_ones_marked() -> None:
+    screen = Screen("k0", "k1")
+    screen.display.output("k0", "stdout", "same\nzero\n")
+    screen.display.output("k1", "stdout", "same\none\n")
+    screen.now = HOLD_LINE_SECONDS
+    screen.display.flush()
+    assert screen.text == "[k0-k1] same\n[k0] zero\n[k1] one\n"
+
+
+def test_a_line_is_not_held_for_a_kernel_that_stays_silent() -> None:
+    screen = Screen("k0", "k1")
+    screen.display.output("k0", "stdout", "first\nsec")
+    assert screen.text == ""
+    assert screen.display.due() == pytest.approx(HOLD_LINE_SECONDS)
+    screen.now = HOLD_LINE_SECONDS
+    screen.display.flush()
+    assert screen.text == "[k0] first\n"
+    assert screen.display.due() is None
+
+
+def test_a_result_is_held_until_all_have_ended_or_a_second_has_passed() -> None:
+    screen = Screen("k0", "k1")
+    screen.display.result("k0", "1")
+    screen.display.ended("k0")
+    screen.now = HOLD_REPLY_SECONDS / 2
+    screen.display.flush()
+    assert screen.text == ""
+    screen.now = HOLD_REPLY_SECONDS
+    screen.display.flush()
+    assert screen.text == "[k0] 1\n"
+
+
+def test_output_comes_before_the_result_and_unfinished_lines_are_ended() -> None:
+    screen = Screen("k0", "k1")
+    screen.display.output("k0", "stdout", "50%\r100%")
+    screen.display.result("k0", "1")
+    screen.display.ended("k0")
+    screen.display.ended("k1")
+    assert screen.text == "[k0] 100%\n[k0] 1\n"
+
+
+def test_kernels_are_named_briefly() -> None:
+    assert label(["k0", "k1", "k2", "k4", "gpu-1", "gpu-2", "camera"]) == "k0-k2, k4, gpu-1-gpu-2, camera"
+    assert label(f"{letter}x" for letter in "abcdefghij") == "ax, bx, cx, dx, ex, fx, gx, hx and 2 more"
+    assert label([]) == ""
+
+
+def test_terminal_controls_are_shown_and_colours_stay() -> None:
+    assert harmless("\x1b[31mred\x1b[0m\ttab\r\n") == "\x1b[31mred\x1b[0m\ttab\r\n"
+    assert harmless("\x1b]0;title\x07\x1b[2J\x9b") == "\\x1b]0;title\\x07\\x1b[2J\\x9b"
+
+
+def test_columns_line_up() -> None:
+    assert columns([["name", "type"], ["x", "int"]]) == ["name  type", "x     int"]

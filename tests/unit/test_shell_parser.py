@@ -1,0 +1,162 @@
+"""Which lines are commands, which are Python, and when Enter runs them."""
+
+from __future__ import annotations
+
+import pytest
+
+from pyrokernel.shell.parser import PYTHON, Parser, Piece, SourceReader, bound_names, completeness, dedented
+
+COMMANDS = ("help", "logs", "on", "ps", "quit", "restart", "set", "use")
+
+
+@pytest.fixture
+def reader() -> SourceReader:
+    return SourceReader(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        ("ps", "ps"),
+        ("  ps", "ps"),
+        ("ps -a", "ps"),
+        ("logs k0 -n 5", "logs"),
+        ("use gpu-*", "use"),
+        ("use *", "use"),
+        ("use k0,k1", "use"),
+        ("use tag:big", "use"),
+        ("ps > file", "ps"),
+        ("ps | grep k0", "ps"),
+        ("set editor vi", "set"),
+        (":ps", "ps"),
+        ("exit()", "quit"),
+        ("on k0 x = 1", "on"),
+    ],
+)
+def test_a_line_whose_first_word_is_a_command_is_one(reader: SourceReader, line: str, command: str) -> None:
+    assert reader.command_of(line) == command
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "set(x)", "ps = 3", "ps: int = 3", "ps += 1", "ps == 3", "ps.x", "ps - a", "ps, x = 1, 2", "ps in x",
+        "ps and x", "ps is None", "ps >= 3", "ps[0]", "psst", "x ps", "help(x)", "@ps", "# ps", "'ps'", "1", "",
+    ],
+)  # fmt: skip
+def test_python_about_a_name_is_python(reader: SourceReader, line: str) -> None:
+    assert reader.command_of(line) == ""
+
+
+def test_a_variable_wins_over_the_command_of_its_name(reader: SourceReader) -> None:
+    reader.variables.add("ps")
+    assert reader.command_of("ps") == ""
+    assert reader.command_of("ps -a") == ""
+    assert reader.command_of(":ps") == "ps"
+    assert reader.shadowed("ps") == "ps"
+    assert reader.shadowed("psst") == ""
+
+
+@pytest.mark.parametrize(
+    ("source", "state"),
+    [
+        ("1 + 1", "complete"),
+        ("x = 1; y = 2", "complete"),
+        ("await f()", "complete"),
+        ("if x: y", "complete"),
+        ("def f():", "incomplete"),
+        ("def f():\n    return 1", "open"),
+        ("try:\n    x", "incomplete"),
+        ("@decorator", "incomplete"),
+        ("x = (", "incomplete"),
+        ("x = '''a", "incomplete"),
+        ("x = 1 +\\", "incomplete"),
+        ("for", "invalid"),
+        ("x = 'a", "invalid"),
+        ("\0", "invalid"),
+        ("    x = 1\n    y = 2", "complete"),
+        ("(" * 500 + ")" * 500, "invalid"),
+    ],
+)
+def test_completeness_is_what_a_console_would_say(source: str, state: str) -> None:
+    assert completeness(source) == state
+
+
+@pytest.mark.parametrize(
+    "line", ["print('a;b|c>d')  # e", "x = a | b > c; y @ z", "@decorator\ndef f(): pass\n", "a\n\nb"]
+)
+def test_python_reaches_the_kernel_untouched(reader: SourceReader, line: str) -> None:
+    statement = Parser(reader).parse(line)
+    assert statement.command == PYTHON
+    assert str(statement) == statement.raw == line
+    assert statement.terminator
+
+
+def test_a_block_ends_with_a_blank_line(reader: SourceReader) -> None:
+    parser = Parser(reader)
+    assert not parser.parse("def f():").terminator
+    assert not parser.parse("def f():\n    return 1").terminator
+    assert parser.parse("def f():\n    return 1\n").terminator
+    assert parser.parse("def f():\n    return 1\n    ").terminator
+    assert not parser.parse("on k0 def f():\n    return 1").terminator
+    assert parser.parse("on k0 def f():\n    return 1\n").command == "on"
+
+
+def test_comments_and_blank_lines_are_no_statement(reader: SourceReader) -> None:
+    assert Parser(reader).parse("  # nothing").command == ""
+    assert Parser(reader).parse("").command == ""
+
+
+def test_a_command_keeps_its_redirection(reader: SourceReader) -> None:
+    statement = Parser(reader).parse(":ps > file")
+    assert (statement.command, statement.redirector, statement.redirect_to) == ("ps", ">", "file")
+
+
+def test_in_a_script_everything_is_complete(reader: SourceReader) -> None:
+    parser = Parser(reader)
+    with parser.as_script():
+        assert parser.parse("def f():\n    return 1").terminator
+    assert not parser.parse("def f():\n    return 1").terminator
+
+
+def test_a_script_is_cut_into_statements_and_commands(reader: SourceReader) -> None:
+    script = (
+        "x = 1\ndef f():\n    return 1\n\n    # c\nif x:\n  1\nelse:\n  2\nps\non k0 def g():\n  pass\ny = [\n1,\n]\n"
+    )
+    assert list(reader.pieces(script.split("\n"))) == [
+        Piece("x = 1"),
+        Piece("def f():\n    return 1\n\n    # c"),
+        Piece("if x:\n  1\nelse:\n  2"),
+        Piece("ps", "ps"),
+        Piece("on k0 def g():\n  pass", "on"),
+        Piece("y = [\n1,\n]"),
+    ]
+
+
+def test_a_simple_statement_is_not_held_until_the_next_line_arrives(reader: SourceReader) -> None:
+    def lines() -> list[str]:
+        pytest.fail("the second line was asked for")
+
+    def typed():  # type: ignore[no-untyped-def]
+        yield "x = 1\n"
+        lines()
+
+    assert next(iter(reader.pieces(typed()))) == Piece("x = 1")
+
+
+def test_pasted_python_stays_together_and_is_cut_only_at_commands(reader: SourceReader) -> None:
+    assert reader.split("x = 1\n\ny = 2") == [Piece("x = 1\n\ny = 2")]
+    assert reader.split("x = 1\ny = 2\nps\nz = 3") == [Piece("x = 1\ny = 2"), Piece("ps", "ps"), Piece("z = 3")]
+    assert reader.split("x = '''\nps\n'''") == [Piece("x = '''\nps\n'''")]
+
+
+def test_a_pasted_margin_is_removed() -> None:
+    assert dedented("    x = 1\n    y = 2") == "x = 1\ny = 2"
+    assert dedented("x = '''\n    a'''") == "x = '''\n    a'''"
+
+
+def test_names_that_a_cell_binds_are_seen() -> None:
+    assert bound_names("import os.path as p, sys\nps = 1\ndef use(): x = 1\nfor q in (): r = 1") == {
+        "p", "sys", "ps", "use", "q", "r",
+    }  # fmt: skip
+    assert bound_names("for") == set()

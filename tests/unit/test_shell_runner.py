@@ -1,0 +1,181 @@
+"""A cell shown until it ends: over a fake group, whose events the test writes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pyrokernel.errors import GatherError, KernelDiedError, KernelUnreachableError
+from pyrokernel.messages import Event, Receipt
+from pyrokernel.shell.runner import Runner
+
+
+class FakeFront:
+    interactive = True
+
+    def __init__(self, *answers: str | type[BaseException]) -> None:
+        self.answers = list(answers)
+        self.text = ""
+        self.errors = ""
+        self.notices: list[str] = []
+        self.asked: list[str] = []
+
+    def write(self, stream: str, text: str) -> None:
+        if stream == "stderr":
+            self.errors += text
+        else:
+            self.text += text
+
+    def notice(self, text: str) -> None:
+        self.notices.append(text)
+
+    def ask(self, prompt: str, *, password: bool = False, afresh: bool = False) -> str:
+        self.asked.append(prompt)
+        answer = self.answers.pop(0)
+        if isinstance(answer, str):
+            return answer
+        raise answer
+
+
+class FakeKernel:
+    def __init__(self, name: str) -> None:
+        self.name, self.instance = name, "1"
+        self.mesh = FakeMesh()
+        self.answered: list[tuple[str, str]] = []
+
+    def answer_input(self, request: str, text: str) -> None:
+        self.answered.append((request, text))
+
+
+class FakeMesh:
+    def link_to(self, name: str) -> Any:
+        return FakeLink()
+
+
+class FakeLink:
+    instance = "2"
+
+
+class FakeGroup:
+    """A group whose cell does what `script` says; `released` lets it go on after an interrupt."""
+
+    def __init__(self, names: str, script: list[tuple[str, Any]]) -> None:
+        self.kernels = {name: FakeKernel(name) for name in names.split()}
+        self.names = list(self.kernels)
+        self.mesh = FakeMesh()
+        self.script = script
+        self.released = threading.Event()
+        self.outcome = "interrupted"
+        self.refusing: dict[str, Exception] = {}
+        self.interrupted: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, name: str) -> FakeKernel:
+        return self.kernels[name]
+
+    def submit(self, source: str, **options: Any) -> dict[str, Any]:
+        if self.refusing:
+            taken = {name: {"seq": 0} for name in self.names if name not in self.refusing}
+            raise GatherError(errors=self.refusing, replies=taken)
+        return dict.fromkeys(self.names)
+
+    def follow(self, cells: dict[str, Any], *, stdin: bool) -> Iterator[tuple[str, Any]]:
+        for name, item in self.script:
+            if item is WAIT:
+                assert self.released.wait(10)
+            else:
+                yield name, item
+
+    def interrupt(self, cell: str) -> dict[str, Receipt]:
+        self.interrupted.append(cell)
+        self.released.set()
+        return {name: Receipt(kernel=name, cell=cell, outcome=self.outcome) for name in self.names}
+
+
+WAIT = object()
+
+
+def event(kind: str, **data: Any) -> Event:
+    return Event(seq=1, kind=kind, data=data)
+
+
+OK = event("ended", status="ok")
+
+
+def test_output_and_result_are_shown_and_success_reported() -> None:
+    front = FakeFront()
+    group = FakeGroup(
+        "k0", [("k0", event("output", stream="stdout", text="hi\n")), ("k0", event("result", text="2")), ("k0", OK)]
+    )
+    assert Runner(front).run(group, "source")  # type: ignore[arg-type]  # stands in for a group
+    assert front.text == "hi\n2\n"
+
+
+def test_an_error_is_shown_and_reported() -> None:
+    front = FakeFront()
+    error = event("error", ename="ValueError", evalue="x", traceback="ValueError: x\n")
+    group = FakeGroup("k0", [("k0", error), ("k0", event("ended", status="error"))])
+    assert not Runner(front).run(group, "source")  # type: ignore[arg-type]
+    assert front.errors == "ValueError: x\n"
+
+
+def test_a_death_is_shown_with_its_cause_and_the_others_go_on() -> None:
+    front = FakeFront()
+    died = KernelDiedError(kernel="k0", instance="1", cause="killed by SIGKILL", tail="seen already")
+    group = FakeGroup("k0 k1", [("k0", died), ("k1", event("result", text="2")), ("k1", OK)])
+    assert not Runner(front).run(group, "source")  # type: ignore[arg-type]
+    assert front.errors == "[k0] died: killed by SIGKILL\n"
+    assert front.text == "[k1] 2\n"
+    assert front.notices == ["k0: a fresh kernel answers now; its variables are gone"]
+
+
+def test_input_is_asked_at_the_prompt() -> None:
+    front = FakeFront("bob")
+    group = FakeGroup("k0", [("k0", event("input", request="r", prompt="who? ", password=False)), ("k0", OK)])
+    assert Runner(front).run(group, "source")  # type: ignore[arg-type]
+    assert front.asked == ["who? "]
+    assert group["k0"].answered == [("r", "bob")]
+
+
+def test_ctrl_c_at_a_question_interrupts_the_cell() -> None:
+    front = FakeFront(KeyboardInterrupt)
+    question = event("input", request="r", prompt="who? ", password=False)
+    group = FakeGroup("k0", [("k0", question), ("k0", WAIT), ("k0", event("ended", status="error"))])
+    assert not Runner(front).run(group, "source")  # type: ignore[arg-type]
+    assert len(group.interrupted) == 1
+    assert front.notices == ["k0: interrupted"]
+
+
+def test_a_cell_that_cannot_be_sent_everywhere_is_followed_where_it_runs() -> None:
+    front = FakeFront()
+    group = FakeGroup("k0 k1", [("k1", event("result", text="2")), ("k1", OK)])
+    group.refusing = {"k0": KernelUnreachableError("k0 is silent", kernel="k0", instance="1")}
+    assert not Runner(front).run(group, "source")  # type: ignore[arg-type]
+    assert front.errors == "[k0] k0 is silent\n"
+    assert front.text == "[k1] 2\n"
+
+
+def test_a_failure_of_the_follower_ends_the_wait() -> None:
+    class Broken(FakeGroup):
+        def follow(self, cells: dict[str, Any], *, stdin: bool) -> Iterator[tuple[str, Any]]:
+            raise OSError("no descriptors left")
+
+    front = FakeFront()
+    assert not Runner(front).run(Broken("k0", []), "source")  # type: ignore[arg-type]
+    assert front.errors == "no descriptors left\n"
+
+
+@pytest.mark.parametrize(("answer", "notice"), [("l", "left running on k0")])
+def test_a_second_ctrl_c_offers_to_leave_the_cell(answer: str, notice: str) -> None:
+    front = FakeFront(KeyboardInterrupt, KeyboardInterrupt, answer)
+    question = event("input", request="r", prompt="? ", password=False)
+    group = FakeGroup(
+        "k0", [("k0", question), ("k0", question), ("k0", event("output", stream="stdout", text="never"))]
+    )
+    assert not Runner(front).run(group, "source")  # type: ignore[arg-type]
+    assert any(notice in said for said in front.notices)
