@@ -115,7 +115,6 @@ def _add_serve(commands: _Commands) -> argparse.ArgumentParser:
         commands, "serve", "serve", "start kernels and a host that watches over them, or join the host that runs"
     )
     parser.add_argument("file", nargs="?", metavar="FILE.toml", help="mesh file that declares kernels")
-    parser.add_argument("--file", dest="file", metavar="FILE.toml", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.add_argument("-n", dest="number", type=_count, metavar="N", help="this many kernels: k0, k1, ...")
     parser.add_argument("--name", action="append", metavar="NAME", help="a kernel of this name (may be repeated)")
     parser.add_argument("--detach", action="store_true", help="return when they are ready; they survive logout")

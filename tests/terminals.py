@@ -52,7 +52,7 @@ class Terminal:
         """Type a line, and Enter."""
         self.type(line + "\r")
 
-    def expect(self, shown: str, timeout: float = 20) -> str:
+    def expect(self, shown: str, timeout: float = 10) -> str:
         """Wait until a text is shown, forget what came up to its end, and return that."""
         deadline = time.monotonic() + timeout
         while shown not in self.text:

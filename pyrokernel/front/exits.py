@@ -64,7 +64,7 @@ _CODES: tuple[tuple[tuple[type[BaseException], ...], ExitCode], ...] = (
 
 def code_of(error: BaseException) -> ExitCode:
     """Return the exit code for an error; for several, the worst."""
-    if isinstance(error, GatherError):
+    if isinstance(error, GatherError) and error.errors:
         return worst(code_of(one) for one in error.errors.values())
     return next((code for classes, code in _CODES if isinstance(error, classes)), ExitCode.FAILED)
 

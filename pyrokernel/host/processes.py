@@ -52,10 +52,6 @@ class ProcessWatch:
         """Return the descriptor, for a selector."""
         return self._fd
 
-    def ended(self) -> bool:
-        """Tell whether the process has ended."""
-        return bool(select.select([self._fd], [], [], 0)[0])
-
     def close(self) -> None:
         """Close the descriptor."""
         if self._queue is not None:

@@ -65,7 +65,7 @@ def options(parser: argparse.ArgumentParser, *, common: bool) -> Iterator[str]:
     for action in parser._actions:
         if action.help in (None, argparse.SUPPRESS) or isinstance(action, argparse._SubParsersAction):
             continue
-        if action.dest == "help" or (action.dest in everywhere) != common and action.dest != "version":
+        if action.dest == "help" or ((action.dest in everywhere) != common and action.dest != "version"):
             continue
         yield f"- `{shown(action)}`: {action.help}"
 

@@ -26,7 +26,7 @@ def start(mesh: pk.Mesh) -> Iterator[Callable[..., Terminal]]:
     """Start a shell on some kernels and wait for its prompt."""
     opened = []
 
-    def begin(*words: str, prompt: str = "k0> ") -> Terminal:
+    def begin(*words: str, prompt: str = "k0>") -> Terminal:
         terminal = Terminal([*SHELL, *words], environ(mesh))
         opened.append(terminal)
         terminal.expect(prompt)
@@ -51,7 +51,7 @@ def test_an_expression_is_answered_and_leaving_says_what_stays(start: Start) -> 
     shell = start("k0")
     shell.enter("20 + 22")
     shell.expect("\n42\n")
-    shell.expect("k0> ")
+    shell.expect("k0>")
     shell.type("\x04")
     shell.expect("k0-k2 stay running")
     shell.expect("pyrokernel stop")
@@ -61,10 +61,10 @@ def test_an_expression_is_answered_and_leaving_says_what_stays(start: Start) -> 
 def test_a_block_is_typed_line_by_line_with_its_margin(start: Start) -> None:
     shell = start("k0")
     shell.enter("def double(x):")
-    shell.expect("... ")
+    shell.expect("...")
     shell.enter("return x * 2")
     shell.enter("")
-    shell.expect("k0> ")
+    shell.expect("k0>")
     shell.enter("double(21)")
     shell.expect("\n42\n")
 
@@ -79,9 +79,9 @@ def test_a_pasted_block_runs_whole(start: Start) -> None:
 def test_tab_completes_an_attribute_of_a_live_object(start: Start) -> None:
     shell = start("k0")
     shell.enter("class Thing: unlikely_name = 4711")
-    shell.expect("k0> ")
+    shell.expect("k0>")
     shell.enter("thing = Thing()")
-    shell.expect("k0> ")
+    shell.expect("k0>")
     shell.type("thing.unl\t")
     shell.expect("ikely_name")
     shell.type("\r")
@@ -91,7 +91,7 @@ def test_tab_completes_an_attribute_of_a_live_object(start: Start) -> None:
 def test_tab_completes_commands_and_kernels(start: Start) -> None:
     shell = start("k0")
     shell.type("inter\t")
-    shell.expect("rupt ")
+    shell.expect("rupt")
     shell.type("k1\r")
     shell.expect("k1: not running")
 
@@ -103,13 +103,13 @@ def test_ctrl_c_interrupts_the_cell_and_not_the_shell(start: Start, kernel: pk.K
     shell.type("\x03")
     shell.expect("k0: interrupted")
     shell.expect("KeyboardInterrupt")
-    shell.expect("k0> ")
+    shell.expect("k0>")
     shell.enter("'still here'")
     shell.expect("\n'still here'\n")
 
 
 def test_a_second_ctrl_c_offers_to_kill_and_restart(start: Start, mesh: pk.Mesh) -> None:
-    shell = start("k1", prompt="k1> ")
+    shell = start("k1", prompt="k1>")
     shell.enter("while True:")
     for line in ("try: import time; time.sleep(60)", "except KeyboardInterrupt: print('deaf')"):
         shell.enter(line)
@@ -118,11 +118,11 @@ def test_a_second_ctrl_c_offers_to_kill_and_restart(start: Start, mesh: pk.Mesh)
     shell.type("\x03")
     shell.expect("\ndeaf")
     shell.type("\x03")
-    shell.expect("[w/k/l] ")
+    shell.expect("[w/k/l]")
     shell.enter("k")
     shell.expect("kernel 'k1' died")
     shell.expect("k1: a fresh kernel answers now")
-    shell.expect("k1> ")
+    shell.expect("k1>")
     shell.enter("6 * 7")
     shell.expect("\n42\n")
 
@@ -130,15 +130,15 @@ def test_a_second_ctrl_c_offers_to_kill_and_restart(start: Start, mesh: pk.Mesh)
 def test_a_question_of_the_kernel_is_asked_at_the_prompt(start: Start) -> None:
     shell = start("k0")
     shell.enter("name = input('who? ')")
-    shell.expect("who? ")
+    shell.expect("who?")
     shell.enter("bob")
-    shell.expect("k0> ")
+    shell.expect("k0>")
     shell.enter("name * 2")
     shell.expect("\n'bobbob'\n")
 
 
 def test_a_death_is_shown_with_its_cause_and_the_shell_lives_on(start: Start) -> None:
-    shell = start("k2", prompt="k2> ")
+    shell = start("k2", prompt="k2>")
     shell.enter("import os, signal; print('last words'); os.kill(os.getpid(), signal.SIGKILL)")
     shell.expect("last words\n")
     shell.expect("kernel 'k2' died: killed by SIGKILL")
@@ -148,23 +148,23 @@ def test_a_death_is_shown_with_its_cause_and_the_shell_lives_on(start: Start) ->
 
 
 def test_a_restart_by_others_is_told_before_anything_runs(start: Start, mesh: pk.Mesh) -> None:
-    shell = start("k2", prompt="k2> ")
+    shell = start("k2", prompt="k2>")
     mesh["k2"].restart()
     shell.enter("print('ran')")
     shell.expect("k2: restarted since the last cell")
-    assert "\nran" not in shell.expect("k2> ")
+    assert "\nran" not in shell.expect("k2>")
     shell.enter("print('ran')")
     shell.expect("\nran\n")
 
 
 def test_equal_replies_of_many_are_one(start: Start) -> None:
-    shell = start(prompt="3 kernels> ")
+    shell = start(prompt="3 kernels>")
     shell.enter("1 + 1")
     shell.expect("[k0-k2] 2\n")
     shell.enter("on k0,k2 1 / 0")
     shell.expect("[k0, k2]\nTraceback")
     shell.enter("use k1")
-    shell.expect("k1> ")
+    shell.expect("k1>")
 
 
 def test_output_streams_while_the_cell_runs(start: Start, mesh: pk.Mesh) -> None:

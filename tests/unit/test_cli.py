@@ -64,12 +64,6 @@ def test_a_wrong_command_line_is_usage(words: tuple[str, ...], capsys: pytest.Ca
     assert "pyrokernel" in capsys.readouterr().err
 
 
-def test_the_mesh_file_is_a_positional_or_an_option() -> None:
-    assert parse("serve", "lab.toml").file == "lab.toml"
-    assert parse("serve", "--file", "lab.toml").file == "lab.toml"
-    assert parse("serve").file is None
-
-
 # Exit codes
 
 
