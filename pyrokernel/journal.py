@@ -43,11 +43,13 @@ class Journal:
     Attributes:
         directory: Where the segments are.
         disk_error: Why the last write failed, "" when it succeeded.
+        interrupted: Whether KeyboardInterrupt is due at the end of `append`, which it must not tear apart.
     """
 
     def __init__(self, directory: Path, *, cap_bytes: int = 64 * 1024 * 1024, ring_bytes: int = 1024 * 1024) -> None:
         self.directory = directory = directory.absolute()  # user code may change the working directory
         self.disk_error = ""
+        self.interrupted = False
         self._cap_bytes = cap_bytes
         self._segment_bytes = max(cap_bytes // 8, 1)
         self._ring_bytes = ring_bytes
@@ -83,7 +85,14 @@ class Journal:
         Raises:
             TypeError: The data is not plain. A disk that refuses raises nothing, see `disk_error`.
         """
-        kind = str(kind)
+        try:
+            return self._append(str(kind), cell, data)
+        finally:
+            if self.interrupted and in_main_thread():
+                self.interrupted = False
+                raise KeyboardInterrupt
+
+    def _append(self, kind: str, cell: str, data: dict[str, Any]) -> int:
         at = round(time.time(), 6)
         body = _encode({"kind": kind, "cell": cell, "at": at, "data": data})
         size = len(body) + len(files.EVENT_MARK)
@@ -242,6 +251,11 @@ class Journal:
                 self._segments.append((self._first, files.segment_path(self.directory, self._first), self._size))
         self._fd = -1
         self._size = 0
+
+
+def in_main_thread() -> bool:
+    """Tell whether the caller is the main thread, the only one that KeyboardInterrupt is for."""
+    return threading.current_thread() is threading.main_thread()
 
 
 def _line(seq: int, body: str) -> bytes:

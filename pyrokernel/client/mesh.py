@@ -329,6 +329,7 @@ class Mesh:
         return grouped
 
     def ask_host(self, host: Link, method: str, *args: Any, timeout: float | None = None) -> Any:
+        """Call a method of a host's exposed object; docs/protocol.md lists them."""
         return ask(host, Request(HOST_OBJECT, method, args), timeout or self.settings.timeout)
 
 

@@ -112,8 +112,9 @@ def _check_kernels(mesh: Mesh) -> Iterator[Finding]:
             yield Finding("wrong", about, f"dead: {one_line(row['cause'], 200)}", remedy)
             continue
         if isinstance(times.get(name), str) or not row.get("answers"):
-            text = f"does not answer: {row.get('note') or times.get(name)}"
-            yield Finding("wrong", about, text, command_line(mesh.settings, f"interrupt {name} --kill"))
+            # A C call that holds the interpreter is no fault by itself: it may be the work.
+            text = f"does not answer ({row.get('note') or times.get(name)}); if that is not its work: "
+            yield Finding("note", about, text + command_line(mesh.settings, f"interrupt {name} --kill"))
             continue
         took = times.get(name)
         yield Finding("ok", about, f"{row['status']}, answers in {span(took) if isinstance(took, float) else '?'}")

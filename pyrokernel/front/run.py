@@ -25,6 +25,9 @@ from pyrokernel.front.terminal import complain, has_person, note, plural, say, s
 from pyrokernel.front.writer import JsonWriter, LiveWriter
 from pyrokernel.messages import Event, EventKind, new_id
 
+_RECEIPT_SECONDS = 5.0
+_ENDINGS = {"ok": ExitCode.OK, "cancelled": ExitCode.INTERRUPTED}
+
 
 def main(args: argparse.Namespace) -> int:
     """Run code on the kernels that are meant."""
@@ -84,6 +87,7 @@ class Run:
         self._asks = asks
         self._asking = False
         self._interrupts = 0
+        self._interrupter: threading.Thread | None = None
         self._codes: dict[str, ExitCode] = {}
 
     def follow(self, timeout: float | None) -> ExitCode:
@@ -94,6 +98,8 @@ class Run:
         except KeyboardInterrupt:
             self._say_left("left; the cell goes on")
             return ExitCode.INTERRUPTED
+        if self._interrupter is not None:
+            self._interrupter.join(_RECEIPT_SECONDS)  # the receipts may come after the end that they report
         missing = [name for name in self._cells if name not in self._codes]
         if missing:
             self._say_left(f"no end within {timeout:g} s on {', '.join(missing)}; the cell goes on")
@@ -125,8 +131,7 @@ class Run:
         if isinstance(self._writer, JsonWriter) or found.kind not in (EventKind.QUEUED, EventKind.STARTED):
             self._writer.write(kernel, found)
         if found.kind == EventKind.ENDED:
-            ok = found.data.get("status") == "ok"
-            self._codes.setdefault(kernel, ExitCode.OK if ok else ExitCode.CODE_RAISED)
+            self._codes.setdefault(kernel, _ENDINGS.get(str(found.data.get("status")), ExitCode.CODE_RAISED))
 
     def _answer(self, kernel: str, event: Event) -> None:
         """Ask the person at the terminal."""
@@ -149,7 +154,8 @@ class Run:
         if self._asking or self._interrupts:
             raise KeyboardInterrupt
         # In a thread of its own, so that the loop goes on and shows what the interrupt does.
-        threading.Thread(target=self._interrupt, name="interrupt", daemon=True).start()
+        self._interrupter = threading.Thread(target=self._interrupt, name="interrupt", daemon=True)
+        self._interrupter.start()
 
     def _interrupt(self) -> None:
         self._interrupts += 1

@@ -42,7 +42,7 @@ class NameKeeper(Protocol):
     def announce(self, kernel: KernelInfo) -> Future[None]:
         """Register the name of an instance."""
 
-    def withdraw(self, kernel: str, instance: str) -> None:
+    def withdraw(self, kernel: str, instance: str) -> Future[None]:
         """Remove the name of an instance that is gone."""
 
 
@@ -276,7 +276,8 @@ class LifeCycle:
         elif restart:
             kernel.pause = self._loop.after(verdict.pause, lambda: self.begin_again(kernel, successor))
         else:
-            self._lay_down(kernel, life)
+            self._lay_down(kernel, life, death)
+            return
         kernel.settle_end(death)
 
     def _is_over(self) -> bool:
@@ -284,11 +285,15 @@ class LifeCycle:
         lifeline_fd = self._situation.lifeline_fd
         return lifeline_fd >= 0 and bool(select.select([lifeline_fd], [], [], 0)[0])
 
-    def _lay_down(self, kernel: Kernel, life: Life) -> None:
+    def _lay_down(self, kernel: Kernel, life: Life, death: Death) -> None:
         """Let the kernel stay dead: nobody may find it alive, and whoever waits for it is told why it is not."""
         self.registry.remove(kernel.name)
-        if self._names is not None:
-            self._names.withdraw(kernel.name, life.instance)
+        if self._names is None:
+            kernel.settle_end(death)
+        else:
+            # Not before the name is free: whoever stopped a kernel may want to use its name.
+            withdrawn = self._names.withdraw(kernel.name, life.instance)
+            withdrawn.add_done_callback(lambda _: self._loop.call(lambda: kernel.settle_end(death)))
         if life.asked is Asked.STOP or not kernel.ever_ran:
             self._on_gone(kernel)
         failure = life.failure or HostError(kernel.cause)

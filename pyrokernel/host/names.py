@@ -116,15 +116,18 @@ class Announcer:
         self._jobs.put(job)
         return outcome
 
-    def withdraw(self, kernel: str, instance: str) -> None:
+    def withdraw(self, kernel: str, instance: str) -> Future[None]:
         """Remove the name of a kernel, unless it points to another instance by now."""
-        self._withdraw_name(KERNEL_PREFIX + kernel, instance)
+        return self._withdraw_name(KERNEL_PREFIX + kernel, instance)
 
-    def withdraw_host(self, instance: str) -> None:
+    def withdraw_host(self, instance: str) -> Future[None]:
         """Remove the name of this host."""
-        self._withdraw_name(HOST_PREFIX + self._host, instance)
+        return self._withdraw_name(HOST_PREFIX + self._host, instance)
 
-    def _withdraw_name(self, name: str, instance: str) -> None:
+    def _withdraw_name(self, name: str, instance: str) -> Future[None]:
+        """Remove a name; the future is done when that was tried; a name server that is away is asked again later."""
+        outcome: Future[None] = Future()
+
         def job() -> None:
             wanted = self._wanted.get(name)
             if wanted is not None and wanted.instance == instance:
@@ -134,11 +137,14 @@ class Announcer:
                 if self._directory.lookup(name).value("instance") == instance:
                     self._directory.remove(name)
             except KernelNotFoundError:
-                return
+                log.debug("the name %s was gone already", name)
             except NameServerError:
                 self._prune_due = True  # when it answers again
+            finally:
+                resolve(outcome, None)
 
         self._jobs.put(job)
+        return outcome
 
     def close(self, timeout: float = 2.0) -> None:
         """Finish what was asked, and end the thread."""

@@ -7,4 +7,4 @@ from pyrokernel.kernel.process import main
 from pyrokernel.messages import KernelBirth
 
 if __name__ == "__main__":
-    main(KernelBirth.from_wire(json.loads(sys.stdin.read())))
+    main(KernelBirth.from_wire(json.loads(sys.stdin.read())), preload=True)

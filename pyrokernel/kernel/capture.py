@@ -21,7 +21,7 @@ from types import FrameType
 from typing import NamedTuple
 
 from pyrokernel import journal_files
-from pyrokernel.journal import Journal
+from pyrokernel.journal import Journal, in_main_thread
 from pyrokernel.kernel import clib
 from pyrokernel.kernel.drain import Drainer
 from pyrokernel.kernel.excerpt import Excerpt
@@ -64,6 +64,7 @@ class Capture:
         self._lock = threading.RLock()
         self._excerpts: dict[str, Excerpt] = {}
         self._lost = False
+        self._interrupted = False
         self._drainer: Drainer | None = None
         self._children = resource.getrusage(resource.RUSAGE_CHILDREN)
         self._spool = Spool(self._directory, 1)
@@ -122,7 +123,12 @@ class Capture:
 
     def drain(self) -> None:
         """Bring what was written until now into the journal."""
-        self.tick()
+        try:
+            self.tick()
+        finally:
+            if self._interrupted and in_main_thread():
+                self._interrupted = False
+                raise KeyboardInterrupt
 
     def tick(self) -> bool:
         """Drain, release spools nobody writes to any more, and return whether there was anything."""
@@ -177,14 +183,17 @@ class Capture:
             frame: Where the handler found the main thread.
 
         Returns:
-            Whether that is inside one; the handler must return then, and gets the signal again in a moment.
+            Whether that is inside one; the handler must return then, and KeyboardInterrupt is raised at its end.
         """
-        while frame is not None and self._drainer is not None:
+        found = None
+        while frame is not None:
             if frame.f_code in _SHIELDED:
-                self._drainer.interrupt_again()
-                return True
+                found = frame.f_code  # of those that call each other the outermost counts
             frame = frame.f_back
-        return False
+        self._interrupted = found is Capture.drain.__code__
+        self._writer.interrupted = found is Writer.commit.__code__
+        self._journal.interrupted = found is Journal.append.__code__
+        return found is not None
 
     def _drain_spool(self, spool: Spool) -> None:
         """Journal what is new in a spool; the lock is held."""
@@ -276,6 +285,4 @@ class Capture:
             os.pwrite(self._positions_fd, record, offset)
 
 
-_SHIELDED = frozenset(
-    function.__code__ for function in (Capture.drain, Journal.append, Writer.commit, Writer.commit_route)
-)
+_SHIELDED = frozenset({Capture.drain.__code__, Writer.commit.__code__, Journal.append.__code__})

@@ -6,9 +6,7 @@ so that a series of short cells need not wake it each time, and then sleeps unti
 
 from __future__ import annotations
 
-import signal
 import threading
-import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -17,7 +15,6 @@ UNFOLLOWED_SECONDS = 0.05
 LATE_FOLLOWED_SECONDS = 0.02
 LATE_SECONDS = 1.0
 LINGER_SECONDS = 0.5
-INTERRUPT_AGAIN_SECONDS = 0.001
 
 
 class Drainable(Protocol):
@@ -48,7 +45,6 @@ class Drainer(threading.Thread):
         self.asleep = False
         self._capture = capture
         self._followed = followed
-        self._interrupt_again = False
         self._bell = threading.Lock()  # released to wake the thread: half the price of an Event
         self._bell.acquire()
 
@@ -59,11 +55,6 @@ class Drainer(threading.Thread):
                 self._bell.release()
             except RuntimeError:
                 return  # another thread was quicker
-
-    def interrupt_again(self) -> None:
-        """Send SIGINT to the main thread in a moment; for its handler, which cannot wait itself."""
-        self._interrupt_again = True
-        self.poke()
 
     def run(self) -> None:
         """Tick until the process ends."""
@@ -85,10 +76,6 @@ class Drainer(threading.Thread):
             self._bell.acquire(timeout=-1 if pause is None else pause)
             self._capture.listen(None)
             self.asleep = False
-            if self._interrupt_again:
-                self._interrupt_again = False
-                time.sleep(INTERRUPT_AGAIN_SECONDS)
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
             quiet += pause or 0.0
 
     def _pause(self, followed: bool, quiet: float) -> float | None:

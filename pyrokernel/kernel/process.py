@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import resource
@@ -136,17 +137,21 @@ class WorkLoop:
         return [{"cell": cell, "source": "", "author": ""} for connection, cell in found if cell]
 
 
-def main(birth: KernelBirth) -> NoReturn:
+def main(birth: KernelBirth, *, preload: bool = False) -> NoReturn:
     """Be a kernel until the end. Never returns: the process exits.
 
     Args:
         birth: Who to be. `ready_fd` is told, as one line of JSON, whether that worked.
+        preload: Import the modules of the spec first; a fork finds them in its template.
     """
     try:
+        if preload:
+            for name in KernelSpec.from_wire(birth.spec).preload:
+                importlib.import_module(name)
         kernel = Kernel(birth)
     except BaseException as error:  # all of it is reported to the host, which tells the user
         _report(birth, {"ok": False, **error_to_wire(error)})
-        if not isinstance(error, (PyrokernelError, OSError)):
+        if not isinstance(error, (PyrokernelError, OSError, ImportError)):
             raise
         os._exit(1)
     _report(birth, {"ok": True, "pid": os.getpid(), "uri": kernel.daemon.uri_for(KERNEL_OBJECT)})
@@ -179,7 +184,6 @@ class Kernel:
             inputs=inputs,
             interrupts=interrupts,
             waiting_work=self.loop.waiting,
-            stop=self.end,
         )
         identity = {"kernel": spec.name, "instance": birth.instance, "pid": os.getpid()}
         self.daemon = Daemon(Path(birth.socket), identity=identity, on_work=self.loop.adopt)
@@ -276,6 +280,8 @@ def _prepare_process(spec: KernelSpec) -> None:
 def _report(birth: KernelBirth, line: dict[str, Any]) -> None:
     if birth.ready_fd < 0:
         return
-    with contextlib.suppress(BrokenPipeError):  # the host is gone; the next one finds this kernel
+    try:
         os.write(birth.ready_fd, json.dumps(line).encode() + b"\n")
+    except BrokenPipeError:
+        os._exit(1)  # the host died before it knew of this kernel: no other could ever find it
     os.close(birth.ready_fd)

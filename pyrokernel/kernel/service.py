@@ -39,7 +39,6 @@ class KernelService:
         birth: Who this kernel is.
         cells, capture, journal, inputs, interrupts: The rooms it is made of.
         waiting_work: Lists the requests that wait unread in work connections.
-        stop: Ends the process, with a reason.
     """
 
     def __init__(
@@ -52,13 +51,12 @@ class KernelService:
         inputs: Inputs,
         interrupts: Interrupts,
         waiting_work: Callable[[], list[dict[str, Any]]],
-        stop: Callable[[str], None],
     ) -> None:
         self._birth = birth
         self._spec = KernelSpec.from_wire(birth.spec)
         self._cells, self._capture, self._journal = cells, capture, journal
         self._inputs, self._interrupts = inputs, interrupts
-        self._waiting_work, self._stop = waiting_work, stop
+        self._waiting_work = waiting_work
         self._followers = 0
         self._lock = threading.Lock()
         self._started = time.time()
@@ -242,12 +240,6 @@ class KernelService:
             "journal_error": self._journal.disk_error,
             "init_error": self.init_error,
         }
-
-    @expose
-    def stop(self, reason: str = "asked to stop") -> None:
-        """End this kernel; its host reports the death as asked for, if it was told first."""
-        self._check_may_run()
-        self._stop(reason)
 
     def _run_or_wait(self, cell: Cell, options: dict[str, Any]) -> dict[str, Any]:
         if threading.current_thread() is threading.main_thread():

@@ -24,6 +24,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, cast
 
+from pyrokernel.journal import in_main_thread
 from pyrokernel.kernel.spool import STREAMS, Spool, write_all
 
 LINES_AT_ONCE = 1000
@@ -192,6 +193,7 @@ class Writer:
         lock: Held while Python writes to a spool.
         spool: Where lines go that no route leads elsewhere; None in a forked child.
         on_write: Called after a write when not None.
+        interrupted: Whether KeyboardInterrupt is due at the end of `commit`.
         sinks: What the streams pass their lines to.
         streams: `sys.stdout` and `sys.stderr`.
     """
@@ -202,6 +204,7 @@ class Writer:
         self.on_write: Callable[[], None] | None = None
         self.sinks = (Sink(self, 0), Sink(self, 1))
         self.streams = (Stream(self, 0), Stream(self, 1))
+        self.interrupted = False
         self._writing = False
         self._flooding: Sink | None = None
         self._watches_spawns = False
@@ -210,20 +213,25 @@ class Writer:
     def commit(self, index: int) -> None:
         """Write the lines that a stream has passed on, then the other's."""
         first, second = self.sinks[index].pieces, self.sinks[1 - index].pieces
-        if not first and not second:
-            return
-        with self.lock:
-            if not self._writing:  # else a signal handler prints in the middle of the loop below, which will go on
-                self._writing = True
-                try:
-                    while first:
-                        self._put(index, _take(first))
-                    while second:
-                        self._put(1 - index, _take(second))
-                finally:
-                    self._writing = False
-        if self.on_write is not None:
-            self.on_write()
+        try:
+            if first or second:
+                with self.lock:
+                    # Else a signal handler prints in the middle of the loops below, which will go on.
+                    if not self._writing:
+                        self._writing = True
+                        try:
+                            while first:
+                                self._put(index, _take(first))
+                            while second:
+                                self._put(1 - index, _take(second))
+                        finally:
+                            self._writing = False
+                if self.on_write is not None:
+                    self.on_write()
+        finally:
+            if self.interrupted and in_main_thread():
+                self.interrupted = False
+                raise KeyboardInterrupt
 
     def _put(self, index: int, data: bytes) -> None:
         """Write to the current spool, through the descriptor that C code writes to as well.

@@ -169,7 +169,9 @@ class Shell(cmd2.Cmd):
         return False
 
     def pexcept(self, exception: BaseException, **kwargs: Any) -> None:
-        """Show an error in the shell itself; cmd2 calls this."""
+        """Show an error in the shell itself; cmd2 calls this, for any exception of a command."""
+        if isinstance(exception, BrokenPipeError):
+            raise exception  # whoever reads our output went away: there is nobody to tell, and nothing to go on for
         self.failed = True
         super().pexcept(exception, **kwargs)
 
@@ -305,6 +307,7 @@ def run_shell(settings: Settings, words: list[str], *, command: str | None = Non
     Raises:
         NameServerNotFoundError: No mesh runs.
         KernelNotFoundError: The words mean no kernel.
+        BrokenPipeError: Nobody reads standard output any more; what runs goes on.
     """
     with connect(settings) as mesh:
         shell = Shell(mesh, words)
@@ -325,9 +328,4 @@ def run_shell(settings: Settings, words: list[str], *, command: str | None = Non
 
 
 def _run_lines(shell: Shell, lines: Iterable[str]) -> int:
-    try:
-        return 0 if shell.run_pieces(shell.reader.pieces(lines)) else 1
-    except BrokenPipeError:
-        # The reader of our output went away; Python would complain once more when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    return 0 if shell.run_pieces(shell.reader.pieces(lines)) else 1

@@ -38,6 +38,7 @@ SAMPLES: dict[str, Any] = {
     "seconds": 2.5,
     "replies": {"k1": 3},
     "missing": ["k0", "k2"],
+    "names": ["x"],
     "ename": "ZeroDivisionError",
     "evalue": "division by zero",
     "traceback": "Traceback ...\n",

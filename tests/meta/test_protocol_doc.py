@@ -29,12 +29,18 @@ def exposed(room: str) -> dict[str, list[str]]:
     """Map each exposed method of a room's services to its parameters."""
     found = {}
     for path in (ROOT / "pyrokernel" / room).glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_bytes())):
-            if isinstance(node, ast.FunctionDef) and any(
-                isinstance(mark, ast.Name) and mark.id == "expose" for mark in node.decorator_list
-            ):
-                found[node.name] = [argument.arg for argument in node.args.args if argument.arg != "self"]
+        for cls in ast.walk(ast.parse(path.read_bytes())):
+            if not isinstance(cls, ast.ClassDef):
+                continue
+            for node in cls.body:
+                public = isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+                if isinstance(node, ast.FunctionDef) and (is_exposed(node) or (public and is_exposed(cls))):
+                    found[node.name] = [argument.arg for argument in node.args.args if argument.arg != "self"]
     return found
+
+
+def is_exposed(node: ast.FunctionDef | ast.ClassDef) -> bool:
+    return any(isinstance(mark, ast.Name) and mark.id == "expose" for mark in node.decorator_list)
 
 
 def documented(title: str) -> dict[str, list[str]]:

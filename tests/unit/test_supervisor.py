@@ -117,9 +117,12 @@ class FakeNames:
             done.set_result(None)
         return done
 
-    def withdraw(self, kernel: str, instance: str) -> None:
+    def withdraw(self, kernel: str, instance: str) -> Future[None]:
         if self.held.get(kernel) == instance:
             del self.held[kernel]
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
 
 
 class World:
