@@ -42,6 +42,7 @@ class Journal:
 
     Attributes:
         directory: Where the segments are.
+        cap_bytes: Most bytes on disk.
         disk_error: Why the last write failed, "" when it succeeded.
         interrupted: Whether KeyboardInterrupt is due at the end of `append`, which it must not tear apart.
     """
@@ -50,7 +51,7 @@ class Journal:
         self.directory = directory = directory.absolute()  # user code may change the working directory
         self.disk_error = ""
         self.interrupted = False
-        self._cap_bytes = cap_bytes
+        self.cap_bytes = cap_bytes
         self._segment_bytes = max(cap_bytes // 8, 1)
         self._ring_bytes = ring_bytes
         self._ring: collections.deque[_Entry] = collections.deque()
@@ -237,7 +238,7 @@ class Journal:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._header = f'{{"running":{_encode(self._running)},"first":{first}}}\n'.encode("ascii")
         total = sum(size for _, _, size in self._segments)
-        while self._segments and total + self._segment_bytes > self._cap_bytes:
+        while self._segments and total + self._segment_bytes > self.cap_bytes:
             _, oldest, size = self._segments.pop(0)
             with contextlib.suppress(OSError):  # somebody tidied up by hand, or the file system is read-only
                 oldest.unlink()

@@ -293,6 +293,31 @@ class KernelBirth(Message):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class HostConfig(Message):
+    """What a host process is told at its start, as JSON on its standard input.
+
+    Attributes:
+        settings: `Settings.dump()` of whoever starts it.
+        specs: Kernels to start, `KernelSpec` in wire form.
+        ready_fd: Descriptor on which it reports that it is ready, or why not; -1 for none.
+        lifeline_fd: Descriptor whose end of file ends the host and its kernels at once; -1 for none.
+        private: The mesh belongs to one client (`local()`): its kernels end with the host, its files too.
+        detached: Stay when the terminal goes away: own session, SIGHUP ignored, output to `host.log`.
+    """
+
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    specs: tuple[dict[str, Any], ...] = ()
+    ready_fd: int = -1
+    lifeline_fd: int = -1
+    private: bool = False
+    detached: bool = False
+
+    def load_specs(self) -> list[KernelSpec]:
+        """Return the declared kernels as objects."""
+        return [KernelSpec.from_wire(spec) for spec in self.specs]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class KernelInfo(Message):
     """A kernel as its host sees it.
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pyrokernel.client.links import Link, ask
-from pyrokernel.host.config import HostConfig
-from pyrokernel.messages import HOST_OBJECT, KERNEL_OBJECT, KernelSpec
+from pyrokernel.messages import HOST_OBJECT, KERNEL_OBJECT, HostConfig, KernelSpec
 from pyrokernel.settings import Settings
 from pyrokernel.wire.fanout import Request
 
@@ -48,7 +47,7 @@ class HostProcess:
         )
         assert self.process.stdin is not None
         with self.process.stdin as stdin:
-            stdin.write(config.to_json().encode())
+            stdin.write(json.dumps(config.to_wire()).encode())
         os.close(ready_fd)
         os.close(lifeline_fd)
         with os.fdopen(ready, "rb") as stream:

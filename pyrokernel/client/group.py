@@ -13,6 +13,7 @@ from pyrokernel.client.kernel import Cell, Kernel
 from pyrokernel.client.partition import join, split
 from pyrokernel.errors import (
     GatherError,
+    KernelDiedError,
     KernelNotFoundError,
     KernelRestartedError,
     PyrokernelError,
@@ -152,26 +153,26 @@ class Group(Sequence[Kernel]):
             timeout: Seconds for all of it; None until every cell has ended.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        after = {name: cell.after for name, cell in cells.items()}
-
         with Exchange(self.mesh, "control", blocking=False) as exchange:
 
             def ask(name: str) -> None:
                 options = {"cell": cells[name].id, "stdin": stdin}
-                request = kernel_request("follow", after[name], _LONG_POLL_SECONDS, options)
+                request = kernel_request("follow", cells[name].after, _LONG_POLL_SECONDS, options)
                 exchange.send(cells[name].kernel.link_for_use(), request)
 
             for name in cells:
                 ask(name)
             for name, _, value, error in exchange.answers(deadline):
                 if error is not None:
+                    if isinstance(error, KernelDiedError):
+                        yield from ((name, event) for event in cells[name].last_words())
                     yield name, error
                     continue
-                after[name] = cells[name].after = int(value["next"])
-                events = [Event.from_wire(wire) for wire in value["events"]]
-                for event in events:
+                ended = False
+                for event in cells[name].take(value):
+                    ended = ended or event.kind == EventKind.ENDED
                     yield name, event
-                if not any(event.kind == EventKind.ENDED for event in events):
+                if not ended:
                     ask(name)
 
     def push(self, mapping: Mapping[str, Any] | None = None, /, **values: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyrokernel.client.calls import gather, kernel_request
 from pyrokernel.client.links import Link
-from pyrokernel.errors import CellNotFoundError, KernelRestartedError, ReplyTimeoutError
+from pyrokernel.errors import CellNotFoundError, KernelDiedError, KernelRestartedError, ReplyTimeoutError
 from pyrokernel.messages import Completion, Event, EventKind, Inspection, Receipt, Reply
 
 if TYPE_CHECKING:
@@ -186,8 +186,8 @@ class Kernel:
         except Exception:  # noqa: BLE001  any failure to answer is the answer
             return False
 
-    def answer_input(self, request: str, text: str) -> None:
-        """Answer a question of input(); `request` is in the input event."""
+    def answer_input(self, request: str, text: str | None) -> None:
+        """Answer a question of input(); `request` is in the input event, a text of None is the end of input."""
         self._ask("answer", request, text)
 
     def cancel(self, cell: str) -> bool:
@@ -240,11 +240,16 @@ class Cell:
         kernel: Where it runs.
         id: Its id.
         after: Journal position to follow from.
+        instance: In which life of the kernel it runs.
     """
 
     kernel: Kernel
     id: str
     after: int = 0
+    instance: str = ""
+
+    def __post_init__(self) -> None:
+        self.instance = self.instance or self.kernel.instance
 
     def __repr__(self) -> str:
         return f"<Cell {self.id[:8]} on {self.kernel.name!r}>"
@@ -282,13 +287,31 @@ class Cell:
                 raise ReplyTimeoutError(seconds=timeout, cell=self.id, replies={}, missing=(self.kernel.name,))
             options = {"cell": self.id, "stdin": stdin}
             grace = left + self.kernel.mesh.settings.timeout
-            answer = self.kernel._ask("follow", self.after, left, options, timeout=grace)
-            self.after = int(answer["next"])
-            for wire in answer["events"]:
-                event = Event.from_wire(wire)
+            try:
+                answer = self.kernel._ask("follow", self.after, left, options, timeout=grace)
+            except KernelDiedError:
+                yield from self.last_words()
+                raise
+            for event in self.take(answer):
                 yield event
                 if event.kind == EventKind.ENDED:
                     return
+
+    def take(self, answer: Mapping[str, Any]) -> Iterator[Event]:
+        """Yield the events of one answer to `follow`, moving the position along with each."""
+        for wire in answer["events"]:
+            event = Event.from_wire(wire)
+            self.after = event.seq
+            yield event
+        self.after = max(self.after, int(answer["next"]))
+
+    def last_words(self) -> Iterator[Event]:
+        """Yield what the cell's kernel wrote between the last look and its death, as its host found it."""
+        while True:
+            answer = self.kernel.mesh.read_journal(self.kernel.name, self.instance, self.after)
+            if not answer["events"]:
+                return
+            yield from (event for event in self.take(answer) if event.cell == self.id)
 
     def interrupt(self, *, escalate: bool = False) -> Receipt:
         """Interrupt this cell, if it is the one that runs."""

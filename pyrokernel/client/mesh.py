@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import atexit
 import fnmatch
-import json
-import os
 import re
-import select
-import shutil
 import signal
-import subprocess
-import sys
-import tempfile
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from pyrokernel import settings as settings_module
 from pyrokernel.client.group import Group
 from pyrokernel.client.kernel import Kernel
+from pyrokernel.client.launch import START_SECONDS, PrivateHost
 from pyrokernel.client.links import Link, ask
 from pyrokernel.errors import (
     HostError,
     KernelNotFoundError,
+    KernelUnreachableError,
     NameServerNotFoundError,
     PyrokernelError,
     ReplyTimeoutError,
-    error_from_wire,
 )
 from pyrokernel.messages import (
     HOST_OBJECT,
@@ -42,10 +34,9 @@ from pyrokernel.settings import Settings
 from pyrokernel.wire.fanout import Request
 from pyrokernel.wire.naming import Directory, Entry
 
-_START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
 _RESTART_SECONDS = 10.0
-_REACT_SECONDS = 0.2
+_REACT_SECONDS = 0.5
 
 
 class Mesh:
@@ -178,7 +169,7 @@ class Mesh:
         else:
             specs = kernels
         host = self._local_host()
-        self.ask_host(host, "start_kernels", [spec.to_wire() for spec in specs], timeout=_START_SECONDS)
+        self.ask_host(host, "start_kernels", [spec.to_wire() for spec in specs], timeout=START_SECONDS)
         return self._group(spec.name for spec in specs)
 
     def stop(self, names: Iterable[str]) -> None:
@@ -189,7 +180,7 @@ class Mesh:
     def restart(self, kernels: Sequence[Kernel], *, force: bool = False) -> None:
         """End kernels and start them afresh; the handles given follow to the new instances."""
         for host, group in self._by_host(kernel.name for kernel in kernels).items():
-            self.ask_host(host, "restart_kernels", group, force, timeout=_START_SECONDS)
+            self.ask_host(host, "restart_kernels", group, force, timeout=START_SECONDS)
         for kernel in kernels:
             kernel.rebind()
 
@@ -228,6 +219,21 @@ class Mesh:
         self.note_death(kernel.instance)
         kernel.rebind()
         return receipt("killed", f"a C call did not let go; instance {kernel.instance} answers with a fresh namespace")
+
+    def read_journal(self, name: str, instance: str = "", after: int = 0) -> dict[str, Any]:
+        """Return events of a dead instance after a position, from its host; "" is the newest instance.
+
+        Returns:
+            `events` in wire form, `next` to go on from, and the `instance`; no events when nobody has them.
+        """
+        host = self.host_of(name)
+        if host is None:
+            return {"events": [], "next": after, "instance": instance}
+        try:
+            answer: dict[str, Any] = self.ask_host(host, "read_journal", name, instance, after)
+        except (KernelNotFoundError, KernelUnreachableError):
+            return {"events": [], "next": after, "instance": instance}
+        return answer
 
     def host_of(self, name: str) -> Link | None:
         """Return a link to the host that watches over a kernel, None when there is none to ask."""
@@ -333,84 +339,6 @@ class Mesh:
         return ask(host, Request(HOST_OBJECT, method, args), timeout or self.settings.timeout)
 
 
-class PrivateHost:
-    """A host process that belongs to this client and ends with it, with its kernels and its directory.
-
-    The client holds the only writing end of a pipe, the lifeline; host and kernels end when
-    it closes, however the client ends.
-
-    Args:
-        specs: The kernels to start.
-        options: Settings that differ from the defaults.
-    """
-
-    def __init__(self, specs: Sequence[KernelSpec], **options: Any) -> None:
-        self.directory = tempfile.mkdtemp(prefix="pyrokernel-", dir="/tmp" if os.path.isdir("/tmp") else None)
-        self.settings = Settings(
-            **{
-                **settings_module.load().dump(),
-                **options,
-                "mesh": "local",
-                "ns": "",
-                "runtime_dir": self.directory,
-                "state_dir": os.path.join(self.directory, "state"),
-            }
-        )
-        self._lifeline = -1
-        self._process: subprocess.Popen[bytes] | None = None
-        self._start(specs)
-        atexit.register(self.stop)
-        os.register_at_fork(after_in_child=self._let_go)
-
-    def _start(self, specs: Sequence[KernelSpec]) -> None:
-        ready_out, ready_in = os.pipe()
-        life_out, self._lifeline = os.pipe()
-        config = {
-            "settings": self.settings.dump(),
-            "specs": [spec.to_wire() for spec in specs],
-            "ready_fd": ready_in,
-            "lifeline_fd": life_out,
-            "private": True,
-        }
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "pyrokernel.host"],
-            stdin=subprocess.PIPE,
-            pass_fds=(ready_in, life_out),
-            start_new_session=True,
-        )
-        os.close(ready_in)
-        os.close(life_out)
-        assert self._process.stdin is not None
-        with self._process.stdin as stdin:
-            stdin.write(json.dumps(config).encode())
-        with os.fdopen(ready_out, "rb") as ready:
-            line = _read_line(ready, _START_SECONDS)
-        answer = json.loads(line) if line else {"ok": False, "error": "HostError", "message": "the host did not start"}
-        if not answer["ok"]:
-            self.stop()
-            raise error_from_wire(answer)
-
-    def stop(self) -> None:
-        """End host and kernels, and remove their directory."""
-        if self._process is None:
-            return
-        atexit.unregister(self.stop)
-        os.close(self._lifeline)
-        process, self._process = self._process, None
-        try:
-            process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        shutil.rmtree(self.directory, ignore_errors=True)
-
-    def _let_go(self) -> None:
-        """In a forked child: the mesh belongs to the parent, whose end must not be kept from being seen."""
-        if self._process is not None:
-            os.close(self._lifeline)
-            self._process = None
-
-
 def connect(settings: Settings | None = None, **options: Any) -> Mesh:
     """Reach the mesh of the settings.
 
@@ -445,20 +373,6 @@ def local(kernels: int | Sequence[KernelSpec] = 1, **options: Any) -> Mesh:
     mesh = Mesh(private.settings, private=private)
     mesh.hosts()
     return mesh
-
-
-def _read_line(stream: IO[bytes], timeout: float) -> bytes:
-    """Read until a newline or the end, or the time has passed."""
-    deadline, line = time.monotonic() + timeout, b""
-    while not line.endswith(b"\n"):
-        left = deadline - time.monotonic()
-        if left <= 0 or not select.select([stream], [], [], left)[0]:
-            break
-        piece = os.read(stream.fileno(), 65536)
-        if not piece:
-            break
-        line += piece
-    return line
 
 
 def _natural(name: str) -> list[Any]:

@@ -17,7 +17,7 @@ from typing import Any
 from pyrokernel.client.group import Group
 from pyrokernel.client.kernel import Cell
 from pyrokernel.client.mesh import local
-from pyrokernel.errors import CellNotFoundError, PyrokernelError, SettingsError
+from pyrokernel.errors import PyrokernelError, SettingsError
 from pyrokernel.front.control import describe_receipt
 from pyrokernel.front.exits import ExitCode, code_of, worst
 from pyrokernel.front.reach import open_mesh, settings_of, split_words
@@ -86,7 +86,7 @@ class Run:
         self._writer = writer
         self._asks = asks
         self._asking = False
-        self._interrupts = 0
+        self._interrupted = False
         self._interrupter: threading.Thread | None = None
         self._codes: dict[str, ExitCode] = {}
 
@@ -105,7 +105,7 @@ class Run:
             self._say_left(f"no end within {timeout:g} s on {', '.join(missing)}; the cell goes on")
             return ExitCode.TIMEOUT
         code = worst(self._codes.values())
-        return ExitCode.INTERRUPTED if self._interrupts and code is ExitCode.CODE_RAISED else code
+        return ExitCode.INTERRUPTED if self._interrupted and code is ExitCode.CODE_RAISED else code
 
     @contextmanager
     def minding_interrupts(self) -> Iterator[None]:
@@ -121,16 +121,14 @@ class Run:
             self._writer.line(kernel, str(found), error=True)
             self._codes[kernel] = code_of(found)
             return
-        if found.kind == EventKind.INPUT:
-            if self._asks:
-                self._answer(kernel, found)
-            return
-        if found.kind == EventKind.ERROR and _is_clean_exit(found):
-            self._codes[kernel] = ExitCode.OK
-            return
-        if isinstance(self._writer, JsonWriter) or found.kind not in (EventKind.QUEUED, EventKind.STARTED):
+        clean_exit = found.kind == EventKind.ERROR and _is_clean_exit(found)
+        if isinstance(self._writer, JsonWriter) or not clean_exit:
             self._writer.write(kernel, found)
-        if found.kind == EventKind.ENDED:
+        if found.kind == EventKind.INPUT and self._asks:
+            self._answer(kernel, found)
+        elif clean_exit:
+            self._codes[kernel] = ExitCode.OK
+        elif found.kind == EventKind.ENDED:
             self._codes.setdefault(kernel, _ENDINGS.get(str(found.data.get("status")), ExitCode.CODE_RAISED))
 
     def _answer(self, kernel: str, event: Event) -> None:
@@ -147,18 +145,19 @@ class Run:
             self._asking = False
         try:
             self._group[kernel].answer_input(event.data["request"], text)
-        except CellNotFoundError as error:
+        except PyrokernelError as error:  # its cell was interrupted meanwhile, or its kernel has died
             note(str(error))
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self._asking or self._interrupts:
+        if self._asking or self._interrupted:
             raise KeyboardInterrupt
+        self._interrupted = True
         # In a thread of its own, so that the loop goes on and shows what the interrupt does.
         self._interrupter = threading.Thread(target=self._interrupt, name="interrupt", daemon=True)
         self._interrupter.start()
 
     def _interrupt(self) -> None:
-        self._interrupts += 1
+        self._interrupted = True
         try:
             receipts = self._group.interrupt(self._cell)
             for name, receipt in receipts.items():

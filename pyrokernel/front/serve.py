@@ -6,26 +6,18 @@ Runs in the caller's process, which in the foreground becomes the host process.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
-import os
-import select
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from pyrokernel.errors import HostError, SettingsError, error_from_wire
+from pyrokernel.client.launch import start_host
+from pyrokernel.errors import SettingsError, error_from_wire
 from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.reach import command_line, living_records, open_mesh, settings_of, split_words, survey_hosts
 from pyrokernel.front.terminal import complain, listing, note, plural, say
-from pyrokernel.host.config import HostConfig
 from pyrokernel.host.meshfile import load_mesh_file, parse_size
 from pyrokernel.host.policy import check_spec, free_names
-from pyrokernel.messages import KernelSpec
+from pyrokernel.messages import HostConfig, KernelSpec
 from pyrokernel.settings import Settings
 
 _START_SECONDS = 60.0
@@ -41,7 +33,7 @@ def main(args: argparse.Namespace) -> int:
         specs = [spec_of(args, "k0")]
     config = HostConfig(settings=settings.dump(), specs=tuple(spec.to_wire() for spec in specs), detached=args.detach)
     if args.detach:
-        report = start_host(config)
+        report = _start(config)
         code = _announce(report, settings)
     else:
         code, report = _be_host(config, settings)
@@ -101,50 +93,24 @@ def parse_span(text: str) -> float:
         raise ValueError(f"{text!r} is not a time such as 90, 30m or 2h") from None
 
 
-def start_host(config: HostConfig) -> dict[str, Any]:
-    """Start a host process in a session of its own and return its report when it is ready.
-
-    Returns:
-        What the host says: `ok` and what runs, or the error; `running` when there is a host already.
-    """
-    ready_out, ready_in = os.pipe()
-    config = dataclasses.replace(config, ready_fd=ready_in, detached=True)
-    with tempfile.TemporaryFile() as complaints:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pyrokernel.host"],
-            stdin=subprocess.PIPE,
-            stdout=complaints,
-            stderr=complaints,
-            pass_fds=(ready_in,),
-            start_new_session=True,
-        )
-        os.close(ready_in)
-        assert process.stdin is not None
-        with process.stdin as stdin:
-            stdin.write(config.to_json().encode())
-        with os.fdopen(ready_out, "rb") as ready:
-            line = _read_line(ready, _START_SECONDS)
-        if line:
-            report: dict[str, Any] = json.loads(line)
-            # It lives on without us: nobody shall be told of a child that was never waited for.
-            process.returncode = 0
-            return report
-        process.kill()
-        process.wait()
-        complaints.seek(0)
-        tail = complaints.read()[-2000:].decode(errors="replace").strip()
-    raise HostError(f"the host did not start within {_START_SECONDS:g} s" + (f"; it said:\n{tail}" if tail else ""))
-
-
 def start_detached(settings: Settings, specs: Sequence[KernelSpec]) -> dict[str, Any]:
     """Start a detached host for another subcommand and return its report.
 
     Raises:
         HostError: It could not start, or there is one already.
     """
-    report = start_host(HostConfig(settings=settings.dump(), specs=tuple(spec.to_wire() for spec in specs)))
+    declared = tuple(spec.to_wire() for spec in specs)
+    report = _start(HostConfig(settings=settings.dump(), specs=declared, detached=True))
     if not report["ok"]:
         raise error_from_wire(report)
+    return report
+
+
+def _start(config: HostConfig) -> dict[str, Any]:
+    """Start a detached host and return its report."""
+    process, report = start_host(config)
+    # It lives on without us: nobody shall be told of a child that was never waited for.
+    process.returncode = 0
     return report
 
 
@@ -229,17 +195,3 @@ def _number(parse: Any, text: str, option: str) -> Any:
         return parse(text) if text else 0
     except ValueError as error:
         raise SettingsError(f"{option}: {error}") from error
-
-
-def _read_line(stream: IO[bytes], timeout: float) -> bytes:
-    """Read a line, or what came of it within the time."""
-    deadline, line = time.monotonic() + timeout, b""
-    while not line.endswith(b"\n"):
-        left = deadline - time.monotonic()
-        if left <= 0 or not select.select([stream], [], [], left)[0]:
-            return b""
-        piece = os.read(stream.fileno(), 65536)
-        if not piece:
-            return b""
-        line += piece
-    return line

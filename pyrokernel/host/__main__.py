@@ -18,13 +18,13 @@ def main() -> int:
 
     import logging
 
-    from pyrokernel.host.config import HostConfig
     from pyrokernel.host.process import run
+    from pyrokernel.messages import HostConfig
 
     # A log file is for reading later what happened; a terminal is for what needs somebody now.
     level = logging.INFO if given.get("detached") else logging.WARNING
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=level)
-    return run(HostConfig.from_json(text), template=template)
+    return run(HostConfig.from_wire(given), template=template)
 
 
 if __name__ == "__main__":

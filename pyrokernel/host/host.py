@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from pyrokernel.errors import PyrokernelError, error_to_wire
 from pyrokernel.host import processes
-from pyrokernel.host.config import HostConfig
 from pyrokernel.host.deaths import DeathLog
 from pyrokernel.host.launcher import Launcher
 from pyrokernel.host.lifecycle import Situation
@@ -23,7 +22,7 @@ from pyrokernel.host.loop import Loop, when_done
 from pyrokernel.host.places import Places
 from pyrokernel.host.spawn import CAN_FORK, TemplateProcess
 from pyrokernel.host.supervisor import Supervisor
-from pyrokernel.messages import HOST_OBJECT, KernelInfo, new_instance_id
+from pyrokernel.messages import HOST_OBJECT, HostConfig, KernelInfo, new_instance_id
 from pyrokernel.settings import Settings
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from pyrokernel.errors import HostError, PyrokernelError, error_to_wire
-from pyrokernel.host.config import HostConfig
 from pyrokernel.host.host import Host
 from pyrokernel.host.places import Places
 from pyrokernel.host.spawn import TemplateProcess
+from pyrokernel.messages import HostConfig
 from pyrokernel.settings import Settings, private_directory
 
 
@@ -37,7 +37,7 @@ def run(
     report = _Report(config.ready_fd, on_ready)
     lock = None
     try:
-        settings = config.load_settings()
+        settings = Settings(**config.settings)
         places = Places.of(settings, private=config.private)
         places.create()
         lock = try_lock(settings)

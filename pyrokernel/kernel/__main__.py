@@ -1,4 +1,4 @@
-"""`python -m pyrokernel.kernel`: a kernel that is spawned, not forked; its birth is JSON on stdin. Runs in the kernel process."""
+"""`python -m pyrokernel.kernel`: a spawned kernel; its birth is JSON on stdin. Runs in the kernel process."""
 
 import json
 import sys

@@ -67,8 +67,8 @@ class Capture:
         self._interrupted = False
         self._drainer: Drainer | None = None
         self._children = resource.getrusage(resource.RUSAGE_CHILDREN)
-        self._spool = Spool(self._directory, 1)
-        self._writer = Writer(self._spool)
+        self._spool = Spool(self._directory, 1, journal.cap_bytes)
+        self._writer = Writer(self._spool, self.poke)
         self._late = LateOutput(self._writer, self._drain_spool)
         self._positions_fd = os.open(
             self._directory / journal_files.POSITIONS, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
@@ -100,12 +100,14 @@ class Capture:
             spool.finish_characters(self._emit)
             spool.cell = cell
             self.running = True
+        self._writer.may_flood = True
         if self._drainer is not None and self._drainer.asleep:
             self._drainer.poke()
 
     def end(self, cell: str) -> CellOutput:
         """Bring everything the cell wrote into the journal, and return it."""
         clib.flush_stdout()
+        self._writer.end_flood()
         self._writer.flush()
         with self._lock:
             spool = self._spool
@@ -141,6 +143,10 @@ class Capture:
             if self._late.spools:
                 self._late.release()
         return self._journal.last_seq != before
+
+    def is_flooded(self) -> bool:
+        """Tell whether printed lines wait in memory for the next tick."""
+        return self._writer.flooding is not None
 
     def has_late(self) -> bool:
         """Tell whether output of earlier cells may still come."""
@@ -250,7 +256,7 @@ class Capture:
         fresh = self._late.take_spare()
         try:
             if fresh is None:
-                fresh = Spool(self._directory, self._free_number())
+                fresh = Spool(self._directory, self._free_number(), self._journal.cap_bytes)
             with self._writer.lock:
                 fresh.attach()
                 self._writer.spool = self._spool = fresh

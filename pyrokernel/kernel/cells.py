@@ -170,6 +170,7 @@ class Cells:
                 return False
             if found in self._queue:
                 self._queue.remove(found)
+            self.journal.append(EventKind.ENDED, cell, status="cancelled", duration=0.0)
             self._finish(found, Reply(status="cancelled", **self._identity(found)).to_wire())
             return True
 

@@ -1,52 +1,43 @@
 """What Tab offers, from the live namespace and without running code of its owner. Runs in the kernel process.
 
-`complete` answers from a control thread while a cell runs. `inspection` reads the objects and the
-half-typed expression; here it is decided what fits: names, attributes, keys, columns, keyword
-arguments, modules. Nothing is imported.
-Runs in the kernel process.
+`complete` answers from a control thread while a cell runs. `expressions` follows the half-typed source
+to a live object; here it is decided what fits: names, attributes, keys, columns, keyword arguments,
+modules. Nothing is imported, and objects are looked at as `reading` says.
 """
 
 from __future__ import annotations
 
 import builtins
-import importlib.machinery
 import itertools
 import keyword
-import os
-import sys
-import time
 import types
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, Final
 
-from pyrokernel.kernel.inspection import (
+from pyrokernel.kernel.attributes import attributes, get_attribute
+from pyrokernel.kernel.columns import column_labels, pandas_kind
+from pyrokernel.kernel.expressions import value_before
+from pyrokernel.kernel.keys import spell_keys
+from pyrokernel.kernel.modules import list_members, list_modules
+from pyrokernel.kernel.reading import (
     MISSING,
     SCAN_LIMIT,
-    Tail,
     Unknown,
-    attributes,
-    column_labels,
     find,
-    get_attribute,
+    first_items,
     instance_dict,
     lookup,
-    pandas_kind,
-    parameters,
     snapshot,
-    snapshot_keys,
-    string_parts,
     word_for,
 )
+from pyrokernel.kernel.signatures import parameters
+from pyrokernel.kernel.tokens import Tail, bound_names, open_brace, string_parts
 from pyrokernel.messages import Completion
 
 MATCH_LIMIT: Final = 1000
 """Matches in one answer."""
 
-_KEY_LENGTH: Final = 500
 _KEYWORDS: Final = sorted({*keyword.kwlist, "match", "case"})
-_MODULE_NAMES: Final = frozenset(dir(types.ModuleType))
-_BINDERS: Final = frozenset({"def", "class", "as", "import", "for", "global", "nonlocal", "lambda"})
 
 Matches = dict[str, str]
 """Match to its one-word type, in the order shown."""
@@ -130,7 +121,8 @@ class _Finder:
     # -- names
 
     def _names(self) -> Matches:
-        found = dict.fromkeys(self._bound_names(), "name")
+        bound = bound_names(self.tail.tokens[: self.end])
+        found = {name: "name" for name in bound if name.startswith(self.prefix)}
         found |= {name: self._word(value) for name, value in self._starting(snapshot(self.namespace))}
         found = self._visible(found)
         for name in itertools.islice(self.extra, SCAN_LIMIT):
@@ -166,28 +158,6 @@ class _Finder:
         shown = [name for name in names if not name.startswith(hidden)]
         return {name: matches[name] for name in shown or names}
 
-    def _bound_names(self) -> set[str]:
-        """Collect the names that the source before the cursor defines: they are in no namespace yet."""
-        tokens, names, depth, in_def = self.tail.tokens, set(), 0, 0
-        for index, token in enumerate(tokens[: self.end]):
-            before = tokens[index - 1].text if index else ""
-            if token.text in ("(", "[", "{"):
-                depth += 1
-                if token.text == "(" and index > 1 and tokens[index - 2].text == "def":
-                    in_def = depth
-            elif token.text in (")", "]", "}"):
-                in_def = 0 if depth == in_def else in_def
-                depth -= 1
-            elif token.is_name and before != ".":
-                after = tokens[index + 1].text if index + 1 < self.end else ""
-                listed = after == "," or (before == "," and after == "in")
-                declared = after == ":" and before in ("", "\n", ";")
-                assigned = depth == 0 and (after == "=" or listed or declared)
-                parameter = in_def and depth == in_def and before in ("(", ",", "*", "**")
-                if before in _BINDERS or assigned or after == ":=" or parameter:
-                    names.add(token.text)
-        return {name for name in names if name.startswith(self.prefix) and name not in keyword.kwlist}
-
     def _keyword_arguments(self) -> Matches:
         """Offer the parameters of the call around the cursor that are not given yet."""
         tail, tokens = self.tail, self.tail.tokens
@@ -198,10 +168,10 @@ class _Finder:
             return {}
         if opening > 1 and tokens[opening - 2].text in ("def", "class"):
             return {}
-        found = parameters(tail.value_before(opening, self.namespace)) or []
+        found = parameters(value_before(tail, opening, self.namespace)) or []
         given, n_positional, index = set(), 0, opening + 1
         while index < self.end:
-            if tokens[index + 1].text == "=" if index + 1 < self.end else False:
+            if index + 1 < self.end and tokens[index + 1].text == "=":
                 given.add(tokens[index].text)
                 n_positional -= 1
             n_positional += tokens[index].text == ","
@@ -216,7 +186,7 @@ class _Finder:
     # -- attributes
 
     def _attributes(self) -> Matches:
-        value = self.tail.value_before(self.end - 1, self.namespace)
+        value = value_before(self.tail, self.end - 1, self.namespace)
         if value is MISSING:
             return {}
         columns = {
@@ -249,10 +219,7 @@ class _Finder:
         else:
             custom = type(lookup(kind, "__dir__")) is types.FunctionType
         if custom and self.allow_dir:
-            try:
-                names += itertools.islice(dir(value), SCAN_LIMIT)
-            except Exception:  # noqa: BLE001 - user code, asked for; the static names remain
-                return [name for name in names if type(name) is str]
+            names += _asked(value)
         return [name for name in names if type(name) is str]
 
     # -- keys
@@ -265,7 +232,7 @@ class _Finder:
         if closed:
             return len(self.source), {}
         if "f" in prefix:
-            at = _open_brace(body)
+            at = open_brace(body)
             if at is None:
                 return start, {}
             inner, matches = _Finder(body[at:], self.namespace, self.allow_dir, self.extra).find()
@@ -293,22 +260,12 @@ class _Finder:
             return {}
         if opening < 0 or tail.tokens[opening].text != "[" or not tail.is_trailer(opening):
             return {}
-        value = tail.value_before(opening, self.namespace)
+        value = value_before(tail, opening, self.namespace)
         if issubclass(type(value), dict) and not listed:
-            keys, word = snapshot_keys(value), "key"
+            keys, word = first_items(dict.keys(value)), "key"
         else:
             keys, word = list(column_labels(value)), "column" if pandas_kind(type(value)) else "key"
-        found: Matches = {}
-        literal = typed is not None and "\\" not in typed
-        for key in keys:
-            if literal and type(key) is str and not key.startswith(typed or ""):
-                continue  # the same answer as below, quickly
-            text = repr(key) if typed is None and _is_plain(key) else _spelled(key, prefix, quote)
-            if text is not None and (typed is None or text.startswith(typed)):
-                found.setdefault(text, word)
-                if len(found) == MATCH_LIMIT:
-                    break
-        return found
+        return dict.fromkeys(spell_keys(keys, prefix, quote, typed, MATCH_LIMIT), word)
 
     # -- imports
 
@@ -332,7 +289,7 @@ class _Finder:
         if words[0] == "from" and "import" in words:
             module = "".join(words[1 : words.index("import")])
             fits = last in ("import", ",", "(")
-            return start, self._visible(_members(module, self.prefix)) if fits and module[:1] != "." else {}
+            return start, self._visible(list_members(module, self.prefix)) if fits and module[:1] != "." else {}
         since = len(words) - words[::-1].index(",") if "," in words else 1
         if "as" in words[since:]:
             return start, {}
@@ -342,129 +299,11 @@ class _Finder:
         if words[0] == "from" and words[1:2] == ["."]:
             return start, {}  # relative to what? a namespace has no package
         parent = "".join(words[since:]).rstrip(".")
-        return start, self._visible(_modules(parent, self.prefix))
+        return start, self._visible(list_modules(parent, self.prefix))
 
 
-def _is_plain(key: Any) -> bool:
-    """Tell whether the repr of a key is short and runs nothing of the user's."""
-    kind = type(key)
-    if kind is tuple:
-        return len(key) <= 8 and all(_is_plain(part) for part in key)
-    if kind is str or kind is bytes:
-        return len(key) <= _KEY_LENGTH
-    if kind is int:
-        return bool(key.bit_length() < 1000)
-    return kind is float or kind is bool or key is None
-
-
-def _spelled(key: Any, prefix: str, quote: str) -> str | None:
-    """Write a key as it stands between its quotes; None when it cannot be written so."""
-    if not quote or type(key) is not (bytes if "b" in prefix else str) or len(key) > _KEY_LENGTH:
-        return None
-    if type(key) is str and key.isprintable() and "\\" not in key and quote[0] not in key:
-        return key
-    if "r" in prefix:
-        return None
-    text = repr(key + '"')[1:-2] if isinstance(key, str) else repr(key + b'"')[2:-2]
-    # The added quote makes repr choose single quotes, so every single quote in the text is escaped.
-    return text if quote[0] == "'" else text.replace("\\'", "'").replace('"', '\\"')
-
-
-def _open_brace(body: str) -> int | None:
-    """Return where the expression begins that an f-string is in the middle of."""
-    begins: list[int] = []
-    at = 0
-    while at < len(body):
-        if body[at] == "{":
-            if not begins and body[at + 1 : at + 2] == "{":
-                at += 1
-            else:
-                begins.append(at + 1)
-        elif body[at] == "}" and begins:
-            begins.pop()
-        at += 1
-    return begins[0] if begins else None
-
-
-# ------------------------------------------------------------------------------- modules, unimported
-
-_SCAN_SECONDS: Final = 0.1
-_ENTRIES_LIMIT: Final = 20_000
-_LISTINGS_LIMIT: Final = 512
-_SUFFIXES: Final = tuple(importlib.machinery.all_suffixes())
-_listings: dict[str, tuple[int, tuple[str, ...]]] = {}
-"""What was found in a directory, with the time it was last changed then."""
-
-
-def _modules(parent: str, prefix: str) -> Matches:
-    """Name the modules of a package (of the search path for ""): the loaded, and those that lie in its directories."""
-    names: set[str] = set()
-    dotted = f"{parent}." if parent else ""
-    for key, _ in snapshot(sys.modules):
-        if type(key) is str and key.startswith(dotted):
-            names.add(key[len(dotted) :].partition(".")[0])
-    if not parent:
-        names.update(sys.builtin_module_names)
-    deadline = time.monotonic() + _SCAN_SECONDS
-    for directory in _directories(parent):
-        names.update(_listing(directory))
-        if time.monotonic() > deadline:
-            break
-    return {name: "module" for name in names if name.startswith(prefix) and name.isidentifier()}
-
-
-def _members(module_name: str, prefix: str) -> Matches:
-    """Name what can be imported from a module: what it holds when it is loaded, and its submodules."""
-    module = find(sys.modules, module_name)
-    found = _modules(module_name, prefix)
-    if module is not MISSING:
-        for name, value in attributes(module).items():
-            if name.startswith(prefix) and name.isidentifier() and name not in _MODULE_NAMES:
-                found[name] = word_for(value)
-    return found
-
-
-def _directories(parent: str) -> list[str]:
-    """Return where the modules of a package are looked for."""
-    if not parent:
-        return _strings(sys.path)
-    package = find(sys.modules, parent)
-    if package is not MISSING:
-        path = find(instance_dict(package), "__path__")
-        if path is not MISSING and not issubclass(type(path), list):
-            path = find(instance_dict(path), "_path")  # a namespace package's, whose methods search again
-        return _strings(path)
-    above, _, last = parent.rpartition(".")
-    return [str(Path(directory, last)) for directory in _directories(above)]
-
-
-def _strings(values: Any) -> list[str]:
-    if not issubclass(type(values), list):
-        return []
-    return [value for value in list.__getitem__(values, slice(1000)) if type(value) is str]
-
-
-def _listing(directory: str) -> tuple[str, ...]:
-    """Name the modules that lie in a directory; remembered until the directory changes."""
+def _asked(value: Any) -> list[Any]:
     try:
-        changed = Path(directory).stat().st_mtime_ns
-        held = _listings.get(directory)
-        if held is not None and held[0] == changed:
-            return held[1]
-        names = set()
-        with os.scandir(directory or ".") as entries:
-            for entry in itertools.islice(entries, _ENTRIES_LIMIT):
-                stem = entry.name.partition(".")[0]
-                is_module = entry.name.endswith(_SUFFIXES) and stem != "__init__"
-                if stem.isidentifier() and (is_module or _is_package(entry)):
-                    names.add(stem)
-    except (OSError, ValueError):  # no directory, such as a zip file; or a path with a null byte
-        return ()
-    if len(_listings) >= _LISTINGS_LIMIT:
-        _listings.clear()
-    _listings[directory] = (changed, tuple(names))
-    return tuple(names)
-
-
-def _is_package(entry: os.DirEntry[str]) -> bool:
-    return "." not in entry.name and entry.is_dir() and Path(entry.path, "__init__.py").exists()
+        return dir(value)[:SCAN_LIMIT]
+    except Exception:  # noqa: BLE001 - user code, asked for; the static names remain
+        return []

@@ -25,6 +25,9 @@ class Drainable(Protocol):
     def tick(self) -> bool:
         """Drain, and return whether there was anything."""
 
+    def is_flooded(self) -> bool:
+        """Tell whether printed lines wait in memory for the next tick."""
+
     def has_late(self) -> bool:
         """Tell whether output of earlier cells may still come."""
 
@@ -81,7 +84,7 @@ class Drainer(threading.Thread):
     def _pause(self, followed: bool, quiet: float) -> float | None:
         """Return the seconds until the next tick, None for never."""
         if self._capture.running or quiet < LINGER_SECONDS:
-            return FOLLOWED_SECONDS if followed else UNFOLLOWED_SECONDS
+            return FOLLOWED_SECONDS if followed or self._capture.is_flooded() else UNFOLLOWED_SECONDS
         if self._capture.has_late():
             return LATE_FOLLOWED_SECONDS if followed else LATE_SECONDS
         return None

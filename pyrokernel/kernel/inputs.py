@@ -31,7 +31,7 @@ class Inputs:
         self._timeout = timeout
         self._changed = threading.Condition()
         self._request = ""
-        self._answer: tuple[str] | None = None
+        self._answer: tuple[str | None] | None = None
         self._attached_until = 0.0
 
     def install(self) -> None:
@@ -54,8 +54,8 @@ class Inputs:
         """Stand in for `getpass.getpass`."""
         return self._read(prompt, password=True)
 
-    def answer(self, request: str, text: str) -> None:
-        """Give the answer to a question.
+    def answer(self, request: str, text: str | None) -> None:
+        """Give the answer to a question; None is the end of input, which input() reports as EOFError.
 
         Raises:
             CellNotFoundError: The question is not open (any more).
@@ -81,6 +81,8 @@ class Inputs:
                 answer = self._changed.wait_for(lambda: self._answer, self._timeout)
             if answer is None:
                 raise InputUnavailableError(f"nobody answered input({prompt!r}) within {self._timeout:g} s")
+            if answer[0] is None:
+                raise EOFError("the front end answered input() with the end of its input")
             return answer[0]
         finally:
             with self._changed:

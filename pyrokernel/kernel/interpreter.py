@@ -31,7 +31,8 @@ DEFAULT_NAMESPACE = "main"
 MAX_ERROR_CHARS = 256 * 1024
 _KEPT_SOURCES = 1000
 _FUTURE_FLAGS = {name: getattr(__future__, name).compiler_flag for name in __future__.all_feature_names}
-_OWN_FOLDER = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_OWN_FOLDER = os.path.dirname(__file__) + os.sep
+_ASYNCIO_FOLDER = os.path.join(os.path.dirname(os.__file__), "asyncio") + os.sep
 
 
 @dataclasses.dataclass
@@ -209,8 +210,8 @@ class Interpreter:
         self.interrupts.watch_task(task)
         try:
             return loop.run_until_complete(task)
-        except asyncio.CancelledError:
-            raise KeyboardInterrupt from None
+        except asyncio.CancelledError as error:
+            raise KeyboardInterrupt().with_traceback(error.__traceback__) from None
         except KeyboardInterrupt:
             if not task.done():
                 task.cancel()
@@ -247,17 +248,24 @@ def _rotate_underscores(variables: dict[str, Any], value: Any) -> None:
 def format_error(error: BaseException) -> str:
     """Format a traceback with the lines of the cell and without our own frames."""
     try:
-        formatted = traceback.TracebackException(type(error), error, _user_frames(error.__traceback__), compact=True)
+        formatted = traceback.TracebackException(type(error), error, error.__traceback__, compact=True)
+        _hide_own_frames(formatted)
         return "".join(formatted.format())
     except Exception as failure:  # noqa: BLE001  an exception whose own attributes raise when they are looked at
         return f"{type(error).__name__} (its traceback cannot be shown: {type(failure).__name__})\n"
 
 
-def _user_frames(tb: types.TracebackType | None) -> types.TracebackType | None:
-    """Skip the frames at the top that belong to this package."""
-    while tb is not None and tb.tb_frame.f_code.co_filename.startswith(_OWN_FOLDER):
-        tb = tb.tb_next
-    return tb
+def _hide_own_frames(formatted: traceback.TracebackException | None) -> None:
+    """Leave out the frames of this room, and those of the event loop above the first of the user's."""
+    seen: set[int] = set()
+    while formatted is not None and id(formatted) not in seen:
+        seen.add(id(formatted))
+        frames = [frame for frame in formatted.stack if not frame.filename.startswith(_OWN_FOLDER)]
+        while len(frames) > 1 and frames[0].filename.startswith(_ASYNCIO_FOLDER):
+            frames.pop(0)
+        formatted.stack[:] = frames
+        _hide_own_frames(formatted.__context__)
+        formatted = formatted.__cause__
 
 
 def _text_of(error: BaseException) -> str:

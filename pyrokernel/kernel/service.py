@@ -152,8 +152,8 @@ class KernelService:
         }
 
     @expose
-    def answer(self, request: str, text: str) -> None:
-        """Answer a question that input() asks."""
+    def answer(self, request: str, text: str | None) -> None:
+        """Answer a question that input() asks; None is the end of input."""
         self._inputs.answer(request, text)
 
     @expose

@@ -59,14 +59,20 @@ class Side:
 class Spool:
     """The files of one or more cells whose output nobody else can write to.
 
+    Args:
+        directory: Where the files are put.
+        number: Number in the file names.
+        most_unread: Bytes that may wait to be read; beyond, the front is left out.
+
     Attributes:
         number: Number in the file names.
         cell: Whom the output belongs to.
         sides: The files of stdout and stderr.
     """
 
-    def __init__(self, directory: Path, number: int) -> None:
+    def __init__(self, directory: Path, number: int, most_unread: int = 64 * 1024 * 1024) -> None:
         self.number = number
+        self._most_unread = most_unread
         self.cell = ""
         self.sides = (
             Side(journal_files.capture_path(directory, number, "stdout")),
@@ -148,12 +154,24 @@ class Spool:
         with lock:
             marks = [self._marks.popleft() for _ in range(len(self._marks))]
             marks.append((self._writer, self.sides[0].size(), self.sides[1].size()))
+        for side, size in zip(self.sides, marks[-1][1:], strict=True):
+            self._skip(side, size)
         for writer, *sizes in marks:
             for index in (writer, 1 - writer):
                 self._read_side(index, sizes[index], emit)
         for side in self.sides:
             if side.read_to - side.punched_to >= PUNCH_BYTES:
                 self._free(side, lock)
+
+    def _skip(self, side: Side, size: int) -> None:
+        """Leave out the front of what was written much faster than it can be read."""
+        if size - side.read_to > self._most_unread:
+            start = size - self._most_unread // 2
+            side.lost_bytes += start - side.read_to
+            side.lost_reason = "written faster than it can be read"
+            side.read_to = start
+            side.half_bytes = 0
+            side.decoder.reset()
 
     def _read_side(self, index: int, end: int, emit: Emit) -> None:
         side = self.sides[index]

@@ -2,23 +2,25 @@
 
 Every printed line reaches its file at once, so that it keeps its place among what C code
 and child processes write, and survives the death of the kernel. Only in a flood, more
-than `LINES_AT_ONCE` lines between two ticks of the drain thread, are up to `FLOOD_LINES`
-lines collected: a system call for each would make printing several times slower.
+than `LINES_AT_ONCE` lines between two ticks of the drain thread, lines are collected
+until the next tick, which then comes within 5 ms: a system call for each would make
+printing five times slower, any Python code twice.
 
 Things that do not work: a `write` in Python, which print() calls twice for every line,
 costs more than the system call it saves. An `io.BufferedWriter` below the text raises
-RuntimeError when a signal handler prints while its thread prints. With Python code
-called from the middle of `TextIOWrapper.write`, other threads' text is lost
-(https://github.com/python/cpython/issues/119506): hence a sink whose `write` is C.
+RuntimeError when a signal handler prints while its thread prints. With Python code, or
+anything that lets go of the GIL, called from the middle of `TextIOWrapper.write`, text of
+other threads is lost (https://github.com/python/cpython/issues/119506): hence a sink
+whose `write` is the `append` of a deque.
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import errno
 import functools
 import io
-import itertools
 import sys
 import threading
 from collections.abc import Callable
@@ -30,13 +32,14 @@ from pyrokernel.kernel.spool import STREAMS, Spool, write_all
 LINES_AT_ONCE = 1000
 """Lines that are written one by one before the rest counts as a flood."""
 
-FLOOD_LINES = 128
-"""How many lines a flood collects."""
+FLOOD_BYTES = 1024 * 1024
+"""A flood that collects more between two ticks is written line by line again, or it would outrun its reader."""
 
-FLOOD_GOES_ON = 4 * FLOOD_LINES
-"""A flood is over when fewer lines than these came between two ticks."""
+COMMIT_ROUNDS = 4
+"""How often a commit looks for what has come meanwhile; for ever would be too often when a thread floods."""
 
-_NOTHING_TO_DO = (None,) * FLOOD_LINES
+ROUTED_PIECES = 128
+"""Most pieces of a line that a thread with a route collects."""
 
 ROUTE = "_pyrokernel_route"
 """Attribute of a thread: the `Route` of its output, None when it prints for whichever cell runs."""
@@ -46,7 +49,7 @@ _DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _SPAWNS = frozenset(
     {"os.system", "subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty", "os.exec", "os.kill", "os.killpg"}
 )
-"""Audit events of Python before which collected lines must be written."""
+"""Audit events of Python before which what a flood has collected must be written."""
 
 
 class Route:
@@ -72,34 +75,23 @@ class Sink:
         self.pieces: collections.deque[bytes] = collections.deque()
         self.write: Callable[[bytes], Any] = self.pieces.append
         self.count = 0
+        self.index = index
         self._writer = writer
-        self._index = index
 
     def flush(self) -> None:
         """Write out: called after every line, unless there is a flood."""
-        if self.pieces:
-            self.count += 1
-            # What the other stream has collected in a flood is older.
-            self._writer.commit(1 - self._index)
-            if self.count >= LINES_AT_ONCE:
-                self._writer.begin_flood(self)
-
-    def collect(self) -> None:
-        """Write out only after every `FLOOD_LINES` lines; in between, `flush` is C code that does nothing."""
-        self.__dict__["flush"] = itertools.chain.from_iterable(map(self._flush_flood, itertools.repeat(0))).__next__
-
-    def stop_collecting(self) -> None:
-        """Write out after every line again."""
-        self.__dict__.pop("flush", None)
-
-    def _flush_flood(self, _: int) -> tuple[None, ...]:
-        self.count += FLOOD_LINES
-        self._writer.commit(self._index)
-        return _NOTHING_TO_DO
+        self.count += 1
+        writer = self._writer
+        flooding = writer.flooding
+        if flooding is not None and flooding is not self:
+            writer.streams[flooding.index].flush()  # what that one has collected is older
+        writer.commit(self.index)
+        if self.count > LINES_AT_ONCE and flooding is None:
+            writer.begin_flood(self)
 
     def fileno(self) -> int:
         """Return 1 or 2."""
-        return self._index + 1
+        return self.index + 1
 
     def readable(self) -> bool:
         """Say no."""
@@ -139,11 +131,11 @@ class Stream(io.TextIOWrapper):
     def forget(self) -> None:
         """Drop what was not written yet: after a fork it is the parent's to write."""
         sink = self._writer.sinks[self._index]
-        sink.stop_collecting()
         sink.pieces.clear()
         sink.write = len
         super().flush()
         sink.write = sink.pieces.append
+        self.reconfigure(line_buffering=True)
         sink.count = -sys.maxsize  # no drain thread lives here that would write what a flood collects
 
     def close(self) -> None:
@@ -189,7 +181,13 @@ class RawStream(io.RawIOBase):
 class Writer:
     """The writing half of a capture: both streams, and what their lines are written to.
 
+    Args:
+        spool: The first of them.
+        on_flood: Called when a flood begins.
+
     Attributes:
+        flooding: The sink that collects lines, or None.
+        may_flood: Whether lines may be collected at all.
         lock: Held while Python writes to a spool.
         spool: Where lines go that no route leads elsewhere; None in a forked child.
         on_write: Called after a write when not None.
@@ -198,7 +196,9 @@ class Writer:
         streams: `sys.stdout` and `sys.stderr`.
     """
 
-    def __init__(self, spool: Spool) -> None:
+    def __init__(self, spool: Spool, on_flood: Callable[[], None]) -> None:
+        self.flooding: Sink | None = None
+        self.may_flood = True
         self.lock: Any = threading.RLock()  # a signal handler may print while its thread prints
         self.spool: Spool | None = spool
         self.on_write: Callable[[], None] | None = None
@@ -206,7 +206,7 @@ class Writer:
         self.streams = (Stream(self, 0), Stream(self, 1))
         self.interrupted = False
         self._writing = False
-        self._flooding: Sink | None = None
+        self._on_flood = on_flood
         self._watches_spawns = False
         self._pass_on = tuple(functools.partial(io.TextIOWrapper.flush, stream) for stream in self.streams)
 
@@ -216,14 +216,17 @@ class Writer:
         try:
             if first or second:
                 with self.lock:
-                    # Else a signal handler prints in the middle of the loops below, which will go on.
+                    # Else a signal handler prints in the middle of the loop below, which will go on.
                     if not self._writing:
                         self._writing = True
                         try:
-                            while first:
-                                self._put(index, _take(first))
-                            while second:
-                                self._put(1 - index, _take(second))
+                            for _ in range(COMMIT_ROUNDS):
+                                if first:
+                                    self._put(index, _take(first))
+                                if second:
+                                    self._put(1 - index, _take(second))
+                                if not first and not second:
+                                    break
                         finally:
                             self._writing = False
                 if self.on_write is not None:
@@ -243,6 +246,8 @@ class Writer:
         spool = self.spool
         if spool is not None:
             spool.note_write(index)
+        if len(data) > FLOOD_BYTES:
+            self.may_flood = False
         done, error = write_all(index + 1, data)
         if error is not None:
             if error.errno == errno.EBADF and spool is not None:  # user code closed the descriptor
@@ -251,32 +256,42 @@ class Writer:
 
     def flush(self) -> None:
         """Write out both streams, half lines too, from any thread."""
-        for pass_on in self._pass_on:
-            pass_on()
-        self.commit(0)
+        with contextlib.suppress(OSError):  # user code put a broken pipe behind a descriptor: its own print() says so
+            for pass_on in self._pass_on:
+                pass_on()
+            self.commit(0)
 
     def begin_flood(self, sink: Sink) -> None:
-        """Let a stream collect its lines, unless the other does: their order would be lost."""
-        if self._flooding is None:
+        """Let a stream collect its lines until the next `calm`. Of one only: between two, their order would be lost."""
+        if self.may_flood and self.spool is not None:
             if not self._watches_spawns:
                 self._watches_spawns = True
                 sys.addaudithook(self._before_spawn)
-            self._flooding = sink
-            sink.collect()
+            self.flooding = sink
+            self.streams[sink.index].reconfigure(line_buffering=False)
+            self._on_flood()
+
+    def end_flood(self) -> None:
+        """Write every line at once again."""
+        if self.flooding is not None:
+            stream = self.streams[self.flooding.index]
+            with contextlib.suppress(OSError):  # as in flush; the next call tries again
+                stream.reconfigure(line_buffering=True)
+                stream.flush()  # lines that came in the instant before
+                self.flooding = None
 
     def calm(self) -> None:
-        """Write out, and let lines be written one by one again unless a flood goes on."""
+        """Write out, and end a flood in which little was collected since the last call."""
+        calm = self.flooding is not None and not self.flooding.pieces
         self.flush()
-        flooding = self._flooding
-        if flooding is not None and flooding.count < FLOOD_GOES_ON:
-            flooding.stop_collecting()
-            self._flooding = None
+        if calm or not self.may_flood:
+            self.end_flood()
         for sink in self.sinks:
             sink.count = 0
 
     def _before_spawn(self, event: str, _arguments: tuple[Any, ...]) -> None:
-        if event in _SPAWNS:
-            self.commit(0)
+        if self.flooding is not None and event in _SPAWNS:
+            self.flush()
 
     def route_threads(self, routed: bool) -> None:
         """Look, at every write, whether the thread belongs to an earlier cell; or stop looking."""
@@ -296,7 +311,7 @@ class Writer:
                 return write(text)
             pieces = route.pieces[index]
             pieces.append(text)
-            if "\n" in text or len(pieces) > FLOOD_LINES:
+            if "\n" in text or len(pieces) > ROUTED_PIECES:
                 self.commit_route(route)
             return len(text)
 
@@ -324,7 +339,7 @@ class Writer:
         self.spool = None
         self.on_write = None
         self._writing = False
-        self._flooding = None
+        self.flooding = None
         self.route_threads(routed=False)
         for stream in self.streams:
             stream.forget()

@@ -16,7 +16,6 @@ from cmd2 import Statement
 from cmd2.exceptions import Cmd2ArgparseError
 from prompt_toolkit.application import get_app
 from prompt_toolkit.filters import Condition, completion_is_selected
-from prompt_toolkit.history import FileHistory
 from prompt_toolkit.input.typeahead import clear_typeahead
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent, merge_key_bindings
 from prompt_toolkit.keys import Keys
@@ -28,6 +27,7 @@ from pyrokernel.settings import Settings
 from pyrokernel.shell.commands import KernelCommands
 from pyrokernel.shell.completer import Router
 from pyrokernel.shell.display import harmless, label
+from pyrokernel.shell.history import History
 from pyrokernel.shell.parser import Parser, Piece, SourceReader, bound_names, dedented
 from pyrokernel.shell.runner import Runner
 from pyrokernel.shell.target import Target
@@ -258,38 +258,6 @@ def _in_margin() -> bool:
     """Whether the cursor stands where only an indent can come."""
     document = get_app().current_buffer.document
     return document.cursor_position_row > 0 and not document.current_line_before_cursor.strip()
-
-
-class History(FileHistory):
-    """Lines typed before, one file per user and mesh; each is appended at once, so that two shells lose none."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path))
-        self._path = path
-        self._last = ""
-
-    def load_history_strings(self) -> Iterable[str]:
-        """Return the lines, newest first; none when the file cannot be read."""
-        try:
-            return list(super().load_history_strings())
-        except OSError:
-            return []
-
-    def append_string(self, string: str) -> None:
-        """Add a line; the same one again counts once."""
-        string = string.rstrip()
-        if string and string != self._last:
-            self._last = string
-            super().append_string(string)
-
-    def store_string(self, string: str) -> None:
-        """Write a line to the file, which only its owner can read; without a disk it is remembered until the end."""
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._path.touch(mode=0o600)
-            super().store_string(string)
-        except (OSError, UnicodeError):
-            return
 
 
 def run_shell(settings: Settings, words: list[str], *, command: str | None = None, script: str | None = None) -> int:

@@ -214,29 +214,11 @@ class _Run:
         self._ok = False
         if isinstance(error, KernelDiedError):
             self._died.append(error)
-            self._show_last_words(name, error)
             who = "died" if len(self._group) > 1 else f"kernel {name!r} died"
             self._display.error(name, f"{who}: {error.cause or 'cause unknown'}")
         else:
             self._display.error(name, str(error))
         self._end(name)
-
-    def _show_last_words(self, name: str, error: KernelDiedError) -> None:
-        """Show what a kernel wrote that nobody had asked for yet when it died; its host can read it."""
-        mesh, after = self._group.mesh, self._cells[name].after if name in self._cells else 0
-        host = mesh.host_of(name)
-        while host is not None and name in self._live:
-            try:
-                answer = mesh.ask_host(host, "read_journal", name, str(error.instance), after)
-            except PyrokernelError:
-                return  # the cause is known all the same
-            events = [Event.from_wire(wire) for wire in answer["events"]]
-            for event in events:
-                if event.cell == self._cell and event.kind in (EventKind.OUTPUT, EventKind.GAP):
-                    self._take(name, event)
-            if not events:
-                return
-            after = int(answer["next"])
 
     def _answer(self, name: str, data: Mapping[str, Any]) -> None:
         """Ask the user what a kernel asks."""
@@ -244,8 +226,12 @@ class _Run:
         prefix = f"[{name}] " if len(self._group) > 1 else ""
         kernel = self._group[name]
         try:
-            text = self._front.ask(prefix + str(data.get("prompt", "")), password=bool(data.get("password")))
-        except (KeyboardInterrupt, EOFError):
+            text: str | None = self._front.ask(
+                prefix + str(data.get("prompt", "")), password=bool(data.get("password"))
+            )
+        except EOFError:
+            text = None
+        except KeyboardInterrupt:
             self._attention.pressed += 1
             return
         try:

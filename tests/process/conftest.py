@@ -108,7 +108,7 @@ def served(places: dict[str, str]) -> Iterator[Served]:
 
 
 @pytest.fixture
-def served_at() -> Iterator[Callable[..., Served]]:
+def served_at(places: dict[str, str]) -> Iterator[Callable[..., Served]]:
     """Start detached meshes with given settings; all are stopped."""
     started: list[Served] = []
 

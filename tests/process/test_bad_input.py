@@ -8,9 +8,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import pyrokernel as pk
 import pytest
 from waiting import wait_until
+
+import pyrokernel as pk
 
 
 @pytest.fixture(autouse=True)

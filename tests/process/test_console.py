@@ -6,9 +6,10 @@ import threading
 import time
 from typing import Any
 
-import pyrokernel as pk
 import pytest
 from waiting import wait_until
+
+import pyrokernel as pk
 
 
 def output(cell: pk.Cell, stream: str = "stdout") -> str:
@@ -249,3 +250,30 @@ def test_many_clients_one_kernel(mesh: pk.Mesh) -> None:
     for thread in threads:
         thread.join(60)
     assert kernel.execute("total").result == 400
+
+
+def test_the_end_of_input_is_an_error_that_code_can_catch(kernel: pk.Kernel) -> None:
+    cell = kernel.submit("try:\n    input()\nexcept EOFError:\n    print('no more')", stdin=True)
+    for event in cell.follow(stdin=True, timeout=20):
+        if event.kind == "input":
+            kernel.answer_input(event.data["request"], None)
+    assert cell.reply(timeout=5).stdout == "no more\n"
+
+
+def test_an_interrupted_traceback_shows_the_users_lines_only(kernel: pk.Kernel) -> None:
+    kernel.execute("import asyncio, time")
+    for source in ("print('in'); time.sleep(60)", "print('in'); await asyncio.sleep(60)"):
+        cell = kernel.submit(source)
+        wait_until(lambda cell=cell: output(cell) == "in\n")
+        cell.interrupt()
+        text = cell.reply(timeout=5, check=False).traceback
+        assert "pyrokernel" not in text
+        assert "<cell" in text
+
+
+def test_a_cancelled_cell_ends_for_those_who_follow_it(kernel: pk.Kernel) -> None:
+    first = kernel.submit("import time; time.sleep(60)")
+    second = kernel.submit("1")
+    assert second.cancel()
+    assert [event.kind for event in second.follow(timeout=10)] == ["queued", "ended"]
+    first.interrupt()

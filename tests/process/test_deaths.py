@@ -199,3 +199,25 @@ def test_an_init_file_that_fails_is_shown() -> None:
         kernel = mesh["camera"]
         kernel.execute("1")
         assert "camera.py" in kernel.describe()["init_error"]
+
+
+def test_what_was_printed_right_before_a_death_still_arrives(mesh: pk.Mesh) -> None:
+    source = "import os, time\nprint('early'); time.sleep(0.3)\nos.write(1, b'last words\\n'); os._exit(1)"
+    cell = mesh["k0"].submit(source)
+    seen = ""
+    followed = cell.follow(timeout=20)
+
+    def read_on() -> None:
+        nonlocal seen
+        for event in followed:
+            seen += event.data.get("text", "")
+
+    with pytest.raises(pk.KernelDiedError):
+        read_on()
+    assert seen == "early\nlast words\n"
+    cells = mesh[1:].submit(source)
+    texts = dict.fromkeys(cells, "")
+    for name, event in mesh[1:].follow(cells, timeout=20):
+        if not isinstance(event, pk.PyrokernelError):
+            texts[name] += event.data.get("text", "")
+    assert set(texts.values()) == {"early\nlast words\n"}

@@ -12,9 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pyrokernel as pk
 import pytest
 from waiting import wait_until
+
+import pyrokernel as pk
 
 Served = Any  # tests/process/conftest.py
 
@@ -27,6 +28,15 @@ cell = mesh["k0"].submit(sys.argv[1])
 print(cell.id, flush=True)
 for event in cell.follow():
     pass
+"""
+
+
+PRIVATE_CLIENT = """
+import pyrokernel as pk, time
+mesh = pk.local(2)
+print(mesh.settings.runtime_dir, *[info.pid for info in mesh.ps()], flush=True)
+mesh[:].submit("while True: pass")
+time.sleep(60)
 """
 
 
@@ -205,12 +215,7 @@ def test_two_cells_that_wait_for_each_other_are_told(mesh: pk.Mesh) -> None:
 
 
 def test_a_private_mesh_ends_with_its_client(tmp_path: Path) -> None:
-    client = subprocess.Popen(
-        [sys.executable, "-c", "import pyrokernel as pk, time\nm = pk.local(2)\n"
-         "print(m.settings.runtime_dir, *[i.pid for i in m.ps()], flush=True)\n"
-         "m[:].submit('while True: pass')\ntime.sleep(60)"],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    client = subprocess.Popen([sys.executable, "-c", PRIVATE_CLIENT], stdout=subprocess.PIPE, text=True)
     assert client.stdout is not None
     directory, *pids = client.stdout.readline().split()
     client.send_signal(signal.SIGKILL)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import pyrokernel as pk
 import pytest
 from waiting import wait_until
+
+import pyrokernel as pk
 
 numpy = pytest.importorskip("numpy")
 
@@ -158,7 +159,7 @@ def test_follow_streams_every_kernel_in_one_loop(group: pk.Group) -> None:
     for kernel in group:
         kernel.push(me=kernel.name)
     cells = group.submit("for i in range(3): print(me, i)")
-    seen: dict[str, str] = {name: "" for name in group.names}
+    seen: dict[str, str] = dict.fromkeys(group.names, "")
     for name, event in group.follow(cells, timeout=30):
         assert not isinstance(event, pk.PyrokernelError)
         if event.kind == "output":
@@ -180,7 +181,7 @@ def test_more_kernels_are_started_and_stopped() -> None:
 
 
 def test_a_kernel_that_cannot_start_says_why() -> None:
-    with pk.local(1) as mesh, pytest.raises(pk.HostError, match="no_such_module|no_such"):
+    with pk.local(1) as mesh, pytest.raises(pk.HostError, match="no_such_module"):
         mesh.start([pk.KernelSpec(name="x", preload=("no_such_module",))])
     with pytest.raises(pk.PyrokernelError, match="nowhere"):
         pk.local([pk.KernelSpec(name="x", cwd="/nowhere/at/all")])

@@ -6,9 +6,10 @@ import os
 import random
 import threading
 
-import pyrokernel as pk
 import pytest
 from waiting import wait_until
+
+import pyrokernel as pk
 
 WATCH = "import os, threading\nlen(os.listdir('/proc/self/fd')), threading.active_count()"
 

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyrokernel as pk
 import pytest
 from waiting import wait_until
+
+import pyrokernel as pk
 
 Served = Any  # tests/process/conftest.py
 

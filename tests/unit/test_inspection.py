@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import linecache
 import sys
 from typing import Any
 
 import pytest
 
-from pyrokernel.kernel.inspection import inspect_name, is_complete, list_variables, signature, summary
+from pyrokernel.kernel.inspection import inspect_name, is_complete, list_variables
 
 CELL = '''
 def plain(a, b=2, /, c="x", *args, d, e=None, **rest):
@@ -113,30 +112,6 @@ def test_builtins_say_what_their_text_says() -> None:
     assert found.docstring.startswith("Return a new list")
 
 
-def test_decorated_and_partial_functions_show_the_one_behind() -> None:
-    def inner(a: int, b: int = 1) -> None:
-        """Inner."""
-
-    @functools.wraps(inner)
-    def outer(*args: Any) -> None: ...
-
-    assert signature(outer) == "(a: int, b: int = 1)"
-    assert signature(functools.partial(inner, 1)) == "(b: int = 1)"
-    assert signature(functools.lru_cache(inner)) == "(a: int, b: int = 1)"
-    assert signature(3) == ""
-
-
-def test_a_signature_is_read_not_asked() -> None:
-    class Liar:
-        @property
-        def __signature__(self) -> Any:
-            raise AssertionError
-
-        def __call__(self, truth: int) -> None: ...
-
-    assert signature(Liar()) == "(truth: int)"
-
-
 # -- is_complete
 
 
@@ -226,20 +201,3 @@ def test_variables_are_listed_by_name_with_type_summary_and_size() -> None:
     assert (found["loud"]["summary"], found["loud"]["size"]) == (f"<{__name__}.LoudList, 2 items>", 2)
     assert found["error"]["summary"] == "ValueError('no', 2)"
     assert found["sys"]["summary"] == "<module sys>"
-
-
-def test_summaries_stay_short_for_deep_long_and_recursive_values() -> None:
-    recursive: list[Any] = []
-    recursive.append(recursive)
-    assert summary(recursive) == "[[[[...]]]]"
-    assert len(summary([list(range(1000))] * 1000)) <= 200
-    assert len(summary({"x" * 500: "y" * 500})) <= 200
-
-
-def test_arrays_and_frames_are_described_not_printed() -> None:
-    numpy = pytest.importorskip("numpy")
-    assert summary(numpy.zeros((300, 4))) == "<array float64 (300, 4)>"
-    assert summary(numpy.arange(3)) == "<array int64 (3,): [0, 1, 2]>"
-    assert summary(numpy.float64(1.5)) == "1.5"
-    pandas = pytest.importorskip("pandas")
-    assert summary(pandas.DataFrame({"a": [1, 2]})) == "<DataFrame, 2 rows: a>"

@@ -54,11 +54,6 @@ class FakeMesh:
     def host_of(self, name: str) -> Any:
         return "host"
 
-    def ask_host(self, host: Any, method: str, name: str, instance: str, after: int) -> dict[str, Any]:
-        assert (method, instance) == ("read_journal", "1")
-        wire = {"seq": 8, "kind": "output", "cell": CELL[-1], "data": {"stream": "stdout", "text": "last words\n"}}
-        return {"events": [wire] if after == 7 else [], "next": 8}
-
     def link_to(self, name: str) -> Any:
         return FakeLink()
 
@@ -142,7 +137,8 @@ def test_an_error_is_shown_and_reported() -> None:
 def test_a_death_is_shown_with_its_cause_and_the_others_go_on() -> None:
     front = FakeFront()
     died = KernelDiedError(kernel="k0", instance="1", cause="killed by SIGKILL", tail="seen already")
-    group = FakeGroup("k0 k1", [("k0", died), ("k1", event("result", text="2")), ("k1", OK)])
+    last = event("output", stream="stdout", text="last words\n")
+    group = FakeGroup("k0 k1", [("k0", last), ("k0", died), ("k1", event("result", text="2")), ("k1", OK)])
     assert not Runner(front).run(group, "source")  # type: ignore[arg-type]
     assert front.errors == "[k0] died: killed by SIGKILL\n"
     assert sorted(front.text.splitlines()) == ["[k0] last words", "[k1] 2"]
