@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from pyrokernel.client.group import Group
     from pyrokernel.client.job import Job
     from pyrokernel.client.kernel import Cell, Kernel
-    from pyrokernel.client.mesh import Mesh, connect, local
+    from pyrokernel.client.launch import local
+    from pyrokernel.client.mesh import Mesh, connect
     from pyrokernel.errors import (
         AccessRefusedError,
         CellCancelledError,
@@ -137,7 +138,7 @@ _ROOMS = {
     "Reply": "messages",
     "Settings": "settings",
     "connect": "client.mesh",
-    "local": "client.mesh",
+    "local": "client.launch",
 }
 """In which room each public name lives; the exceptions, which all end in "Error", live in `errors`."""
 

@@ -12,7 +12,6 @@ import os
 import re
 import socket
 import stat
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -183,6 +182,8 @@ def check_private(path: Path) -> None:
 
 
 def _read_file(path: Path) -> dict[str, Any]:
+    import tomllib  # only where there is a file to read
+
     try:
         with path.open("rb") as stream:
             data = tomllib.load(stream)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import dataclasses
 import json
 import os
+import secrets
 import select
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from pyrokernel import settings as settings_module
 from pyrokernel.errors import HostError, error_from_wire
 from pyrokernel.messages import HostConfig, KernelSpec
 from pyrokernel.settings import Settings
+
+if TYPE_CHECKING:
+    from pyrokernel.client.mesh import Mesh
 
 START_SECONDS = 60.0
 """How long a host may take until its kernels are ready; it gives up on a kernel after 30 s itself."""
@@ -26,45 +29,61 @@ START_SECONDS = 60.0
 STOP_SECONDS = 10.0
 
 
-def start_host(config: HostConfig) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
-    """Start a host process in a session of its own; return it with its report, when that has come.
+class StartingHost:
+    """A host process in a session of its own, on its way to be ready.
 
     Args:
         config: What it is told; `ready_fd` is filled in here, and `lifeline_fd` is inherited.
 
-    Returns:
-        The process, and what the host says: `ok` and what runs, or the error; `running` when there is a host already.
-
-    Raises:
-        HostError: It said nothing.
+    Attributes:
+        process: The process.
     """
-    ready_out, ready_in = os.pipe()
-    inherited = [ready_in] if config.lifeline_fd < 0 else [ready_in, config.lifeline_fd]
-    with tempfile.TemporaryFile() as complaints:
-        process = subprocess.Popen(
+
+    def __init__(self, config: HostConfig) -> None:
+        self._ready, ready_in = os.pipe()
+        inherited = [ready_in] if config.lifeline_fd < 0 else [ready_in, config.lifeline_fd]
+        # A detached host writes a log of its own; a private one complains where its client does.
+        self._complaints = _complaints_file() if config.detached else None
+        self.process = subprocess.Popen(
             [sys.executable, "-m", "pyrokernel.host"],
             stdin=subprocess.PIPE,
-            # A detached host writes a log of its own; a private one complains where its client does.
-            stdout=complaints if config.detached else None,
-            stderr=complaints if config.detached else None,
+            stdout=self._complaints,
+            stderr=self._complaints,
             pass_fds=inherited,
             start_new_session=True,
         )
         os.close(ready_in)
-        assert process.stdin is not None
-        with process.stdin as stdin:
-            told = dataclasses.replace(config, ready_fd=ready_in)
+        assert self.process.stdin is not None
+        told = dataclasses.replace(config, ready_fd=ready_in)
+        with contextlib.suppress(BrokenPipeError), self.process.stdin as stdin:  # it has ended: `report` says so
             stdin.write(json.dumps(told.to_wire()).encode())
-        with os.fdopen(ready_out, "rb") as ready:
+
+    def report(self) -> dict[str, Any]:
+        """Wait until it is ready, and return what it says.
+
+        Returns:
+            `ok` and what runs, or the error; `running` when there is a host already.
+
+        Raises:
+            HostError: It said nothing.
+        """
+        with os.fdopen(self._ready, "rb") as ready:
             line = _read_line(ready, START_SECONDS)
         if line:
-            report: dict[str, Any] = json.loads(line)
-            return process, report
-        process.kill()
-        process.wait()
-        complaints.seek(0)
-        tail = complaints.read()[-2000:].decode(errors="replace").strip()
-    raise HostError(f"the host did not start within {START_SECONDS:g} s" + (f"; it said:\n{tail}" if tail else ""))
+            said: dict[str, Any] = json.loads(line)
+            if self._complaints is not None:
+                self._complaints.close()
+            return said
+        ended = self.process.poll()
+        self.process.kill()
+        self.process.wait()
+        what = f"was not ready within {START_SECONDS:g} s" if ended is None else f"ended at its start with code {ended}"
+        tail = ""
+        if self._complaints is not None:
+            with self._complaints as complaints:
+                complaints.seek(0)
+                tail = "; it said:\n" + complaints.read()[-2000:].decode(errors="replace").strip()
+        raise HostError(f"the host {what}{tail}")
 
 
 class PrivateHost:
@@ -79,7 +98,9 @@ class PrivateHost:
     """
 
     def __init__(self, specs: Sequence[KernelSpec], **options: Any) -> None:
-        self.directory = tempfile.mkdtemp(prefix="pyrokernel-", dir="/tmp" if os.path.isdir("/tmp") else None)
+        # Short, because a unix socket's address is; unguessable, and nobody else's, or mkdir fails.
+        self.directory = f"/tmp/pyrokernel-{os.getuid()}-{secrets.token_hex(6)}"
+        os.mkdir(self.directory, mode=0o700)
         self.settings = Settings(
             **{
                 **settings_module.load().dump(),
@@ -105,9 +126,22 @@ class PrivateHost:
             private=True,
         )
         try:
-            self._process, report = start_host(config)
+            self._starting = StartingHost(config)
         finally:
             os.close(life_out)
+        self._process = self._starting.process
+
+    def wait_ready(self) -> None:
+        """Wait until the kernels are ready.
+
+        Raises:
+            HostError: One of them did not start; nothing of the mesh is left then.
+        """
+        try:
+            report = self._starting.report()
+        except HostError:
+            self.stop()
+            raise
         if not report["ok"]:
             self.stop()
             raise error_from_wire(report)
@@ -124,13 +158,44 @@ class PrivateHost:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        if os.path.exists(self.directory):  # the host was killed before it could remove it
+            import shutil
+
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def _let_go(self) -> None:
         """In a forked child: the mesh belongs to the parent, whose end must not be kept from being seen."""
         if self._process is not None:
             os.close(self._lifeline)
             self._process = None
+
+
+def local(kernels: int | Sequence[KernelSpec] = 1, **options: Any) -> Mesh:
+    """Start a private mesh: own directory, own name server, ends with the block or the client.
+
+    Args:
+        kernels: How many, named k0, k1, ...; or full specs.
+        options: Settings, such as `timeout=30`.
+
+    Raises:
+        HostError: A kernel did not start; the message says why.
+    """
+    specs = [KernelSpec(name=f"k{number}") for number in range(kernels)] if isinstance(kernels, int) else kernels
+    private = PrivateHost(specs, **options)
+    # Not at the top: what a mesh needs is loaded while the host starts, on another processor.
+    from pyrokernel.client.mesh import Mesh
+
+    private.wait_ready()
+    mesh = Mesh(private.settings, private=private)
+    mesh.hosts()
+    return mesh
+
+
+def _complaints_file() -> IO[bytes]:
+    """Open a nameless file for what a host says before it has a log."""
+    import tempfile  # with `random` and `shutil`, 5 ms
+
+    return tempfile.TemporaryFile()
 
 
 def _read_line(stream: IO[bytes], timeout: float) -> bytes:

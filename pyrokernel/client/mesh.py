@@ -358,23 +358,6 @@ def connect(settings: Settings | None = None, **options: Any) -> Mesh:
     return mesh
 
 
-def local(kernels: int | Sequence[KernelSpec] = 1, **options: Any) -> Mesh:
-    """Start a private mesh: own directory, own name server, ends with the block or the client.
-
-    Args:
-        kernels: How many, named k0, k1, ...; or full specs.
-        options: Settings, such as `timeout=30`.
-
-    Raises:
-        HostError: A kernel did not start; the message says why.
-    """
-    specs = [KernelSpec(name=f"k{number}") for number in range(kernels)] if isinstance(kernels, int) else kernels
-    private = PrivateHost(specs, **options)
-    mesh = Mesh(private.settings, private=private)
-    mesh.hosts()
-    return mesh
-
-
 def _natural(name: str) -> list[Any]:
     """Sort key by which k2 comes before k10."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]

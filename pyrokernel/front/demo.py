@@ -19,7 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pyrokernel import survey
 from pyrokernel.client.group import Group
 from pyrokernel.client.kernel import Kernel
-from pyrokernel.client.mesh import Mesh, connect, local
+from pyrokernel.client.launch import local
+from pyrokernel.client.mesh import Mesh, connect
 from pyrokernel.errors import KernelDiedError, PyrokernelError
 from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.terminal import complain, is_terminal, paint, plural, say, span

@@ -16,7 +16,7 @@ from typing import Any
 
 from pyrokernel.client.group import Group
 from pyrokernel.client.kernel import Cell
-from pyrokernel.client.mesh import local
+from pyrokernel.client.launch import local
 from pyrokernel.errors import PyrokernelError, SettingsError
 from pyrokernel.front.control import describe_receipt
 from pyrokernel.front.exits import ExitCode, code_of, worst

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pyrokernel.client.launch import start_host
+from pyrokernel.client.launch import StartingHost
 from pyrokernel.errors import SettingsError, error_from_wire
 from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.reach import command_line, living_records, open_mesh, settings_of, split_words, survey_hosts
@@ -108,9 +108,10 @@ def start_detached(settings: Settings, specs: Sequence[KernelSpec]) -> dict[str,
 
 def _start(config: HostConfig) -> dict[str, Any]:
     """Start a detached host and return its report."""
-    process, report = start_host(config)
+    starting = StartingHost(config)
+    report = starting.report()
     # It lives on without us: nobody shall be told of a child that was never waited for.
-    process.returncode = 0
+    starting.process.returncode = 0
     return report
 
 

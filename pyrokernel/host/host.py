@@ -28,7 +28,7 @@ from pyrokernel.settings import Settings
 if TYPE_CHECKING:
     from pyrokernel.host.names import Announcer
     from pyrokernel.wire.daemon import Daemon
-    from pyrokernel.wire.naming import EmbeddedNameServer
+    from pyrokernel.wire.nameserver import EmbeddedNameServer
 
 GOODBYE_SECONDS = 0.05
 """Time for the answer to a shutdown to leave the process."""
@@ -111,7 +111,8 @@ class Host:
         from pyrokernel.host.names import Announcer
         from pyrokernel.host.service import HostService
         from pyrokernel.wire.daemon import Daemon
-        from pyrokernel.wire.naming import Directory, EmbeddedNameServer
+        from pyrokernel.wire.nameserver import EmbeddedNameServer
+        from pyrokernel.wire.naming import Directory
 
         settings = self._settings
         if not settings.ns:

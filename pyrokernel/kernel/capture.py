@@ -92,7 +92,7 @@ class Capture:
 
     def begin(self, cell: str) -> None:
         """Let output from now on belong to this cell."""
-        self._writer.calm()
+        self._writer.begin_cell()
         with self._lock:
             spool = self._spool
             if spool.has_news():
@@ -100,7 +100,6 @@ class Capture:
             spool.finish_characters(self._emit)
             spool.cell = cell
             self.running = True
-        self._writer.may_flood = True
         if self._drainer is not None and self._drainer.asleep:
             self._drainer.poke()
 

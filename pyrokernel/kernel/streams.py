@@ -2,9 +2,9 @@
 
 Every printed line reaches its file at once, so that it keeps its place among what C code
 and child processes write, and survives the death of the kernel. Only in a flood, more
-than `LINES_AT_ONCE` lines between two ticks of the drain thread, lines are collected
-until the next tick, which then comes within 5 ms: a system call for each would make
-printing five times slower, any Python code twice.
+than `LINES_AT_ONCE` lines without a pause, lines are collected until the next tick of the
+drain thread, which then comes within 5 ms: a system call for each would make printing
+five times slower, any Python code twice.
 
 Things that do not work: a `write` in Python, which print() calls twice for every line,
 costs more than the system call it saves. An `io.BufferedWriter` below the text raises
@@ -31,6 +31,12 @@ from pyrokernel.kernel.spool import STREAMS, Spool, write_all
 
 LINES_AT_ONCE = 1000
 """Lines that are written one by one before the rest counts as a flood."""
+
+CALM_LINES = 100
+"""Fewer lines than these between two ticks, and counting begins anew."""
+
+QUIET_TICKS = 4
+"""A flood is over when so many ticks have found less than the text stream itself collects, 8 KiB."""
 
 FLOOD_BYTES = 1024 * 1024
 """A flood that collects more between two ticks is written line by line again, or it would outrun its reader."""
@@ -66,6 +72,10 @@ class Sink:
 
     Taking text from the stream and appending it is one atomic step, so that lines keep
     their order whichever thread passes them on.
+
+    Attributes:
+        count: Lines without a pause.
+        counted: How many of them there were at the last tick.
     """
 
     closed = False
@@ -74,7 +84,7 @@ class Sink:
         self.name = f"<{STREAMS[index]}>"
         self.pieces: collections.deque[bytes] = collections.deque()
         self.write: Callable[[bytes], Any] = self.pieces.append
-        self.count = 0
+        self.count = self.counted = 0
         self.index = index
         self._writer = writer
 
@@ -207,6 +217,7 @@ class Writer:
         self.interrupted = False
         self._writing = False
         self._on_flood = on_flood
+        self._quiet_ticks = 0
         self._watches_spawns = False
         self._pass_on = tuple(functools.partial(io.TextIOWrapper.flush, stream) for stream in self.streams)
 
@@ -248,6 +259,7 @@ class Writer:
             spool.note_write(index)
         if len(data) > FLOOD_BYTES:
             self.may_flood = False
+            self.end_flood()  # from now on who prints waits for the lock
         done, error = write_all(index + 1, data)
         if error is not None:
             if error.errno == errno.EBADF and spool is not None:  # user code closed the descriptor
@@ -268,6 +280,7 @@ class Writer:
                 self._watches_spawns = True
                 sys.addaudithook(self._before_spawn)
             self.flooding = sink
+            self._quiet_ticks = 0
             self.streams[sink.index].reconfigure(line_buffering=False)
             self._on_flood()
 
@@ -280,14 +293,25 @@ class Writer:
                 stream.flush()  # lines that came in the instant before
                 self.flooding = None
 
-    def calm(self) -> None:
-        """Write out, and end a flood in which little was collected since the last call."""
-        calm = self.flooding is not None and not self.flooding.pieces
+    def begin_cell(self) -> None:
+        """Write out, and let the next lines be written one by one."""
         self.flush()
-        if calm or not self.may_flood:
+        self.end_flood()
+        self.may_flood = True
+        for sink in self.sinks:
+            sink.count = sink.counted = 0
+
+    def calm(self) -> None:
+        """Write out, at every tick, and end a flood when some ticks found little of it."""
+        if self.flooding is not None:
+            self._quiet_ticks = 0 if self.flooding.pieces else self._quiet_ticks + 1
+        self.flush()
+        if self._quiet_ticks >= QUIET_TICKS:
             self.end_flood()
         for sink in self.sinks:
-            sink.count = 0
+            if sink.count - sink.counted < CALM_LINES:
+                sink.count = 0
+            sink.counted = sink.count
 
     def _before_spawn(self, event: str, _arguments: tuple[Any, ...]) -> None:
         if self.flooding is not None and event in _SPAWNS:

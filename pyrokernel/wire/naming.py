@@ -1,11 +1,10 @@
-"""The name server: stock pyro5-ns as it is, or Pyro5's own name server embedded. Runs in callers and in the host."""
+"""Access to the name server, stock or embedded. Runs in callers and in the host."""
 
 from __future__ import annotations
 
 import dataclasses
 import threading
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, TypeVar
 
 from Pyro5 import core
@@ -20,10 +19,9 @@ from pyrokernel.errors import (
     NameTakenError,
     SettingsError,
 )
-from pyrokernel.wire.daemon import Daemon
 from pyrokernel.wire.proxy import Proxy
 
-__all__ = ["Directory", "EmbeddedNameServer", "Entry", "name_server_uri"]
+__all__ = ["Directory", "Entry", "name_server_uri"]
 
 T = TypeVar("T")
 
@@ -160,29 +158,3 @@ class Directory:
         if self._proxy is not None:
             self._proxy.close()
             self._proxy = None
-
-
-class EmbeddedNameServer:
-    """Pyro5's own name server, with its memory storage, behind our daemon on a unix socket.
-
-    Args:
-        unix_path: Where to listen. An old socket file there is replaced: hold the host's lock.
-    """
-
-    def __init__(self, unix_path: Path) -> None:
-        from Pyro5.nameserver import MemoryStorage, NameServer  # only the host needs it
-
-        self._daemon = Daemon(unix_path, identity={"name_server": True})
-        server = NameServer(MemoryStorage())
-        uri = self._daemon.register(server, core.NAMESERVER_NAME)
-        # As NameServerDaemon does: tools such as pyro5-nsc expect the name server to list itself.
-        server.register(core.NAMESERVER_NAME, uri, metadata={"class:Pyro5.nameserver.NameServer"})
-        self.address = f"./u:{unix_path}"
-
-    def start(self) -> None:
-        """Begin to answer."""
-        self._daemon.start()
-
-    def close(self) -> None:
-        """Stop answering and remove the socket's file."""
-        self._daemon.close()

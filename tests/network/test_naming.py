@@ -19,7 +19,8 @@ from pyrokernel.errors import (
     NameTakenError,
     SettingsError,
 )
-from pyrokernel.wire.naming import Directory, EmbeddedNameServer, name_server_uri
+from pyrokernel.wire.nameserver import EmbeddedNameServer
+from pyrokernel.wire.naming import Directory, name_server_uri
 
 URI = "PYRO:x@./u:/tmp/none/x.sock"
 

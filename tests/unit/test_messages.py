@@ -15,6 +15,7 @@ from pyrokernel.messages import (
     Death,
     Event,
     EventKind,
+    HostConfig,
     Inspection,
     KernelBirth,
     KernelInfo,
@@ -37,6 +38,7 @@ SAMPLES: list[Message] = [
         name="camera", tags=("optics", "lab"), env={"A": "1"}, preload=("json",), protected=True, memory_bytes=1
     ),
     KernelBirth(spec={"name": "camera"}, instance="01", mesh="lab", host="pc", socket="/run/k", journal_dir="/var/j"),
+    HostConfig(settings={"mesh": "lab"}, specs=({"name": "camera"},), private=True),
     KernelInfo(name="camera", instance="01", tags=("optics",), status=KernelStatus.BUSY, started=2.0),
     Death(kernel="k0", instance="01", at=3.0, signal=9, last_cell={"cell": "c0ffee", "source": "1", "started": 2.0}),
     Receipt(kernel="k0", outcome="killed", detail="a fresh instance answers"),

@@ -65,7 +65,7 @@ def test_switches_are_understood_in_words(text: str, value: bool) -> None:
         ("TIMEOUT", "soon", "setting timeout: 'soon' is not a float"),
         ("PORTABLE", "perhaps", "setting portable: 'perhaps' is not a bool"),
         ("MAX_RESULT_BYTES", "1.5", "is not a int"),
-        ("TIMEOUT", "0", "timeout must be above 0 s"),
+        ("TIMEOUT", "0", "timeout must be a finite number above 0"),
         ("MESH", "a/b", "mesh name 'a/b'"),
         ("HOST", "-x", "host name '-x'"),
         ("COLOUR", "red", "unknown setting PYROKERNEL_COLOUR; known are: host,"),
