@@ -186,7 +186,7 @@ def local(kernels: int | Sequence[KernelSpec] = 1, **options: Any) -> Mesh:
     from pyrokernel.client.mesh import Mesh
 
     private.wait_ready()
-    mesh = Mesh(private.settings, private=private)
+    mesh = Mesh(private.settings, on_close=private.stop)
     mesh.hosts()
     return mesh
 

@@ -6,13 +6,12 @@ import fnmatch
 import re
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from pyrokernel import settings as settings_module
 from pyrokernel.client.group import Group
 from pyrokernel.client.kernel import Kernel
-from pyrokernel.client.launch import START_SECONDS, PrivateHost
 from pyrokernel.client.links import Link, ask
 from pyrokernel.errors import (
     HostError,
@@ -34,6 +33,8 @@ from pyrokernel.settings import Settings
 from pyrokernel.wire.fanout import Request
 from pyrokernel.wire.naming import Directory, Entry
 
+START_SECONDS = 60.0
+"""How long a host may take to start kernels; it gives up on one after 30 s itself."""
 _STOP_SECONDS = 10.0
 _RESTART_SECONDS = 10.0
 _REACT_SECONDS = 0.5
@@ -48,12 +49,12 @@ class Mesh:
 
     Args:
         settings: Which mesh.
-        private: The host process that belongs to this client, for `local()`.
+        on_close: Called after `close`; ends the host of a private mesh.
     """
 
-    def __init__(self, settings: Settings, *, private: PrivateHost | None = None) -> None:
+    def __init__(self, settings: Settings, *, on_close: Callable[[], None] | None = None) -> None:
         self.settings = settings
-        self._private = private
+        self._on_close = on_close
         self._directory = Directory(settings.ns_address, timeout=min(settings.timeout, 5.0))
         self._entries: dict[str, Entry] = {}
         self._hosts: dict[str, Link] = {}
@@ -72,8 +73,8 @@ class Mesh:
         for link in [*self._links.values(), *self._hosts.values()]:
             link.close()
         self._directory.close()
-        if self._private is not None:
-            self._private.stop()
+        if self._on_close is not None:
+            self._on_close()
 
     def __repr__(self) -> str:
         try:
