@@ -69,8 +69,6 @@ class EventKind(enum.StrEnum):
     """A cell began: source, author, execution_count."""
     OUTPUT = "output"
     """Text was written: stream ("stdout" or "stderr"), text, late (true after the cell ended)."""
-    DISPLAY = "display"
-    """A cell showed something in passing: data (MIME type to text; binary types in base64)."""
     RESULT = "result"
     """The value of the last expression: text, data (MIME bundle, when asked for)."""
     ERROR = "error"

@@ -39,8 +39,6 @@ class LiveWriter:
             self.line(kernel, data["text"])
         elif event.kind == EventKind.ERROR:
             self.line(kernel, data["traceback"] or f"{data['ename']}: {data['evalue']}", error=True)
-        elif event.kind == EventKind.DISPLAY:
-            self.line(kernel, describe_display(data))
         elif event.kind == EventKind.GAP:
             self.line(kernel, describe_gap(event), error=True)
         elif event.kind == EventKind.ENDED:
@@ -122,8 +120,6 @@ class Transcript:
             self._line(data["text"])
         elif event.kind == EventKind.ERROR:
             self._line(data["traceback"].rstrip("\n") or f"{data['ename']}: {data['evalue']}")
-        elif event.kind == EventKind.DISPLAY:
-            self._line(describe_display(data))
         elif event.kind == EventKind.INPUT:
             self._line(f"[asked: {data.get('prompt', '')}]")
         elif event.kind == EventKind.GAP:
@@ -144,12 +140,6 @@ def describe_gap(event: Event) -> str:
     else:
         amount = "something"
     return f"[{amount} missing: {data.get('reason', 'unknown')}]"
-
-
-def describe_display(data: dict[str, Any]) -> str:
-    """Return the text of what a cell showed, or say what kinds of it there are."""
-    bundle = data.get("data") or {}
-    return str(bundle.get("text/plain") or f"[shown as {', '.join(bundle) or 'nothing'}]")
 
 
 def _header(event: Event) -> str:

@@ -27,7 +27,7 @@ from pyrokernel.kernel.drain import Drainer
 from pyrokernel.kernel.excerpt import Excerpt
 from pyrokernel.kernel.late import LateOutput
 from pyrokernel.kernel.spool import STREAMS, Spool
-from pyrokernel.kernel.streams import ROUTE, Route, Writer
+from pyrokernel.kernel.writer import ROUTE, Route, Writer
 from pyrokernel.messages import EventKind
 
 

@@ -15,6 +15,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -31,10 +32,13 @@ class Interrupts:
     Args:
         request_file: Where the host names the cell it means before it sends SIGINT itself,
             which it does when this process cannot answer.
+        postpone: Is asked, with the interrupted frame, whether it will raise the exception itself a moment
+            later, because its own state would be left half changed.
     """
 
-    def __init__(self, request_file: Path) -> None:
+    def __init__(self, request_file: Path, postpone: Callable[[FrameType | None], bool]) -> None:
         self._request_file = request_file
+        self._postpone = postpone
         self._running = ""
         self._armed = False
         self._wanted = ""
@@ -127,7 +131,8 @@ class Interrupts:
                 task.cancel()
                 loop.call_soon_threadsafe(lambda: None)  # wakes the selector
                 return
-        raise KeyboardInterrupt
+        if not self._postpone(frame):
+            raise KeyboardInterrupt
 
     def _wanted_by_host(self) -> str:
         """Return the cell the host named, "" if the signal came from elsewhere (`kill -INT`)."""

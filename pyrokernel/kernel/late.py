@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from pyrokernel.kernel.spool import Spool
-from pyrokernel.kernel.streams import ROUTE, Route, Writer
+from pyrokernel.kernel.writer import ROUTE, Route, Writer
 
 MOST_SPOOLS = 16
 """Earlier cells whose late output is told apart; beyond, the oldest one's threads count for the current

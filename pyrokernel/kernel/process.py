@@ -171,7 +171,7 @@ class Kernel:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.journal = Journal(directory, cap_bytes=spec.journal_bytes)
         self.capture = Capture(directory, self.journal)
-        interrupts = Interrupts(directory / "interrupt")
+        interrupts = Interrupts(directory / "interrupt", self.capture.postpone_interrupt)
         interpreter = Interpreter(interrupts)
         self.loop = WorkLoop(self._run_queued, spec.idle_stop)
         self.cells = Cells(spec.name, birth.instance, interpreter, self.capture, self.journal, self.loop.wake)
@@ -193,7 +193,7 @@ class Kernel:
         inputs.install()
         interrupts.install()
         signal.signal(signal.SIGTERM, lambda *_: self.end("asked to stop"))
-        os.register_at_fork(after_in_child=self._abandon)
+        os.register_at_fork(before=self.capture.before_fork, after_in_child=self._abandon)
         self.capture.start_drainer(lambda: self.service.followed)
         self.daemon.start()
         if birth.lifeline_fd >= 0:
@@ -214,6 +214,7 @@ class Kernel:
         """Say goodbye in the journal and leave at once; the host knows why."""
         if os.getpid() != self._pid:
             os._exit(0)
+        self.capture.drain()
         self.journal.append(EventKind.STOPPED, reason=reason)
         with contextlib.suppress(OSError):
             os.unlink(self.birth.socket)
@@ -261,6 +262,8 @@ def _prepare_process(spec: KernelSpec) -> None:
         SettingsError, OSError: The working directory or a limit cannot be had.
     """
     os.environ.update(spec.env)
+    with contextlib.suppress(OSError):  # Linux only: `top` and `ps -o comm` show the kernel's name
+        Path("/proc/self/comm").write_text(f"pk:{spec.name}"[:15])
     if spec.cwd:
         os.chdir(spec.cwd)
     if spec.memory_bytes:

@@ -7,6 +7,7 @@ answered at once, also while a cell runs. docs/protocol.md describes each method
 
 from __future__ import annotations
 
+import functools
 import os
 import pwd
 import sys
@@ -283,6 +284,7 @@ class KernelService:
             raise AccessRefusedError("this user may look, but not run code here")
 
 
+@functools.cache
 def _user_name(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name

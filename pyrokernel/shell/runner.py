@@ -172,8 +172,6 @@ class _Run:
                 self._waiting.discard(name)
             case EventKind.OUTPUT:
                 self._display.output(name, data["stream"], data["text"])
-            case EventKind.DISPLAY:
-                self._display.output(name, "stdout", data.get("data", {}).get("text/plain", "") + "\n")
             case EventKind.RESULT:
                 self._display.result(name, data["text"])
             case EventKind.ERROR:
