@@ -16,6 +16,7 @@ from rooms above it, never from those below, nor from another process's folder::
 
     errors, settings, messages   the words: what can go wrong, be configured, be said
     journal                      a kernel's event file: written in the kernel, read by its host
+    again                        starting this interpreter anew with this very package
     survey                       the analysis that `pyrokernel demo` spreads over kernels
     wire/                        connections, and who may open them; the only room that knows Pyro5
     client/                      what you hold: Mesh, Group, Kernel, Cell, Job
@@ -37,9 +38,10 @@ from importlib import import_module
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrokernel import errors
+    from pyrokernel.client.cell import Cell
     from pyrokernel.client.group import Group
     from pyrokernel.client.job import Job
-    from pyrokernel.client.kernel import Cell, Kernel
+    from pyrokernel.client.kernel import Kernel
     from pyrokernel.client.launch import local
     from pyrokernel.client.mesh import Mesh, connect
     from pyrokernel.errors import (
@@ -124,7 +126,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _ROOMS = {
-    "Cell": "client.kernel",
+    "Cell": "client.cell",
     "Completion": "messages",
     "Event": "messages",
     "Group": "client.group",

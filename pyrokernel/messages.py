@@ -244,6 +244,17 @@ class Reply(Message):
         if error is not None:
             raise error
 
+    def to_wire(self) -> dict[str, Any]:
+        """Return the reply as plain data; `failure` stays with the client that made it."""
+        wire = super().to_wire()
+        del wire["failure"]
+        return wire
+
+    @classmethod
+    def from_wire(cls, data: Mapping[str, Any]) -> Self:
+        """Rebuild the reply; a `failure` that a peer made up is left out."""
+        return super().from_wire({name: value for name, value in data.items() if name != "failure"})
+
     def __repr__(self) -> str:
         if self.status == "ok":
             body = self.text if len(self.text) <= 60 else self.text[:57] + "..."

@@ -12,12 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyrokernel.client import inside
+from pyrokernel.client.ears import Ear
 from pyrokernel.client.links import Link, ask
 from pyrokernel.errors import (
     KernelConnectionError,
     KernelRestartedError,
     KernelUnreachableError,
     PyrokernelError,
+    ReplyTimeoutError,
     WouldDeadlockError,
 )
 from pyrokernel.messages import HOST_OBJECT, KERNEL_OBJECT, Death
@@ -30,8 +32,10 @@ if TYPE_CHECKING:
 _LISTEN_AFTER_SECONDS = 0.25
 """Quick calls need no ear at the host; a closed socket tells of nearly every death."""
 
+USUAL = -1.0
+"""As a timeout: the `timeout` of the settings."""
+
 _OBITUARY_SECONDS = 1.0
-_LONG_POLL_SECONDS = 25.0
 
 
 class Exchange:
@@ -52,7 +56,7 @@ class Exchange:
         self._connections: dict[str, Connection] = {}
         self._due: dict[str, list[tuple[Any, Request]]] = {}
         self._failed: list[tuple[str, Any, PyrokernelError]] = []
-        self._ears: dict[str, int] = {}
+        self._ears: dict[str, Ear] = {}
         self._retried: set[str] = set()
         self._sent: dict[str, float] = {}
         self._looked = False
@@ -120,6 +124,11 @@ class Exchange:
                 self._fanout.release(connection)
                 self._links[name].give(connection)
         self._connections.clear()
+        for ear in self._ears.values():
+            if ear.leave(self._fanout):
+                self._mesh.return_ear(ear)
+            else:
+                ear.close()
         self._fanout.close()
         if self._looked:
             inside.waits_for(())
@@ -130,8 +139,8 @@ class Exchange:
             return
         name = str(answer.token)
         due = self._due.get(name) or []
-        if not due:
-            return  # it was given up already: the host announced the death first
+        if not due or answer.connection is not self._connections.get(name):
+            return  # of a connection that was given up already; what was due on it has its error
         if answer.lost:
             self._recover(name)
             return
@@ -141,6 +150,7 @@ class Exchange:
             self._connections.pop(name, None)  # it ended with this answer
         if error is not None and not isinstance(error, PyrokernelError):
             error = PyrokernelError(f"kernel {name!r}: {type(error).__name__}: {error}")
+        self._retried.discard(name)
         yield name, token, answer.value, error
 
     def _recover(self, name: str) -> None:
@@ -222,51 +232,39 @@ class Exchange:
         return ()
 
     def _listen(self) -> None:
-        """Ask the hosts of the kernels we wait for to tell of deaths, each with one long request."""
+        """Have the hosts of the kernels we wait for tell of deaths."""
         for name in self.pending:
             host = self._mesh.host_of(name)
             if host is None or host.name in self._ears:
                 continue
-            self._ears[host.name] = -1
-            self._ask_for_deaths(host, -1, 0.0)
-
-    def _ask_for_deaths(self, host: Link, after: int, timeout: float) -> None:
-        key = f"host {host.name}"
-        try:
-            connection = self._connections.get(key)
-            if connection is None:
-                connection = host.take("control")
-                self._connections[key], self._links[key] = connection, host
-        except PyrokernelError:
-            return  # without a host the closed socket has to do
-        self._due.pop(key, None)
-        self._fanout.send(connection, Request(HOST_OBJECT, "deaths", [after, timeout]), ("deaths", host.name))
+            ear = self._mesh.lend_ear(host)
+            try:
+                ear.listen(self._fanout, ("deaths", host.name))
+            except PyrokernelError:
+                continue  # without a host the closed socket has to do
+            self._ears[host.name] = ear
+            # What died before the ear was at the host would never be announced: ask once about each.
+            for other in [pending for pending in self.pending if self._mesh.host_of(pending) is host]:
+                try:
+                    death = ear.ask_about(self._links[other].instance)
+                except PyrokernelError:
+                    break
+                if death is not None:
+                    self._bury(death)
 
     def _hear(self, answer: Answer) -> None:
-        """Take a host's announcement and ask for the next."""
+        """Take a host's announcement."""
         assert isinstance(answer.token, tuple)
-        host_name = answer.token[1]
-        key = f"host {host_name}"
+        ear = self._ears[answer.token[1]]
         if answer.error is not None:
-            # Its host is gone or too old to tell; a closed socket has to do.
-            self._connections.pop(key, None)
+            # Gone, or too old to tell; a host that comes back is listened to at the next look.
+            del self._ears[answer.token[1]]
+            ear.close()
             return
-        for wire in answer.value["deaths"]:
-            death = Death.from_wire(wire)
+        for death in ear.hear(self._fanout, answer.token, answer.value):
             link = self._links.get(death.kernel)
             if link is not None and link.instance == death.instance:
                 self._bury(death)
-        host = self._links[key]
-        if self._ears.get(host_name) == -1:
-            # Deaths from before this first answer would never be announced: ask once about each.
-            for name in list(self.pending):
-                link = self._links[name]
-                if self._mesh.host_of(name) is host:
-                    found = ask(host, Request(HOST_OBJECT, "obituary", [link.instance, 0.0]), 2.0)
-                    if found:
-                        self._bury(Death.from_wire(found))
-        self._ears[host_name] = int(answer.value["next"])
-        self._ask_for_deaths(host, self._ears[host_name], _LONG_POLL_SECONDS)
 
     def _bury(self, death: Death) -> None:
         due = self._due.pop(death.kernel, [])
@@ -310,3 +308,26 @@ def gather(
                 errors[name] = error
         missing = tuple(name for name in (link.name for link in links) if name not in values and name not in errors)
     return {link.name: values[link.name] for link in links if link.name in values}, errors, missing
+
+
+def ask_kernel(mesh: Mesh, link: Link, method: str, *args: Any, timeout: float | None = USUAL) -> Any:
+    """Call a control method of one instance.
+
+    Args:
+        mesh: Where it is.
+        link: The way to it.
+        method, args: What to call.
+        timeout: Seconds to wait; None for ever.
+
+    Raises:
+        ReplyTimeoutError: No answer in time.
+        PyrokernelError: What the kernel raised, or why it could not be asked.
+    """
+    seconds = mesh.settings.timeout if timeout == USUAL else timeout
+    values, errors, missing = gather(mesh, [link], kernel_request(method, *args), kind="control", timeout=seconds)
+    if missing:
+        message = f"kernel {link.name!r} did not answer {method} in {seconds:g} s"
+        raise ReplyTimeoutError(message, seconds=seconds, missing=missing)
+    if errors:
+        raise errors[link.name]
+    return values[link.name]

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyrokernel.client import inside
-from pyrokernel.client.calls import Exchange, gather, kernel_request
+from pyrokernel.client.calls import USUAL, Exchange, gather, kernel_request
+from pyrokernel.client.cell import Cell
+from pyrokernel.client.interrupts import interrupt
 from pyrokernel.client.job import Job
-from pyrokernel.client.kernel import Cell, Kernel
+from pyrokernel.client.kernel import Kernel
 from pyrokernel.client.partition import join, split
 from pyrokernel.errors import (
     GatherError,
@@ -138,7 +140,10 @@ class Group(Sequence[Kernel]):
         cell = options.pop("cell", "") or new_id()
         request = kernel_request("submit", source, self._options(cell, **{"want": "value", **options}))
         values = self._control(request)
-        return {kernel.name: Cell(kernel, cell, after=int(values[kernel.name]["seq"])) for kernel in self._kernels}
+        return {
+            kernel.name: Cell(self.mesh, kernel.link, cell, after=int(values[kernel.name]["seq"]))
+            for kernel in self._kernels
+        }
 
     def follow(
         self, cells: Mapping[str, Cell], *, stdin: bool = False, timeout: float | None = None
@@ -158,7 +163,7 @@ class Group(Sequence[Kernel]):
             def ask(name: str) -> None:
                 options = {"cell": cells[name].id, "stdin": stdin}
                 request = kernel_request("follow", cells[name].after, _LONG_POLL_SECONDS, options)
-                exchange.send(cells[name].kernel.link_for_use(), request)
+                exchange.send(cells[name].link, request)
 
             for name in cells:
                 ask(name)
@@ -247,17 +252,14 @@ class Group(Sequence[Kernel]):
             escalate: Kill kernels that do not react; a fresh instance takes their names.
             wait: Seconds to insist before escalating.
         """
-        values, errors, missing = self._gather(
-            kernel_request("interrupt", cell, wait), kind="control", timeout=wait + 0.2
-        )
-        receipts = {name: Receipt.from_wire(value) for name, value in values.items()}
-        self._raise_errors(errors, receipts)
+        self._check_any()
+        links = [kernel.link for kernel in self._kernels]
+        receipts, errors = interrupt(self.mesh, links, cell, escalate=escalate, wait=wait)
         for kernel in self._kernels:
-            receipt = receipts.get(kernel.name)
-            # "missing" is a kernel that holds its interpreter in a C call: it cannot even say so.
-            if kernel.name in missing or (receipt is not None and receipt.outcome == "unanswered"):
-                found = cell or (receipt.cell if receipt else "")
-                receipts[kernel.name] = self.mesh.escalate(kernel, found, kill=escalate)
+            killed = kernel.name in receipts and receipts[kernel.name].outcome == "killed"
+            if killed or isinstance(errors.get(kernel.name), KernelRestartedError):
+                kernel.rebind()
+        self._raise_errors(errors, receipts)
         return receipts
 
     def restart(self, *, force: bool = False) -> None:
@@ -293,8 +295,8 @@ class Group(Sequence[Kernel]):
             self._raise_failures(replies, missing, timeout, cell)
         return replies
 
-    def _control(self, request: Request, timeout: float | None = -1.0) -> dict[str, Any]:
-        seconds = self.mesh.settings.timeout if timeout == -1.0 else timeout
+    def _control(self, request: Request, timeout: float | None = USUAL) -> dict[str, Any]:
+        seconds = self.mesh.settings.timeout if timeout == USUAL else timeout
         values, errors, missing = self._gather(request, kind="control", timeout=seconds)
         self._raise_errors(errors, values)
         if missing:
@@ -305,7 +307,7 @@ class Group(Sequence[Kernel]):
         self, requests: Request | Mapping[str, Request], *, kind: str, timeout: float | None
     ) -> tuple[dict[str, Any], dict[str, PyrokernelError], tuple[str, ...]]:
         self._check_any()
-        links = [kernel.link_for_use() for kernel in self._kernels]
+        links = [kernel.link for kernel in self._kernels]
         values, errors, missing = gather(self.mesh, links, requests, kind=kind, timeout=timeout)
         for kernel in self._kernels:
             if isinstance(errors.get(kernel.name), KernelRestartedError):

@@ -62,7 +62,7 @@ class Job:
         timeout: float | None,
     ) -> None:
         self._mesh = mesh
-        self._links = [kernel.link_for_use() for kernel in kernels]
+        self._links = [kernel.link for kernel in kernels]
         self._function = function if isinstance(function, str) else Packed.dump(function)
         self._shown = function if isinstance(function, str) else getattr(function, "__name__", "function")
         size = chunk or max(1, len(items) // (len(self._links) * _CHUNKS_PER_KERNEL))
@@ -131,11 +131,17 @@ class Job:
             self._cancelled = True
             self._waiting.clear()
             running = {link.name: list(self._running.get(link.name, ())) for link in self._links}
-        for link in self._links:
-            for chunk in reversed(running[link.name]):
-                requests = [kernel_request("cancel", chunk.cell), kernel_request("interrupt", chunk.cell, 0.2)]
-                for request in requests:
-                    gather(self._mesh, [link], request, kind="control", timeout=1.0)
+        # From the back: what waits behind the running chunk must not start when that one is interrupted.
+        for method, *rest in (("cancel",), ("interrupt", 0.2)):
+            for depth in range(_IN_FLIGHT):
+                asked = {
+                    link.name: running[link.name][-1 - depth : len(running[link.name]) - depth] for link in self._links
+                }
+                requests = {
+                    name: kernel_request(method, chunks[0].cell, *rest) for name, chunks in asked.items() if chunks
+                }
+                links = [link for link in self._links if link.name in requests]
+                gather(self._mesh, links, requests, kind="control", timeout=1.0)
         self._thread.join(timeout=self._mesh.settings.timeout)
         with self._changed:
             self._settle_rest(CellCancelledError("the job was cancelled"))
@@ -165,6 +171,9 @@ class Job:
                     self._take(token, value, error)
                     if isinstance(error, KernelConnectionError):
                         alive.pop(name, None)
+                        if self._waiting and not alive:
+                            # The last one: what may be tried again is tried on whoever follows it.
+                            alive[name] = self._mesh.link_to(name)
                     targets = [alive[name]] if name in alive else list(alive.values())
                     for link in targets:
                         self._supply(exchange, link)
@@ -177,17 +186,20 @@ class Job:
             self._settle_rest(rest)
 
     def _supply(self, exchange: Exchange, link: Link) -> None:
-        with self._changed:
-            if self._cancelled or not self._waiting:
+        """Send the next chunk to a kernel, if there is one left."""
+        while True:
+            with self._changed:
+                if self._cancelled or not self._waiting:
+                    return
+                chunk = self._waiting.popleft()
+                chunk.cell, chunk.kernel = new_id(), link.name
+                self._running.setdefault(link.name, []).append(chunk)
+            try:
+                exchange.send(link, self._request(chunk), chunk)
+            except PyrokernelError as error:  # an item that cannot be pickled
+                self._take(chunk, None, error)
+            else:
                 return
-            chunk = self._waiting.popleft()
-            chunk.cell, chunk.kernel = new_id(), link.name
-            self._running.setdefault(link.name, []).append(chunk)
-        try:
-            exchange.send(link, self._request(chunk), chunk)
-        except PyrokernelError as error:  # an item that cannot be pickled
-            self._take(chunk, None, error)
-            self._supply(exchange, link)
 
     def _request(self, chunk: _Chunk) -> Request:
         options = {"cell": chunk.cell, "map": True, "want": "value", "shown": self._shown, "max_result_bytes": 1 << 30}

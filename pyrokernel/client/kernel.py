@@ -1,16 +1,15 @@
-"""Kernel and Cell: handles to one kernel and to one execution there. Runs in the caller's process."""
+"""Kernel: a handle to one kernel. Runs in the caller's process."""
 
 from __future__ import annotations
 
-import dataclasses
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pyrokernel.client.calls import gather, kernel_request
+from pyrokernel.client.calls import USUAL, ask_kernel
+from pyrokernel.client.cell import Cell
 from pyrokernel.client.links import Link
-from pyrokernel.errors import CellNotFoundError, KernelDiedError, KernelRestartedError, ReplyTimeoutError
-from pyrokernel.messages import Completion, Event, EventKind, Inspection, Receipt, Reply
+from pyrokernel.errors import KernelRestartedError
+from pyrokernel.messages import Completion, Event, Inspection, Receipt, Reply
 
 if TYPE_CHECKING:
     from pyrokernel.client.group import Group
@@ -97,7 +96,7 @@ class Kernel:
 
     def cell(self, cell: str) -> Cell:
         """Return a handle to a cell that was sent earlier, by this client or any other."""
-        return Cell(self, cell, after=0)
+        return Cell(self.mesh, self._link, cell)
 
     def events(self, after: int = 0, *, timeout: float = 0.0, cell: str = "") -> list[Event]:
         """Return journal events after a position.
@@ -194,26 +193,22 @@ class Kernel:
         """Keep a cell from starting; False when it runs or has ended."""
         return bool(self._ask("cancel", cell))
 
-    def link_for_use(self) -> Link:
-        """Return the link of this handle's instance."""
+    @property
+    def link(self) -> Link:
+        """The way to this handle's instance."""
         return self._link
 
     def rebind(self) -> None:
         """Bind this handle to the instance that has the name now."""
         self._link = self.mesh.link_to(self.name)
 
-    def _ask(self, method: str, *args: Any, timeout: float | None = -1.0) -> Any:
+    def _ask(self, method: str, *args: Any, timeout: float | None = USUAL) -> Any:
         """Call a control method."""
-        seconds = self.mesh.settings.timeout if timeout == -1.0 else timeout
-        values, errors, missing = gather(
-            self.mesh, [self._link], kernel_request(method, *args), kind="control", timeout=seconds
-        )
-        if missing:
-            raise ReplyTimeoutError(
-                f"kernel {self.name!r} did not answer {method} in {seconds:g} s", seconds=seconds, missing=missing
-            )
-        self._single_error(errors)
-        return values[self.name]
+        try:
+            return ask_kernel(self.mesh, self._link, method, *args, timeout=timeout)
+        except KernelRestartedError:
+            self.rebind()
+            raise
 
     def _single(self, replies: Mapping[str, Reply], check: bool) -> Reply:
         reply = replies[self.name]
@@ -230,104 +225,3 @@ class Kernel:
         if isinstance(error, KernelRestartedError):
             self.rebind()
         raise error
-
-
-@dataclasses.dataclass
-class Cell:
-    """A handle to one cell in one kernel; any client that knows its id can make one.
-
-    Attributes:
-        kernel: Where it runs.
-        id: Its id.
-        after: Journal position to follow from.
-        instance: In which life of the kernel it runs.
-    """
-
-    kernel: Kernel
-    id: str
-    after: int = 0
-    instance: str = ""
-
-    def __post_init__(self) -> None:
-        self.instance = self.instance or self.kernel.instance
-
-    def __repr__(self) -> str:
-        return f"<Cell {self.id[:8]} on {self.kernel.name!r}>"
-
-    def reply(self, timeout: float | None = None, *, check: bool = True) -> Reply:
-        """Wait for the reply.
-
-        Raises:
-            ReplyTimeoutError: Not in time; the cell goes on.
-            RemoteError: The code raised (unless `check` is False).
-            ResultExpiredError, CellNotFoundError: There is no reply (any more).
-            KernelDiedError: The kernel died.
-        """
-        grace = None if timeout is None else timeout + self.kernel.mesh.settings.timeout
-        reply = Reply.from_wire(self.kernel._ask("reply", self.id, timeout, timeout=grace))
-        if check:
-            reply.raise_if_failed()
-        return reply
-
-    def follow(self, *, stdin: bool = False, timeout: float | None = None) -> Iterator[Event]:
-        """Yield the cell's events from its beginning as they happen, the ended event last.
-
-        Args:
-            stdin: This front end answers input events, with `kernel.answer_input`.
-            timeout: Seconds for all of it; None until the cell ends.
-
-        Raises:
-            ReplyTimeoutError: The cell had not ended in time.
-            KernelDiedError: The kernel died.
-        """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            left = _LONG_POLL_SECONDS if deadline is None else min(_LONG_POLL_SECONDS, deadline - time.monotonic())
-            if left <= 0:
-                raise ReplyTimeoutError(seconds=timeout, cell=self.id, replies={}, missing=(self.kernel.name,))
-            options = {"cell": self.id, "stdin": stdin}
-            grace = left + self.kernel.mesh.settings.timeout
-            try:
-                answer = self.kernel._ask("follow", self.after, left, options, timeout=grace)
-            except KernelDiedError:
-                yield from self.last_words()
-                raise
-            for event in self.take(answer):
-                yield event
-                if event.kind == EventKind.ENDED:
-                    return
-
-    def take(self, answer: Mapping[str, Any]) -> Iterator[Event]:
-        """Yield the events of one answer to `follow`, moving the position along with each."""
-        for wire in answer["events"]:
-            event = Event.from_wire(wire)
-            self.after = event.seq
-            yield event
-        self.after = max(self.after, int(answer["next"]))
-
-    def last_words(self) -> Iterator[Event]:
-        """Yield what the cell's kernel wrote between the last look and its death, as its host found it."""
-        while True:
-            answer = self.kernel.mesh.read_journal(self.kernel.name, self.instance, self.after)
-            if not answer["events"]:
-                return
-            yield from (event for event in self.take(answer) if event.cell == self.id)
-
-    def interrupt(self, *, escalate: bool = False) -> Receipt:
-        """Interrupt this cell, if it is the one that runs."""
-        return self.kernel.interrupt(self.id, escalate=escalate)
-
-    def cancel(self) -> bool:
-        """Keep the cell from starting."""
-        return self.kernel.cancel(self.id)
-
-    @property
-    def done(self) -> bool:
-        """Whether it has ended; asks the kernel, does not wait."""
-        try:
-            self.reply(0.0, check=False)
-        except ReplyTimeoutError:
-            return False
-        except CellNotFoundError:
-            return False
-        return True

@@ -10,12 +10,12 @@ import os
 import secrets
 import select
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from pyrokernel import settings as settings_module
+from pyrokernel.again import python_with
 from pyrokernel.errors import HostError, error_from_wire
 from pyrokernel.messages import HostConfig, KernelSpec
 from pyrokernel.settings import Settings
@@ -45,7 +45,7 @@ class StartingHost:
         # A detached host writes a log of its own; a private one complains where its client does.
         self._complaints = _complaints_file() if config.detached else None
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "pyrokernel.host"],
+            python_with("pyrokernel.host"),
             stdin=subprocess.PIPE,
             stdout=self._complaints,
             stderr=self._complaints,

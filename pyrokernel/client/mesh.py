@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from pyrokernel import settings as settings_module
+from pyrokernel.client.ears import Ear
 from pyrokernel.client.group import Group
 from pyrokernel.client.kernel import Kernel
 from pyrokernel.client.links import Link, ask
@@ -19,7 +19,6 @@ from pyrokernel.errors import (
     KernelUnreachableError,
     NameServerNotFoundError,
     PyrokernelError,
-    ReplyTimeoutError,
 )
 from pyrokernel.messages import (
     HOST_OBJECT,
@@ -27,7 +26,6 @@ from pyrokernel.messages import (
     KERNEL_PREFIX,
     KernelInfo,
     KernelSpec,
-    Receipt,
 )
 from pyrokernel.settings import Settings
 from pyrokernel.wire.fanout import Request
@@ -37,7 +35,6 @@ START_SECONDS = 60.0
 """How long a host may take to start kernels; it gives up on one after 30 s itself."""
 _STOP_SECONDS = 10.0
 _RESTART_SECONDS = 10.0
-_REACT_SECONDS = 0.5
 
 
 class Mesh:
@@ -60,7 +57,7 @@ class Mesh:
         self._hosts: dict[str, Link] = {}
         self._links: dict[tuple[str, str], Link] = {}
         self._dead: set[str] = set()
-        self._lock = threading.Lock()
+        self._ears: dict[str, list[Ear]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -72,6 +69,9 @@ class Mesh:
         """Close the connections; a private mesh ends with its kernels."""
         for link in [*self._links.values(), *self._hosts.values()]:
             link.close()
+        for ear in [ear for idle in self._ears.values() for ear in idle]:
+            ear.close()
+        self._ears.clear()
         self._directory.close()
         if self._on_close is not None:
             self._on_close()
@@ -185,41 +185,39 @@ class Mesh:
         for kernel in kernels:
             kernel.rebind()
 
-    def escalate(self, kernel: Kernel, cell: str, *, kill: bool) -> Receipt:
-        """Do to a kernel that did not react to an interrupt what only its host can: signal it, or kill it.
+    def signal_kernel(self, link: Link, signum: int, cell: str = "") -> bool:
+        """Have its host signal an instance; False when that instance is gone.
 
         Args:
-            kernel: Handle; it follows to the new instance when the old one is killed.
-            cell: What was to be interrupted.
-            kill: Whether to go as far as SIGKILL.
+            link: The way to it.
+            signum: SIGINT or SIGKILL.
+            cell: Which cell a SIGINT is meant for; "" for any.
+
+        Raises:
+            HostError: No host can be asked.
         """
-        host = self.host_of(kernel.name)
+        host = self.host_of(link.name)
         if host is None:
-            return Receipt(kernel=kernel.name, cell=cell, outcome="unanswered", detail="its host does not answer")
+            raise HostError("its host does not answer; see `pyrokernel doctor`")
+        return bool(self.ask_host(host, "signal_kernel", link.name, link.instance, int(signum), cell))
 
-        def receipt(outcome: str, detail: str = "") -> Receipt:
-            return Receipt(kernel=kernel.name, cell=cell, outcome=outcome, detail=detail)
+    def is_protected(self, name: str) -> bool:
+        """Whether a kernel may only be killed with an explicit yes."""
+        return "protected" in self.lookup(name).metadata
 
-        def signalled(signum: int) -> bool:
-            return bool(self.ask_host(host, "signal_kernel", kernel.name, kernel.instance, int(signum), cell))
+    def lend_ear(self, host: Link) -> Ear:
+        """Return an ear at a host, one that is not in use."""
+        idle = self._ears.setdefault(host.name, [])
+        while idle:
+            ear = idle.pop()  # atomic: no lock that a forked child could find held
+            if ear.pid == os.getpid() and ear.host is host:
+                return ear
+            ear.close()
+        return Ear(host)
 
-        if not signalled(signal.SIGINT):
-            return receipt("not running", "that instance is gone")
-        try:
-            running = kernel.describe(timeout=_REACT_SECONDS)["running"]
-        except ReplyTimeoutError:
-            pass  # still inside the C call
-        else:
-            if running is None or (cell and running["cell"] != cell):
-                return receipt("interrupted", "by its host")
-        if not kill:
-            return receipt("unanswered", "a C call does not let go; escalate to kill the kernel")
-        if "protected" in self._entries[kernel.name].metadata:
-            return receipt("refused", "the kernel is protected; restart it with force=True")
-        signalled(signal.SIGKILL)
-        self.note_death(kernel.instance)
-        kernel.rebind()
-        return receipt("killed", f"a C call did not let go; instance {kernel.instance} answers with a fresh namespace")
+    def return_ear(self, ear: Ear) -> None:
+        """Take an ear back for the next long wait."""
+        self._ears.setdefault(ear.host.name, []).append(ear)
 
     def read_journal(self, name: str, instance: str = "", after: int = 0) -> dict[str, Any]:
         """Return events of a dead instance after a position, from its host; "" is the newest instance.
@@ -254,20 +252,29 @@ class Mesh:
         Raises:
             KernelNotFoundError: Nobody has it.
         """
+        entry = self.lookup(name)
+        if entry.value("instance") in self._dead:
+            entry = self._successor(name, entry)
+            self._entries[name] = entry
+        return self._link(name, entry)
+
+    def lookup(self, name: str) -> Entry:
+        """Return what the name server says of a kernel, or said last when it is away.
+
+        Raises:
+            KernelNotFoundError: Nobody has the name.
+        """
         try:
             entry = self._directory.lookup(KERNEL_PREFIX + name)
         except NameServerNotFoundError:
             if name not in self._entries:
                 raise
-            entry = self._entries[name]
+            return self._entries[name]
         except KernelNotFoundError:
             names = ", ".join(self.names) or "none"
             raise KernelNotFoundError(f"there is no kernel {name!r}; there are: {names}") from None
-        instance = entry.value("instance")
-        if instance in self._dead:
-            entry = self._successor(name, entry)
         self._entries[name] = entry
-        return self._link(name, entry)
+        return entry
 
     def note_death(self, instance: str) -> None:
         """Remember that an instance is gone, so that its name is not taken for it again."""
@@ -285,21 +292,15 @@ class Mesh:
         return Entry(name, info.uri, frozenset(kept | {f"instance:{info.instance}"}))
 
     def _link(self, name: str, entry: Entry) -> Link:
+        # setdefault is atomic; a lock could stay held for ever in a forked child.
         key = (name, entry.value("instance"))
-        with self._lock:
-            link = self._links.get(key)
-            if link is None:
-                link = self._links[key] = Link(name, entry.uri, key[1])
-            return link
+        return self._links.setdefault(key, Link(name, entry.uri, key[1]))
 
     def _group(self, names: Iterable[str]) -> Group:
-        return Group(self, [Kernel(self, self._link(name, self._entries[name])) for name in self._known(names)])
+        return Group(self, [Kernel(self, self._link(name, self._known(name))) for name in names])
 
-    def _known(self, names: Iterable[str]) -> list[str]:
-        wanted = list(names)
-        if any(name not in self._entries for name in wanted):
-            self._refresh()
-        return wanted
+    def _known(self, name: str) -> Entry:
+        return self._entries.get(name) or self.lookup(name)
 
     def _refresh(self) -> Mapping[str, Entry]:
         """Read the names of all kernels; while the name server is away, keep to those known from before."""
@@ -314,11 +315,10 @@ class Mesh:
         return self._entries
 
     def _host_link(self, name: str, uri: str) -> Link:
-        with self._lock:
-            link = self._hosts.get(name)
-            if link is None or link.uri != uri:
-                link = self._hosts[name] = Link(name, uri)
-            return link
+        link = self._hosts.get(name)
+        if link is None or link.uri != uri:
+            link = self._hosts[name] = Link(name, uri)
+        return link
 
     def _local_host(self) -> Link:
         hosts = {link.name: link for link in self.hosts()}

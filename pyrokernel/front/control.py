@@ -10,9 +10,10 @@ from pyrokernel.errors import AccessRefusedError, NameServerNotFoundError
 from pyrokernel.front.exits import ExitCode, worst
 from pyrokernel.front.reach import choose, living_records, open_mesh, settings_of, survey_hosts, tell_hosts
 from pyrokernel.front.serve import start_detached
-from pyrokernel.front.terminal import complain, listing, note, plural, say, say_json
+from pyrokernel.front.terminal import complain, note, say, say_json
 from pyrokernel.host.processes import ProcessWatch
 from pyrokernel.messages import KernelStatus, Receipt
+from pyrokernel.texts import label, plural
 
 _STOP_SECONDS = 5.0
 _START_SECONDS = 30.0
@@ -98,7 +99,7 @@ def _say_stopped(names: Sequence[str], hosts: Sequence[str], as_json: bool) -> i
         say_json({"kernels": list(names), "hosts": list(hosts)})
         return ExitCode.OK
     if names or not hosts:
-        say(f"stopped {plural(len(names), 'kernel')}: {listing(names)}")
+        say(f"stopped {plural(len(names), 'kernel')}: {label(names)}")
     if hosts:
         say(f"stopped the {'host' if len(hosts) == 1 else 'hosts'} on {', '.join(hosts)}; nothing of it runs on")
     return ExitCode.OK

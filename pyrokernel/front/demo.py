@@ -23,8 +23,9 @@ from pyrokernel.client.launch import local
 from pyrokernel.client.mesh import Mesh, connect
 from pyrokernel.errors import KernelDiedError, PyrokernelError
 from pyrokernel.front.exits import ExitCode
-from pyrokernel.front.terminal import complain, is_terminal, paint, plural, say, span
+from pyrokernel.front.terminal import complain, is_terminal, paint, say
 from pyrokernel.messages import Event, EventKind
+from pyrokernel.texts import plural, span
 
 _SURVEY = """
 import gc

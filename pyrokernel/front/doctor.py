@@ -17,9 +17,10 @@ from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.machine import Finding, check_machine, origins
 from pyrokernel.front.ps import look
 from pyrokernel.front.reach import command_line, open_mesh, settings_of
-from pyrokernel.front.terminal import one_line, paint, say, say_json, span
+from pyrokernel.front.terminal import paint, say, say_json
 from pyrokernel.messages import PROTOCOL_VERSION, KernelStatus
 from pyrokernel.settings import Settings
+from pyrokernel.texts import one_line, span
 
 _PATIENCE_SECONDS = 2.0
 _MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "wrong": ("WRONG", "red")}
@@ -137,7 +138,7 @@ def _ping(kernel: Kernel) -> float | str:
     for _ in range(2):
         begun = time.perf_counter()
         values, errors, _missing = gather(
-            kernel.mesh, [kernel.link_for_use()], kernel_request("ping"), kind="control", timeout=_PATIENCE_SECONDS
+            kernel.mesh, [kernel.link], kernel_request("ping"), kind="control", timeout=_PATIENCE_SECONDS
         )
         if not values:
             return str(errors.get(kernel.name) or seconds)

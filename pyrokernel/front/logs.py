@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -22,11 +21,11 @@ from pyrokernel.errors import (
 from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.reach import open_mesh, settings_of, survey_hosts
 from pyrokernel.front.terminal import note
-from pyrokernel.front.writer import Transcript
 from pyrokernel.host.places import Places
 from pyrokernel.journal import JournalReader
 from pyrokernel.messages import Event, EventKind, KernelStatus
 from pyrokernel.settings import Settings
+from pyrokernel.texts import Tail, Transcript
 
 _LONG_POLL_SECONDS = 25.0
 
@@ -135,20 +134,18 @@ class _Reading:
         else:
             self._transcript = Transcript(self._write, sources=not args.cell)
             self._show = self._transcript.add
-        self._tail: deque[str] | None = None
+        self._tail: Tail | None = None
         self._journal: Journal
 
     def replay(self, journal: Journal) -> ExitCode:
         """Show what there is, or its last lines."""
         self._journal = journal
-        self._tail = deque([""], maxlen=self._limit + 1) if self._limit is not None else None
+        self._tail = Tail(self._limit) if self._limit is not None else None
         while events := journal.read(self.position, 0.0):
             self.add(events)
         tail, self._tail = self._tail, None
         if tail is not None:
-            lines = list(tail)
-            # What follows the last newline is a line only if there is something.
-            self._write("\n".join(lines[-self._limit :] if lines[-1] else lines))
+            self._write(tail.text)
         if self._cell and not self._found:
             raise CellNotFoundError(kernel=self._kernel, cell=self._cell)
         return self.code
@@ -173,13 +170,11 @@ class _Reading:
         self._write(json.dumps({"kernel": self._kernel, "instance": self._journal.instance, **event.to_wire()}) + "\n")
 
     def _write(self, text: str) -> None:
-        if self._tail is None:
-            sys.stdout.write(text)
-            sys.stdout.flush()
+        if self._tail is not None:
+            self._tail.write(text)
             return
-        first, *rest = text.split("\n")
-        self._tail[-1] += first
-        self._tail.extend(rest)
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
 
 def _follow(mesh: Mesh, args: argparse.Namespace, reading: _Reading, journal: Journal) -> int:

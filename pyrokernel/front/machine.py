@@ -18,9 +18,9 @@ from typing import Any
 
 from pyrokernel.errors import AccessRefusedError, SettingsError
 from pyrokernel.front.reach import command_line, living_records
-from pyrokernel.front.terminal import listing, plural, size
 from pyrokernel.host.places import Places, filesystem_type, refuse_network_filesystem
 from pyrokernel.settings import ENV_PREFIX, MAX_SOCKET_PATH_BYTES, Settings, check_private
+from pyrokernel.texts import label, plural, size
 
 _LIBRARIES = ("Pyro5", "serpent", "pluggy", "cmd2", "cloudpickle")
 _TESTED = ((3, 11), (3, 13))
@@ -178,7 +178,7 @@ def _check_sockets(settings: Settings) -> Iterator[Finding]:
     if alive or any(path.exists() for path in hosts_own):
         text = "the host is gone without a goodbye"
         if alive:
-            text += f"; {plural(len(alive), 'kernel')} without it: {listing([record.name for record in alive])}"
+            text += f"; {plural(len(alive), 'kernel')} without it: {label(record.name for record in alive)}"
         yield Finding("wrong", "host", text, command_line(settings, "serve --detach"))
     dead = len(list(places.records.glob("*.json"))) - len(alive)
     if dead > 0:

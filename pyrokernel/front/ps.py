@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from pyrokernel.client.calls import gather, kernel_request
@@ -12,14 +11,12 @@ from pyrokernel.client.mesh import Mesh
 from pyrokernel.errors import PyrokernelError
 from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.reach import command_line, open_mesh, settings_of, survey_hosts
-from pyrokernel.front.terminal import complain, note, one_line, say, say_json, size, span, table, width_left
+from pyrokernel.front.terminal import complain, note, say, say_json
 from pyrokernel.messages import KernelInfo, KernelStatus
+from pyrokernel.texts import format_kernels
 
 _PATIENCE_SECONDS = 1.0
 """How long all kernels together get to describe themselves; one whose interpreter is held up cannot."""
-
-_HEADER = ("NAME", "STATUS", "CELLS", "WAIT", "MEMORY", "UP", "RESTARTS", "PID", "HOST", "TAGS", "DOING")
-_RIGHT = ("CELLS", "WAIT", "MEMORY", "UP", "RESTARTS", "PID")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -32,7 +29,7 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         say_json(rows)
     elif rows:
-        say(format_rows(rows, now=time.time()))
+        say(format_kernels(rows, now=time.time()))
     else:
         note(f"mesh {settings.mesh!r} has no kernels; start some: {command_line(settings, 'serve -n 2')}")
     return ExitCode.FAILED if silent else ExitCode.OK
@@ -54,7 +51,7 @@ def look(mesh: Mesh) -> tuple[list[dict[str, Any]], list[str]]:
         for kernel in group
         if kernel.name not in known
     ]
-    links = [kernel.link_for_use() for kernel in group]
+    links = [kernel.link for kernel in group]
     abouts, errors, _ = gather(mesh, links, kernel_request("describe"), kind="control", timeout=_PATIENCE_SECONDS)
     return [row_of(info, abouts.get(info.name), errors.get(info.name)) for info in infos], silent
 
@@ -78,40 +75,3 @@ def row_of(info: KernelInfo, about: dict[str, Any] | None, error: PyrokernelErro
     elif info.status != KernelStatus.STARTING:
         row.update(status=KernelStatus.BUSY.value, answers=False, note=str(error) if error else "holds its interpreter")
     return row
-
-
-def format_rows(rows: Sequence[dict[str, Any]], *, now: float) -> str:
-    """Lay the rows out for people."""
-    several_hosts = len({row["host"] for row in rows}) > 1
-    lines = []
-    for row in rows:
-        waiting = len(row.get("waiting") or ())
-        lines.append(
-            (
-                row["name"],
-                row["status"],
-                str(row["execution_count"]) if "execution_count" in row else "",
-                str(waiting) if waiting else "",
-                size(row["memory_bytes"]) if row["memory_bytes"] else "",
-                span(now - row["started"]) if row["started"] and row["status"] != KernelStatus.DEAD else "",
-                str(row["restarts"]) if row["restarts"] else "",
-                str(row["pid"]) if row["pid"] else "",
-                row["host"] if several_hosts else "",
-                ",".join([*row["tags"], *(["(protected)"] if row["protected"] else [])]),
-                _doing(row),
-            )
-        )
-    used = len(table(_HEADER[:-1], [line[:-1] for line in lines], right=_RIGHT).splitlines()[0]) + 2
-    left = width_left(used)
-    return table(_HEADER, [(*line[:-1], one_line(line[-1], left)) for line in lines], right=_RIGHT)
-
-
-def _doing(row: dict[str, Any]) -> str:
-    running = row.get("running")
-    if row["cause"] and row["status"] == KernelStatus.DEAD:
-        return str(row["cause"])
-    if running:
-        return str(running["source"])
-    if row.get("init_error"):
-        return f"init failed: {row['init_error'].strip().splitlines()[-1]}"
-    return str(row.get("note") or row.get("journal_error") or "")

@@ -14,16 +14,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from pyrokernel.client.cell import Cell
 from pyrokernel.client.group import Group
-from pyrokernel.client.kernel import Cell
 from pyrokernel.client.launch import local
 from pyrokernel.errors import PyrokernelError, SettingsError
 from pyrokernel.front.control import describe_receipt
 from pyrokernel.front.exits import ExitCode, code_of, worst
 from pyrokernel.front.reach import open_mesh, settings_of, split_words
-from pyrokernel.front.terminal import complain, has_person, note, plural, say, say_json
+from pyrokernel.front.terminal import complain, has_person, note, say, say_json
 from pyrokernel.front.writer import JsonWriter, LiveWriter
 from pyrokernel.messages import Event, EventKind, new_id
+from pyrokernel.texts import plural
 
 _RECEIPT_SECONDS = 5.0
 _ENDINGS = {"ok": ExitCode.OK, "cancelled": ExitCode.INTERRUPTED}

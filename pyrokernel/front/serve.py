@@ -14,11 +14,12 @@ from pyrokernel.client.launch import StartingHost
 from pyrokernel.errors import SettingsError, error_from_wire
 from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.reach import command_line, living_records, open_mesh, settings_of, split_words, survey_hosts
-from pyrokernel.front.terminal import complain, listing, note, plural, say
+from pyrokernel.front.terminal import complain, note, say
 from pyrokernel.host.meshfile import load_mesh_file, parse_size
 from pyrokernel.host.policy import check_spec, free_names
 from pyrokernel.messages import HostConfig, KernelSpec
 from pyrokernel.settings import Settings
+from pyrokernel.texts import label, plural
 
 _START_SECONDS = 60.0
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -142,7 +143,7 @@ def _announce(report: Mapping[str, Any], settings: Settings, *, foreground: bool
 
 
 def _describe(where: str, names: Sequence[str], settings: Settings, *, foreground: bool) -> None:
-    say(f"{where}: {plural(len(names), 'kernel')}" + (f" ({listing(names)})" if names else ""))
+    say(f"{where}: {plural(len(names), 'kernel')}" + (f" ({label(names)})" if names else ""))
     for purpose, words in (("reach", "shell"), ("watch", "ps"), ("stop", "stop")):
         say(f"  {purpose + ' them:':<12} {command_line(settings, words)}")
     if foreground:
@@ -163,9 +164,9 @@ def _join(args: argparse.Namespace, settings: Settings, declared: Sequence[Kerne
         specs = [*fresh, *specs_of(args, taken=[*taken, *(spec.name for spec in declared)])]
         note(f"a host runs already for mesh {settings.mesh!r}: joined it")
         if kept:
-            note(f"left as they are: {listing(kept)}")
+            note(f"left as they are: {label(kept)}")
         started = mesh.start(specs).names if specs else []
-        say(f"started: {listing(started)}" if started else "started nothing: no new kernel was asked for (-n, --name)")
+        say(f"started: {label(started)}" if started else "started nothing: no new kernel was asked for (-n, --name)")
         names = [*living, *started]
     _describe(f"mesh {settings.mesh!r} on {settings.host_name}", names, settings, foreground=False)
     return ExitCode.OK

@@ -1,14 +1,14 @@
-"""Journal events as text: while they happen, and replayed. Runs in the caller's process."""
+"""Events of a running cell, written while they happen. Runs in the caller's process."""
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Sequence
-from typing import Any, TextIO
+from collections.abc import Sequence
+from typing import TextIO
 
 from pyrokernel.front.terminal import paint
 from pyrokernel.messages import Event, EventKind
+from pyrokernel.texts import describe_gap
 
 
 class LiveWriter:
@@ -88,63 +88,3 @@ class JsonWriter:
         """Write what is not an event: why there are no more."""
         self._out.write(json.dumps({"kernel": kernel, "error" if error else "note": text}) + "\n")
         self._out.flush()
-
-
-class Transcript:
-    """Turns a journal into the text of a session: what was sent, and what came of it.
-
-    Args:
-        write: Takes text.
-        sources: Whether to show what was sent.
-    """
-
-    def __init__(self, write: Callable[[str], Any], *, sources: bool = True) -> None:
-        self._write = write
-        self._sources = sources
-        self._open_line = False
-        self._cell = ""
-
-    def add(self, event: Event) -> None:
-        """Write one event."""
-        data = event.data
-        if event.kind == EventKind.STARTED:
-            self._cell = event.cell
-            if self._sources:
-                self._line(_header(event))
-        elif event.kind == EventKind.OUTPUT:
-            if data.get("late") or (event.cell and event.cell != self._cell):
-                self._line(f"[late output of cell {event.cell[:8]}]")
-            self._write(data["text"])
-            self._open_line = not data["text"].endswith("\n")
-        elif event.kind == EventKind.RESULT:
-            self._line(data["text"])
-        elif event.kind == EventKind.ERROR:
-            self._line(data["traceback"].rstrip("\n") or f"{data['ename']}: {data['evalue']}")
-        elif event.kind == EventKind.INPUT:
-            self._line(f"[asked: {data.get('prompt', '')}]")
-        elif event.kind == EventKind.GAP:
-            self._line(describe_gap(event))
-
-    def _line(self, text: str) -> None:
-        self._write(("\n" if self._open_line else "") + text + "\n")
-        self._open_line = False
-
-
-def describe_gap(event: Event) -> str:
-    """Say what is missing."""
-    data = event.data
-    if data.get("lost_bytes"):
-        amount = f"{data['lost_bytes']:,} bytes of output"
-    elif data.get("first"):
-        amount = f"events {data['first']} to {data.get('last', data['first'])}"
-    else:
-        amount = "something"
-    return f"[{amount} missing: {data.get('reason', 'unknown')}]"
-
-
-def _header(event: Event) -> str:
-    data = event.data
-    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.at))
-    first, *rest = (data.get("source") or "").rstrip("\n").split("\n")
-    head = f"[{data.get('execution_count', '?')}] {at} {data.get('author', '')} cell {event.cell[:8]}"
-    return "\n".join([head, f">>> {first}", *(f"... {line}" for line in rest)])

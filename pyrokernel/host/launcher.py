@@ -17,6 +17,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from pyrokernel.again import python_with
 from pyrokernel.errors import HostError
 from pyrokernel.host.launch import Launch
 from pyrokernel.host.loop import Loop
@@ -229,7 +230,7 @@ class Launcher:
         os.lseek(stdin, 0, os.SEEK_SET)
         try:
             pid = start_python(
-                ["-m", ROLES["kernel"].module],
+                python_with(ROLES["kernel"].module),
                 {**self._environ, **launch.environ},
                 stdin=stdin,
                 output=output,

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import NamedTuple
 
-from pyrokernel.errors import KernelNotFoundError, NameServerError, NameTakenError
+from pyrokernel.errors import KernelNotFoundError, NameServerError, NameTakenError, PyrokernelError
 from pyrokernel.host.loop import resolve
 from pyrokernel.messages import HOST_PREFIX, KERNEL_PREFIX, PROTOCOL_VERSION, KernelInfo
 from pyrokernel.wire.naming import Directory, Entry
@@ -59,7 +59,7 @@ class Announcer:
         self._wanted: dict[str, Name] = {}
         self._owed: set[str] = set()
         self._prune_due = True
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], None], Future[None]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="pyrokernel-names", daemon=True)
 
     def start(self) -> None:
@@ -94,26 +94,27 @@ class Announcer:
     def announce_name(self, name: Name) -> Future[None]:
         """Register a name.
 
-        The future fails with NameTakenError when a living instance holds it, and with
-        another NameServerError when it could not be registered yet: then it will be.
+        The future fails with NameTakenError when a living instance holds it, with another
+        NameServerError when it could not be registered yet: then it will be, and with any
+        other error when asking again would not help: then it will not.
         """
         outcome: Future[None] = Future()
 
         def job() -> None:
             self._wanted[name.name] = name
+            self._owed.discard(name.name)
             try:
                 self._register(name)
-            except NameTakenError as error:
-                del self._wanted[name.name]
-                resolve(outcome, error)
-            except NameServerError as error:
-                self._owed.add(name.name)
+            except PyrokernelError as error:
+                if isinstance(error, NameServerError) and not isinstance(error, NameTakenError):
+                    self._owed.add(name.name)
+                else:
+                    del self._wanted[name.name]
                 resolve(outcome, error)
             else:
-                self._owed.discard(name.name)
                 resolve(outcome, None)
 
-        self._jobs.put(job)
+        self._jobs.put((job, outcome))
         return outcome
 
     def withdraw(self, kernel: str, instance: str) -> Future[None]:
@@ -138,12 +139,12 @@ class Announcer:
                     self._directory.remove(name)
             except KernelNotFoundError:
                 log.debug("the name %s was gone already", name)
-            except NameServerError:
+            except PyrokernelError:
                 self._prune_due = True  # when it answers again
             finally:
                 resolve(outcome, None)
 
-        self._jobs.put(job)
+        self._jobs.put((job, outcome))
         return outcome
 
     def close(self, timeout: float = 2.0) -> None:
@@ -155,15 +156,24 @@ class Announcer:
     def _run(self) -> None:
         while True:
             try:
-                job = self._jobs.get(timeout=self._pause())
+                asked = self._jobs.get(timeout=self._pause())
             except queue.Empty:
-                self._keep_true()
+                self._guard(self._keep_true)
                 continue
-            if job is None:
+            if asked is None:
                 return
-            job()
+            self._guard(*asked)
             if self._prune_due:
-                self._keep_true()
+                self._guard(self._keep_true)
+
+    def _guard(self, job: Callable[[], None], outcome: Future[None] | None = None) -> None:
+        try:
+            job()
+        except Exception as error:
+            # Every kernel waits for its name from this thread; a mistake in one job must neither end it nor hide.
+            log.exception("a job at the name server failed")
+            if outcome is not None:
+                resolve(outcome, error)
 
     def _pause(self) -> float | None:
         if self._owed:
@@ -186,7 +196,8 @@ class Announcer:
                 self._owed.discard(name)
             if self._prune_due:
                 self._prune()
-        except NameServerError as error:
+        except PyrokernelError as error:
+            # Also a refusal: these names were registered once, and who answers there now may not do so for long.
             log.info("%s; trying again", error)
             self._owed = self._owed or set(self._wanted)
 

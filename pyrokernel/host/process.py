@@ -16,6 +16,7 @@ from pyrokernel.host.places import Places
 from pyrokernel.host.spawn import TemplateProcess
 from pyrokernel.messages import HostConfig
 from pyrokernel.settings import Settings, private_directory
+from pyrokernel.wire.trust import check_address
 
 
 def run(
@@ -39,6 +40,7 @@ def run(
     try:
         settings = Settings(**config.settings)
         places = Places.of(settings, private=config.private)
+        check_address(settings.ns)
         places.create()
         lock = try_lock(settings)
         if lock is None:

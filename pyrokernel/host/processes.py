@@ -10,13 +10,13 @@ import resource
 import select
 import signal
 import socket
-import struct
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pyrokernel.host.policy import Ending
+from pyrokernel.wire.trust import peer_of
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +25,6 @@ _PR_SET_CHILD_SUBREAPER = 36
 _MAX_DESCRIPTORS = 65536
 _TEMPLATE = b"pyrokernel.host.template"
 """In the command line of templates, and so of what they fork."""
-_UCRED = struct.Struct("3i")
-"""Process, user and group of a peer, from <sys/socket.h>."""
 
 
 class ProcessWatch:
@@ -166,9 +164,9 @@ def kill_unknown_births() -> None:
 
 def listener_pid(socket_path: str) -> int:
     """Return the process that listens on a unix socket, 0 when nobody does or the system does not say."""
-    with contextlib.suppress(OSError, AttributeError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.connect(socket_path)
-        return int(_UCRED.unpack(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0])
+        return peer_of(probe).pid
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pyrokernel.messages import Message
+from pyrokernel.settings import private_directory
 
 log = logging.getLogger(__name__)
 
@@ -50,11 +52,20 @@ class Registry:
         self._directory = directory
 
     def write(self, record: Record) -> None:
-        """Store a record in place of an older one of the same name; a reader sees one or the other."""
+        """Store a record in place of an older one of the same name; a reader sees one or the other.
+
+        Never raises for a disk that is full or a directory that is gone: the kernel runs all the same.
+        """
         path = self._path(record.name)
         draft = path.with_suffix(".new")
-        draft.write_text(json.dumps(record.to_wire()))
-        os.replace(draft, path)
+        try:
+            private_directory(self._directory)  # somebody may have cleared it away
+            draft.write_text(json.dumps(record.to_wire()))
+            os.replace(draft, path)
+        except OSError as error:
+            log.warning("cannot record kernel %s in %s, so a next host will not know it: %s", record.name, path, error)
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
 
     def remove(self, name: str) -> None:
         """Forget a kernel."""

@@ -109,7 +109,9 @@ class HostService:
         if not known or (instance and instance not in known):
             raise KernelNotFoundError(f"this host has no journal of {instance or 'any instance'} of kernel {name!r}")
         instance = instance or known[0]
-        reader = JournalReader(self._places.journal(name, instance))
+        directory = self._places.journal(name, instance)
+        # What a living kernel has captured it numbers itself, later; numbers given here would be given twice.
+        reader = JournalReader(directory, waiting_bytes=0) if instance in self._living() else JournalReader(directory)
         events = reader.read(after, max_bytes=min(max_bytes, MAX_READ_BYTES))
         return {
             "instance": instance,
@@ -120,7 +122,7 @@ class HostService:
     def instances(self, name: str) -> list[dict[str, Any]]:
         """Return the instances of a kernel whose journals are still there, newest first."""
         check_name(name, "kernel")
-        living = {info.instance for info in self._do(self._supervisor.kernels) if info.pid}
+        living = self._living()
         return [
             {"instance": path.name, "alive": path.name in living, "journal_dir": str(path), "at": path.stat().st_mtime}
             for path in self._places.journals(name)
@@ -142,6 +144,10 @@ class HostService:
         deaths = self._wait(self._supervisor.stop_all, STOP_SECONDS + START_SECONDS)
         self._shutdown()
         return [death.to_wire() for death in deaths]
+
+    def _living(self) -> set[str]:
+        """Return the instances that are alive."""
+        return {info.instance for info in self._do(self._supervisor.kernels) if info.pid}
 
     def _do(self, function: Callable[[], T]) -> T:
         """Run something in the supervisor's thread."""

@@ -11,6 +11,8 @@ import socket
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
+from pyrokernel.again import python_with
+
 CAN_FORK = sys.platform == "linux"
 """Whether kernels may be forked from a template: it takes a subreaper, and macOS frameworks do not survive fork."""
 
@@ -29,7 +31,7 @@ class TemplateProcess:
         self.output = scratch_file()
         with theirs:
             self.pid = start_python(
-                ["-m", "pyrokernel.host.template", str(theirs.fileno()), "kernel", *preload],
+                [*python_with("pyrokernel.host.template"), str(theirs.fileno()), "kernel", *preload],
                 environ,
                 output=self.output,
                 passed=[theirs.fileno()],
@@ -55,7 +57,7 @@ def start_python(
     host's back, and takes 10 ms to import.
 
     Args:
-        arguments: What follows the interpreter's name.
+        arguments: The command line, as `python_with` makes it.
         environ: The whole environment.
         stdin: Descriptor that becomes 0; None for an empty one.
         output: Descriptor that becomes 1 and 2.
@@ -73,9 +75,7 @@ def start_python(
     for descriptor in descriptors:
         os.set_inheritable(descriptor, True)
     try:
-        return os.posix_spawn(
-            sys.executable, [sys.executable, *arguments], dict(environ), file_actions=actions, setsid=True
-        )
+        return os.posix_spawn(arguments[0], list(arguments), dict(environ), file_actions=actions, setsid=True)
     finally:
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)

@@ -6,6 +6,7 @@ return at once: what takes time is a future.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import signal
 import time
@@ -129,7 +130,9 @@ class Supervisor:
         elif number != signal.SIGINT:
             raise HostError(f"signal {number} is not sent to kernels; SIGINT and SIGKILL are")
         elif cell:
-            Path(kernel.life.birth.journal_dir, "interrupt").write_text(cell)
+            # On a full disk, or when the journal was removed, whatever runs is interrupted: most likely that cell.
+            with contextlib.suppress(OSError):
+                Path(kernel.life.birth.journal_dir, "interrupt").write_text(cell)
         processes.send_signal(kernel.life.pid, number)
         return True
 

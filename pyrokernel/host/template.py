@@ -41,6 +41,8 @@ def main() -> None:
     try:
         module, _, function = ROLES[sys.argv[2]].entry.partition(":")
         entry = getattr(importlib.import_module(module), function)
+        if not sys.path or sys.path[0] not in ("", os.getcwd()):
+            sys.path.insert(0, "")  # what the user preloads may be a file beside the mesh
         for name in sys.argv[3:]:
             importlib.import_module(name)
     except BaseException as error:  # noqa: BLE001 - preloaded modules are the user's; they may even exit

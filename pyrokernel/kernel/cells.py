@@ -5,6 +5,7 @@ Any thread may submit, wait, cancel and ask; only the main thread runs. No socke
 
 from __future__ import annotations
 
+import builtins
 import collections
 import dataclasses
 import os
@@ -174,6 +175,17 @@ class Cells:
             self._finish(found, Reply(status="cancelled", **self._identity(found)).to_wire())
             return True
 
+    def touch(self) -> None:
+        """Note that somebody uses this kernel."""
+        self.last_used = time.monotonic()
+
+    def idle_seconds(self) -> float:
+        """Return how long nobody has used this kernel; 0 while a cell runs or waits."""
+        with self._changed:
+            if any(cell.reply is None for cell in self._known.values()):
+                return 0.0
+            return time.monotonic() - self.last_used
+
     def waiting(self) -> list[dict[str, Any]]:
         """Return the submitted cells that have not started: id, source, author."""
         with self._changed:
@@ -250,7 +262,7 @@ class Cells:
         self._report(reply)
         with self._changed:
             self.running = None
-            self.last_used = time.monotonic()
+            self.touch()
             self._finish(cell, reply)
         return reply
 
@@ -314,11 +326,15 @@ def resolve(function: Any, variables: dict[str, Any]) -> Callable[..., Any]:
     if not isinstance(function, str) or not function:
         raise ProtocolError(f"a call names a function or carries one, not {function!r}")
     first, *rest = function.split(".")
-    found: Any = variables.get(first) or getattr(variables["__builtins__"], first, None)
-    if found is None:
-        if first not in sys.modules or not rest:
-            raise NameError(f"name {first!r} is not defined in this kernel")
+    found: Any
+    if first in variables:
+        found = variables[first]
+    elif hasattr(builtins, first):
+        found = getattr(builtins, first)
+    elif rest and first in sys.modules:
         found = sys.modules[first]
+    else:
+        raise NameError(f"name {first!r} is not defined in this kernel")
     for name in rest:
         found = getattr(found, name)
     if not callable(found):

@@ -99,7 +99,12 @@ class _Stdin(io.TextIOBase):
         return True
 
     def readline(self, size: int = -1, /) -> str:  # type: ignore[override]  # the base says bytes or str
-        return self._inputs.read("") + "\n"
+        try:
+            return self._inputs.read("") + "\n"
+        except InputUnavailableError:
+            raise
+        except EOFError:
+            return ""  # what a file says at its end
 
     def read(self, size: int | None = -1, /) -> str:
         return self.readline()

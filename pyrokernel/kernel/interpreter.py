@@ -166,6 +166,7 @@ class Interpreter:
             finally:
                 self.interrupts.disarm()
         except BaseException as error:  # noqa: BLE001
+            self.interrupts.disarm()  # again: a SIGINT at its first instruction kept it from doing anything
             # SystemExit and KeyboardInterrupt end the cell, never the kernel: it outlives what it runs.
             outcome.error = error
             outcome.shown, outcome.rendered = False, None

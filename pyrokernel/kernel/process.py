@@ -1,4 +1,4 @@
-"""A kernel process from birth to end: limits, daemon, the main thread's loop. Runs in the kernel process."""
+"""A kernel process from birth to end: limits, descriptors, daemon, init file. Runs in the kernel process."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ import importlib
 import json
 import os
 import resource
-import selectors
 import signal
-import socket
 import sys
 import threading
-import time
-from collections import deque
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from pyrokernel import settings as settings_module
@@ -27,114 +24,12 @@ from pyrokernel.kernel.inputs import Inputs
 from pyrokernel.kernel.interpreter import Interpreter
 from pyrokernel.kernel.interrupts import Interrupts
 from pyrokernel.kernel.service import KernelService
+from pyrokernel.kernel.workloop import WorkLoop
 from pyrokernel.messages import KERNEL_OBJECT, EventKind, KernelBirth, KernelSpec
-from pyrokernel.wire.codec import SERIALIZER_ID, Buffer
-from pyrokernel.wire.connection import Connection, peek_cell, send_now
 from pyrokernel.wire.daemon import Daemon
 
 SWITCH_SECONDS = 0.0005
 """How soon another thread gets the interpreter from a cell that computes: completion answers within it."""
-
-
-class WorkLoop:
-    """What the main thread does: wait for work, run it, answer.
-
-    Work connections are read here, so the way from a client to its running code has no
-    hand-over between threads. While a cell runs, later requests wait in their sockets.
-    """
-
-    def __init__(self, cells_run_queued: Any, idle_stop: float) -> None:
-        self._run_queued = cells_run_queued
-        self._idle_stop = idle_stop
-        self._selector = selectors.DefaultSelector()
-        self._wake_out, self._wake_in = socket.socketpair()
-        self._wake_out.setblocking(False)
-        self._wake_in.setblocking(False)
-        self._selector.register(self._wake_out, selectors.EVENT_READ)
-        self._arrivals: deque[Connection] = deque()
-        self.connections: set[Connection] = set()
-
-    def wake(self) -> None:
-        """Make the loop look at its queue (any thread)."""
-        with contextlib.suppress(BlockingIOError):  # full: it will wake anyway
-            self._wake_in.send(b"\0")
-
-    def adopt(self, connection: Connection) -> None:
-        """Take over a work connection after its handshake (called by the daemon's thread)."""
-        connection.sock.setblocking(False)
-        self._arrivals.append(connection)
-        self.wake()
-
-    def run(self, daemon: Daemon) -> str:
-        """Serve until the idle limit; return why it ended."""
-        last_used = time.monotonic()
-        while True:
-            timeout = None
-            if self._idle_stop:
-                timeout = self._idle_stop - (time.monotonic() - last_used)
-                if timeout <= 0:
-                    return f"idle for {self._idle_stop:g} s"
-            for key, _ in self._selector.select(timeout):
-                if key.fileobj is self._wake_out:
-                    self._take_arrivals()
-                    ran = self._run_queued()
-                    if ran:
-                        self.wake()  # one cell a round, so that work connections get their turn
-                else:
-                    ran = self._serve(key.data, daemon)
-                if ran:
-                    last_used = time.monotonic()
-
-    def _take_arrivals(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            self._wake_out.recv(4096)
-        while self._arrivals:
-            connection = self._arrivals.popleft()
-            self.connections.add(connection)
-            self._selector.register(connection.sock, selectors.EVENT_READ, connection)
-
-    def _serve(self, connection: Connection, daemon: Daemon) -> bool:
-        """Read what has arrived; answer a request once it is whole. Say whether one was."""
-        try:
-            message = connection.reader.read(connection.sock)
-            if message is None:
-                return False
-            if message.serializer_id != SERIALIZER_ID:
-                raise ConnectionError("a work connection speaks our codec only")
-            left = send_now(connection.sock, daemon.answer(connection, message))
-        except Exception as error:  # noqa: BLE001  whatever a peer sends or breaks ends its connection, never the kernel
-            self._drop(connection, daemon, error)
-            return False
-        if left:
-            self._finish_elsewhere(connection, left, daemon)
-        return True
-
-    def _finish_elsewhere(self, connection: Connection, left: list[Buffer], daemon: Daemon) -> None:
-        """Let a thread send the rest of a large reply: a slow reader must not hold up the next cell."""
-        self._selector.unregister(connection.sock)
-        self.connections.discard(connection)
-
-        def finish() -> None:
-            try:
-                connection.send(left)
-            except Exception as error:  # noqa: BLE001  as in _serve
-                daemon.drop(connection)
-                daemon.log_lost(connection, error)
-            else:
-                self.adopt(connection)
-
-        threading.Thread(target=finish, name="pyrokernel-reply", daemon=True).start()
-
-    def _drop(self, connection: Connection, daemon: Daemon, error: Exception) -> None:
-        self._selector.unregister(connection.sock)
-        self.connections.discard(connection)
-        daemon.drop(connection)
-        daemon.log_lost(connection, error)
-
-    def waiting(self) -> list[dict[str, Any]]:
-        """List the requests that wait unread in their sockets (any thread; looks, does not take)."""
-        found = [(connection, peek_cell(connection)) for connection in list(self.connections)]
-        return [{"cell": cell, "source": "", "author": ""} for connection, cell in found if cell]
 
 
 def main(birth: KernelBirth, *, preload: bool = False) -> NoReturn:
@@ -148,7 +43,7 @@ def main(birth: KernelBirth, *, preload: bool = False) -> NoReturn:
         if preload:
             for name in KernelSpec.from_wire(birth.spec).preload:
                 importlib.import_module(name)
-        kernel = Kernel(birth)
+        kernel = KernelProcess(birth)
     except BaseException as error:  # all of it is reported to the host, which tells the user
         _report(birth, {"ok": False, **error_to_wire(error)})
         if not isinstance(error, (PyrokernelError, OSError, ImportError)):
@@ -158,12 +53,11 @@ def main(birth: KernelBirth, *, preload: bool = False) -> NoReturn:
     kernel.run()
 
 
-class Kernel:
+class KernelProcess:
     """The rooms of a kernel process, put together."""
 
     def __init__(self, birth: KernelBirth) -> None:
         self.birth = birth
-        self._pid = os.getpid()
         self.spec = spec = KernelSpec.from_wire(birth.spec)
         _prepare_process(spec)
         settings = settings_module.load()
@@ -173,7 +67,7 @@ class Kernel:
         self.capture = Capture(directory, self.journal)
         interrupts = Interrupts(directory / "interrupt", self.capture.postpone_interrupt)
         interpreter = Interpreter(interrupts)
-        self.loop = WorkLoop(self._run_queued, spec.idle_stop)
+        self.loop = WorkLoop(lambda: self.cells.run_queued(), lambda: self.cells.idle_seconds(), spec.idle_stop)
         self.cells = Cells(spec.name, birth.instance, interpreter, self.capture, self.journal, self.loop.wake)
         inputs = Inputs(self._ask, settings.input_timeout)
         self.service = KernelService(
@@ -192,7 +86,7 @@ class Kernel:
         self.capture.install()
         inputs.install()
         interrupts.install()
-        signal.signal(signal.SIGTERM, lambda *_: self.end("asked to stop"))
+        signal.signal(signal.SIGTERM, self._on_sigterm)
         os.register_at_fork(before=self.capture.before_fork, after_in_child=self._abandon)
         self.capture.start_drainer(lambda: self.service.followed)
         self.daemon.start()
@@ -212,8 +106,6 @@ class Kernel:
 
     def end(self, reason: str) -> NoReturn:
         """Say goodbye in the journal and leave at once; the host knows why."""
-        if os.getpid() != self._pid:
-            os._exit(0)
         self.capture.drain()
         self.journal.append(EventKind.STOPPED, reason=reason)
         with contextlib.suppress(OSError):
@@ -221,8 +113,8 @@ class Kernel:
         # Not sys.exit: threads of user code could hold the process for ever.
         os._exit(0)
 
-    def _run_queued(self) -> bool:
-        return self.cells.run_queued()
+    def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
+        self.end("asked to stop")
 
     def _run_init(self, path: Path) -> None:
         """Run the init file as the first cell, visible and interruptible like any other."""
@@ -249,6 +141,8 @@ class Kernel:
 
     def _abandon(self) -> None:
         """In a child forked by user code: it is no kernel, and must not keep the kernel's sockets open."""
+        if signal.getsignal(signal.SIGTERM) == self._on_sigterm:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self.daemon.abandon()
         self.capture.abandon_in_child()
         for connection in list(self.loop.connections):

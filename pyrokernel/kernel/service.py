@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import pwd
+import re
 import sys
 import threading
 import time
@@ -127,6 +128,7 @@ class KernelService:
         Options: "cell" (only its events), "max_bytes", "stdin" (this front end answers input()).
         """
         options = options or {}
+        self._cells.touch()
         timeout = max(0.0, min(timeout, MAX_FOLLOW_SECONDS))
         if options.get("stdin"):
             self._inputs.attach(timeout)
@@ -160,6 +162,7 @@ class KernelService:
     @expose
     def complete(self, code: str, cursor: int = -1, options: dict[str, Any] | None = None) -> dict[str, Any]:
         """Complete Python at a cursor."""
+        self._cells.touch()
         idle = self._cells.running is None
         position = len(code) if cursor < 0 else cursor
         return complete(code, position, self._variables(options), allow_dir=idle).to_wire()
@@ -260,7 +263,7 @@ class KernelService:
             self._inputs.attach(0.0)
         return Cell(
             source=source,
-            id=str(options.get("cell") or new_id()),
+            id=_checked_id(options.get("cell")),
             want=want,
             plain=not current_connection().vectored,
             author=str(options.get("author") or _user_name(current_peer().uid)),
@@ -282,6 +285,16 @@ class KernelService:
     def _check_may_run(self) -> None:
         if not current_peer().may_run_code:
             raise AccessRefusedError("this user may look, but not run code here")
+        self._cells.touch()
+
+
+def _checked_id(cell: Any) -> str:
+    """Return the id the client chose, a new one if it chose none."""
+    if not cell:
+        return new_id()
+    if not isinstance(cell, str) or not re.fullmatch("[0-9a-f]{32}", cell):
+        raise SettingsError(f"a cell id is 32 hexadecimal digits, not {cell!r}")
+    return cell
 
 
 @functools.cache

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Any, Protocol
 
+from pyrokernel.client.cell import Cell
 from pyrokernel.client.group import Group
-from pyrokernel.client.kernel import Cell
 from pyrokernel.errors import CellNotFoundError, GatherError, KernelDiedError, PyrokernelError
 from pyrokernel.messages import Event, EventKind, Receipt, new_id
 from pyrokernel.shell.display import Display, label
@@ -113,7 +113,7 @@ class _Run:
         except GatherError as error:
             # Some kernels have it already: show how it goes there.
             self._cells = {
-                name: Cell(self._group[name], self._cell, after=int(sent["seq"]))
+                name: Cell(self._group.mesh, self._group[name].link, self._cell, after=int(sent["seq"]))
                 for name, sent in error.replies.items()
             }
             for name, failure in error.errors.items():

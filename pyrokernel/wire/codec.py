@@ -77,18 +77,17 @@ class Packed:
         import cloudpickle  # 20 ms and only needed for functions and classes written at a prompt
 
         buffers: list[pickle.PickleBuffer] = []
-        spaces = [module for name, module in list(sys.modules.items()) if name.startswith("__pyrokernel_")]
-        for module in spaces:
-            cloudpickle.register_pickle_by_value(module)
+        # The registry is one for the process and for all its threads: namespaces are added, never taken out again.
+        known = cloudpickle.list_registry_pickle_by_value()
+        for name, module in list(sys.modules.items()):
+            if name.startswith("__pyrokernel_") and name not in known:
+                cloudpickle.register_pickle_by_value(module)
         try:
             data = cloudpickle.dumps(value, 5, buffer_callback=buffers.append)
-        except Exception as error:  # a __reduce__ of the user's may raise anything
+        except Exception as error:
             raise NotSerializableError(
                 f"cannot pickle {type(value).__name__}: {type(error).__name__}: {error}"
             ) from error
-        finally:
-            for module in spaces:
-                cloudpickle.unregister_pickle_by_value(module)
         return cls(data, [_flat(buffer) for buffer in buffers])
 
     @property

@@ -27,7 +27,7 @@ from Pyro5.protocol import (
 )
 from Pyro5.socketutil import SocketConnection
 
-from pyrokernel.errors import ProtocolError
+from pyrokernel.errors import ProtocolError, SettingsError
 from pyrokernel.wire.codec import MAX_PAYLOAD_BYTES, SERIALIZER_ID, Buffer
 from pyrokernel.wire.trust import Peer
 
@@ -150,7 +150,7 @@ def frame(
 ) -> list[Buffer]:
     """Put a Pyro header before a payload; return the buffers of the whole message."""
     size = sum(len(part) for part in payload)
-    corr_id = bytes.fromhex(cell) if cell else _NO_ID
+    corr_id = _cell_bytes(cell) if cell else _NO_ID
     header = _HEADER.pack(
         b"PYRO",
         PROTOCOL_VERSION,
@@ -167,6 +167,16 @@ def frame(
     if size <= 4096:
         return [header + b"".join(payload)]
     return [header, *payload]
+
+
+def _cell_bytes(cell: str) -> bytes:
+    try:
+        found = bytes.fromhex(cell)
+    except ValueError:
+        found = b""
+    if len(found) != len(_NO_ID):
+        raise SettingsError(f"a cell id is 32 hexadecimal digits, not {cell!r}")
+    return found
 
 
 def send_now(sock: socket.socket, buffers: list[Buffer]) -> list[Buffer]:

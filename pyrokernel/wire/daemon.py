@@ -50,6 +50,9 @@ HANDSHAKE_SECONDS = 3.0
 MAX_CONNECTIONS = 4096
 """More are closed at accept: a refusal costs this process nothing, a thread each would."""
 
+WORK_METHODS = ("execute", "call")
+"""What a work connection is for; everything else would wait for the running cell there, to no end."""
+
 _PLAIN_SERIALIZERS = frozenset({SerpentSerializer.serializer_id, JsonSerializer.serializer_id})
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -205,6 +208,8 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
             if message.type != MSG_INVOKE or not conn.vectored or message.flags & (FLAGS_ONEWAY | FLAGS_COMPRESSED):
                 raise ProtocolError("only plain calls are taken in this codec, on a connection that asked for it")
             object_id, method, args, kwargs = codec.decode(message.payload)
+            if conn.kind == "work" and method not in WORK_METHODS:
+                raise ProtocolError(f"a work connection takes {' and '.join(WORK_METHODS)}, not {method!r}")
             current_context.client = conn
             if object_id not in self.objectsById:
                 raise ProtocolError(f"no object {object_id!r} is served here")

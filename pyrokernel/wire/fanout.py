@@ -147,9 +147,23 @@ class Fanout:
             if not any(lane.due for lane in self._lanes.values()):
                 return
             timeout = None if deadline is None else deadline - time.monotonic()
-            if timeout is not None and timeout <= 0 and not self._poll(0):
+            self._poll(timeout if timeout is None else max(timeout, 0))
+            if timeout is not None and timeout <= 0 and not self._ready:
                 return
-            self._poll(timeout)
+
+    def adopt(self, connection: Connection, seq: int, token: Hashable) -> None:
+        """Wait for the answer to a request that another `Fanout` sent and left with `detach`."""
+        lane = self._lanes[connection] = _Lane(connection)
+        lane.due.append((seq, token))
+        self._selector.register(connection.sock, selectors.EVENT_READ, lane)
+
+    def detach(self, connection: Connection) -> bool:
+        """Leave a connection with its one request under way, for another `Fanout`; False if it is gone."""
+        lane = self._lanes.pop(connection, None)
+        if lane is None:
+            return False
+        self._selector.unregister(connection.sock)
+        return True
 
     def release(self, connection: Connection) -> None:
         """Take an idle connection out of the loop, so that another `Fanout` can use it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -75,6 +76,7 @@ class Directory:
         self._timeout = timeout
         self._lock = threading.Lock()
         self._proxy: Proxy | None = None
+        self._pid = os.getpid()
 
     def register(self, name: str, uri: str, metadata: Iterable[str], *, replace: bool = False) -> None:
         """Register a name.
@@ -127,6 +129,10 @@ class Directory:
 
     def _ask(self, operation: Callable[[Any], T]) -> T:
         """Run an operation, once more on a fresh connection if the old one has gone stale."""
+        if self._pid != os.getpid():
+            # A forked child: the lock may be held for ever by a thread of the parent, and the connection is its own.
+            self._lock, self._pid = threading.Lock(), os.getpid()
+            self._drop()
         with self._lock:
             if self._proxy is not None:
                 try:

@@ -50,10 +50,15 @@ def connect(uri: str, *, kind: str, instance: str = "") -> Connection:
         instance: Which life of the process is meant; "" accepts any.
 
     Raises:
-        AccessRefusedError: The address or the peer does not pass the rules of trust.
+        AccessRefusedError: This is no unix socket, or its directory or its listener is not this user's.
         KernelUnreachableError: Nobody listens there.
     """
     parsed = core.URI(uri)
+    if not parsed.sockname:
+        raise AccessRefusedError(
+            f"{uri} is not a unix socket: who listens on TCP cannot be told apart from you. "
+            "Whatever put this entry into the name server is no host of yours"
+        )
     conn = _dial(parsed, _CONNECT_SECONDS)
     conn.kind, conn.vectored, conn.instance, conn.greeted = kind, True, instance, False
     hello = {"pyrokernel": PROTOCOL_VERSION, "kind": kind, "codec": "pickle5", "instance": instance}

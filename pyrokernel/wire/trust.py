@@ -82,6 +82,20 @@ def check_socket_path(path: str | Path) -> Path:
     return found
 
 
+def check_address(address: str) -> None:
+    """Refuse a name server beyond this machine.
+
+    Args:
+        address: "" for the host's own, "./u:PATH", or "HOST:PORT".
+
+    Raises:
+        AccessRefusedError: It is HOST:PORT, and the host is not a loopback address.
+    """
+    if address and not address.startswith("./u:"):
+        host = address.partition("]")[0] if address.startswith("[") else address.partition(":")[0]
+        check_loopback(host or address)
+
+
 def check_loopback(host: str) -> None:
     """Refuse an address beyond this machine.
 

@@ -17,6 +17,7 @@ LAYERS = {
     "settings": 0,
     "messages": 0,
     "survey": 0,
+    "again": 0,
     "journal": 1,
     "journal_files": 1,
     "hookspecs": 1,

@@ -19,7 +19,7 @@ from Pyro5 import api, errors, protocol
 from served import OBJECT, Service
 from waiting import wait_until
 
-from pyrokernel.errors import KernelRestartedError
+from pyrokernel.errors import AccessRefusedError, KernelRestartedError
 from pyrokernel.wire.connection import frame
 from pyrokernel.wire.daemon import HANDSHAKE_SECONDS, Daemon
 from pyrokernel.wire.fanout import Fanout, Request
@@ -284,3 +284,8 @@ def test_another_instance_serves_nothing_and_says_who_it_is(daemon: Daemon, serv
     assert isinstance(answer.error, KernelRestartedError)
     assert answer.error.new_instance == "i"
     assert not service.marked
+
+
+def test_a_kernel_on_tcp_is_refused_even_on_loopback() -> None:
+    with pytest.raises(AccessRefusedError, match="unix socket"):
+        connect("PYRO:pyrokernel.kernel@127.0.0.1:9", kind="control")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +188,7 @@ def test_garbage_on_its_socket_disturbs_nobody(mesh: pk.Mesh, kernel: pk.Kernel)
 def test_half_a_request_on_a_work_connection_stops_nobody(kernel: pk.Kernel) -> None:
     from pyrokernel.client.calls import kernel_request
 
-    connection = kernel.link_for_use().take("work")
+    connection = kernel.link.take("work")
     request = kernel_request("execute", "1", {})
     data = b"".join(bytes(part) for part in request.buffers)
     connection.send(data[: len(data) // 2])
@@ -198,7 +199,7 @@ def test_half_a_request_on_a_work_connection_stops_nobody(kernel: pk.Kernel) -> 
 def test_a_reader_that_does_not_read_stops_nobody(kernel: pk.Kernel) -> None:
     from pyrokernel.client.calls import kernel_request
 
-    connection = kernel.link_for_use().take("work")
+    connection = kernel.link.take("work")
     request = kernel_request("execute", "bytes(30_000_000)", {"want": "value"})
     connection.send(list(request.buffers))
     assert kernel.execute("6 * 7", timeout=20).result == 42
@@ -253,3 +254,48 @@ def test_a_state_directory_on_a_network_file_system_is_refused(places: dict[str,
     mounts = f"server:/home {Path(places['state_dir']).parent} nfs4 rw 0 0\n"
     with pytest.raises(pk.SettingsError, match="state_dir"):
         host_places.refuse_network_filesystem(Path(places["state_dir"]), "state_dir", mounts)
+
+
+def test_a_kernel_in_use_is_not_idle() -> None:
+    with pk.local([pk.KernelSpec(name="used", idle_stop=1.0)]) as mesh:
+        kernel = mesh["used"]
+        began = time.monotonic()
+        while time.monotonic() - began < 2.5:
+            kernel.push(x=1)
+        assert kernel.execute("x").result == 1
+
+
+def test_a_terminated_child_of_a_cell_ends_by_its_signal(kernel: pk.Kernel) -> None:
+    source = (
+        "import multiprocessing, time\n"
+        "child = multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,))\n"
+        "child.start(); child.terminate(); child.join(); child.exitcode"
+    )
+    assert kernel.execute(source, timeout=30).result == -15
+
+
+def test_an_id_that_is_none_is_refused(kernel: pk.Kernel) -> None:
+    for cell in ("abc", "ab", "z" * 32):
+        with pytest.raises(pk.SettingsError, match="32 hexadecimal"):
+            kernel.execute("1", cell=cell)
+
+
+def test_a_work_connection_takes_work_only(kernel: pk.Kernel) -> None:
+    from pyrokernel.client.calls import kernel_request
+    from pyrokernel.wire.fanout import Fanout
+
+    connection = kernel.link.take("work")
+    with Fanout() as fanout:
+        fanout.send(connection, kernel_request("submit", "1"), None)
+        (answer,) = fanout.answers(time.monotonic() + 10)
+    connection.close()
+    assert "work connection takes" in str(answer.error)
+
+
+def test_reading_standard_input_to_its_end_is_not_an_error(kernel: pk.Kernel) -> None:
+    cell = kernel.submit("import sys\n[line for line in sys.stdin]", stdin=True)
+    answers = iter(["a", "b", None])
+    for event in cell.follow(stdin=True, timeout=20):
+        if event.kind == "input":
+            kernel.answer_input(event.data["request"], next(answers))
+    assert cell.reply(timeout=5).result == ["a\n", "b\n"]

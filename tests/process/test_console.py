@@ -13,7 +13,7 @@ import pyrokernel as pk
 
 
 def output(cell: pk.Cell, stream: str = "stdout") -> str:
-    events = cell.kernel.events(cell=cell.id)
+    events = cell.events()
     return "".join(e.data["text"] for e in events if e.kind == "output" and e.data["stream"] == stream)
 
 

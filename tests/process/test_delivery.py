@@ -239,3 +239,69 @@ def test_the_time_of_a_reply_is_measured(mesh: pk.Mesh) -> None:
     reply = mesh["k0"].execute("import time; time.sleep(0.2)")
     assert 0.2 <= reply.duration < 5
     assert abs(reply.started - time.time()) < 60
+
+
+def test_a_file_of_the_users_does_not_take_the_place_of_a_module(tmp_path: Path) -> None:
+    (tmp_path / "queue.py").write_text("raise RuntimeError('this is not the one')\n")
+    (tmp_path / "mine.py").write_text("x = 42\n")
+    source = (
+        "import os, pyrokernel as pk\n"
+        f"os.chdir({str(tmp_path)!r})\n"
+        "with pk.local([pk.KernelSpec(name='k', preload=('mine',))]) as mesh:\n"
+        "    print(mesh['k'].execute('import mine; mine.x').result)\n"
+    )
+    # For a checkout that is not installed: the working directory must not be the way to the package.
+    environ = {**os.environ, "PYTHONPATH": str(Path(pk.__file__).parent.parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", source], env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr) == ("42\n", "")
+
+
+def look_up(mesh: pk.Mesh, queue: Any) -> None:
+    queue.put(mesh["k0"].name)
+
+
+def test_a_child_forked_in_the_middle_of_a_lookup_can_look_up(mesh: pk.Mesh) -> None:
+    stop = threading.Event()
+
+    def keep_busy() -> None:
+        while not stop.is_set():
+            _ = mesh.names
+
+    busy = threading.Thread(target=keep_busy)
+    busy.start()
+    try:
+        context = multiprocessing.get_context("fork")
+        queue = context.Queue()
+        children = [context.Process(target=look_up, args=(mesh, queue)) for _ in range(5)]
+        for child in children:
+            child.start()
+        assert [queue.get(timeout=20) for _ in children] == ["k0"] * 5
+        for child in children:
+            child.join(10)
+    finally:
+        stop.set()
+        busy.join()
+
+
+def test_long_waits_leave_no_threads_at_the_host(mesh: pk.Mesh) -> None:
+    (host,) = mesh.hosts()
+    pid = mesh.ask_host(host, "describe")["pid"]
+    mesh["k0"].execute("import time; time.sleep(0.3)")
+    before = len(os.listdir(f"/proc/{pid}/task"))
+    for _ in range(8):
+        mesh["k0"].execute("import time; time.sleep(0.3)")
+    assert len(os.listdir(f"/proc/{pid}/task")) <= before + 1
+
+
+def test_a_cell_of_an_earlier_instance_tells_how_that_ended(mesh: pk.Mesh) -> None:
+    kernel = mesh["k2"]
+    cell = kernel.submit("import time; time.sleep(60)")
+    wait_until(lambda: kernel.describe()["running"])
+    kernel.restart(force=True)
+    with pytest.raises(pk.KernelDiedError):
+        list(cell.follow(timeout=20))
+    with pytest.raises(pk.KernelDiedError):
+        cell.reply(timeout=5)
+    assert kernel.execute("1").result == 1

@@ -192,3 +192,51 @@ def test_reprs_are_status_lines(mesh: pk.Mesh, kernel: pk.Kernel) -> None:
     assert repr(mesh[:2]) == "<Group of 2: k0, k1>"
     assert repr(kernel).startswith("<Kernel 'k0' idle, ")
     assert repr(kernel.execute("42")).endswith("ok 42>")
+
+
+def test_a_call_by_name_does_not_ask_the_variable_for_its_truth(kernel: pk.Kernel) -> None:
+    kernel.execute("xs = []")
+    kernel.call("xs.append", 1)
+    assert kernel.execute("xs").result == [1]
+
+
+def test_many_items_that_cannot_travel_are_just_failures(group: pk.Group) -> None:
+    import threading
+
+    items = [threading.Lock() for _ in range(2000)]
+    results = group.map(len, items, chunk=1, timeout=50).results(check=False)
+    assert {type(result) for result in results} == {pk.NotSerializableError}
+
+
+def test_the_last_kernel_that_dies_is_tried_again_when_retries_are_allowed() -> None:
+    with pk.local(1) as mesh:
+        marker = mesh.settings.runtime_dir + "/died"
+        source = (
+            "import os\n"
+            "def die_once(x):\n"
+            f"    try: os.close(os.open({marker!r}, os.O_CREAT | os.O_EXCL))\n"
+            "    except FileExistsError: return x\n"
+            "    os._exit(1)\n"
+        )
+
+        def work(x: int, source: str = source) -> int:
+            space: dict[str, Any] = {}
+            exec(source, space)
+            return int(space["die_once"](x))
+
+        assert mesh[:].map(work, range(4), chunk=1, retries=2).results() == [0, 1, 2, 3]
+
+
+def test_an_interrupt_of_a_group_reaches_the_living_though_one_is_dead() -> None:
+    import os
+    import signal
+
+    with pk.local([pk.KernelSpec(name="dead", restart="never"), pk.KernelSpec(name="stuck")]) as mesh:
+        group = mesh[:]
+        group["stuck"].submit("import time; time.sleep(60)")
+        wait_until(lambda: group["stuck"].describe()["running"])
+        os.kill(group["dead"].describe()["pid"], signal.SIGKILL)
+        with pytest.raises(pk.GatherError) as caught:
+            group.interrupt()
+        assert caught.value.replies["stuck"].outcome == "interrupted"
+        assert isinstance(caught.value.errors["dead"], pk.KernelDiedError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,8 +19,8 @@ from hosting import HostProcess
 from waiting import wait_until
 
 from pyrokernel.errors import HostError, NameTakenError
-from pyrokernel.host.processes import start_time
-from pyrokernel.messages import KernelSpec
+from pyrokernel.host.processes import listener_pid, start_time
+from pyrokernel.messages import Death, KernelSpec
 from pyrokernel.settings import Settings
 from pyrokernel.wire.naming import Directory
 
@@ -297,6 +298,45 @@ def test_the_journal_of_a_dead_instance_can_be_read(start: Starter) -> None:
     assert [entry["alive"] for entry in host.call("instances", "k0")] == [True, False]
 
 
+def test_the_journal_of_a_living_instance_has_only_what_the_kernel_numbered(start: Starter) -> None:
+    host = start("k0")
+    before = host.kernels()["k0"]
+    cell = host.ask_kernel("k0", "submit", "print('kept')", {})["cell"]
+    host.ask_kernel("k0", "reply", cell, 10)
+    os.kill(before["pid"], signal.SIGSTOP)  # from here on it numbers nothing
+    (life,) = host.call("instances", "k0")
+    capture = max(Path(life["journal_dir"]).glob("capture-*.out"))
+    with capture.open("ab") as stream:
+        stream.write(b"waiting\n")
+
+    def texts(after: int) -> list[str]:
+        events = host.call("read_journal", "k0", before["instance"], after, 65536)["events"]
+        return [event["data"]["text"] for event in events if event["kind"] == "output"]
+
+    assert texts(0) == ["kept\n"]
+    last = host.call("read_journal", "k0", before["instance"], 0, 65536)["next"]
+    assert texts(last) == []
+    os.kill(before["pid"], signal.SIGKILL)
+    assert host.call("obituary", before["instance"], 10.0)
+    assert texts(last) == ["waiting\n"]
+
+
+@pytest.mark.parametrize(("method", "arguments"), [("stop_kernels", (["k0", "k1"], 5.0)), ("shutdown", ("enough",))])
+def test_each_end_is_told_as_the_protocol_says(start: Starter, method: str, arguments: tuple[Any, ...]) -> None:
+    host = start("k0", "k1")
+    deaths = [Death.from_wire(death) for death in host.call(method, *arguments)]
+    assert [death.kernel for death in deaths] == ["k0", "k1"]
+    protocol = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+    assert re.search(rf"^\| `{method}\([^|]*\| list of Death \|", protocol, re.MULTILINE)
+
+
+def test_whoever_listens_can_be_found(start: Starter) -> None:
+    host = start("k0")
+    kernel = host.kernels()["k0"]
+    assert listener_pid(kernel["uri"].partition("./u:")[2]) == kernel["pid"]
+    assert listener_pid("/nowhere/k.sock") == 0
+
+
 @linux
 def test_an_idle_host_never_wakes(start: Starter) -> None:
     host = start("k0")
@@ -378,3 +418,14 @@ def test_a_name_server_that_is_not_there_is_a_clear_error(start: Starter, places
     assert host.wait() == 1
     assert host.report["error"] == "NameServerNotFoundError"
     assert list(Path(places["runtime_dir"]).iterdir()) == []
+
+
+def test_a_name_server_beyond_this_machine_is_refused_before_anything_starts(
+    start: Starter, places: dict[str, str]
+) -> None:
+    host = start("k0", ns="10.1.2.3:9090")
+    assert host.wait() == 1
+    assert host.report["error"] == "AccessRefusedError"
+    assert "10.1.2.3 is not this machine" in host.report["message"]
+    assert not Path(places["runtime_dir"]).exists()
+    assert not Path(places["state_dir"]).exists()

@@ -32,7 +32,7 @@ async def busy():
 
 
 def printed(cell: pk.Cell) -> str:
-    events = cell.kernel.events(cell=cell.id)
+    events = cell.events()
     return "".join(event.data["text"] for event in events if event.kind == "output")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -12,11 +13,12 @@ from typing import Any
 import pytest
 from waiting import wait_until
 
-from pyrokernel.errors import KernelNotFoundError, NameServerNotFoundError, NameTakenError
+from pyrokernel.errors import AccessRefusedError, KernelNotFoundError, NameServerNotFoundError, NameTakenError
 from pyrokernel.host import names
 from pyrokernel.host.names import Announcer
 from pyrokernel.messages import KernelInfo
 from pyrokernel.wire.naming import Entry
+from pyrokernel.wire.trust import check_address
 
 
 class FakeDirectory:
@@ -26,8 +28,12 @@ class FakeDirectory:
         self.entries: dict[str, Entry] = {}
         self.up = True
         self.is_connected = False
+        self.refusal: Exception | None = None
 
     def _ask(self) -> None:
+        if self.refusal is not None:
+            self.is_connected = False
+            raise self.refusal
         self.is_connected = self.up
         if not self.up:
             raise NameServerNotFoundError("nobody answers")
@@ -51,6 +57,11 @@ class FakeDirectory:
     def list(self, prefix: str) -> list[Entry]:
         self._ask()
         return [entry for name, entry in sorted(self.entries.items()) if name.startswith(prefix)]
+
+    def come_back_with(self, name: str, *metadata: str) -> None:
+        """Answer again, and have an entry."""
+        self.entries[name] = Entry(name, "PYRO:x@./u:/gone", frozenset(metadata))
+        self.up = True
 
     def connected(self) -> bool:
         return self.is_connected
@@ -183,6 +194,69 @@ def test_pruning_leaves_other_hosts_and_the_living_alone(
     announcer.announce(kernel()).result(10)
     wait_until(lambda: "pyrokernel.kernel.dead" not in directory.entries)
     assert sorted(name.rpartition(".")[2] for name in directory.entries) == ["alive", "k0", "other", "tcp"]
+
+
+def test_a_refusal_is_told_at_once_and_is_final(announcer: Announcer, directory: FakeDirectory) -> None:
+    directory.refusal = AccessRefusedError("10.1.2.3 is not this machine")
+    with pytest.raises(AccessRefusedError):
+        announcer.announce(kernel()).result(10)
+    announcer.withdraw("k0", "aa").result(10)
+    with pytest.raises(AccessRefusedError):
+        announcer.announce(kernel("k1")).result(10)
+    directory.refusal = None
+    announcer.announce(kernel("k2")).result(10)
+    wait_until(lambda: directory.is_connected)
+    assert list(directory.entries) == ["pyrokernel.kernel.k2"]
+
+
+def test_names_that_were_registered_outlast_a_stranger_at_the_address(
+    announcer: Announcer, directory: FakeDirectory, caplog: pytest.LogCaptureFixture
+) -> None:
+    announcer.announce(kernel()).result(10)
+    with caplog.at_level(logging.INFO):
+        directory.crash()
+        directory.refusal = AccessRefusedError("the peer runs as uid 7")
+        wait_until(lambda: "uid 7; trying again" in caplog.text)
+    directory.up, directory.refusal = True, None
+    wait_until(lambda: "pyrokernel.kernel.k0" in directory.entries)
+
+
+def test_a_name_that_is_lost_while_it_is_owed_is_owed_no_more(announcer: Announcer, directory: FakeDirectory) -> None:
+    directory.crash()
+    with pytest.raises(NameServerNotFoundError):
+        announcer.announce(kernel()).result(10)
+    directory.come_back_with("pyrokernel.kernel.k0", "host:other", "instance:bb")
+    with pytest.raises(NameTakenError):
+        announcer.announce(kernel(instance="cc")).result(10)
+    announcer.announce(kernel("k1")).result(10)
+    assert "pyrokernel.kernel.k0" not in announcer._owed
+
+
+def test_a_mistake_is_logged_and_told_and_ends_nothing(
+    announcer: Announcer, directory: FakeDirectory, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory.refusal = ZeroDivisionError("a mistake of ours")
+    with pytest.raises(ZeroDivisionError):
+        announcer.announce(kernel()).result(10)
+    announcer.withdraw("k0", "aa").result(10)
+    assert "a mistake of ours" in caplog.text
+    directory.refusal = None
+    announcer.announce(kernel("k1")).result(10)
+
+
+@pytest.mark.parametrize(
+    "address", ["", "./u:/run/ns.sock", "localhost:9090", "localhost", "127.0.0.1:9090", "127.8.9.1", "[::1]:9090"]
+)
+def test_name_servers_on_this_machine_are_welcome(address: str) -> None:
+    check_address(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["10.1.2.3:9090", "10.1.2.3", "0.0.0.0:9090", "example.org:9090", "[2001:db8::1]:9090", ":9090"]
+)
+def test_name_servers_beyond_this_machine_are_refused(address: str) -> None:
+    with pytest.raises(AccessRefusedError, match="is not this machine"):
+        check_address(address)
 
 
 def test_an_embedded_name_server_needs_no_looking_after(directory: FakeDirectory) -> None:

@@ -42,6 +42,25 @@ def test_a_damaged_record_does_not_hide_the_others(tmp_path: Path, text: str, ca
     assert "k0.json" in caplog.text
 
 
+def test_a_directory_that_was_cleared_away_is_made_again(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "mesh" / "kernels")
+    registry.write(record("k0"))
+    assert registry.read_all() == [record("k0")]
+    assert (tmp_path / "mesh" / "kernels").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+def test_a_full_disk_costs_the_record_and_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    registry = Registry(tmp_path)
+    registry.write(record("k0"))
+    (tmp_path / "k0.new").symlink_to("/dev/full")
+    with caplog.at_level(logging.WARNING):
+        registry.write(record("k0", pid=7))
+    assert "a next host will not know it" in caplog.text
+    assert registry.read_all() == [record("k0")]
+    assert [path.name for path in tmp_path.iterdir()] == ["k0.json"], "no draft is left"
+
+
 def test_a_write_that_was_cut_short_leaves_the_earlier_record(tmp_path: Path) -> None:
     registry = Registry(tmp_path)
     registry.write(record("k0"))

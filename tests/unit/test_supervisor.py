@@ -213,6 +213,13 @@ def test_a_kernel_is_there_when_it_is_ready_and_has_its_name(world: World) -> No
     assert world.names.held == {"k0": world.info("k0").instance}
 
 
+def test_a_kernel_that_cannot_be_recorded_runs_all_the_same(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.places.records.rmdir()
+    world.places.records.write_text("in the way")
+    assert [info.status for info in world.start("k0")] == ["idle"]
+    assert "cannot record kernel k0" in caplog.text
+
+
 def test_a_kernel_is_on_record_before_it_is_born(world: World) -> None:
     world.supervisor.start([KernelSpec(name="k0")])
     assert (world.record("k0")["pid"], world.record("k0")["uri"]) == (0, "")
@@ -490,6 +497,13 @@ def test_signals_reach_only_the_instance_that_is_meant(world: World) -> None:
     assert not world.supervisor.send_signal("k9", info.instance, signal.SIGINT)
     with pytest.raises(HostError, match="SIGINT and SIGKILL"):
         world.supervisor.send_signal("k0", info.instance, signal.SIGTERM)
+
+
+def test_an_interrupt_arrives_also_when_the_cell_cannot_be_named(world: World) -> None:
+    (info,) = world.start("k0")
+    assert not Path(world.launch_of("k0").birth.journal_dir).exists()
+    assert world.supervisor.send_signal("k0", info.instance, signal.SIGINT, "cell 7")
+    assert world.processes.signals == [(info.pid, signal.SIGINT)]
 
 
 def test_a_kill_that_was_asked_for_does_not_count_against_the_kernel(world: World) -> None:

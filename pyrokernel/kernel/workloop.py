@@ -1,0 +1,117 @@
+"""What the main thread of a kernel does between cells. Runs in the kernel process."""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from pyrokernel.wire.codec import SERIALIZER_ID, Buffer
+from pyrokernel.wire.connection import Connection, peek_cell, send_now
+from pyrokernel.wire.daemon import Daemon
+
+
+class WorkLoop:
+    """What the main thread does: wait for work, run it, answer.
+
+    Work connections are read here, so the way from a client to its running code has no
+    hand-over between threads. While a cell runs, later requests wait in their sockets.
+
+    Args:
+        run_queued: Runs the first submitted cell; says whether there was one.
+        idle_seconds: Tells how long nobody has used the kernel.
+        idle_stop: After so many seconds of that, `run` returns; 0 for never.
+    """
+
+    def __init__(self, run_queued: Callable[[], bool], idle_seconds: Callable[[], float], idle_stop: float) -> None:
+        self._run_queued = run_queued
+        self._idle_seconds = idle_seconds
+        self._idle_stop = idle_stop
+        self._selector = selectors.DefaultSelector()
+        self._wake_out, self._wake_in = socket.socketpair()
+        self._wake_out.setblocking(False)
+        self._wake_in.setblocking(False)
+        self._selector.register(self._wake_out, selectors.EVENT_READ)
+        self._arrivals: deque[Connection] = deque()
+        self.connections: set[Connection] = set()
+
+    def wake(self) -> None:
+        """Make the loop look at its queue (any thread)."""
+        with contextlib.suppress(BlockingIOError):  # full: it will wake anyway
+            self._wake_in.send(b"\0")
+
+    def adopt(self, connection: Connection) -> None:
+        """Take over a work connection after its handshake (called by the daemon's thread)."""
+        connection.sock.setblocking(False)
+        self._arrivals.append(connection)
+        self.wake()
+
+    def run(self, daemon: Daemon) -> str:
+        """Serve until the idle limit; return why it ended."""
+        while True:
+            timeout = None
+            if self._idle_stop:
+                timeout = self._idle_stop - self._idle_seconds()
+                if timeout <= 0:
+                    return f"idle for {self._idle_stop:g} s"
+            for key, _ in self._selector.select(timeout):
+                if key.fileobj is not self._wake_out:
+                    self._serve(key.data, daemon)
+                    continue
+                self._take_arrivals()
+                if self._run_queued():
+                    self.wake()  # one cell a round, so that work connections get their turn
+
+    def _take_arrivals(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._wake_out.recv(4096)
+        while self._arrivals:
+            connection = self._arrivals.popleft()
+            self.connections.add(connection)
+            self._selector.register(connection.sock, selectors.EVENT_READ, connection)
+
+    def _serve(self, connection: Connection, daemon: Daemon) -> None:
+        """Read what has arrived; answer a request once it is whole."""
+        try:
+            message = connection.reader.read(connection.sock)
+            if message is None:
+                return
+            if message.serializer_id != SERIALIZER_ID:
+                raise ConnectionError("a work connection speaks our codec only")
+            left = send_now(connection.sock, daemon.answer(connection, message))
+        except Exception as error:  # noqa: BLE001  whatever a peer sends or breaks ends its connection, never the kernel
+            self._drop(connection, daemon, error)
+            return
+        if left:
+            self._finish_elsewhere(connection, left, daemon)
+
+    def _finish_elsewhere(self, connection: Connection, left: list[Buffer], daemon: Daemon) -> None:
+        """Let a thread send the rest of a large reply: a slow reader must not hold up the next cell."""
+        self._selector.unregister(connection.sock)
+        self.connections.discard(connection)
+
+        def finish() -> None:
+            try:
+                connection.send(left)
+            except Exception as error:  # noqa: BLE001  as in _serve
+                daemon.drop(connection)
+                daemon.log_lost(connection, error)
+            else:
+                self.adopt(connection)
+
+        threading.Thread(target=finish, name="pyrokernel-reply", daemon=True).start()
+
+    def _drop(self, connection: Connection, daemon: Daemon, error: Exception) -> None:
+        self._selector.unregister(connection.sock)
+        self.connections.discard(connection)
+        daemon.drop(connection)
+        daemon.log_lost(connection, error)
+
+    def waiting(self) -> list[dict[str, Any]]:
+        """List the requests that wait unread in their sockets (any thread; looks, does not take)."""
+        found = [(connection, peek_cell(connection)) for connection in list(self.connections)]
+        return [{"cell": cell, "source": "", "author": ""} for connection, cell in found if cell]

@@ -1,0 +1,233 @@
+"""What both front ends write: tables, names, sizes, kernels as rows, journals as sessions. Runs in the caller's process.
+
+Pure, but for the width of the terminal: data in, text out. `shell/` and `front/` say the same
+thing in the same words because they say it through here.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from typing import Any
+
+from pyrokernel.messages import Event, EventKind, KernelStatus
+
+_HEADER = ("", "NAME", "STATUS", "CELLS", "WAIT", "MEMORY", "UP", "RESTARTS", "PID", "HOST", "TAGS", "DOING")
+_RIGHT = ("CELLS", "WAIT", "MEMORY", "UP", "RESTARTS", "PID")
+_NUMBERED = re.compile(r"(.*?)(\d+)")
+_NAMES_SHOWN = 8
+_LEAST_WIDTH = 20
+
+
+def plural(number: int, noun: str) -> str:
+    """Return a number and its noun."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def label(names: Iterable[str]) -> str:
+    """Name kernels briefly: runs of numbers as "k0-k3", at most eight parts.
+
+    Args:
+        names: In natural order, as a mesh lists them.
+    """
+    runs: list[tuple[str, str, str, int]] = []
+    for name in names:
+        match = _NUMBERED.fullmatch(name)
+        stem, number = (match[1], int(match[2])) if match else (name, -1)
+        if runs and match and runs[-1][2] == stem and runs[-1][3] == number - 1:
+            runs[-1] = (runs[-1][0], name, stem, number)
+        else:
+            runs.append((name, name, stem, number))
+    parts = [first if first == last else f"{first}-{last}" for first, last, _, _ in runs]
+    more = len(parts) - _NAMES_SHOWN
+    return ", ".join(parts[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def one_line(text: str, width: int = 60) -> str:
+    """Return the first line of a text, cut to a width, without characters that a terminal would obey."""
+    lines = text.strip().splitlines() or [""]
+    first = "".join(character if character.isprintable() else " " for character in lines[0])
+    more = len(lines) > 1
+    return first if len(first) <= width and not more else first[: max(0, width - 4)].rstrip() + " ..."
+
+
+def size(count_bytes: float) -> str:
+    """Return a number of bytes for people."""
+    for unit in ("B", "KiB", "MiB"):
+        if count_bytes < 1024:
+            return f"{count_bytes:.0f} {unit}"
+        count_bytes /= 1024
+    return f"{count_bytes:.1f} GiB"
+
+
+def span(seconds: float) -> str:
+    """Return a length of time for people."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
+    if hours < 1:
+        return f"{minutes:.0f} min"
+    return f"{hours:.0f} h {minutes % 60:.0f} min" if days < 1 else f"{days:.0f} d {hours % 24:.0f} h"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Container[str] = ()) -> str:
+    """Lay out rows below a header; empty columns are left out.
+
+    Args:
+        header: Title of each column; shape (n_columns,).
+        rows: Cells; shape (n_rows, n_columns).
+        right: Titles of the columns that are aligned to the right.
+    """
+    kept = [index for index in range(len(header)) if any(row[index] for row in rows)]
+    widths = [max(len(line[index]) for line in (header, *rows)) for index in kept]
+    lines = []
+    for line in (header, *rows):
+        cells = [
+            line[index].rjust(width) if header[index] in right else line[index].ljust(width)
+            for index, width in zip(kept, widths, strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def format_kernels(rows: Sequence[Mapping[str, Any]], *, now: float, marked: Container[str] = ()) -> str:
+    """Lay out what `ps` lists, one line per kernel, as wide as the terminal.
+
+    Args:
+        rows: The fields of `KernelInfo`; where they are known also those of a kernel's own `describe`.
+        now: Unix time in seconds.
+        marked: Names of the kernels that get a star.
+    """
+    several_hosts = len({row["host"] for row in rows}) > 1
+    lines = [(*_cells(row, now, marked, several_hosts), _doing(row)) for row in rows]
+    used = max(map(len, table(_HEADER[:-1], [line[:-1] for line in lines], right=_RIGHT).splitlines()))
+    left = max(_LEAST_WIDTH, shutil.get_terminal_size((100, 24)).columns - used - 2)
+    return table(_HEADER, [(*line[:-1], one_line(line[-1], left)) for line in lines], right=_RIGHT)
+
+
+def _cells(row: Mapping[str, Any], now: float, marked: Container[str], several_hosts: bool) -> tuple[str, ...]:
+    waiting = len(row.get("waiting") or ())
+    return (
+        "*" if row["name"] in marked else "",
+        row["name"],
+        row["status"],
+        str(row["execution_count"]) if "execution_count" in row else "",
+        str(waiting) if waiting else "",
+        size(row["memory_bytes"]) if row["memory_bytes"] else "",
+        span(now - row["started"]) if row["started"] and row["status"] != KernelStatus.DEAD else "",
+        str(row["restarts"]) if row["restarts"] else "",
+        str(row["pid"]) if row["pid"] else "",
+        row["host"] if several_hosts else "",
+        ",".join([*row["tags"], *(["(protected)"] if row["protected"] else [])]),
+    )
+
+
+def _doing(row: Mapping[str, Any]) -> str:
+    running = row.get("running")
+    if row["cause"] and row["status"] == KernelStatus.DEAD:
+        return str(row["cause"])
+    if running:
+        return str(running["source"])
+    if row.get("init_error"):
+        return f"init failed: {row['init_error'].strip().splitlines()[-1]}"
+    return str(row.get("note") or row.get("journal_error") or "")
+
+
+def describe_gap(event: Event) -> str:
+    """Say what is missing."""
+    data = event.data
+    if data.get("lost_bytes"):
+        amount = f"{data['lost_bytes']:,} bytes of output"
+    elif data.get("first"):
+        amount = f"events {data['first']} to {data.get('last', data['first'])}"
+    else:
+        amount = "something"
+    return f"[{amount} missing: {data.get('reason', 'unknown')}]"
+
+
+class Transcript:
+    """Turns a journal into the text of a session: what was sent, and what came of it.
+
+    Args:
+        write: Takes text.
+        sources: Whether to show what was sent.
+    """
+
+    def __init__(self, write: Callable[[str], Any], *, sources: bool = True) -> None:
+        self._write = write
+        self._sources = sources
+        self._open_line = False
+        self._cell = ""
+
+    def add(self, event: Event) -> None:
+        """Write one event."""
+        data = event.data
+        if event.kind == EventKind.STARTED:
+            self._cell = event.cell
+            if self._sources:
+                self._line(_header(event))
+        elif event.kind == EventKind.OUTPUT:
+            # A journal whose beginning is gone, or not asked for, may set in amid a cell: that one is not late.
+            if not data.get("late"):
+                self._cell = self._cell or event.cell
+            if data.get("late") or (event.cell and event.cell != self._cell):
+                self._line(f"[late output of cell {event.cell[:8]}]")
+            self._write(data["text"])
+            self._open_line = not data["text"].endswith("\n")
+        elif event.kind == EventKind.RESULT:
+            self._line(data["text"])
+        elif event.kind == EventKind.ERROR:
+            self._line(data["traceback"].rstrip("\n") or f"{data['ename']}: {data['evalue']}")
+        elif event.kind == EventKind.INPUT:
+            self._line(f"[asked: {data.get('prompt', '')}]")
+        elif event.kind == EventKind.GAP:
+            self._line(describe_gap(event))
+
+    def _line(self, text: str) -> None:
+        self._write(("\n" if self._open_line else "") + text + "\n")
+        self._open_line = False
+
+
+def _header(event: Event) -> str:
+    data = event.data
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.at))
+    first, *rest = (data.get("source") or "").rstrip("\n").split("\n")
+    head = f"[{data.get('execution_count', '?')}] {at} {data.get('author', '')} cell {event.cell[:8]}"
+    return "\n".join([head, f">>> {first}", *(f"... {line}" for line in rest)])
+
+
+class Tail:
+    """The last lines of a text that comes in pieces.
+
+    Args:
+        limit: How many lines.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lines = deque([""], maxlen=limit + 1)
+        self._ends = 0
+
+    def write(self, text: str) -> None:
+        """Take more text."""
+        first, *rest = text.split("\n")
+        self._lines[-1] += first
+        self._lines.extend(rest)
+        self._ends += len(rest)
+
+    @property
+    def full(self) -> bool:
+        """Whether earlier text could not change the lines."""
+        return self._ends > self._limit
+
+    @property
+    def text(self) -> str:
+        """The lines, joined as they came."""
+        lines = list(self._lines)
+        # What follows the last newline is a line only if there is something.
+        return "\n".join(lines[1:] if lines[-1] and len(lines) > self._limit else lines)
