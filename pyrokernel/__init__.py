@@ -15,6 +15,7 @@ The house: a folder is a process, `wire` is what lies between them. A room impor
 from rooms above it, never from those below, nor from another process's folder::
 
     errors, settings, messages   the words: what can go wrong, be configured, be said
+    texts                        what front/ and shell/ write: tables, sizes, journals as sessions
     journal                      a kernel's event file: written in the kernel, read by its host
     again                        starting this interpreter anew with this very package
     survey                       the analysis that `pyrokernel demo` spreads over kernels

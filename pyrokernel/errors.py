@@ -352,14 +352,17 @@ class GatherError(PyrokernelError):
         lines = [f"{len(errors)} of {total} kernels failed"]
         alike: dict[str, list[str]] = {}
         for name, error in errors.items():
-            # Equal failures differ in the kernel's name and the number of the cell.
-            text = re.sub(r"<cell \d+>", "<cell>", str(error).replace(f"{name!r}", "..."))
-            alike.setdefault(text, []).append(name)
+            alike.setdefault(without_origin(str(error), name), []).append(name)
         for text, names in list(alike.items())[: self.SHOWN]:
             lines.append(f"{', '.join(names[:8])}{' ...' if len(names) > 8 else ''}: {text}")
         if len(alike) > self.SHOWN:
             lines.append(f"and {len(alike) - self.SHOWN} other failures; see .errors")
         return "\n".join(lines)
+
+
+def without_origin(text: str, kernel: str) -> str:
+    """Return a failure's text without what differs where kernels fail alike: kernel's name and number of the cell."""
+    return re.sub(r"<cell \d+>", "<cell>", text.replace(repr(kernel), "..."))
 
 
 def error_to_wire(error: BaseException) -> dict[str, Any]:

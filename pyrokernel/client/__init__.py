@@ -8,5 +8,6 @@ These objects hold no state that matters: the kernel owns the work, and a handle
 anew tomorrow, in another process, can pick up any cell by its id. They may be used
 from any thread and after a fork. Nothing here knows a kernel or host from inside.
 
-Start at `mesh`, which has `connect` and `local`.
+Everything that waits for a kernel waits in `calls`; `links` and `ears` are its ways to
+kernels and hosts. Start at `mesh`, which has `connect`; `local` is in `launch`.
 """

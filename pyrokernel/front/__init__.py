@@ -10,7 +10,7 @@
     doctor     what is configured, reachable, wrong; how to mend it (`machine` has its local checks)
 
 `exits` names the exit codes, `reach` finds mesh, hosts and kernels, `terminal`
-and `writer` write.
+and `writer` write; `pyrokernel.texts` has the words they share with the shell.
 Each subcommand is `main(args) -> int`, and raises what it cannot mend: `pyrokernel.cli`
 owns the parser and turns errors into one line and an exit code.
 

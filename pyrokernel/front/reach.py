@@ -18,6 +18,7 @@ from pyrokernel.host.processes import is_same
 from pyrokernel.host.registry import Record, Registry
 from pyrokernel.messages import KernelInfo
 from pyrokernel.settings import ENV_PREFIX, Settings
+from pyrokernel.texts import label
 
 _PATIENCE_SECONDS = 5.0
 """What an answer may take beyond the time that the work is given."""
@@ -61,7 +62,7 @@ def open_mesh(settings: Settings) -> Mesh:
         serve = command_line(settings, "serve --detach")
         alive = living_records(settings)
         if alive:
-            names = ", ".join(record.name for record in alive)
+            names = label(record.name for record in alive)
             message = (
                 f"mesh {settings.mesh!r} has no host, but its kernels live ({names}); watch over them again: {serve}"
             )

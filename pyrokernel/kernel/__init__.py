@@ -5,9 +5,11 @@ plain interpreter; when idle it reads the next request itself. Daemon threads an
 what must not wait for a cell: follow, interrupt, complete, inspect, variables.
 Descriptors 1 and 2 are files that `capture` reads into the journal.
 
-`interpreter`, `capture`, `completion` and `inspection` are plain Python without a
-socket and hold the interesting logic; `service` is the thin object exposed to
-callers; `process` puts them together.
+Plain Python without a socket, and the interesting logic: `interpreter` runs code and
+`interrupts` stops it; `cells` admits, journals and remembers; `capture` (with `streams`,
+`writer`, `spool`, `drain` and `late`) collects output; `completion` and `inspection`
+rest on `reading`, which looks at objects without running them. Thin: `service` is the
+object exposed to callers, `workloop` the main thread, `process` puts them together.
 
 Start at `process`, then `service`. Nothing here may import cmd2, rich or numpy.
 """

@@ -26,11 +26,12 @@ from pyrokernel.errors import PyrokernelError
 from pyrokernel.settings import Settings
 from pyrokernel.shell.commands import KernelCommands
 from pyrokernel.shell.completer import Router
-from pyrokernel.shell.display import harmless, label
+from pyrokernel.shell.display import harmless
 from pyrokernel.shell.history import History
 from pyrokernel.shell.parser import Parser, Piece, SourceReader, bound_names, dedented
 from pyrokernel.shell.runner import Runner
 from pyrokernel.shell.target import Target
+from pyrokernel.texts import label
 
 _LEFT_OUT = ("alias", "edit", "macro", "run_pyscript", "run_script", "shell", "shortcuts", "_relative_run_script")
 """Commands of cmd2 that act on the machine of the shell instead of the kernels, or rewrite lines before parsing."""

@@ -5,20 +5,19 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cmd2 import Choices, Cmd2ArgumentParser, CommandSet, Statement, with_argparser
 
 from pyrokernel.client.group import Group
+from pyrokernel.client.kernel import Kernel
 from pyrokernel.errors import GatherError, PyrokernelError
-from pyrokernel.messages import Event, EventKind, KernelInfo, Receipt
-from pyrokernel.shell.display import columns, label
+from pyrokernel.messages import Receipt
 from pyrokernel.shell.parser import arguments_of
+from pyrokernel.texts import Tail, Transcript, format_kernels, label, table
 
 if TYPE_CHECKING:
     from pyrokernel.shell.app import Shell  # noqa: F401 - names the application in the base class
-
-_MIB = 1024 * 1024
 
 
 class KernelCommands(CommandSet["Shell"]):
@@ -51,12 +50,10 @@ class KernelCommands(CommandSet["Shell"]):
     def do_ps(self, _: argparse.Namespace) -> None:
         """List the kernels of the mesh."""
         target = self._cmd.target
-        infos = target.mesh.ps()
-        current = set(target.group.names)
-        rows = [["", "name", "status", "pid", "memory", "up", "restarts", "tags"]]
-        rows += [_row(info, "*" if info.name in current else "") for info in infos]
-        self._cmd.print_lines(columns(rows))
-        self._cmd.last_result = [info.to_wire() for info in infos]
+        rows = [info.to_wire() for info in target.mesh.ps()]
+        text = format_kernels(rows, now=time.time(), marked=target.group.names) if rows else "no kernels"
+        self._cmd.print_lines([text])
+        self._cmd.last_result = rows
 
     @with_argparser(lambda: KernelCommands._parser("Choose the kernels that Python goes to; without words, say which."))
     def do_use(self, args: argparse.Namespace) -> None:
@@ -139,10 +136,9 @@ class KernelCommands(CommandSet["Shell"]):
                 key = (str(found["name"]), str(found["type"]), str(found["summary"]).partition("\n")[0])
                 holders.setdefault(key, []).append(kernel.name)
         several = len(group) > 1
-        rows = [[*(["kernels"] if several else []), "name", "type", "value"]]
-        for key, names in sorted(holders.items(), key=lambda item: item[0][0]):
-            rows.append([*([label(names)] if several else []), *key])
-        self._cmd.print_lines(columns(rows) if len(rows) > 1 else ["no variables"])
+        found_by_name = sorted(holders.items(), key=lambda item: item[0][0])
+        rows = [(label(names) if several else "", *key) for key, names in found_by_name]
+        self._cmd.print_lines([table(("KERNELS", "NAME", "TYPE", "VALUE"), rows) if rows else "no variables"])
         self._cmd.last_result = sorted({key[0] for key in holders})
 
     @staticmethod
@@ -151,50 +147,36 @@ class KernelCommands(CommandSet["Shell"]):
         parser.add_argument(
             "kernel", nargs="?", help="its name", choices_provider=KernelCommands.kernel_words, default=""
         )
-        parser.add_argument("-n", "--events", type=int, default=50, help="how many journal events (default: 50)")
+        parser.add_argument("-n", "--lines", type=int, default=50, help="how many lines, the last ones (default: 50)")
         return parser
 
     @with_argparser(lambda: KernelCommands._logs_parser())
     def do_logs(self, args: argparse.Namespace) -> None:
         """Show what a kernel ran and printed lately."""
-        kernel = self._group([args.kernel] if args.kernel else [])[0]
-        last = int(kernel.describe()["last_seq"])
-        events = kernel.events(max(0, last - args.events))
-        for event in events:
-            self._cmd.write("stdout", _event_text(event))
-        self._cmd.last_result = len(events)
+        group = self._group([args.kernel] if args.kernel else [])
+        kernel = group[0]
+        if len(group) > 1:
+            self._cmd.notice(f"this is {kernel.name}, of {label(group.names)}; `logs {group[1].name}` shows another")
+        text = _last_lines(kernel, max(1, args.lines)).removesuffix("\n")
+        self._cmd.print_lines([text or "nothing yet"])
+        self._cmd.last_result = text
 
 
-def _row(info: KernelInfo, mark: str) -> list[str]:
-    up = _duration(time.time() - info.started) if info.started and info.status != "dead" else "-"
-    memory = f"{info.memory_bytes / _MIB:.0f} MiB" if info.memory_bytes else "-"
-    status = f"{info.status}: {info.cause}" if info.cause else str(info.status)
-    tags = " ".join([*info.tags, *(["protected"] if info.protected else [])])
-    return [mark, info.name, status, str(info.pid or "-"), memory, up, str(info.restarts), tags]
+def _last_lines(kernel: Kernel, limit: int) -> str:
+    """Return the last lines of a kernel's journal as the text of a session.
 
-
-def _duration(seconds: float) -> str:
-    """Show a time span in one unit."""
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
-def _event_text(event: Event) -> str:
-    """Show a journal event as a reader of the log wants it, "" for what only programs need."""
-    data: Mapping[str, Any] = event.data
-    match event.kind:
-        case EventKind.STARTED:
-            source = str(data.get("source", "")).rstrip().replace("\n", "\n... ")
-            at = time.strftime("%H:%M:%S", time.localtime(event.at))
-            return f"# {at} {data.get('author', '')} [{data.get('execution_count', '')}]\n>>> {source}\n"
-        case EventKind.OUTPUT:
-            return str(data.get("text", ""))
-        case EventKind.RESULT:
-            return f"{data.get('text', '')}\n"
-        case EventKind.ERROR:
-            return str(data.get("traceback", "")).rstrip() + "\n"
-        case EventKind.GAP:
-            return f"[... something is missing here: {data.get('reason', '')}]\n"
-    return ""
+    A line may be many events, and an event many lines: read from ever further back until there are enough.
+    """
+    last = int(kernel.describe()["last_seq"])
+    reach = limit
+    while True:
+        reach *= 4
+        tail = Tail(limit)
+        transcript = Transcript(tail.write)
+        position = max(0, last - reach)
+        while position < last and (events := kernel.events(position)):
+            for event in events:
+                transcript.add(event)
+            position = events[-1].seq
+        if tail.full or reach >= last:
+            return tail.text

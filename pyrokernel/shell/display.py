@@ -11,7 +11,10 @@ import collections
 import dataclasses
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+
+from pyrokernel.errors import without_origin
+from pyrokernel.texts import label
 
 HOLD_LINE_SECONDS = 0.05
 """How long a line of output waits for its equals of other kernels."""
@@ -20,9 +23,6 @@ HOLD_REPLY_SECONDS = 1.0
 """How long a result or an error does; a kernel that is much slower than the others shows its own later."""
 
 _CONTROLS = re.compile("\x1b\\[[0-9;]*[mK]|[\x00-\x07\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-_COUNT_IN_FILE_NAME = re.compile(r"<cell \d+>")
-_NUMBERED = re.compile(r"(.*?)(\d+)")
-_NAMES_SHOWN = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +72,16 @@ class Display:
             self._partial[kernel, stream] = rest
         self.flush()
 
+    def remark(self, kernel: str, text: str) -> None:
+        """Show, on a line of its own, something about the output of a kernel."""
+        if not self._several:
+            self.margin()
+            self._emit("stderr", text + "\n")
+            return
+        self._end_lines(kernel)
+        self._hold(kernel, "stderr", text, HOLD_LINE_SECONDS)
+        self.flush()
+
     def result(self, kernel: str, text: str) -> None:
         """Show the value of a cell."""
         self._reply(kernel, "stdout", text, text)
@@ -79,7 +89,7 @@ class Display:
     def error(self, kernel: str, text: str) -> None:
         """Show a traceback, or why there is no reply."""
         text = text.rstrip("\n")
-        self._reply(kernel, "stderr", text, _COUNT_IN_FILE_NAME.sub("<cell>", text).replace(f"'{kernel}'", "''"))
+        self._reply(kernel, "stderr", text, without_origin(text, kernel))
 
     def ended(self, kernel: str) -> None:
         """Note that a kernel says no more."""
@@ -148,35 +158,6 @@ class Display:
             self._write(stream, text)
 
 
-def label(names: Iterable[str]) -> str:
-    """Name kernels briefly: runs of numbers as "k0-k3", at most eight parts.
-
-    Args:
-        names: In natural order, as a mesh lists them.
-    """
-    runs: list[tuple[str, str, str, int]] = []
-    for name in names:
-        match = _NUMBERED.fullmatch(name)
-        stem, number = (match[1], int(match[2])) if match else (name, -1)
-        if runs and match and runs[-1][2] == stem and runs[-1][3] == number - 1:
-            runs[-1] = (runs[-1][0], name, stem, number)
-        else:
-            runs.append((name, name, stem, number))
-    parts = [first if first == last else f"{first}-{last}" for first, last, _, _ in runs]
-    more = len(parts) - _NAMES_SHOWN
-    return ", ".join(parts[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
 def harmless(text: str) -> str:
     """Show control characters instead of letting the terminal obey them; colours, tabs and redrawn lines stay."""
     return _CONTROLS.sub(lambda match: match[0] if len(match[0]) > 1 else f"\\x{ord(match[0]):02x}", text)
-
-
-def columns(rows: Sequence[Sequence[str]], gap: str = "  ") -> list[str]:
-    """Align cells of a table; the last column is left as long as it is.
-
-    Args:
-        rows: Header first; shape (n_rows, n_columns).
-    """
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [gap.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

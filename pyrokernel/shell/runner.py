@@ -19,7 +19,8 @@ from pyrokernel.client.cell import Cell
 from pyrokernel.client.group import Group
 from pyrokernel.errors import CellNotFoundError, GatherError, KernelDiedError, PyrokernelError
 from pyrokernel.messages import Event, EventKind, Receipt, new_id
-from pyrokernel.shell.display import Display, label
+from pyrokernel.shell.display import Display
+from pyrokernel.texts import describe_gap, label, one_line
 
 _EVENTS_AHEAD = 1000
 """Events that may wait to be shown; the follower then waits, and the kernels' journals keep the rest."""
@@ -179,7 +180,7 @@ class _Run:
             case EventKind.INPUT:
                 self._answer(name, data)
             case EventKind.GAP:
-                self._display.output(name, "stderr", f"[... something is missing here: {data.get('reason', '')}]\n")
+                self._display.remark(name, describe_gap(event))
             case EventKind.ENDED:
                 self._ok &= data.get("status") == "ok"
                 self._end(name)
@@ -199,8 +200,8 @@ class _Run:
             with contextlib.suppress(PyrokernelError):
                 running = self._group[name].describe(timeout=_ASK_SECONDS)["running"]
                 if running and running["cell"] != self._cell:
-                    first = running["source"].strip().partition("\n")[0][:60]
-                    self._front.notice(f"{name} is busy with a cell of {running['author']}: {first}")
+                    doing = one_line(running["source"])
+                    self._front.notice(f"{name} is busy with a cell of {running['author']}: {doing}")
         self._waiting.clear()
 
     def _end(self, name: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pyrokernel.client.group import Group
 from pyrokernel.client.mesh import Mesh
 from pyrokernel.errors import PyrokernelError
-from pyrokernel.shell.display import label
+from pyrokernel.texts import label
 
 
 class Target:

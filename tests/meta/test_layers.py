@@ -16,6 +16,7 @@ LAYERS = {
     "errors": 0,
     "settings": 0,
     "messages": 0,
+    "texts": 0,
     "survey": 0,
     "again": 0,
     "journal": 1,

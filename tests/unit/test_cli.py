@@ -16,14 +16,15 @@ from pyrokernel.errors import GatherError, KernelDiedError, KernelNotFoundError,
 from pyrokernel.front import machine
 from pyrokernel.front.demo import balance
 from pyrokernel.front.exits import code_of, worst
-from pyrokernel.front.ps import format_rows, row_of
+from pyrokernel.front.ps import row_of
 from pyrokernel.front.reach import choose, command_line, settings_of, split_words
 from pyrokernel.front.run import read_source
 from pyrokernel.front.serve import parse_span, spec_of, specs_of
-from pyrokernel.front.terminal import one_line, paint, size, span, table
-from pyrokernel.front.writer import JsonWriter, LiveWriter, Transcript
+from pyrokernel.front.terminal import paint
+from pyrokernel.front.writer import JsonWriter, LiveWriter
 from pyrokernel.messages import Event, KernelInfo, Receipt
 from pyrokernel.settings import Settings
+from pyrokernel.texts import format_kernels
 
 
 def parse(*words: str) -> argparse.Namespace:
@@ -189,7 +190,7 @@ def test_ps_shows_what_runs_and_why_the_dead_died() -> None:
     busy = KernelInfo(name="k0", instance="1", status="idle", started=90.0, memory_bytes=8 << 20, pid=7)
     about = {"status": "busy", "running": {"source": "fit(\n)"}, "waiting": [{}, {}], "execution_count": 3}
     dead = KernelInfo(name="k1", instance="2", status="dead", started=1.0, restarts=5, cause="killed by SIGSEGV")
-    text = format_rows([row_of(busy, about, None), row_of(dead, None, None)], now=100.0)
+    text = format_kernels([row_of(busy, about, None), row_of(dead, None, None)], now=100.0)
     header, first, second = text.splitlines()
     assert header.split() == ["NAME", "STATUS", "CELLS", "WAIT", "MEMORY", "UP", "RESTARTS", "PID", "DOING"]
     assert first.split() == ["k0", "busy", "3", "2", "8", "MiB", "10.0", "s", "7", "fit(", "..."]
@@ -202,29 +203,6 @@ def test_a_kernel_that_does_not_describe_itself_is_busy() -> None:
 
 
 # Writing
-
-
-def test_a_table_leaves_out_empty_columns_and_aligns() -> None:
-    assert table(("A", "B", "N"), [("x", "", "1"), ("long", "", "22")], right=("N",)) == "A      N\nx      1\nlong  22"
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"), [("a\nb", "a ..."), ("x" * 20, "xxxxxx ..."), ("\x1b[31mred", " [31mred"), ("", "")]
-)
-def test_one_line_is_short_and_harmless(text: str, shown: str) -> None:
-    assert one_line(text, 10) == shown
-
-
-@pytest.mark.parametrize(("count", "shown"), [(0, "0 B"), (2048, "2 KiB"), (5 << 20, "5 MiB"), (3 << 30, "3.0 GiB")])
-def test_sizes(count: int, shown: str) -> None:
-    assert size(count) == shown
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"), [(0.01, "10 ms"), (2, "2.0 s"), (120, "2 min"), (7260, "2 h 1 min"), (90000, "1 d 1 h")]
-)
-def test_spans(seconds: float, shown: str) -> None:
-    assert span(seconds) == shown
 
 
 def test_colour_only_where_a_person_looks_and_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,32 +260,6 @@ def test_events_for_scripts_are_lines_of_json() -> None:
     first, second = map(json.loads, out.getvalue().splitlines())
     assert (first["kernel"], first["kind"], first["data"]["text"]) == ("k0", "output", "\ud800")
     assert second == {"kernel": "k0", "error": "died"}
-
-
-def test_a_transcript_reads_like_a_session() -> None:
-    text: list[str] = []
-    transcript = Transcript(text.append)
-    started = Event(seq=1, kind="started", cell="c", data={"source": "f()\ng()", "execution_count": 2, "author": "me"})
-    for event in (
-        started,
-        output("half"),
-        Event(seq=3, kind="result", cell="c", data={"text": "42"}),
-        output("from before\n", cell="earlier!!", late=True),
-        Event(seq=5, kind="gap", data={"lost_bytes": 3000, "reason": "the disk was full"}),
-    ):
-        transcript.add(event)
-    head, *rest = "".join(text).splitlines()
-    assert head.startswith("[2] ")
-    assert head.endswith("me cell c")
-    assert rest == [
-        ">>> f()",
-        "... g()",
-        "half",
-        "42",
-        "[late output of cell earlier!]",
-        "from before",
-        "[3,000 bytes of output missing: the disk was full]",
-    ]
 
 
 # run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pyrokernel.shell.display import HOLD_LINE_SECONDS, HOLD_REPLY_SECONDS, Display, columns, harmless, label
+from pyrokernel.shell.display import HOLD_LINE_SECONDS, HOLD_REPLY_SECONDS, Display, harmless
 
 
 class Screen:
@@ -87,16 +87,6 @@ def test_output_comes_before_the_result_and_unfinished_lines_are_ended() -> None
     assert screen.text == "[k0] 100%\n[k0] 1\n"
 
 
-def test_kernels_are_named_briefly() -> None:
-    assert label(["k0", "k1", "k2", "k4", "gpu-1", "gpu-2", "camera"]) == "k0-k2, k4, gpu-1-gpu-2, camera"
-    assert label(f"{letter}x" for letter in "abcdefghij") == "ax, bx, cx, dx, ex, fx, gx, hx and 2 more"
-    assert label([]) == ""
-
-
 def test_terminal_controls_are_shown_and_colours_stay() -> None:
     assert harmless("\x1b[31mred\x1b[0m\ttab\r\n") == "\x1b[31mred\x1b[0m\ttab\r\n"
     assert harmless("\x1b]0;title\x07\x1b[2J\x9b") == "\\x1b]0;title\\x07\\x1b[2J\\x9b"
-
-
-def test_columns_line_up() -> None:
-    assert columns([["name", "type"], ["x", "int"]]) == ["name  type", "x     int"]
