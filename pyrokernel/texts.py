@@ -1,4 +1,4 @@
-"""What both front ends write: tables, names, sizes, kernels as rows, journals as sessions. Runs in the caller's process.
+"""What both front ends write: tables, names, kernels as rows, journals as sessions. Runs in the caller's process.
 
 Pure, but for the width of the terminal: data in, text out. `shell/` and `front/` say the same
 thing in the same words because they say it through here.

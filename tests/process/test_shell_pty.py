@@ -196,6 +196,32 @@ def test_one_command_runs_without_decoration(mesh: pk.Mesh) -> None:
     assert done.stderr.endswith("ZeroDivisionError: division by zero\n")
 
 
+def test_logs_count_lines_and_say_whose_they_are(mesh: pk.Mesh) -> None:
+    for source in ("print('one', 'two', sep=chr(10), end='')", "for n in range(3): print('line', n)", "6 * 7"):
+        mesh["k0"].execute(source)
+    done = run(mesh, "k0", "-c", "logs -n 1")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "42\n", "")
+    lines = run(mesh, "k0", "-c", "logs -n 11").stdout.splitlines()
+    assert len(lines) == 11
+    assert [line for line in lines[1:] if not line.startswith("[")] == [
+        "one",
+        "two",
+        ">>> for n in range(3): print('line', n)",
+        *(f"line {n}" for n in range(3)),
+        ">>> 6 * 7",
+        "42",
+    ]
+    done = run(mesh, "-c", "logs -n 1")
+    assert done.stdout == "42\n"
+    assert "this is k0, of k0-k2" in done.stderr
+
+
+def test_ps_marks_the_kernels_in_use(mesh: pk.Mesh) -> None:
+    header, *rows = run(mesh, "k1", "-c", "ps").stdout.splitlines()
+    assert header.split()[:2] == ["NAME", "STATUS"]
+    assert [row.split()[0] for row in rows] == ["k0", "*", "k2"]
+
+
 def test_piped_input_runs_up_to_the_first_failure(mesh: pk.Mesh) -> None:
     done = run(
         mesh, "k0", text="def f():\n    return 'a;b|c>d'\nf()\nuse k1\nx = input()\nanswer\nx\nnonsense\n'never'\n"

@@ -78,6 +78,21 @@ def test_a_result_is_held_until_all_have_ended_or_a_second_has_passed() -> None:
     assert screen.text == "[k0] 1\n"
 
 
+def test_a_remark_has_a_line_of_its_own_and_is_folded() -> None:
+    alone = Screen("k0")
+    alone.display.output("k0", "stdout", "half")
+    alone.display.remark("k0", "[something missing]")
+    assert (alone.text, alone.errors) == ("half\n", "[something missing]\n")
+    several = Screen("k0", "k1")
+    several.display.output("k0", "stdout", "half")
+    for name in ("k0", "k1"):
+        several.display.remark(name, "[something missing]")
+        several.now = HOLD_LINE_SECONDS
+    several.display.flush()
+    assert several.text == "[k0] half\n"
+    assert several.errors == "[k0-k1] [something missing]\n"
+
+
 def test_output_comes_before_the_result_and_unfinished_lines_are_ended() -> None:
     screen = Screen("k0", "k1")
     screen.display.output("k0", "stdout", "50%\r100%")

@@ -44,6 +44,7 @@ class FakeKernel:
     def __init__(self, name: str) -> None:
         self.name, self.instance = name, "1"
         self.mesh = FakeMesh()
+        self.link = FakeLink()
         self.answered: list[tuple[str, str]] = []
 
     def answer_input(self, request: str, text: str) -> None:
@@ -124,6 +125,15 @@ def test_output_and_result_are_shown_and_success_reported() -> None:
     )
     assert Runner(front).run(group, "source")  # type: ignore[arg-type]  # stands in for a group
     assert front.text == "hi\n2\n"
+
+
+def test_a_gap_is_told_on_a_line_of_its_own() -> None:
+    front = FakeFront()
+    gap = event("gap", lost_bytes=3000, reason="the disk was full")
+    group = FakeGroup("k0", [("k0", event("output", stream="stdout", text="half")), ("k0", gap), ("k0", OK)])
+    assert Runner(front).run(group, "source")  # type: ignore[arg-type]
+    assert front.text == "half\n"
+    assert front.errors == "[3,000 bytes of output missing: the disk was full]\n"
 
 
 def test_an_error_is_shown_and_reported() -> None:
