@@ -89,7 +89,9 @@ def test_ctrl_c_interrupts_the_cells_and_shows_receipts(served: Served) -> None:
         run.send_signal(signal.SIGINT)
         _, err = run.communicate(timeout=20)
     assert run.returncode == ExitCode.INTERRUPTED
-    assert {"k0: interrupted", "k1: interrupted", "k0: KeyboardInterrupt"} <= set(err.splitlines())
+    # A machine under load may let the host do it, and the receipt says so: "k0: interrupted (by its host)".
+    for line in ("k0: interrupted", "k1: interrupted", "k0: KeyboardInterrupt"):
+        assert any(found.startswith(line) for found in err.splitlines()), err
     assert served.cli("run", "-k", "k0", "-c", "print('well')").stdout == "well\n"
 
 
