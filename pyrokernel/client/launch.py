@@ -18,7 +18,6 @@ from pyrokernel import settings as settings_module
 from pyrokernel.again import python_with
 from pyrokernel.errors import HostError, error_from_wire
 from pyrokernel.messages import HostConfig, KernelSpec
-from pyrokernel.settings import Settings
 
 if TYPE_CHECKING:
     from pyrokernel.client.mesh import Mesh
@@ -100,17 +99,9 @@ class PrivateHost:
     def __init__(self, specs: Sequence[KernelSpec], **options: Any) -> None:
         # Short, because a unix socket's address is; unguessable, and nobody else's, or mkdir fails.
         self.directory = f"/tmp/pyrokernel-{os.getuid()}-{secrets.token_hex(6)}"
+        own = {"mesh": "local", "ns": "", "runtime_dir": self.directory, "state_dir": f"{self.directory}/state"}
+        self.settings = settings_module.load(**{**options, **own})
         os.mkdir(self.directory, mode=0o700)
-        self.settings = Settings(
-            **{
-                **settings_module.load().dump(),
-                **options,
-                "mesh": "local",
-                "ns": "",
-                "runtime_dir": self.directory,
-                "state_dir": os.path.join(self.directory, "state"),
-            }
-        )
         self._lifeline = -1
         self._process: subprocess.Popen[bytes] | None = None
         self._start(specs)

@@ -183,6 +183,7 @@ class Mesh:
         for host, group in self._by_host(kernel.name for kernel in kernels).items():
             self.ask_host(host, "restart_kernels", group, force, timeout=START_SECONDS)
         for kernel in kernels:
+            self.note_death(kernel.instance)
             kernel.rebind()
 
     def signal_kernel(self, link: Link, signum: int, cell: str = "") -> bool:
@@ -271,14 +272,35 @@ class Mesh:
                 raise
             return self._entries[name]
         except KernelNotFoundError:
+            if name in self._still_known([name]):
+                return self._entries[name]
             names = ", ".join(self.names) or "none"
             raise KernelNotFoundError(f"there is no kernel {name!r}; there are: {names}") from None
         self._entries[name] = entry
         return entry
 
+    def _still_known(self, names: Iterable[str]) -> dict[str, Entry]:
+        """Return the kernels known from before that live, although the name server does not list them.
+
+        One that was restarted without storage lists nothing until the hosts have announced their kernels again.
+        """
+        known = {name: self._entries[name] for name in names if name in self._entries}
+        living: set[str] = set()
+        for host in {link.name: link for name in known if (link := self.host_of(name)) is not None}.values():
+            try:
+                infos = [KernelInfo.from_wire(wire) for wire in self.ask_host(host, "list_kernels")]
+            except KernelUnreachableError:
+                continue
+            living.update(info.instance for info in infos if info.pid)
+        return {name: entry for name, entry in known.items() if entry.value("instance") in living}
+
     def note_death(self, instance: str) -> None:
         """Remember that an instance is gone, so that its name is not taken for it again."""
         self._dead.add(instance)
+        for key in [key for key in list(self._links) if key[1] == instance]:
+            link = self._links.pop(key, None)
+            if link is not None:
+                link.close()
 
     def _successor(self, name: str, entry: Entry) -> Entry:
         """Wait until the host of a dead instance has given its name to the next one."""
@@ -311,6 +333,9 @@ class Mesh:
                 raise
             return self._entries
         found = {entry.name.removeprefix(KERNEL_PREFIX): entry for entry in entries}
+        unlisted = [name for name in self._entries if name not in found]
+        if unlisted:
+            found.update(self._still_known(unlisted))
         self._entries = dict(sorted(found.items(), key=lambda item: _natural(item[0])))
         return self._entries
 

@@ -6,12 +6,14 @@ Runs in the caller's process, which in the foreground becomes the host process.
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pyrokernel.client.launch import StartingHost
-from pyrokernel.errors import SettingsError, error_from_wire
+from pyrokernel.client.mesh import Mesh
+from pyrokernel.errors import NameServerNotFoundError, SettingsError, error_from_wire
 from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.reach import command_line, living_records, open_mesh, settings_of, split_words, survey_hosts
 from pyrokernel.front.terminal import complain, note, say
@@ -22,6 +24,7 @@ from pyrokernel.settings import Settings
 from pyrokernel.texts import label, plural
 
 _START_SECONDS = 60.0
+_LOOK_AGAIN_SECONDS = 0.05
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -150,12 +153,24 @@ def _describe(where: str, names: Sequence[str], settings: Settings, *, foregroun
         say("  Ctrl-C ends this host and leaves the kernels running.")
 
 
+def _open_when_ready(settings: Settings) -> Mesh:
+    """Connect to the mesh of a host that holds the lock, but may not have opened its doors yet."""
+    deadline = time.monotonic() + settings.timeout
+    while True:
+        try:
+            return open_mesh(settings)
+        except NameServerNotFoundError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(_LOOK_AGAIN_SECONDS)
+
+
 def _join(args: argparse.Namespace, settings: Settings, declared: Sequence[KernelSpec]) -> int:
     """Start what is asked for through the host that runs already.
 
     What a mesh file declares is meant to exist, so a name of it that lives is left alone; -n means that many more.
     """
-    with open_mesh(settings) as mesh:
+    with _open_when_ready(settings) as mesh:
         infos, _, _ = survey_hosts(mesh)
         taken = {info.name for info in infos} | set(mesh.names)
         living = [info.name for info in infos if info.status != "dead"]

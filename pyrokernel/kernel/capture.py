@@ -69,7 +69,7 @@ class Capture:
         self._children = resource.getrusage(resource.RUSAGE_CHILDREN)
         self._spool = Spool(self._directory, 1, journal.cap_bytes)
         self._writer = Writer(self._spool, self.poke)
-        self._late = LateOutput(self._writer, self._drain_spool)
+        self._late = LateOutput(self._writer, self._drain_spool, self._lose_spool)
         self._positions_fd = os.open(
             self._directory / journal_files.POSITIONS, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
         )
@@ -211,6 +211,11 @@ class Capture:
             self._journal.append(EventKind.GAP, spool.cell, stream=stream, lost_bytes=lost_bytes, reason=reason)
             self._lost = self._lost or (self.running and spool is self._spool)
         self._note_position(spool)
+
+    def _lose_spool(self, spool: Spool) -> None:
+        """Say that an earlier cell is not listened to any more; its processes may go on writing."""
+        reason = "processes of too many earlier cells still write; what this cell's write from now on is not kept"
+        self._journal.append(EventKind.GAP, spool.cell, reason=reason)
 
     def _emit(self, stream: str, text: str) -> None:
         """Take text from the current spool."""

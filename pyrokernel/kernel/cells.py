@@ -127,6 +127,8 @@ class Cells:
                 known = self._known[cell.id]
                 if known.reply is not None:
                     return known.reply
+                if known.state != "queued":
+                    raise ProtocolError(f"cell {cell.id} is running already")
                 # It is queued: this is the main thread, so its turn may as well be now.
                 if known in self._queue:
                     self._queue.remove(known)
@@ -227,6 +229,35 @@ class Cells:
         return {"kernel": self.name, "instance": self.instance, "cell": cell.id}
 
     def _run(self, cell: Cell) -> dict[str, Any]:
+        """Run a cell; whatever goes wrong around it, it ends with a reply and an event that says so."""
+        count = self.execution_count + 1
+        try:
+            return self._run_whole(cell)
+        except BaseException as error:  # noqa: BLE001  such as the TimeoutError of a SIGALRM handler of the user's
+            self.execution_count = count
+            return self._end_badly(cell, count, error)
+
+    def _end_badly(self, cell: Cell, count: int, error: BaseException) -> dict[str, Any]:
+        """End a cell whose own end was cut short by something raised outside it."""
+        if cell.reply is not None:  # it was all done but for the return
+            return cell.reply
+        message = "raised after the code of the cell had ended, by a signal handler or in place of a function of ours"
+        reply = Reply(
+            status="error",
+            **self._identity(cell),
+            execution_count=count,
+            ename=type(error).__name__,
+            evalue=f"{error} ({message})",
+            traceback=f"{type(error).__name__}: {error} ({message})\n",
+        ).to_wire()
+        with self._changed:
+            self.running = None
+            self.touch()
+            self._finish(cell, reply)
+        self._report(reply)
+        return reply
+
+    def _run_whole(self, cell: Cell) -> dict[str, Any]:
         self.execution_count += 1
         count = self.execution_count
         self.running = cell

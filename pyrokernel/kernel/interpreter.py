@@ -31,6 +31,9 @@ DEFAULT_NAMESPACE = "main"
 MAX_ERROR_CHARS = 256 * 1024
 _KEPT_SOURCES = 1000
 _FUTURE_FLAGS = {name: getattr(__future__, name).compiler_flag for name in __future__.all_feature_names}
+_CLASS_NAME = type.__dict__["__name__"]
+"""Read so, the name of a class runs nothing of its metaclass."""
+
 _OWN_FOLDER = os.path.dirname(__file__) + os.sep
 _ASYNCIO_FOLDER = os.path.join(os.path.dirname(os.__file__), "asyncio") + os.sep
 
@@ -118,18 +121,14 @@ class Interpreter:
             filename: How tracebacks call it.
             namespace: Where it runs.
         """
-        space = self.namespace(namespace)
-        self._remember(filename, source)
         outcome = Outcome()
 
         def body() -> None:
+            space = self.namespace(namespace)
+            self._remember(filename, source)
             statements, expression = self._compile(source, filename, space)
-            if statements is not None:
-                self._run_code(statements, space.variables)
-            if expression is None:
-                return
-            value = self._run_code(expression, space.variables)
-            if source.rstrip().endswith(";"):
+            value = self._run_parts(statements, expression, space.variables)
+            if expression is None or source.rstrip().endswith(";"):
                 return
             self._shown.clear()
             sys.displayhook(value)
@@ -158,6 +157,26 @@ class Interpreter:
 
     def _guard(self, cell: str, body: Callable[[], None], outcome: Outcome) -> None:
         """Run user code; whatever it raises becomes data."""
+        error = self._run_armed(cell, body)
+        if error is None:
+            return
+        # SystemExit and KeyboardInterrupt end the cell, never the kernel: it outlives what it runs.
+        outcome.error = error
+        outcome.shown, outcome.rendered = False, None
+        outcome.ename, outcome.evalue, outcome.traceback = _CLASS_NAME.__get__(type(error)), "", ""
+
+        def describe() -> None:
+            outcome.evalue = _cut(_text_of(error))
+            outcome.traceback = _cut(format_error(error))
+
+        # Armed again: the exception's own __str__ is user code, and may be without end.
+        failure = self._run_armed(cell, describe)
+        if failure is not None:
+            outcome.evalue = f"<its text cannot be shown: {_CLASS_NAME.__get__(type(failure))}>"
+            outcome.traceback = f"{outcome.ename}: {outcome.evalue}\n"
+
+    def _run_armed(self, cell: str, body: Callable[[], None]) -> BaseException | None:
+        """Run something that may be interrupted; return what it raised."""
         try:
             try:
                 self.interrupts.arm(cell)
@@ -165,14 +184,10 @@ class Interpreter:
                 self.interrupts.settle()
             finally:
                 self.interrupts.disarm()
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001  the user's code may raise anything
             self.interrupts.disarm()  # again: a SIGINT at its first instruction kept it from doing anything
-            # SystemExit and KeyboardInterrupt end the cell, never the kernel: it outlives what it runs.
-            outcome.error = error
-            outcome.shown, outcome.rendered = False, None
-            outcome.ename = type(error).__name__
-            outcome.evalue = _cut(_text_of(error))
-            outcome.traceback = _cut(format_error(error))
+            return error
+        return None
 
     def _compile(
         self, source: str, filename: str, space: Namespace
@@ -192,9 +207,29 @@ class Interpreter:
             expression = compile(ast.Expression(last.value), filename, "eval", flags, dont_inherit=True)
         return statements, expression
 
-    def _run_code(self, code: types.CodeType, variables: dict[str, Any]) -> Any:
-        value = eval(code, variables)
-        return self._await(value) if code.co_flags & inspect.CO_COROUTINE else value
+    def _run_parts(
+        self, statements: types.CodeType | None, expression: types.CodeType | None, variables: dict[str, Any]
+    ) -> Any:
+        """Run the statements, then the expression, and return its value.
+
+        If either awaits, both run in one task: `asyncio.create_task` in the statements needs the loop too.
+        """
+        parts = [code for code in (statements, expression) if code is not None]
+
+        async def in_one_task() -> Any:
+            value = None
+            for code in parts:
+                value = eval(code, variables)
+                if code.co_flags & inspect.CO_COROUTINE:
+                    value = await value
+            return value
+
+        if any(code.co_flags & inspect.CO_COROUTINE for code in parts):
+            return self._await(in_one_task())
+        value = None
+        for code in parts:
+            value = eval(code, variables)
+        return value
 
     def _await(self, awaitable: Any) -> Any:
         """Run an awaitable to its end on the kernel's one event loop.
@@ -271,7 +306,7 @@ def _hide_own_frames(formatted: traceback.TracebackException | None) -> None:
 
 def _text_of(error: BaseException) -> str:
     try:
-        return str(error)
+        return str.__getitem__(str(error), slice(None))  # a plain str, whatever subclass __str__ returned
     except Exception as failure:  # noqa: BLE001  a user's __str__ may raise anything
         return f"<its text cannot be shown: {type(failure).__name__}>"
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import asyncio
 
+_FIRST_LOOK_SECONDS = 0.0005
 _REPEAT_SECONDS = 0.005
 
 
@@ -42,7 +43,10 @@ class Interrupts:
         self._running = ""
         self._armed = False
         self._wanted = ""
-        self._raised = threading.Event()
+        # Not an Event: the handler would wait for itself on its lock when a second signal interrupts it there.
+        self._raised = False
+        self._insisting = False
+        self._one_at_a_time = threading.Lock()
         self._task: asyncio.Task[Any] | None = None
 
     @property
@@ -69,7 +73,7 @@ class Interrupts:
         """
         if self._wanted and self._wanted == self._running:
             self._wanted = ""
-            self._raised.set()
+            self._raised = True
             raise KeyboardInterrupt
 
     def disarm(self) -> None:
@@ -93,20 +97,32 @@ class Interrupts:
             "interrupted", "not running", or "unanswered" when the main thread did not react:
             it is inside a C call.
         """
-        target = self._running
-        if not target or (cell and cell != target):
-            return "not running"
-        self._raised.clear()
-        self._wanted = target
-        deadline = time.monotonic() + wait
+        with self._one_at_a_time:
+            target = self._running
+            if not target or (cell and cell != target):
+                return "not running"
+            self._raised = False
+            self._wanted = target
+            self._insisting = True
+            try:
+                return self._insist(target, time.monotonic() + wait)
+            finally:
+                self._insisting = False
+
+    def _insist(self, target: str, deadline: float) -> str:
+        """Signal until the handler has raised, the cell is over, or the time is up."""
         self._signal_group()
-        while not self._raised.wait(_REPEAT_SECONDS):
+        pause = _FIRST_LOOK_SECONDS
+        while True:
+            time.sleep(pause)
+            if self._raised:
+                return "interrupted"
             if self._running != target:
                 return "not running"
             if time.monotonic() > deadline:
                 return "unanswered"
             signal.pthread_kill(_main_ident(), signal.SIGINT)
-        return "interrupted"
+            pause = _REPEAT_SECONDS
 
     def _signal_group(self) -> None:
         if os.getpgrp() == os.getpid():
@@ -117,11 +133,13 @@ class Interrupts:
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if not self._armed:
             return
-        wanted = self._wanted or self._wanted_by_host() or self._running
-        if wanted != self._running:
+        wanted = self._wanted or self._wanted_by_host()
+        if not wanted and self._insisting:
+            return  # one of our own that came after the one that raised: let the cell clean up
+        if wanted and wanted != self._running:
             return
         self._wanted = ""
-        self._raised.set()
+        self._raised = True
         task = self._task
         if task is not None and not task.done():
             import asyncio

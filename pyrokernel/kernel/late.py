@@ -25,12 +25,14 @@ class LateOutput:
     Args:
         writer: Writes for the threads.
         drain: Brings what is new in a spool into the journal.
+        lose: Tells readers that a spool somebody still writes to is not read any more.
     """
 
-    def __init__(self, writer: Writer, drain: Callable[[Spool], None]) -> None:
+    def __init__(self, writer: Writer, drain: Callable[[Spool], None], lose: Callable[[Spool], None]) -> None:
         self.spools: list[Spool] = []
         self._writer = writer
         self._drain = drain
+        self._lose = lose
         self._routes: list[Route] = []
         self._spare: Spool | None = None
 
@@ -64,6 +66,9 @@ class LateOutput:
             oldest = self.spools.pop(0)
             self._end_routes([route for route in self._routes if route.spool is oldest])
             self._drain(oldest)
+            oldest.close_write_fds()
+            if oldest.has_writers():
+                self._lose(oldest)
             oldest.close(delete=True)
 
     def drain(self) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import json
+import logging
 import os
 import resource
 import signal
@@ -27,6 +29,11 @@ from pyrokernel.kernel.service import KernelService
 from pyrokernel.kernel.workloop import WorkLoop
 from pyrokernel.messages import KERNEL_OBJECT, EventKind, KernelBirth, KernelSpec
 from pyrokernel.wire.daemon import Daemon
+
+log = logging.getLogger(__name__)
+
+_BROKEN = 70
+"""Exit code of a kernel that cannot serve any more (EX_SOFTWARE)."""
 
 SWITCH_SECONDS = 0.0005
 """How soon another thread gets the interpreter from a cell that computes: completion answers within it."""
@@ -102,16 +109,21 @@ class KernelProcess:
                 reason = self.loop.run(self.daemon)
             except KeyboardInterrupt:
                 continue  # a SIGINT between the cells
+            except Exception as error:  # noqa: BLE001  a signal handler of the user's raised while nothing ran
+                if isinstance(error, OSError) and error.errno == errno.EBADF:
+                    self.end("user code closed the descriptors of the kernel itself", code=_BROKEN)
+                log.warning("raised between the cells: %r", error)
+                continue
             self.end(reason)
 
-    def end(self, reason: str) -> NoReturn:
+    def end(self, reason: str, code: int = 0) -> NoReturn:
         """Say goodbye in the journal and leave at once; the host knows why."""
         self.capture.drain()
         self.journal.append(EventKind.STOPPED, reason=reason)
         with contextlib.suppress(OSError):
             os.unlink(self.birth.socket)
         # Not sys.exit: threads of user code could hold the process for ever.
-        os._exit(0)
+        os._exit(code)
 
     def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
         self.end("asked to stop")

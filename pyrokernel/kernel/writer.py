@@ -142,6 +142,8 @@ class Writer:
             for pass_on in self._pass_on:
                 pass_on()
             self.commit(0)
+            with self.lock:
+                pass  # another thread may have taken the last piece from its queue and still be writing it
 
     def begin_flood(self, sink: Sink) -> None:
         """Let a stream collect its lines until the next `calm`. Of one only: between two, their order would be lost."""

@@ -16,6 +16,7 @@ Source: PEP 574, "Pickle protocol 5 with out-of-band data".
 from __future__ import annotations
 
 import io
+import logging
 import pickle
 import struct
 import sys
@@ -23,6 +24,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 from pyrokernel.errors import MessageTooLargeError, NotSerializableError, ProtocolError
+
+log = logging.getLogger(__name__)
 
 SERIALIZER_ID = 0x50
 """Marks our payloads in a Pyro header. It is in none of Pyro's global tables: a stock peer cannot reach it."""
@@ -68,8 +71,8 @@ class Packed:
             data = pickle.dumps(value, 5, buffer_callback=buffers.append)
             if not any(mark in data for mark in _BY_VALUE_MARKS):
                 return cls(data, [_flat(buffer) for buffer in buffers])
-        except (pickle.PicklingError, AttributeError, TypeError, ValueError, RecursionError):
-            pass  # not an error yet: C pickle is the quick way, cloudpickle the one that knows lambdas
+        except Exception as error:  # noqa: BLE001  whatever a __reduce__ raises: cloudpickle, which knows more, decides
+            log.debug("%s goes by value: %s", type(value), error)
         return cls._dump_by_value(value)
 
     @classmethod

@@ -215,7 +215,7 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
                 raise ProtocolError(f"no object {object_id!r} is served here")
             bound = server._get_attribute(self.objectsById[object_id], method)
             payload = codec.encode(bound(*args, **kwargs))
-        except Exception as error:  # whatever the service raised is the caller's to see
+        except BaseException as error:
             if not isinstance(error, PyrokernelError):
                 log.exception("a request failed in an unexpected way")
             flags, payload = FLAGS_EXCEPTION, codec.encode(error_to_wire(error))
@@ -283,7 +283,7 @@ class _Listener:
         )
         try:
             thread.start()
-        except RuntimeError as error:  # the system gives no more threads
+        except (RuntimeError, MemoryError) as error:  # the system gives no more threads
             log.warning("connection of pid %d refused: %s", peer.pid, error)
             self.daemon.drop(conn)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import struct
 import time
 from typing import Any
 
@@ -184,9 +185,15 @@ def _dial(uri: core.URI, timeout: float) -> Connection:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         target = (uri.host.strip("[]"), uri.port)
     try:
-        sock.settimeout(timeout)
-        sock.connect(target)
-        sock.settimeout(None)
+        if uri.sockname:
+            # With a timeout of Python's own, a unix socket whose queue is full would fail at once instead of waiting.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(timeout) + 1, 0))
+            sock.connect(target)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
+        else:
+            sock.settimeout(timeout)
+            sock.connect(target)
+            sock.settimeout(None)
         peer = check_peer(sock) if uri.sockname else Peer(uid=-1)
     except AccessRefusedError:
         sock.close()
