@@ -65,6 +65,7 @@ class KernelProcess:
 
     def __init__(self, birth: KernelBirth) -> None:
         self.birth = birth
+        self._pid = os.getpid()
         self.spec = spec = KernelSpec.from_wire(birth.spec)
         _prepare_process(spec)
         settings = settings_module.load()
@@ -126,6 +127,11 @@ class KernelProcess:
         os._exit(code)
 
     def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:
+            # A child in its first moment, before `_abandon` has run there: it ends by the signal, like any process.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
         self.end("asked to stop")
 
     def _run_init(self, path: Path) -> None:
