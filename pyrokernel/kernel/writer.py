@@ -102,10 +102,7 @@ class Writer:
                         self._writing = True
                         try:
                             for _ in range(COMMIT_ROUNDS):
-                                if first:
-                                    self._put(index, _take(first))
-                                if second:
-                                    self._put(1 - index, _take(second))
+                                self._put_both(index)
                                 if not first and not second:
                                     break
                         finally:
@@ -116,6 +113,20 @@ class Writer:
             if self.interrupted and in_main_thread():
                 self.interrupted = False
                 raise KeyboardInterrupt
+
+    def _put_both(self, index: int) -> None:
+        """Write what waits of both streams, `index` first; in a flood, the stream that collects: its lines are older."""
+        flooding = self.flooding
+        if flooding is not None:
+            index = flooding.index
+        first, second = self.sinks[index].pieces, self.sinks[1 - index].pieces
+        waiting = len(second)
+        if flooding is not None and waiting:
+            self._pass_on[index]()  # whatever was printed before those is in the queue after this
+        if first:
+            self._put(index, _take(first, len(first)))
+        if waiting:
+            self._put(1 - index, _take(second, waiting))
 
     def _put(self, index: int, data: bytes) -> None:
         """Write to the current spool, through the descriptor that C code writes to as well.
@@ -250,8 +261,8 @@ def _settle(spool: Spool | None, index: int, lost_bytes: int, error: OSError | N
             spool.note_loss(index, lost_bytes, error)
 
 
-def _take(pieces: collections.deque[bytes]) -> bytes:
-    """Take everything that is there now; other threads may go on appending."""
-    if len(pieces) == 1:
+def _take(pieces: collections.deque[bytes], count: int) -> bytes:
+    """Take the first pieces; other threads may go on appending."""
+    if count == 1:
         return pieces.popleft()
-    return b"".join([pieces.popleft() for _ in range(len(pieces))])
+    return b"".join([pieces.popleft() for _ in range(count)])

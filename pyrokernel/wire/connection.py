@@ -304,6 +304,8 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
 
 
 def _wait(sock: socket.socket, event: int, timeout: float) -> bool:
+    if sock.fileno() < 0:
+        raise ConnectionClosedError("this side closed the connection")
     poller = select.poll()
     poller.register(sock, event)
     return bool(poller.poll(max(0, timeout * 1000)))

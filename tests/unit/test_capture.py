@@ -206,6 +206,19 @@ report(written("c1").split() == [str(number) for number in range(20_000)])
     assert captured(tmp_path, script) is True
 
 
+def test_streams_keep_their_order_when_a_tick_falls_between_two_lines(tmp_path: Path) -> None:
+    script = """
+capture.start_drainer(lambda: True)
+sys.setswitchinterval(0.00001)
+def body():
+    for number in range(60_000):
+        print(number, file=sys.stderr if number > 2000 and number % 50 == 49 else sys.stdout)
+run("c1", body)
+report(written("c1").split() == [str(number) for number in range(60_000)])
+"""
+    assert captured(tmp_path, script) is True
+
+
 def test_threads_of_one_cell_each_keep_their_order(tmp_path: Path) -> None:
     script = """
 capture.start_drainer(lambda: True)
