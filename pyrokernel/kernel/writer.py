@@ -115,7 +115,7 @@ class Writer:
                 raise KeyboardInterrupt
 
     def _put_both(self, index: int) -> None:
-        """Write what waits of both streams, `index` first; in a flood, the stream that collects: its lines are older."""
+        """Write what waits of both streams, `index` first; in a flood, the collecting one: its lines are older."""
         flooding = self.flooding
         if flooding is not None:
             index = flooding.index
