@@ -13,7 +13,6 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 from pyrokernel import settings as settings_module
@@ -65,7 +64,6 @@ class KernelProcess:
 
     def __init__(self, birth: KernelBirth) -> None:
         self.birth = birth
-        self._pid = os.getpid()
         self.spec = spec = KernelSpec.from_wire(birth.spec)
         _prepare_process(spec)
         settings = settings_module.load()
@@ -94,7 +92,6 @@ class KernelProcess:
         self.capture.install()
         inputs.install()
         interrupts.install()
-        signal.signal(signal.SIGTERM, self._on_sigterm)
         os.register_at_fork(before=self.capture.before_fork, after_in_child=self._abandon)
         self.capture.start_drainer(lambda: self.service.followed)
         self.daemon.start()
@@ -126,14 +123,6 @@ class KernelProcess:
         # Not sys.exit: threads of user code could hold the process for ever.
         os._exit(code)
 
-    def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:
-            # A child in its first moment, before `_abandon` has run there: it ends by the signal, like any process.
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTERM)
-            return
-        self.end("asked to stop")
-
     def _run_init(self, path: Path) -> None:
         """Run the init file as the first cell, visible and interruptible like any other."""
         try:
@@ -159,8 +148,6 @@ class KernelProcess:
 
     def _abandon(self) -> None:
         """In a child forked by user code: it is no kernel, and must not keep the kernel's sockets open."""
-        if signal.getsignal(signal.SIGTERM) == self._on_sigterm:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self.daemon.abandon()
         self.capture.abandon_in_child()
         for connection in list(self.loop.connections):
@@ -188,6 +175,9 @@ def _prepare_process(spec: KernelSpec) -> None:
     sys.argv = [""]
     if not sys.path or sys.path[0] != "":
         sys.path.insert(0, "")
+    # No handler for SIGTERM, with which the host asks to end: CPython forgets a signal that reaches a forked child in
+    # its first moment if there is one, and `Process.terminate()` would then be lost.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # A parent that ignores SIGINT (a shell's background job) hands that down.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
