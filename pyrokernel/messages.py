@@ -78,7 +78,7 @@ class EventKind(enum.StrEnum):
     ENDED = "ended"
     """The cell is over: status, duration."""
     STOPPED = "stopped"
-    """The kernel said goodbye: reason."""
+    """The kernel ended by itself: reason."""
     GAP = "gap"
     """Something is missing here: reason, and first/last sequence numbers or lost_bytes."""
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyrokernel.client import inside
-from pyrokernel.client.ears import Ear
+from pyrokernel.client.ears import Ear, obituary
 from pyrokernel.client.links import Link, ask
 from pyrokernel.errors import (
     KernelConnectionError,
@@ -22,7 +22,7 @@ from pyrokernel.errors import (
     ReplyTimeoutError,
     WouldDeadlockError,
 )
-from pyrokernel.messages import HOST_OBJECT, KERNEL_OBJECT, Death
+from pyrokernel.messages import KERNEL_OBJECT, Death
 from pyrokernel.wire.fanout import Answer, Fanout, Request
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Exchange:
         except KernelUnreachableError as error:
             self._failed.append((name, token, self._explain(link, time.time()) or error))
             return
-        except (KernelConnectionError, WouldDeadlockError, PyrokernelError) as error:
+        except PyrokernelError as error:
             self._failed.append((name, token, error))
             return
         self._sent[name] = time.time()
@@ -178,14 +178,12 @@ class Exchange:
         if host is None:
             return None
         try:
-            request = Request(HOST_OBJECT, "obituary", [link.instance, _OBITUARY_SECONDS])
-            found = ask(host, request, _OBITUARY_SECONDS + 1.0)
+            death = obituary(host, link.instance, _OBITUARY_SECONDS, _OBITUARY_SECONDS + 1.0)
         except KernelUnreachableError:
             return None  # no host to ask; the kernel itself may still answer
-        if not found:
+        if death is None:
             return None
         self._mesh.note_death(link.instance)
-        death = Death.from_wire(found)
         if death.successor and death.at < sent:
             # It was gone before: the call never began, and the name has passed to another instance.
             restarted = KernelRestartedError(kernel=link.name, instance=link.instance, new_instance=death.successor)
@@ -246,7 +244,7 @@ class Exchange:
             # What died before the ear was at the host would never be announced: ask once about each.
             for other in [pending for pending in self.pending if self._mesh.host_of(pending) is host]:
                 try:
-                    death = ear.ask_about(self._links[other].instance)
+                    death = obituary(host, self._links[other].instance, 0.0)
                 except PyrokernelError:
                     break
                 if death is not None:

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from pyrokernel.client.calls import USUAL, ask_kernel
 from pyrokernel.client.interrupts import interrupt
-from pyrokernel.client.links import Link
+from pyrokernel.client.links import LONG_POLL_SECONDS, Link
 from pyrokernel.errors import KernelDiedError, KernelRestartedError, ReplyTimeoutError
 from pyrokernel.messages import Event, EventKind, Receipt, Reply
 
 if TYPE_CHECKING:
     from pyrokernel.client.mesh import Mesh
-
-_LONG_POLL_SECONDS = 25.0
 
 
 class Cell:
@@ -76,7 +74,7 @@ class Cell:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            left = _LONG_POLL_SECONDS if deadline is None else min(_LONG_POLL_SECONDS, deadline - time.monotonic())
+            left = LONG_POLL_SECONDS if deadline is None else min(LONG_POLL_SECONDS, deadline - time.monotonic())
             if left <= 0:
                 raise ReplyTimeoutError(seconds=timeout, cell=self.id, replies={}, missing=(self.kernel,))
             options = {"cell": self.id, "stdin": stdin}

@@ -11,13 +11,20 @@ import os
 from collections.abc import Hashable
 from typing import Any
 
-from pyrokernel.client.links import Link, ask
+from pyrokernel.client.links import LONG_POLL_SECONDS, Link, ask
 from pyrokernel.messages import HOST_OBJECT, Death
 from pyrokernel.wire.connection import Connection
 from pyrokernel.wire.fanout import Fanout, Request
 
-_LONG_POLL_SECONDS = 25.0
-_ASK_SECONDS = 2.0
+
+def obituary(host: Link, instance: str, wait: float, timeout: float = 2.0) -> Death | None:
+    """Ask a host for the death of an instance; None if it does not notice one within `wait` seconds.
+
+    Raises:
+        KernelUnreachableError: The host did not answer within `timeout` seconds.
+    """
+    found = ask(host, Request(HOST_OBJECT, "obituary", [instance, wait]), timeout)
+    return Death.from_wire(found) if found else None
 
 
 class Ear:
@@ -52,11 +59,6 @@ class Ear:
         self._ask(fanout, token)
         return [Death.from_wire(wire) for wire in answer["deaths"]]
 
-    def ask_about(self, instance: str) -> Death | None:
-        """Return the death of an instance if the host knows of it by now."""
-        found = ask(self.host, Request(HOST_OBJECT, "obituary", [instance, 0.0]), _ASK_SECONDS)
-        return Death.from_wire(found) if found else None
-
     def leave(self, fanout: Fanout) -> bool:
         """Keep the request under way for the next wait; False if the connection is gone."""
         return self._connection is not None and fanout.detach(self._connection)
@@ -69,7 +71,7 @@ class Ear:
 
     def _ask(self, fanout: Fanout, token: Hashable) -> None:
         assert self._connection is not None
-        timeout = _LONG_POLL_SECONDS if self._after >= 0 else 0.0  # first, where its count stands
+        timeout = LONG_POLL_SECONDS if self._after >= 0 else 0.0  # first, where its count stands
         request = Request(HOST_OBJECT, "deaths", [self._after, timeout])
         self._seq = request.seq
         fanout.send(self._connection, request, token)

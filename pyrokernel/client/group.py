@@ -10,8 +10,9 @@ from pyrokernel.client import inside
 from pyrokernel.client.calls import USUAL, Exchange, gather, kernel_request
 from pyrokernel.client.cell import Cell
 from pyrokernel.client.interrupts import interrupt
-from pyrokernel.client.job import Job
+from pyrokernel.client.job import Job, travelling
 from pyrokernel.client.kernel import Kernel
+from pyrokernel.client.links import LONG_POLL_SECONDS
 from pyrokernel.client.partition import join, split
 from pyrokernel.errors import (
     GatherError,
@@ -27,8 +28,6 @@ from pyrokernel.wire.fanout import Request
 
 if TYPE_CHECKING:
     from pyrokernel.client.mesh import Mesh
-
-_LONG_POLL_SECONDS = 25.0
 
 
 class Group(Sequence[Kernel]):
@@ -124,8 +123,7 @@ class Group(Sequence[Kernel]):
     ) -> dict[str, Reply]:
         """Call a function on every kernel; return the replies, failures among them."""
         cell = new_id()
-        shown = function if isinstance(function, str) else getattr(function, "__name__", "function")
-        target = function if isinstance(function, str) else Packed.dump(function)
+        target, shown = travelling(function)
         options = self._options(cell, want="value", shown=shown)
         request = kernel_request("call", target, Packed.dump((tuple(args), dict(kwargs))), options, cell=cell)
         return self._replies(request, timeout=None, check=False, cell=cell)
@@ -162,7 +160,7 @@ class Group(Sequence[Kernel]):
 
             def ask(name: str) -> None:
                 options = {"cell": cells[name].id, "stdin": stdin}
-                request = kernel_request("follow", cells[name].after, _LONG_POLL_SECONDS, options)
+                request = kernel_request("follow", cells[name].after, LONG_POLL_SECONDS, options)
                 exchange.send(cells[name].link, request)
 
             for name in cells:

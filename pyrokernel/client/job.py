@@ -32,6 +32,17 @@ _CHUNKS_PER_KERNEL = 8
 """Enough to even out kernels of different speed, few enough to keep the cost of a request small."""
 
 
+def travelling(function: str | Callable[..., Any]) -> tuple[str | Packed, str]:
+    """Return a function as it travels, a name as it is or pickled, and how it is shown.
+
+    Raises:
+        NotSerializableError: It cannot be pickled.
+    """
+    if isinstance(function, str):
+        return function, function
+    return Packed.dump(function), getattr(function, "__name__", "function")
+
+
 class _Chunk:
     """Consecutive items that travel together."""
 
@@ -63,8 +74,7 @@ class Job:
     ) -> None:
         self._mesh = mesh
         self._links = [kernel.link for kernel in kernels]
-        self._function = function if isinstance(function, str) else Packed.dump(function)
-        self._shown = function if isinstance(function, str) else getattr(function, "__name__", "function")
+        self._function, self._shown = travelling(function)
         size = chunk or max(1, len(items) // (len(self._links) * _CHUNKS_PER_KERNEL))
         self._waiting = deque(
             _Chunk(first, items[first : first + size], retries) for first in range(0, len(items), size)

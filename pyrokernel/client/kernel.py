@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from pyrokernel.client.group import Group
     from pyrokernel.client.mesh import Mesh
 
-_LONG_POLL_SECONDS = 25.0
-
 
 class Kernel:
     """A handle to one kernel, bound to the instance it was made for.

@@ -16,6 +16,10 @@ _IDLE_KEPT = 4
 """Idle connections kept per kind; each costs the other side a thread or a descriptor."""
 
 
+LONG_POLL_SECONDS = 25.0
+"""How long a request waits at the other side for something to happen, before it is asked again."""
+
+
 class Link:
     """The way to one process: its address, and idle connections to it.
 

@@ -140,8 +140,11 @@ class Mesh:
         """Ask every host what its kernels do; kernels that their host gave up on are among them."""
         infos: list[KernelInfo] = []
         for host in self.hosts():
-            infos += [KernelInfo.from_wire(wire) for wire in self.ask_host(host, "list_kernels")]
+            infos += self._infos(host)
         return sorted(infos, key=lambda info: _natural(info.name))
+
+    def _infos(self, host: Link) -> list[KernelInfo]:
+        return [KernelInfo.from_wire(wire) for wire in self.ask_host(host, "list_kernels")]
 
     def hosts(self) -> list[Link]:
         """Return links to the hosts of the mesh.
@@ -288,10 +291,9 @@ class Mesh:
         living: set[str] = set()
         for host in {link.name: link for name in known if (link := self.host_of(name)) is not None}.values():
             try:
-                infos = [KernelInfo.from_wire(wire) for wire in self.ask_host(host, "list_kernels")]
+                living.update(info.instance for info in self._infos(host) if info.pid)
             except KernelUnreachableError:
                 continue
-            living.update(info.instance for info in infos if info.pid)
         return {name: entry for name, entry in known.items() if entry.value("instance") in living}
 
     def note_death(self, instance: str) -> None:

@@ -23,7 +23,6 @@ from pyrokernel.messages import HostConfig, KernelSpec
 from pyrokernel.settings import Settings
 from pyrokernel.texts import label, plural
 
-_START_SECONDS = 60.0
 _LOOK_AGAIN_SECONDS = 0.05
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 

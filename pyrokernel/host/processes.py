@@ -124,7 +124,7 @@ def send_signal(pid: int, number: int) -> None:
 
 
 def ask_to_end(pid: int) -> None:
-    """Ask one process, and not its children, to say goodbye and leave."""
+    """Ask one process, and not its children, to end; a kernel does so at once."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
 

@@ -230,11 +230,10 @@ class Cells:
 
     def _run(self, cell: Cell) -> dict[str, Any]:
         """Run a cell; whatever goes wrong around it, it ends with a reply and an event that says so."""
-        count = self.execution_count + 1
+        count = self.execution_count = self.execution_count + 1
         try:
-            return self._run_whole(cell)
+            return self._run_whole(cell, count)
         except BaseException as error:  # noqa: BLE001  such as the TimeoutError of a SIGALRM handler of the user's
-            self.execution_count = count
             return self._end_badly(cell, count, error)
 
     def _end_badly(self, cell: Cell, count: int, error: BaseException) -> dict[str, Any]:
@@ -250,16 +249,11 @@ class Cells:
             evalue=f"{error} ({message})",
             traceback=f"{type(error).__name__}: {error} ({message})\n",
         ).to_wire()
-        with self._changed:
-            self.running = None
-            self.touch()
-            self._finish(cell, reply)
+        self._finish_running(cell, reply)
         self._report(reply)
         return reply
 
-    def _run_whole(self, cell: Cell) -> dict[str, Any]:
-        self.execution_count += 1
-        count = self.execution_count
+    def _run_whole(self, cell: Cell, count: int) -> dict[str, Any]:
         self.running = cell
         started, begun = time.time(), time.perf_counter()
         self.capture.begin(cell.id)
@@ -291,11 +285,14 @@ class Cells:
         ).to_wire()
         outcome.error = None  # its traceback would keep the frames of the cell alive
         self._report(reply)
+        self._finish_running(cell, reply)
+        return reply
+
+    def _finish_running(self, cell: Cell, reply: dict[str, Any]) -> None:
         with self._changed:
             self.running = None
             self.touch()
             self._finish(cell, reply)
-        return reply
 
     def _execute(self, cell: Cell, count: int) -> Outcome:
         def render(value: Any) -> dict[str, Any]:

@@ -84,32 +84,29 @@ class WorkLoop:
                 raise ConnectionError("a work connection speaks our codec only")
             left = send_now(connection.sock, daemon.answer(connection, message))
         except Exception as error:  # noqa: BLE001  whatever a peer sends or breaks ends its connection, never the kernel
-            self._drop(connection, daemon, error)
+            self._leave(connection)
+            daemon.lose(connection, error)
             return
         if left:
             self._finish_elsewhere(connection, left, daemon)
 
     def _finish_elsewhere(self, connection: Connection, left: list[Buffer], daemon: Daemon) -> None:
         """Let a thread send the rest of a large reply: a slow reader must not hold up the next cell."""
-        self._selector.unregister(connection.sock)
-        self.connections.discard(connection)
+        self._leave(connection)
 
         def finish() -> None:
             try:
                 connection.send(left)
             except Exception as error:  # noqa: BLE001  as in _serve
-                daemon.drop(connection)
-                daemon.log_lost(connection, error)
+                daemon.lose(connection, error)
             else:
                 self.adopt(connection)
 
         threading.Thread(target=finish, name="pyrokernel-reply", daemon=True).start()
 
-    def _drop(self, connection: Connection, daemon: Daemon, error: Exception) -> None:
+    def _leave(self, connection: Connection) -> None:
         self._selector.unregister(connection.sock)
         self.connections.discard(connection)
-        daemon.drop(connection)
-        daemon.log_lost(connection, error)
 
     def waiting(self) -> list[dict[str, Any]]:
         """List the requests that wait unread in their sockets (any thread; looks, does not take)."""

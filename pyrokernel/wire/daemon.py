@@ -148,6 +148,11 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         """Note why a connection ended; clients come and go, so only for those who look."""
         log.debug("connection of pid %s ended: %s: %s", conn.peer.pid, type(error).__name__, error)
 
+    def lose(self, conn: Connection, error: Exception) -> None:
+        """Drop a connection that failed, and note why."""
+        self.drop(conn)
+        self.log_lost(conn, error)
+
     def drop(self, conn: Connection) -> None:
         """Forget and close a connection."""
         if self.transportServer is not None:

@@ -25,6 +25,23 @@ def mesh() -> Iterator[pk.Mesh]:
 KILL = "print('last words', flush=True); import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 
 
+def wait_in_thread(mesh: pk.Mesh) -> tuple[threading.Thread, list[BaseException]]:
+    """Call k0 for a minute from a thread; return that, once the cell runs, and what it will catch."""
+    caught: list[BaseException] = []
+    kernel = mesh["k0"]
+
+    def call() -> None:
+        try:
+            kernel.execute("import time; time.sleep(60)")
+        except pk.PyrokernelError as error:
+            caught.append(error)
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    wait_until(lambda: kernel.describe()["running"])
+    return caller, caught
+
+
 def test_a_killed_kernel_is_announced_with_its_cause(mesh: pk.Mesh) -> None:
     kernel = mesh["k0"]
     with pytest.raises(pk.KernelDiedError) as caught:
@@ -77,17 +94,7 @@ def test_children_that_keep_descriptors_open_do_not_hide_a_death(mesh: pk.Mesh) 
         "for child in children: child.start()\n"
         "os.getpid(), [child.pid for child in children]"
     ).result
-    caught: list[BaseException] = []
-
-    def call() -> None:
-        try:
-            mesh["k0"].execute("import time; time.sleep(60)")
-        except pk.PyrokernelError as error:
-            caught.append(error)
-
-    caller = threading.Thread(target=call)
-    caller.start()
-    wait_until(lambda: kernel.describe()["running"])
+    caller, caught = wait_in_thread(mesh)
     os.kill(pid, signal.SIGKILL)
     killed = time.monotonic()
     caller.join(10)
@@ -108,17 +115,7 @@ def test_a_child_that_left_the_group_does_not_hide_a_death_either(mesh: pk.Mesh)
         "os.getpid(), child"
     ).result
     try:
-        caught: list[BaseException] = []
-
-        def call() -> None:
-            try:
-                mesh["k0"].execute("import time; time.sleep(60)")
-            except pk.PyrokernelError as error:
-                caught.append(error)
-
-        caller = threading.Thread(target=call)
-        caller.start()
-        wait_until(lambda: kernel.describe()["running"])
+        caller, caught = wait_in_thread(mesh)
         os.kill(pid, signal.SIGKILL)
         caller.join(10)
         assert caught, "the socket is still open in the child; only the host can tell"
