@@ -19,6 +19,7 @@ from typing import TypeAlias
 from pyrokernel import __version__
 from pyrokernel.errors import PyrokernelError
 from pyrokernel.front.exits import ExitCode, code_of
+from pyrokernel.front.parsing import COMMAND, Parser, count, seconds
 from pyrokernel.front.terminal import complain, prepare
 
 __all__ = ["ExitCode", "build_parser", "main"]
@@ -28,8 +29,12 @@ _TARGETS = 'a name, a pattern such as "gpu-*", "tag:WORD" or "all"'
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
     prepare()
+    if getattr(args, COMMAND) is None:
+        parser.print_help()
+        return ExitCode.USAGE
     level = {0: logging.WARNING, 1: logging.INFO}.get(args.verbose, logging.DEBUG)
     logging.basicConfig(level=level, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
     module, _, function = args.target.partition(":")
@@ -53,29 +58,38 @@ def _report(error: BaseException, *, show_traceback: bool) -> int:
     return code_of(error)
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Make the parser of the whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="pyrokernel",
         description="Persistent, named Python kernels: start them, reach them, run code on many at once.",
         epilog="Exit codes: " + ", ".join(f"{code.value} {code.name}" for code in ExitCode) + ".",
     )
     parser.add_argument("--version", action="version", version=f"pyrokernel {__version__}")
     _add_common(parser, top=True)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest=COMMAND)
     for add in (
-        _add_serve, _add_shell, _add_run, _add_ps, _add_logs, _add_interrupt, _add_restart, _add_stop, _add_demo,
-        _add_doctor,
+        _add_serve, _add_shell, _add_run, _add_ps, _add_cells, _add_logs, _add_interrupt, _add_restart, _add_stop,
+        _add_demo, _add_doctor,
     ):  # fmt: skip
         _add_common(add(commands))
     return parser
 
 
-_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+_Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
-def _command(commands: _Commands, name: str, target: str, text: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+def _command(commands: _Commands, name: str, target: str, text: str, more: str | None = None) -> Parser:
+    """Add a command.
+
+    Args:
+        commands: Where to.
+        name: How it is called.
+        target: Module of `front`, and the function if that is not `main`.
+        text: What it does, as the list of commands says it.
+        more: What its help and docs/cli.md say below the options.
+    """
+    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", epilog=more)
     parser.set_defaults(target=target)
     return parser
 
@@ -98,24 +112,22 @@ def _add_common(parser: argparse.ArgumentParser, *, top: bool = False) -> None:
     )
 
 
-def _count(text: str) -> int:
-    """Read a number that counts something."""
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is below 0")
-    return number
-
-
 def _add_json(parser: argparse.ArgumentParser, text: str = "answer in JSON") -> None:
     parser.add_argument("--json", action="store_true", help=text)
 
 
 def _add_serve(commands: _Commands) -> argparse.ArgumentParser:
     parser = _command(
-        commands, "serve", "serve", "start kernels and a host that watches over them, or join the host that runs"
+        commands,
+        "serve",
+        "serve",
+        "start kernels and a host that watches over them, or join the host that runs",
+        "Without FILE.toml, -n and --name it starts one kernel, k0. Init files run once the kernels are ready; serve "
+        "waits up to 10 s for their end and says which failed, where, and how to mend that. Their kernels run all the "
+        "same, and serve --detach ends with code 1. A mesh file spells sizes and times as these options do.",
     )
     parser.add_argument("file", nargs="?", metavar="FILE.toml", help="mesh file that declares kernels")
-    parser.add_argument("-n", dest="number", type=_count, metavar="N", help="this many kernels: k0, k1, ...")
+    parser.add_argument("-n", dest="number", type=count, metavar="N", help="this many kernels: k0, k1, ...")
     parser.add_argument("--name", action="append", metavar="NAME", help="a kernel of this name (may be repeated)")
     parser.add_argument("--detach", action="store_true", help="return when they are ready; they survive logout")
     parser.add_argument("--portable", action="store_true", default=None, help="start kernels without fork")
@@ -123,18 +135,36 @@ def _add_serve(commands: _Commands) -> argparse.ArgumentParser:
     group.add_argument("--tag", action="append", metavar="T", help="word to choose them by (may be repeated)")
     group.add_argument("--init", default="", metavar="FILE", help="Python file run at every start")
     group.add_argument("--env", action="append", metavar="K=V", help="environment variable (may be repeated)")
-    group.add_argument("--cwd", default="", metavar="DIR", help="working directory")
-    group.add_argument("--preload", action="append", metavar="MOD", help="import once, share between kernels")
-    group.add_argument("--protected", action="store_true", help="never kill or restart without an explicit yes")
-    group.add_argument("--restart", default="always", choices=("always", "on-failure", "never"), help="after a death")
+    group.add_argument("--cwd", default="", metavar="DIR", help="working directory (default: that of serve)")
     group.add_argument(
-        "--threads", type=_count, default=0, metavar="N", help="BLAS and OpenMP threads; 0 divides the processors"
+        "--preload", action="append", metavar="MOD", help="import once, share between kernels (may be repeated)"
     )
-    group.add_argument("--memory", default="", metavar="SIZE", help="limit of private memory, such as 4G")
-    group.add_argument("--descriptors", type=_count, default=0, metavar="N", help="limit of open files")
-    group.add_argument("--journal", default="64M", metavar="SIZE", help="cap of the journal on disk")
+    group.add_argument("--protected", action="store_true", help="never kill or restart without an explicit yes")
     group.add_argument(
-        "--idle-stop", default="", metavar="TIME", help="end after so long without a request, such as 2h"
+        "--restart",
+        default="always",
+        choices=("always", "on-failure", "never"),
+        help="after a death that nobody asked for (default: always)",
+    )
+    group.add_argument(
+        "--threads",
+        type=count,
+        default=0,
+        metavar="N",
+        help="BLAS and OpenMP threads (default: 0, which divides the processors)",
+    )
+    group.add_argument(
+        "--memory", default="", metavar="SIZE", help="limit of private memory, such as 4G (default: none)"
+    )
+    group.add_argument(
+        "--descriptors", type=count, default=0, metavar="N", help="limit of open files (default: all the system gives)"
+    )
+    group.add_argument("--journal", default="64M", metavar="SIZE", help="cap of the journal on disk (default: 64M)")
+    group.add_argument(
+        "--idle-stop",
+        default="",
+        metavar="TIME",
+        help="end after so long without a request, such as 90, 30m or 2h (default: never)",
     )
     return parser
 
@@ -143,25 +173,43 @@ def _add_shell(commands: _Commands) -> argparse.ArgumentParser:
     parser = _command(
         commands, "shell", "shell", "open the interactive shell; starts a mesh with one kernel if none runs"
     )
-    parser.add_argument("words", nargs="*", metavar="WORD", help=f"kernels to begin with: {_TARGETS}")
+    parser.add_argument("words", nargs="*", metavar="WORD", help=f"kernels to begin with: {_TARGETS} (default: all)")
     parser.add_argument("-c", dest="command", metavar="COMMAND", help="run one line of the shell and leave")
     parser.add_argument("--script", metavar="FILE", help="run a file of shell lines and leave")
     return parser
 
 
 def _add_run(commands: _Commands) -> argparse.ArgumentParser:
-    parser = _command(commands, "run", "run", "run code on kernels and show its output as it comes")
+    parser = _command(
+        commands,
+        "run",
+        "run",
+        "run code on kernels and show its output as it comes",
+        "A script sees what it would see as `python FILE ARG ...`: sys.argv, __file__ and its folder at the head of "
+        "sys.path (for this cell only), and the name __main__. What it defines stays in the kernel. sys.exit(N) ends "
+        "run with code N, sys.exit(TEXT) shows the text and ends with 1; of several kernels the first that did not "
+        "end well counts. On one kernel input() is answered here: by you, or by the lines of standard input. Ctrl-C "
+        "interrupts the cell, or cancels it while it waits; a second one leaves.",
+    )
     parser.add_argument("source", nargs="?", metavar="FILE", help='Python file; "-" for standard input')
+    parser.add_argument(
+        "arguments", nargs="*", metavar="ARG", help="for the script; put -- before those that begin with -"
+    )
     parser.add_argument("-c", dest="code", metavar="CODE", help="code instead of a file")
     parser.add_argument(
         "-k",
         "--kernels",
         action="append",
         metavar="WORD",
-        help=f"which kernels: {_TARGETS} (may be repeated; commas too)",
+        help=f"which kernels: {_TARGETS} (may be repeated; commas too; default: all)",
     )
-    parser.add_argument("--local", type=_count, default=0, metavar="N", help="run on N fresh kernels of a private mesh")
-    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="leave after so long; the cell goes on")
+    parser.add_argument("--local", type=count, default=0, metavar="N", help="run on N fresh kernels of a private mesh")
+    parser.add_argument(
+        "--timeout",
+        type=seconds,
+        metavar="SECONDS",
+        help="leave after so long, sending included; what runs goes on (default: wait)",
+    )
     parser.add_argument("--detach", action="store_true", help="print the id of the cell and leave")
     _add_json(parser, "each event as a line of JSON")
     return parser
@@ -173,15 +221,26 @@ def _add_ps(commands: _Commands) -> argparse.ArgumentParser:
     return parser
 
 
+def _add_cells(commands: _Commands) -> argparse.ArgumentParser:
+    parser = _command(commands, "cells", "cells", "list the cells that run, that wait, and that ended last")
+    parser.add_argument("words", nargs="*", metavar="WORD", help=f"which kernels: {_TARGETS} (default: all)")
+    parser.add_argument(
+        "-n", dest="ended", type=count, default=5, metavar="N", help="so many of those that ended (default: 5)"
+    )
+    _add_json(parser)
+    return parser
+
+
 def _add_logs(commands: _Commands) -> argparse.ArgumentParser:
     parser = _command(commands, "logs", "logs", "replay what a kernel was sent and printed, also a dead one")
     parser.add_argument("kernel", metavar="NAME", help="which kernel")
     parser.add_argument("-f", "--follow", action="store_true", help="then show what comes")
-    parser.add_argument("-n", dest="lines", type=_count, metavar="LINES", help="only the last lines")
+    parser.add_argument("-n", dest="lines", type=count, metavar="LINES", help="only the last lines (default: all)")
     parser.add_argument(
         "--cell", default="", metavar="ID", help="only the output of one cell (the id or its beginning)"
     )
     parser.add_argument("--instance", default="", metavar="ID", help="an earlier life of the kernel (or its beginning)")
+    parser.add_argument("--lives", action="store_true", help="list the lives of the kernel that have a journal")
     _add_json(parser, "each event as a line of JSON")
     return parser
 
@@ -189,7 +248,9 @@ def _add_logs(commands: _Commands) -> argparse.ArgumentParser:
 def _add_interrupt(commands: _Commands) -> argparse.ArgumentParser:
     parser = _command(commands, "interrupt", "control:interrupt", "interrupt what kernels run")
     parser.add_argument("words", nargs="+", metavar="WORD", help=f"which kernels: {_TARGETS}")
-    parser.add_argument("--cell", default="", metavar="ID", help="only where this cell runs")
+    parser.add_argument(
+        "--cell", default="", metavar="ID", help="only this cell (the id or its beginning); cancelled if it waits"
+    )
     parser.add_argument("--kill", action="store_true", help="kill those that hold on; fresh instances take their names")
     _add_json(parser)
     return parser
@@ -209,16 +270,26 @@ def _add_stop(commands: _Commands) -> argparse.ArgumentParser:
     )
     parser.add_argument("words", nargs="*", metavar="WORD", help=f"which kernels: {_TARGETS}; none for host and all")
     parser.add_argument("--all", action="store_true", help="also on the other machines of the mesh")
+    parser.add_argument("--force", action="store_true", help="also protected kernels")
     _add_json(parser)
     return parser
 
 
 def _add_demo(commands: _Commands) -> argparse.ArgumentParser:
     parser = _command(
-        commands, "demo", "demo", "survey the standard library on a private mesh, then kill a client and a kernel"
+        commands,
+        "demo",
+        "demo",
+        "survey the standard library on a private mesh, then kill a client and a kernel",
+        "It takes about half a minute, with --quick a few seconds; nothing of it stays.",
     )
     parser.add_argument(
-        "-n", dest="number", type=_count, default=0, metavar="N", help="kernels; as many as processors unless told"
+        "-n",
+        dest="number",
+        type=count,
+        default=0,
+        metavar="N",
+        help="kernels (default: as many as processors, up to 8)",
     )
     parser.add_argument("--quick", action="store_true", help="a tenth of the files")
     return parser

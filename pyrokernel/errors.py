@@ -247,7 +247,7 @@ class VariableNotFoundError(PyrokernelError, LookupError):
 
 
 class InputUnavailableError(PyrokernelError, EOFError):
-    """input() found no front end attached, or got no answer in time."""
+    """input() found no front end attached, the one that was went away, or no answer came in time."""
 
 
 class WouldDeadlockError(PyrokernelError):
@@ -315,20 +315,26 @@ class RemoteError(PyrokernelError):
         evalue: Its text.
         traceback: The formatted traceback with the lines of the cell.
         cell: Id of the cell.
+        index, item: Of a job, which item the function was called with: its index, and a short text of it.
     """
 
-    fields = ("kernel", "ename", "evalue", "traceback", "cell")
+    fields = ("kernel", "ename", "evalue", "traceback", "cell", "index", "item")
     kernel: str
     ename: str
     evalue: str
     traceback: str
     cell: str
+    index: int | None
+    item: str | None
 
     def describe(self) -> str:
         head = f"{self.ename}: {self.evalue}" if self.evalue else str(self.ename)
-        text = f"{head} (in kernel {self.kernel!r})"
+        which = f"item {self.index} ({self.item}) " if self.index is not None else ""
+        text = f"{head} ({which}in kernel {self.kernel!r})"
         if self.traceback:
             text += "\n" + self.traceback.rstrip("\n")
+        if which:
+            text += "\nresults(check=False) returns the results of the other items"
         return text
 
 
@@ -349,20 +355,27 @@ class GatherError(PyrokernelError):
     def describe(self) -> str:
         errors = dict(self.errors or {})
         total = len(errors) + len(self.replies or {})
-        lines = [f"{len(errors)} of {total} kernels failed"]
+        lines = [f"{len(errors)} of {total} kernel{'' if total == 1 else 's'} failed"]
         alike: dict[str, list[str]] = {}
         for name, error in errors.items():
             alike.setdefault(without_origin(str(error), name), []).append(name)
         for text, names in list(alike.items())[: self.SHOWN]:
-            lines.append(f"{', '.join(names[:8])}{' ...' if len(names) > 8 else ''}: {text}")
-        if len(alike) > self.SHOWN:
-            lines.append(f"and {len(alike) - self.SHOWN} other failures; see .errors")
+            shown = text if len(names) > 1 else str(errors[names[0]])
+            lines.append(f"{', '.join(names[:8])}{' ...' if len(names) > 8 else ''}: {shown}")
+        more = len(alike) - self.SHOWN
+        if more > 0:
+            lines.append(f"and {more} other failure{'' if more == 1 else 's'}; see .errors")
         return "\n".join(lines)
 
 
 def without_origin(text: str, kernel: str) -> str:
-    """Return a failure's text without what differs where kernels fail alike: kernel's name and number of the cell."""
-    return re.sub(r"<cell \d+>", "<cell>", text.replace(repr(kernel), "..."))
+    """Return a failure's text without what differs where kernels fail alike: kernel's name and number of the cell.
+
+    Only where a text of ours names the kernel: the same letters may stand in what the user's code said.
+    """
+    name = re.escape(repr(kernel))
+    text = re.sub(rf"\bkernel {name}|^{name}(?=: )", "this kernel", text)
+    return re.sub(r"<cell \d+>", "<cell>", text)
 
 
 def error_to_wire(error: BaseException) -> dict[str, Any]:

@@ -44,13 +44,14 @@ class Journal:
         directory: Where the segments are.
         cap_bytes: Most bytes on disk.
         disk_error: Why the last write failed, "" when it succeeded.
-        interrupted: Whether KeyboardInterrupt is due at the end of `append`, which it must not tear apart.
+        due: What a signal handler raised in the middle of `append`, which it must not tear apart, to be raised
+            at its end.
     """
 
     def __init__(self, directory: Path, *, cap_bytes: int = 64 * 1024 * 1024, ring_bytes: int = 1024 * 1024) -> None:
         self.directory = directory = directory.absolute()  # user code may change the working directory
         self.disk_error = ""
-        self.interrupted = False
+        self.due: BaseException | None = None
         self.cap_bytes = cap_bytes
         self._segment_bytes = max(cap_bytes // 8, 1)
         self._ring_bytes = ring_bytes
@@ -89,9 +90,9 @@ class Journal:
         try:
             return self._append(str(kind), cell, data)
         finally:
-            if self.interrupted and in_main_thread():
-                self.interrupted = False
-                raise KeyboardInterrupt
+            if self.due is not None and in_main_thread():
+                due, self.due = self.due, None
+                raise due
 
     def _append(self, kind: str, cell: str, data: dict[str, Any]) -> int:
         at = round(time.time(), 6)

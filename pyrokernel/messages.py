@@ -36,6 +36,12 @@ KERNEL_PREFIX = "pyrokernel.kernel."
 HOST_PREFIX = "pyrokernel.host."
 """Hosts are registered at the name server as this prefix and the machine's name."""
 
+START_SECONDS = 30.0
+"""How long a kernel may take to say that it is ready; its init file runs after that."""
+
+STOP_SECONDS = 5.0
+"""How long a kernel that was asked to end may take before its host kills it."""
+
 
 def new_id() -> str:
     """Make an id for a cell: 32 hexadecimal digits, which is a Pyro correlation id."""
@@ -58,6 +64,8 @@ class KernelStatus(enum.StrEnum):
     """Runs a cell; the kernel moves on when the cell ends."""
     DEAD = "dead"
     """The host collected its end; a restart makes a new instance."""
+    UNKNOWN = "unknown"
+    """Neither its host nor the kernel answers."""
 
 
 class EventKind(enum.StrEnum):
@@ -351,7 +359,7 @@ class HostConfig(Message):
 
 @_message
 class KernelInfo(Message):
-    """A kernel as its host sees it.
+    """A kernel as its host sees it and, where it was asked, as it describes itself.
 
     Attributes:
         name, instance, host, uri, tags, pid, protected: Who and where.
@@ -360,6 +368,10 @@ class KernelInfo(Message):
         restarts: How often the host restarted it.
         cause: Why it is dead, or "".
         memory_bytes: Proportional set size, 0 when unknown.
+        running, waiting, execution_count, python, init_error, journal_error, last_seq: As the kernel's own
+            `describe` says; None or empty where it was not asked.
+        answers: Whether it was asked and answered; None when it was not asked.
+        note: Why it did not answer, or "".
     """
 
     name: str
@@ -374,6 +386,15 @@ class KernelInfo(Message):
     restarts: int = 0
     cause: str = ""
     memory_bytes: int = 0
+    running: dict[str, Any] | None = None
+    waiting: tuple[dict[str, Any], ...] = ()
+    execution_count: int | None = None
+    python: str = ""
+    init_error: str = ""
+    journal_error: str = ""
+    last_seq: int = 0
+    answers: bool | None = None
+    note: str = ""
 
 
 @_message
@@ -424,9 +445,11 @@ class Receipt(Message):
 
     Attributes:
         kernel, cell: What was to be interrupted; cell is "" when nothing ran.
-        outcome: "interrupted" (the exception was raised in the cell), "not running",
-            "unanswered" (the cell holds on; escalate to kill it), "killed" (SIGKILL, a fresh
-            instance answers), or "refused" (protected).
+        outcome: "interrupted" (the exception was raised in the cell, and it has ended), "not running",
+            "cancelled" (it had not started; `pyrokernel interrupt --cell`),
+            "caught" (the exception was raised, and the cell goes on: it cleans up, or caught it),
+            "unanswered" (the exception could not be raised: a C call holds on), "killed" (SIGKILL,
+            a fresh instance answers), or "refused" (protected).
         detail: One sentence, for people.
     """
 

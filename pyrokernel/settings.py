@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import os
 import re
+import shlex
 import socket
 import stat
 from collections.abc import Mapping
@@ -22,6 +23,9 @@ ENV_PREFIX = "PYROKERNEL_"
 MAX_SOCKET_PATH_BYTES = 100
 """Linux allows 107 bytes in a unix socket's address, macOS 103."""
 
+_SIZE_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_SPAN_UNITS = {"": 1, "S": 1, "M": 60, "H": 3600, "D": 86400}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -33,10 +37,11 @@ class Settings:
         runtime_dir: Where sockets and locks live; "" for a private directory on this machine's own disk.
         state_dir: Where journals live; "" for XDG_STATE_HOME.
         host: Name of this machine in the mesh; "" for its host name.
-        timeout: Seconds to wait for an answer that should come at once (connect, describe, complete).
+        timeout: Seconds to wait for an answer that should come at once (connect, describe, complete); outside of
+            Python also "90s", "30m", "2h".
         portable: Do without fork.
         input_timeout: Seconds that input() in a kernel waits for a front end.
-        max_result_bytes: Largest value that travels with a reply.
+        max_result_bytes: Largest value that travels with a reply; outside of Python also "64M".
     """
 
     mesh: str = "default"
@@ -127,6 +132,44 @@ def load(*, file: str | Path | None = None, environ: Mapping[str, str] | None = 
     return Settings(**{name: _convert(name, value) for name, value in values.items()})
 
 
+def command_line(settings: Settings, words: str) -> str:
+    """Return the command that does something else to the same mesh."""
+    usual = load()
+    options = []
+    for name in ("mesh", "ns"):
+        if getattr(settings, name) != getattr(usual, name):
+            options += [f"--{name}", getattr(settings, name)]
+    return " ".join(["pyrokernel", *map(shlex.quote, options), words])
+
+
+def parse_size(value: Any) -> int:
+    """Return a number of bytes from an integer or from text such as "512M" or "4 GiB".
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", str(value), re.IGNORECASE)
+    if not found:
+        raise ValueError(f"{value!r} is not a size such as 512M or 4G")
+    return int(float(found[1]) * _SIZE_UNITS[found[2].upper()])
+
+
+def parse_span(value: Any) -> float:
+    """Return seconds from a number or from text such as "90", "30m", "2h" or "1d".
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e[-+]?\d+)?)\s*([SMHD]?)\s*", str(value), re.IGNORECASE)
+    if not found:
+        raise ValueError(f"{value!r} is not a time such as 90, 30m or 2h")
+    return float(found[1]) * _SPAN_UNITS[found[2].upper()]
+
+
 def check_name(name: str, what: str) -> str:
     """Return `name` if it may name a mesh, host, kernel or tag.
 
@@ -211,8 +254,12 @@ def _convert(name: str, value: Any) -> Any:
             return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}[
                 str(value).lower()
             ]
-        if isinstance(default, (int, float)):
-            return type(default)(value)
-    except (KeyError, ValueError) as error:
+        if isinstance(default, int):
+            return parse_size(value)
+        if isinstance(default, float):
+            return parse_span(value)
+    except KeyError as error:
         raise SettingsError(f"setting {name}: {value!r} is not a {type(default).__name__}") from error
+    except ValueError as error:
+        raise SettingsError(f"setting {name}: {error}") from error
     return str(value)

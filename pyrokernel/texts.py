@@ -10,10 +10,10 @@ import re
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
-from pyrokernel.messages import Event, EventKind, KernelStatus
+from pyrokernel.messages import Event, EventKind, KernelInfo, KernelStatus, Receipt
 
 _HEADER = ("", "NAME", "STATUS", "CELLS", "WAIT", "MEMORY", "UP", "RESTARTS", "PID", "HOST", "TAGS", "DOING")
 _RIGHT = ("CELLS", "WAIT", "MEMORY", "UP", "RESTARTS", "PID")
@@ -95,47 +95,65 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Contai
     return "\n".join(lines)
 
 
-def format_kernels(rows: Sequence[Mapping[str, Any]], *, now: float, marked: Container[str] = ()) -> str:
+def format_kernels(infos: Sequence[KernelInfo], *, now: float, marked: Container[str] = ()) -> str:
     """Lay out what `ps` lists, one line per kernel, as wide as the terminal.
 
     Args:
-        rows: The fields of `KernelInfo`; where they are known also those of a kernel's own `describe`.
+        infos: As `Mesh.ps` returns them.
         now: Unix time in seconds.
         marked: Names of the kernels that get a star.
     """
-    several_hosts = len({row["host"] for row in rows}) > 1
-    lines = [(*_cells(row, now, marked, several_hosts), _doing(row)) for row in rows]
+    several_hosts = len({info.host for info in infos}) > 1
+    lines = [(*_cells(info, now, marked, several_hosts), _doing(info)) for info in infos]
     used = max(map(len, table(_HEADER[:-1], [line[:-1] for line in lines], right=_RIGHT).splitlines()))
     left = max(_LEAST_WIDTH, shutil.get_terminal_size((100, 24)).columns - used - 2)
     return table(_HEADER, [(*line[:-1], one_line(line[-1], left)) for line in lines], right=_RIGHT)
 
 
-def _cells(row: Mapping[str, Any], now: float, marked: Container[str], several_hosts: bool) -> tuple[str, ...]:
-    waiting = len(row.get("waiting") or ())
+def _cells(info: KernelInfo, now: float, marked: Container[str], several_hosts: bool) -> tuple[str, ...]:
     return (
-        "*" if row["name"] in marked else "",
-        row["name"],
-        row["status"],
-        str(row["execution_count"]) if "execution_count" in row else "",
-        str(waiting) if waiting else "",
-        size(row["memory_bytes"]) if row["memory_bytes"] else "",
-        span(now - row["started"]) if row["started"] and row["status"] != KernelStatus.DEAD else "",
-        str(row["restarts"]) if row["restarts"] else "",
-        str(row["pid"]) if row["pid"] else "",
-        row["host"] if several_hosts else "",
-        ",".join([*row["tags"], *(["(protected)"] if row["protected"] else [])]),
+        "*" if info.name in marked else "",
+        info.name,
+        info.status,
+        "" if info.execution_count is None else str(info.execution_count),
+        str(len(info.waiting)) if info.waiting else "",
+        size(info.memory_bytes) if info.memory_bytes else "",
+        span(now - info.started) if info.started and info.status != KernelStatus.DEAD else "",
+        str(info.restarts) if info.restarts else "",
+        str(info.pid) if info.pid else "",
+        info.host if several_hosts else "",
+        ",".join([*info.tags, *(["(protected)"] if info.protected else [])]),
     )
 
 
-def _doing(row: Mapping[str, Any]) -> str:
-    running = row.get("running")
-    if row["cause"] and row["status"] == KernelStatus.DEAD:
-        return str(row["cause"])
-    if running:
-        return str(running["source"])
-    if row.get("init_error"):
-        return f"init failed: {row['init_error'].strip().splitlines()[-1]}"
-    return str(row.get("note") or row.get("journal_error") or "")
+def _doing(info: KernelInfo) -> str:
+    if info.cause and info.status == KernelStatus.DEAD:
+        return info.cause
+    if info.running:
+        question = info.running.get("asks")
+        return f"waits for input: {question['prompt']}" if question else str(info.running["source"])
+    if info.init_error:
+        return f"init failed: {info.init_error.strip().splitlines()[-1]}"
+    return info.note or info.journal_error
+
+
+def describe_receipts(receipts: Iterable[Receipt], kill: str) -> list[str]:
+    """Say what became of an interrupt, equal outcomes on one line, and what to try where it was of no use.
+
+    Args:
+        receipts: One per kernel.
+        kill: The command that ends kernels at the cost of their variables, to which their names are added.
+    """
+    alike: dict[str, list[str]] = {}
+    for receipt in receipts:
+        detail = f" ({receipt.detail})" if receipt.detail else ""
+        alike.setdefault(receipt.outcome + detail, []).append(receipt.kernel)
+    lines = []
+    for outcome, names in alike.items():
+        held = outcome.startswith(("unanswered", "caught"))
+        hint = f"; to end it at the cost of the variables: {kill} {' '.join(names)}" if held else ""
+        lines.append(f"{label(names)}: {outcome}{hint}")
+    return lines
 
 
 def describe_gap(event: Event) -> str:

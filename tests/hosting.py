@@ -90,7 +90,7 @@ class HostProcess:
         """End what is still there, kernels included."""
         self.cut_lifeline()
         if not self.private and self.report["ok"] and self.process.poll() is None:
-            self.call("shutdown", "the test is over")
+            self.call("shutdown", "the test is over", True)
         self.wait()
         self._link.close()
         assert self.process.stdout is not None

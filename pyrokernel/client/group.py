@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
-from pyrokernel.client import inside
-from pyrokernel.client.calls import USUAL, Exchange, gather, kernel_request
+from pyrokernel.client.calls import Exchange, kernel_request
 from pyrokernel.client.cell import Cell
 from pyrokernel.client.interrupts import interrupt
-from pyrokernel.client.job import Job, travelling
-from pyrokernel.client.kernel import Kernel
+from pyrokernel.client.job import Job
 from pyrokernel.client.links import LONG_POLL_SECONDS
+from pyrokernel.client.members import Members
+from pyrokernel.client.parcels import check_source, pack_arguments, pack_function, pack_part, pack_variables
 from pyrokernel.client.partition import join, split
-from pyrokernel.errors import (
-    GatherError,
-    KernelDiedError,
-    KernelNotFoundError,
-    KernelRestartedError,
-    PyrokernelError,
-    ReplyTimeoutError,
-)
-from pyrokernel.messages import Event, EventKind, Receipt, Reply, new_id
-from pyrokernel.wire.codec import Packed
-from pyrokernel.wire.fanout import Request
-
-if TYPE_CHECKING:
-    from pyrokernel.client.mesh import Mesh
+from pyrokernel.errors import KernelDiedError, KernelNotFoundError, KernelRestartedError, PyrokernelError
+from pyrokernel.messages import Completion, Event, EventKind, Receipt, Reply, new_id
 
 
-class Group(Sequence[Kernel]):
+class Group(Members):
     """Some kernels, in order; every call goes to all of them at once.
 
     Calls return a dict from kernel name to what that kernel answered, and raise
@@ -41,17 +29,18 @@ class Group(Sequence[Kernel]):
         kernels: Handles, in the order in which data is scattered.
     """
 
-    def __init__(self, mesh: Mesh, kernels: Iterable[Kernel]) -> None:
-        self.mesh = mesh
-        self._kernels = list(kernels)
-
-    def __len__(self) -> int:
-        return len(self._kernels)
-
     def __getitem__(self, key: Any) -> Any:
-        """Return a kernel by position or name, or a smaller group by slice."""
+        """Return a kernel by position or name; a smaller group by slice, or by a list of positions and names.
+
+        Raises:
+            KernelNotFoundError: No kernel of the group has that name.
+            IndexError: It has fewer kernels.
+        """
         if isinstance(key, slice):
             return Group(self.mesh, self._kernels[key])
+        if isinstance(key, (list, tuple)):
+            # Each kernel once: calls are answered by name.
+            return Group(self.mesh, {kernel.name: kernel for kernel in (self[one] for one in key)}.values())
         if isinstance(key, str):
             for kernel in self._kernels:
                 if kernel.name == key:
@@ -59,17 +48,9 @@ class Group(Sequence[Kernel]):
             raise KernelNotFoundError(f"no kernel {key!r} in this group of {', '.join(self.names)}")
         return self._kernels[key]
 
-    def __iter__(self) -> Iterator[Kernel]:
-        return iter(self._kernels)
-
     def __repr__(self) -> str:
         names = ", ".join(self.names[:8]) + (" ..." if len(self) > 8 else "")
         return f"<Group of {len(self)}: {names}>"
-
-    @property
-    def names(self) -> list[str]:
-        """Names in order; shape (n_kernels,)."""
-        return [kernel.name for kernel in self._kernels]
 
     def execute(
         self,
@@ -85,48 +66,46 @@ class Group(Sequence[Kernel]):
     ) -> dict[str, Reply]:
         """Run a cell on every kernel and wait for the replies.
 
+        Ctrl-C stops this cell on every kernel, and no other, within 3 s; a second one leaves at once. The
+        KeyboardInterrupt has a note that says what came of it. To leave a cell running, `submit` it.
+
         Args:
             source: Python source; the value of a last expression becomes the result.
             timeout: Seconds for all replies; the cells go on when they have passed. None waits.
             check: Raise if anything failed; False returns the failures among the replies.
             want: What of the value travels: "value", "text" (its repr), "mime" (text, HTML, images), "none".
             namespace: Where it runs; "" for the kernel's `__main__`.
-            stdin: This front end answers input().
+            stdin: Somebody follows the cell with `stdin` too and answers input(); else it fails within seconds.
             cell: Id to give it, 32 hexadecimal digits; sending the same id again is harmless.
             max_result_bytes: Largest value that travels; None for the setting.
 
         Raises:
             GatherError: The code raised, or a kernel failed; `.replies` has the others.
             ReplyTimeoutError: Some did not answer in time.
+            SettingsError: `source` is not a text.
         """
+        check_source(source)
         cell = cell or new_id()
         options = self._options(cell, want=want, namespace=namespace, stdin=stdin, max_result_bytes=max_result_bytes)
         request = kernel_request("execute", source, options, cell=cell)
-        return self._replies(request, timeout=timeout, check=check, cell=cell)
+        return self._replies(request, timeout=timeout, check=check)
 
     def call(self, function: str | Callable[..., Any], /, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Call a function on every kernel; return what each returned.
+        """Call a function on every kernel; return what each returned. Ctrl-C as in `execute`.
 
         Args:
             function: A dotted name in the kernels' namespaces, or a function, which travels.
             args, kwargs: The same arguments for all, pickled once.
 
         Raises:
-            As `execute`; NotSerializableError when something cannot travel.
+            As `execute`; NotSerializableError when something cannot travel, which it names.
         """
-        replies = self.call_replies(function, args, kwargs)
-        self._raise_failures(replies)
-        return {name: reply.result for name, reply in replies.items()}
-
-    def call_replies(
-        self, function: str | Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> dict[str, Reply]:
-        """Call a function on every kernel; return the replies, failures among them."""
         cell = new_id()
-        target, shown = travelling(function)
+        target, shown = pack_function(function)
         options = self._options(cell, want="value", shown=shown)
-        request = kernel_request("call", target, Packed.dump((tuple(args), dict(kwargs))), options, cell=cell)
-        return self._replies(request, timeout=None, check=False, cell=cell)
+        request = kernel_request("call", target, pack_arguments(args, kwargs), options, cell=cell)
+        replies = self._replies(request, timeout=None, check=True)
+        return {name: reply.result for name, reply in replies.items()}
 
     def submit(self, source: str, **options: Any) -> dict[str, Cell]:
         """Queue a cell on every kernel and return at once.
@@ -134,7 +113,11 @@ class Group(Sequence[Kernel]):
         Args:
             source: Python source.
             options: want, namespace, stdin, cell, max_result_bytes as `execute`.
+
+        Raises:
+            GatherError: A kernel failed. SettingsError: `source` is not a text.
         """
+        check_source(source)
         cell = options.pop("cell", "") or new_id()
         request = kernel_request("submit", source, self._options(cell, **{"want": "value", **options}))
         values = self._control(request)
@@ -183,13 +166,10 @@ class Group(Sequence[Kernel]):
 
         Raises:
             GatherError: A kernel failed. SettingsError: A name is not an identifier.
+            NotSerializableError: A variable cannot travel; the message names it.
         """
-        self._raise_errors(self.push_errors({**(mapping or {}), **values}), {})
-
-    def push_errors(self, values: Mapping[str, Any]) -> dict[str, PyrokernelError]:
-        """Set variables; return the failures by kernel name."""
-        _, errors, _ = self._gather(kernel_request("push", Packed.dump(dict(values))), kind="control", timeout=None)
-        return errors
+        values = {**(mapping or {}), **values}
+        self._control(kernel_request("push", pack_variables(values)), timeout=None)
 
     def pull(self, *names: str) -> dict[str, Any]:
         """Return variables of every kernel: kernel name to value, or to a tuple when several names are given."""
@@ -205,13 +185,17 @@ class Group(Sequence[Kernel]):
         Args:
             name: Variable to set.
             items: Sequence, array (cut along the first axis) or iterable; lengths differ by at most one.
+
+        Raises:
+            GatherError: A kernel failed.
+            NotSerializableError: An item cannot travel; the message names it.
         """
         self._check_any()
-        parts = split(items, len(self))
-        requests = {
-            kernel.name: kernel_request("push", Packed.dump({name: part}))
-            for kernel, part in zip(self._kernels, parts, strict=True)
-        }
+        requests = {}
+        first = 0
+        for kernel, part in zip(self._kernels, split(items, len(self)), strict=True):
+            requests[kernel.name] = kernel_request("push", pack_part(name, part, first))
+            first += len(part)
         values, errors, _ = self._gather(requests, kind="control", timeout=None)
         self._raise_errors(errors, values)
 
@@ -235,12 +219,52 @@ class Group(Sequence[Kernel]):
             function: As `call`; takes one argument.
             items: Any iterable; it is read at once.
             chunk: Items per request; None chooses a size that gives each kernel several requests.
-            retries: How often a chunk whose kernel died is sent to another kernel. The default is 0:
-                a function that moves a motor must not run twice.
-            timeout: Seconds for the whole job; None for no limit.
+            retries: How often a chunk in which a kernel died is sent to another kernel, and to those that
+                follow when all have died. The default is 0: a function that moves a motor must not run
+                twice. What waited behind that chunk never began, and is always sent to another.
+            timeout: Seconds for the whole job; None for no limit. What runs when they have passed goes on,
+                and `Job.cancel` stops it.
+
+        Raises:
+            NotSerializableError, SettingsError: The function cannot travel, or is none; `chunk` is below 1.
         """
         self._check_any()
-        return Job(self.mesh, self._kernels, function, list(items), chunk=chunk, retries=retries, timeout=timeout)
+        return Job(self.mesh, self._kernels, function, items, chunk=chunk, retries=retries, timeout=timeout)
+
+    def variables(self) -> dict[str, list[dict[str, Any]]]:
+        """List the variables of every kernel, as `Kernel.variables` does; also while cells run."""
+        return self._control(kernel_request("variables"))
+
+    def complete(self, code: str, cursor: int | None = None, *, timeout: float | None = None) -> dict[str, Completion]:
+        """Complete Python at a cursor on every kernel, also while cells run; runs no property.
+
+        Args:
+            code: The text so far.
+            cursor: Offset in characters; None for the end.
+            timeout: Seconds for all answers; None for the setting.
+
+        Returns:
+            Kernel name to what it offers; the kernels that fail or do not answer in time are not among them.
+        """
+        request = kernel_request("complete", code, len(code) if cursor is None else cursor)
+        values, _, _ = self._gather(request, kind="control", timeout=timeout or self.mesh.settings.timeout)
+        return {name: Completion.from_wire(value) for name, value in values.items()}
+
+    def cells(self, limit: int = 100) -> dict[str, list[dict[str, Any]]]:
+        """List the last cells that ended on every kernel, as `Kernel.cells` does.
+
+        Args:
+            limit: At most so many per kernel.
+        """
+        return self._control(kernel_request("cells", limit))
+
+    def cancel(self, cell: str) -> dict[str, bool]:
+        """Keep a cell from starting on every kernel; False where it runs or has ended.
+
+        Args:
+            cell: Its id, which is the same on all kernels that `submit` sent it to.
+        """
+        return self._control(kernel_request("cancel", cell))
 
     def interrupt(self, cell: str = "", *, escalate: bool = False, wait: float = 0.2) -> dict[str, Receipt]:
         """Interrupt what runs on every kernel; return a receipt for each.
@@ -266,69 +290,14 @@ class Group(Sequence[Kernel]):
         Args:
             force: Also those that are protected.
         """
-        self.mesh.restart(self._kernels, force=force)
-
-    def _options(self, cell: str, **given: Any) -> dict[str, Any]:
-        options = {"cell": cell, **{key: value for key, value in given.items() if value not in (None, "", False)}}
-        options.setdefault("max_result_bytes", self.mesh.settings.max_result_bytes)
-        waiters = inside.waiters()
-        if waiters:
-            options["waiters"] = waiters
-        return options
-
-    def _replies(self, request: Request, *, timeout: float | None, check: bool, cell: str) -> dict[str, Reply]:
-        values, errors, missing = self._gather(request, kind="work", timeout=timeout)
-        replies = {}
+        self.mesh.restart(self.names, force=force)
         for kernel in self._kernels:
-            name = kernel.name
-            if name in values:
-                replies[name] = Reply.from_wire(values[name])
-                continue
-            error = errors.get(name)
-            if error is None:
-                error = ReplyTimeoutError(seconds=timeout, cell=cell, replies={}, missing=(name,))
-            replies[name] = Reply(status="lost", kernel=name, cell=cell, ename=type(error).__name__,
-                                  evalue=str(error), failure=error)  # fmt: skip
-        if check:
-            self._raise_failures(replies, missing, timeout, cell)
-        return replies
+            kernel.rebind()
 
-    def _control(self, request: Request, timeout: float | None = USUAL) -> dict[str, Any]:
-        seconds = self.mesh.settings.timeout if timeout == USUAL else timeout
-        values, errors, missing = self._gather(request, kind="control", timeout=seconds)
-        self._raise_errors(errors, values)
-        if missing:
-            raise ReplyTimeoutError(seconds=seconds, cell=request.cell, replies=values, missing=missing)
-        return values
 
-    def _gather(
-        self, requests: Request | Mapping[str, Request], *, kind: str, timeout: float | None
-    ) -> tuple[dict[str, Any], dict[str, PyrokernelError], tuple[str, ...]]:
-        self._check_any()
-        links = [kernel.link for kernel in self._kernels]
-        values, errors, missing = gather(self.mesh, links, requests, kind=kind, timeout=timeout)
-        for kernel in self._kernels:
-            if isinstance(errors.get(kernel.name), KernelRestartedError):
-                kernel.rebind()
-        return values, errors, missing
-
-    def _check_any(self) -> None:
-        if not self._kernels:
-            raise KernelNotFoundError("this group is empty; `pyrokernel ps` lists the kernels there are")
-
-    def _raise_failures(
-        self,
-        replies: Mapping[str, Reply],
-        missing: tuple[str, ...] = (),
-        timeout: float | None = None,
-        cell: str = "",
-    ) -> None:
-        errors = {name: error for name, reply in replies.items() if (error := reply.error()) is not None}
-        good = {name: reply for name, reply in replies.items() if name not in errors}
-        if missing and len(errors) == len(missing):
-            raise ReplyTimeoutError(seconds=timeout, cell=cell, replies=good, missing=missing)
-        self._raise_errors(errors, good)
+class Alone(Group):
+    """A group of one, through which a single kernel calls: a failure is that kernel's own error."""
 
     def _raise_errors(self, errors: Mapping[str, PyrokernelError], replies: Mapping[str, Any]) -> None:
-        if errors:
-            raise GatherError(errors=dict(errors), replies=dict(replies))
+        for error in errors.values():
+            raise error

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pyrokernel.client.calls import Exchange, gather, kernel_request
+from pyrokernel.client.calls import Exchange
+from pyrokernel.client.chunks import Chunk, cut, nobody_left, out_of_time
 from pyrokernel.client.links import Link
+from pyrokernel.client.parcels import pack_function
+from pyrokernel.client.printed import Printed
+from pyrokernel.client.withdrawal import describe_withdrawal, obey_ctrl_c, withdraw
 from pyrokernel.errors import (
     CellCancelledError,
     KernelConnectionError,
+    KernelDiedError,
+    KernelRestartedError,
+    MessageTooLargeError,
+    NotSerializableError,
     PyrokernelError,
-    RemoteError,
-    ReplyTimeoutError,
+    SettingsError,
 )
-from pyrokernel.messages import Reply, new_id
-from pyrokernel.wire.codec import Packed
-from pyrokernel.wire.fanout import Request
+from pyrokernel.messages import new_id
 
 if TYPE_CHECKING:
     from pyrokernel.client.kernel import Kernel
@@ -28,37 +35,16 @@ if TYPE_CHECKING:
 _IN_FLIGHT = 2
 """Chunks sent to a kernel ahead: it finds the next one waiting when it ends one."""
 
-_CHUNKS_PER_KERNEL = 8
-"""Enough to even out kernels of different speed, few enough to keep the cost of a request small."""
-
-
-def travelling(function: str | Callable[..., Any]) -> tuple[str | Packed, str]:
-    """Return a function as it travels, a name as it is or pickled, and how it is shown.
-
-    Raises:
-        NotSerializableError: It cannot be pickled.
-    """
-    if isinstance(function, str):
-        return function, function
-    return Packed.dump(function), getattr(function, "__name__", "function")
-
-
-class _Chunk:
-    """Consecutive items that travel together."""
-
-    __slots__ = ("cell", "first", "items", "kernel", "retries")
-
-    def __init__(self, first: int, items: list[Any], retries: int) -> None:
-        self.first, self.items, self.retries = first, items, retries
-        self.cell = ""
-        self.kernel = ""
-
 
 class Job:
     """What `Group.map` returns: iterate over it for results in order.
 
-    A result that failed raises when it is reached; the others can still be read with
-    `results(check=False)` or `as_completed(check=False)`, which yield the exception in its place.
+    A result that failed raises when it is reached; a `RemoteError` has the `index` of its item. The others
+    can still be read with `results(check=False)` or `as_completed(check=False)`, which yield the exception
+    in its place.
+
+    Ctrl-C while waiting in `results`, `as_completed` or an iteration cancels the job, within 3 s; a second
+    one leaves at once. What has arrived stays.
     """
 
     def __init__(
@@ -66,26 +52,30 @@ class Job:
         mesh: Mesh,
         kernels: Sequence[Kernel],
         function: str | Callable[..., Any],
-        items: list[Any],
+        items: Iterable[Any],
         *,
         chunk: int | None,
         retries: int,
         timeout: float | None,
     ) -> None:
+        if chunk is not None and chunk < 1:
+            raise SettingsError(f"a chunk has at least 1 item, not {chunk}; None chooses a size")
         self._mesh = mesh
-        self._links = [kernel.link for kernel in kernels]
-        self._function, self._shown = travelling(function)
-        size = chunk or max(1, len(items) // (len(self._links) * _CHUNKS_PER_KERNEL))
-        self._waiting = deque(
-            _Chunk(first, items[first : first + size], retries) for first in range(0, len(items), size)
-        )
+        self._kernels = list(kernels)
+        self._function, self._shown = pack_function(function)
+        items = list(items)
+        self._waiting = deque(cut(items, len(self._kernels), chunk=chunk, retries=retries))
         self._timeout = timeout
         self._results: list[Any] = [None] * len(items)
         self._arrived: list[int] = []
         self._have = [False] * len(items)
         self._changed = threading.Condition()
         self._cancelled = False
-        self._running: dict[str, list[_Chunk]] = {}
+        self._alive = {kernel.name: kernel.link for kernel in self._kernels}
+        self._lost: set[str] = set()
+        self._running: dict[Link, list[Chunk]] = {link: [] for link in self._alive.values()}
+        self._cells: dict[Link, dict[str, int]] = {link: {} for link in self._alive.values()}
+        self._printed = Printed(mesh)
         self._thread = threading.Thread(target=self._work, name="pyrokernel-job", daemon=True)
         self._thread.start()
 
@@ -115,6 +105,12 @@ class Job:
 
         Args:
             check: Raise the first failure; False leaves the exception in its place.
+
+        Raises:
+            RemoteError: The function raised; `.index` says for which item.
+            ReplyTimeoutError: The job ran out of its time; what runs goes on until `cancel`.
+            KernelDiedError, KernelConnectionError: A kernel was lost, and with it the items it had.
+            NotSerializableError: An item cannot travel; the message names it.
         """
         return list(self._in_order(check=check))
 
@@ -125,41 +121,68 @@ class Job:
             check: Raise a failure when it arrives; False yields the exception instead.
         """
         for position in range(len(self._results)):
-            with self._changed:
-                self._changed.wait_for(lambda: len(self._arrived) > position)  # noqa: B023  used at once
-                index = self._arrived[position]
+            self._await(lambda: len(self._arrived) > position)  # noqa: B023  used at once
+            index = self._arrived[position]
             yield index, self._checked(index, check)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the job is done; False if the time was not enough."""
+        """Wait until the job is done, in seconds; False if the time was not enough. Ctrl-C ends the wait only."""
+        try:
+            with self._changed:
+                return self._changed.wait_for(lambda: self.done, timeout)
+        except KeyboardInterrupt as ctrl_c:
+            ctrl_c.add_note("the job goes on in the kernels; Job.cancel() stops it")
+            raise
+
+    def output(self) -> dict[str, str]:
+        """Return what the calls have printed so far, stdout and stderr as they came, by kernel name.
+
+        It comes from the journals of the kernels, also of those that died; asking again reads only what is
+        new. Of each kernel the last 16 Mi characters are kept.
+
+        Raises:
+            ReplyTimeoutError: A kernel did not answer; `.replies` has the text of the others.
+            GatherError: A kernel could not be asked; likewise.
+        """
         with self._changed:
-            return self._changed.wait_for(lambda: self.done, timeout)
+            cells = dict(self._cells)  # not copied deeper: what is sent meanwhile is read as well
+        return self._printed.read(cells)
 
     def cancel(self) -> None:
         """Send no more, interrupt what runs; items without a result fail with `CellCancelledError`."""
+        self._stop()
+
+    def _stop(self) -> dict[str, str]:
+        """Cancel; return kernel name to why something may go on there."""
         with self._changed:
             self._cancelled = True
             self._waiting.clear()
-            running = {link.name: list(self._running.get(link.name, ())) for link in self._links}
-        # From the back: what waits behind the running chunk must not start when that one is interrupted.
-        for method, *rest in (("cancel",), ("interrupt", 0.2)):
-            for depth in range(_IN_FLIGHT):
-                asked = {
-                    link.name: running[link.name][-1 - depth : len(running[link.name]) - depth] for link in self._links
-                }
-                requests = {
-                    name: kernel_request(method, chunks[0].cell, *rest) for name, chunks in asked.items() if chunks
-                }
-                links = [link for link in self._links if link.name in requests]
-                gather(self._mesh, links, requests, kind="control", timeout=1.0)
-        self._thread.join(timeout=self._mesh.settings.timeout)
+            running = {link: [chunk.cell for chunk in chunks] for link, chunks in self._running.items() if chunks}
+        holding = withdraw(self._mesh, running)
+        self._thread.join(timeout=0.0 if holding else self._mesh.settings.timeout)
         with self._changed:
             self._settle_rest(CellCancelledError("the job was cancelled"))
+        return holding
+
+    def _give_up(self) -> str:
+        """Cancel after Ctrl-C; return what came of it."""
+        holding = self._stop()
+        good = sum(not isinstance(result, _Failure) for result in self._results)
+        names = [kernel.name for kernel in self._kernels]
+        return f"{describe_withdrawal('the job', names, holding)}; {good} of {len(self)} items have their results"
+
+    def _await(self, predicate: Callable[[], bool]) -> None:
+        """Wait for something to arrive; Ctrl-C cancels the job."""
+        try:
+            with self._changed:
+                self._changed.wait_for(predicate)
+        except KeyboardInterrupt as ctrl_c:
+            obey_ctrl_c(ctrl_c, self._give_up, "the job may go on in the kernels; Job.cancel() stops it")
+            raise
 
     def _in_order(self, *, check: bool) -> Iterator[Any]:
         for index in range(len(self._results)):
-            with self._changed:
-                self._changed.wait_for(lambda: self._have[index])  # noqa: B023  used at once
+            self._await(lambda: self._have[index])  # noqa: B023  used at once
             yield self._checked(index, check)
 
     def _checked(self, index: int, check: bool) -> Any:
@@ -169,75 +192,137 @@ class Job:
         return result.error if isinstance(result, _Failure) else result
 
     def _work(self) -> None:
-        """Keep every kernel supplied until nothing is left (a thread of its own)."""
+        """Run the job (a thread of its own)."""
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
         try:
             with Exchange(self._mesh, "work", blocking=False) as exchange:
-                alive = {link.name: link for link in self._links}
-                for _ in range(_IN_FLIGHT):
-                    for link in self._links:
-                        self._supply(exchange, link)
-                for name, token, value, error in exchange.answers(deadline):
-                    self._take(token, value, error)
-                    if isinstance(error, KernelConnectionError):
-                        alive.pop(name, None)
-                        if self._waiting and not alive:
-                            # The last one: what may be tried again is tried on whoever follows it.
-                            alive[name] = self._mesh.link_to(name)
-                    targets = [alive[name]] if name in alive else list(alive.values())
-                    for link in targets:
-                        self._supply(exchange, link)
-            rest: PyrokernelError = KernelConnectionError("no kernel is left to run this")
-            if deadline is not None and time.monotonic() >= deadline:
-                rest = ReplyTimeoutError(seconds=self._timeout, cell="", replies={}, missing=tuple(alive))
+                self._run(exchange, deadline)
+            rest = self._why_unfinished(deadline)
         except Exception as error:  # noqa: BLE001  a job never leaves its reader waiting, whatever went wrong
             rest = error if isinstance(error, PyrokernelError) else PyrokernelError(f"the job failed: {error!r}")
         with self._changed:
             self._settle_rest(rest)
 
+    def _run(self, exchange: Exchange, deadline: float | None) -> None:
+        """Keep every kernel supplied until nothing is left or the time is up."""
+        for _ in range(_IN_FLIGHT):
+            for link in self._alive.values():
+                self._supply(exchange, link)
+        for name, chunk, value, error in exchange.answers(deadline):
+            link = chunk.link
+            death = error.__cause__ if isinstance(error, KernelRestartedError) else None
+            if isinstance(death, KernelDiedError) and self._died_in(link, death) is not None:
+                error = death  # it had begun on this job, and there is more to say of its end
+            self._take(chunk, value, error)
+            targets: list[Link] = []
+            if isinstance(error, KernelConnectionError):
+                targets = self._lose(link, error)
+            targets = targets or ([self._alive[name]] if name in self._alive else list(self._alive.values()))
+            for target in targets:
+                self._supply(exchange, target)
+
+    def _lose(self, link: Link, error: KernelConnectionError) -> list[Link]:
+        """Do without an instance; when it was the last, return the ways to those that follow, once per chunk ahead."""
+        self._lost.add(link.instance)
+        if self._alive.get(link.name) is link:
+            del self._alive[link.name]
+        for kernel in self._kernels:
+            # Its user learns of the restart through this job; the next use of the handle goes on.
+            if isinstance(error, KernelRestartedError) and kernel.instance == link.instance:
+                with contextlib.suppress(PyrokernelError):
+                    kernel.rebind()
+        # A fresh namespace may lack what the function needs, so only when there is nobody else.
+        if self._alive or not self._waiting:
+            return []
+        for kernel in self._kernels:
+            with contextlib.suppress(PyrokernelError):  # nobody follows this one
+                successor = self._mesh.link_to(kernel.name)
+                if successor.instance not in self._lost:
+                    self._alive[kernel.name] = successor
+        return list(self._alive.values()) * _IN_FLIGHT
+
+    def _why_unfinished(self, deadline: float | None) -> PyrokernelError:
+        """Return what the items fail with that have no result now."""
+        with self._changed:
+            done, total = self.progress
+            busy = [link.name for link, chunks in self._running.items() if chunks]
+            left = [index for index, have in enumerate(self._have) if not have]
+            if self._cancelled:
+                return CellCancelledError("the job was cancelled")
+        if deadline is not None and time.monotonic() >= deadline:
+            return out_of_time(self._timeout or 0.0, done, total, busy)
+        return nobody_left([kernel.name for kernel in self._kernels], left)
+
     def _supply(self, exchange: Exchange, link: Link) -> None:
         """Send the next chunk to a kernel, if there is one left."""
-        while True:
-            with self._changed:
-                if self._cancelled or not self._waiting:
-                    return
-                chunk = self._waiting.popleft()
-                chunk.cell, chunk.kernel = new_id(), link.name
-                self._running.setdefault(link.name, []).append(chunk)
+        while chunk := self._next(link):
             try:
-                exchange.send(link, self._request(chunk), chunk)
-            except PyrokernelError as error:  # an item that cannot be pickled
-                self._take(chunk, None, error)
+                request = chunk.request(self._function, self._shown)
+            except (NotSerializableError, MessageTooLargeError) as error:
+                if not self._divide(chunk):
+                    self._take(chunk, None, error)
             else:
+                exchange.send(link, request, chunk)
                 return
 
-    def _request(self, chunk: _Chunk) -> Request:
-        options = {"cell": chunk.cell, "map": True, "want": "value", "shown": self._shown, "max_result_bytes": 1 << 30}
-        arguments = Packed.dump((chunk.items, {}))
-        return kernel_request("call", self._function, arguments, options, cell=chunk.cell)
+    def _next(self, link: Link) -> Chunk | None:
+        """Take the next chunk for a kernel; from now on a cancel asks that kernel to skip it."""
+        with self._changed:
+            if self._cancelled or not self._waiting:
+                return None
+            chunk = self._waiting.popleft()
+            chunk.cell, chunk.link = new_id(), link
+            self._running.setdefault(link, []).append(chunk)
+            sent = self._cells.setdefault(link, {})
+            sent[chunk.cell] = len(sent)
+            return chunk
 
-    def _take(self, chunk: _Chunk, value: Any, error: PyrokernelError | None) -> None:
+    def _divide(self, chunk: Chunk) -> bool:
+        """Put a chunk that cannot travel back in line as two, until the item that cannot is alone; False then."""
+        halves = chunk.halves()
+        with self._changed:
+            if halves and not self._cancelled:
+                self._running[chunk.link].remove(chunk)
+                self._waiting.extendleft(reversed(halves))
+        return bool(halves)
+
+    def _take(self, chunk: Chunk, value: Any, error: PyrokernelError | None) -> None:
         """Store what came back for a chunk, or put it back in line."""
         with self._changed:
-            running = self._running.get(chunk.kernel, [])
+            running = self._running.get(chunk.link, [])
             if chunk in running:
                 running.remove(chunk)
-            if isinstance(error, KernelConnectionError) and chunk.retries > 0 and not self._cancelled:
-                chunk.retries -= 1
-                self._waiting.appendleft(chunk)
+            if self._may_try_again(chunk, error) and not self._cancelled:
+                before = itertools.takewhile(lambda other: other.first < chunk.first, self._waiting)
+                self._waiting.insert(sum(1 for _ in before), chunk)
                 return
+        outcomes: list[tuple[bool, Any]] = []
         if error is None:
-            reply = Reply.from_wire(value)
             try:
-                outcomes = reply.result
+                outcomes = list(chunk.outcomes(value))
             except PyrokernelError as failure:
                 error = failure
         if error is not None:
-            outcomes = [(False, error)] * len(chunk.items)
+            outcomes = [(False, chunk.mark(error))] * len(chunk.items)
         with self._changed:
             for offset, (good, result) in enumerate(outcomes):
-                self._settle(chunk.first + offset, result if good else _Failure(_as_error(result, chunk)))
+                self._settle(chunk.first + offset, result if good else _Failure(result))
             self._changed.notify_all()
+
+    def _may_try_again(self, chunk: Chunk, error: PyrokernelError | None) -> bool:
+        """Whether a lost chunk may be sent to another kernel: it never began, or has a try left, which is taken."""
+        died_in = self._died_in(chunk.link, error)
+        if died_in is not None and self._cells[chunk.link][chunk.cell] > died_in:
+            return True  # behind the chunk in which the kernel died it cannot have begun
+        if not isinstance(error, KernelConnectionError) or chunk.retries <= 0:
+            return False
+        chunk.retries -= 1
+        return True
+
+    def _died_in(self, link: Link, error: BaseException | None) -> int | None:
+        """Return the number of the chunk, among those sent to an instance, in which it died; None when in none."""
+        last = error.last_cell if isinstance(error, KernelDiedError) else None
+        return self._cells[link].get(last["cell"]) if last else None
 
     def _settle(self, index: int, result: Any) -> None:
         if not self._have[index]:
@@ -258,15 +343,3 @@ class _Failure:
 
     def __init__(self, error: PyrokernelError) -> None:
         self.error = error
-
-
-def _as_error(result: Any, chunk: _Chunk) -> PyrokernelError:
-    if isinstance(result, PyrokernelError):
-        return result
-    return RemoteError(
-        kernel=chunk.kernel,
-        ename=result["error"],
-        evalue=result["message"],
-        traceback=result["traceback"],
-        cell=chunk.cell,
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pyrokernel.client.calls import USUAL, ask_kernel
@@ -13,6 +13,7 @@ from pyrokernel.messages import Completion, Event, Inspection, Receipt, Reply
 
 if TYPE_CHECKING:
     from pyrokernel.client.group import Group
+    from pyrokernel.client.job import Job
     from pyrokernel.client.mesh import Mesh
 
 
@@ -49,12 +50,15 @@ class Kernel:
         return f"<Kernel {self.name!r} {about['status']}, {about['execution_count']} executed>"
 
     def _alone(self) -> Group:
-        from pyrokernel.client.group import Group  # a group is made of kernels; only here does it go the other way
+        from pyrokernel.client.group import Alone  # a group is made of kernels; only here does it go the other way
 
-        return Group(self.mesh, [self])
+        return Alone(self.mesh, [self])
 
     def execute(self, source: str, *, timeout: float | None = None, check: bool = True, **options: Any) -> Reply:
         """Run a cell and wait for its reply.
+
+        Ctrl-C stops this cell, and no other, within 3 s; a second one leaves at once. The KeyboardInterrupt
+        has a note that says what came of it. To leave a cell running, `submit` it.
 
         Args:
             source: Python source; the value of a last expression becomes the result.
@@ -67,11 +71,17 @@ class Kernel:
             KernelDiedError, KernelRestartedError, KernelUnreachableError: The kernel is not there.
             ReplyTimeoutError: No reply in time.
             WouldDeadlockError: This code runs in a kernel that the other waits for.
+            SettingsError: `source` is not a text; `call` runs functions.
         """
-        return self._single(self._alone().execute(source, timeout=timeout, check=False, **options), check)
+        reply = self._alone().execute(source, timeout=timeout, check=False, **options)[self.name]
+        if reply.failure is not None:
+            raise reply.failure
+        if check:
+            reply.raise_if_failed()
+        return reply
 
     def call(self, function: str | Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Call a function there and return what it returns.
+        """Call a function there and return what it returns. Ctrl-C as in `execute`.
 
         Args:
             function: A dotted name in the kernel's namespace, or a function, which travels.
@@ -80,8 +90,17 @@ class Kernel:
         Raises:
             As `execute`; NotSerializableError when an argument or the value cannot travel.
         """
-        reply = self._single(self._alone().call_replies(function, args, kwargs), True)
-        return reply.result
+        return self._alone().call(function, *args, **kwargs)[self.name]
+
+    def map(self, function: str | Callable[..., Any], items: Iterable[Any], **options: Any) -> Job:
+        """Call a function once per item; return at once.
+
+        Args:
+            function: As `call`; takes one argument.
+            items: Any iterable; it is read at once.
+            options: chunk, retries, timeout as `Group.map`.
+        """
+        return self._alone().map(function, items, **options)
 
     def submit(self, source: str, **options: Any) -> Cell:
         """Queue a cell and return at once.
@@ -109,8 +128,13 @@ class Kernel:
         return [Event.from_wire(event) for event in answer["events"]]
 
     def push(self, mapping: Mapping[str, Any] | None = None, /, **values: Any) -> None:
-        """Set variables in the kernel, also while a cell runs."""
-        self._single_error(self._alone().push_errors({**(mapping or {}), **values}))
+        """Set variables in the kernel, also while a cell runs.
+
+        Raises:
+            SettingsError: A name is not an identifier.
+            NotSerializableError: A variable cannot travel; the message names it.
+        """
+        self._alone().push(mapping, **values)
 
     def pull(self, *names: str) -> Any:
         """Return a variable of the kernel, or a tuple of several, also while a cell runs.
@@ -122,6 +146,14 @@ class Kernel:
         values = self._ask("pull", list(names), timeout=None).load()
         found = tuple(values[name] for name in names)
         return found[0] if len(names) == 1 else found
+
+    def scatter(self, name: str, items: Any) -> None:
+        """Set a variable to all of a sequence: the share of a kernel that is alone; as `Group.scatter`."""
+        self._alone().scatter(name, items)
+
+    def gather(self, name: str) -> Any:
+        """Return a variable as `Group.gather` joins the parts of several kernels."""
+        return self._alone().gather(name)
 
     def complete(self, code: str, cursor: int | None = None, *, timeout: float | None = None) -> Completion:
         """Complete Python at a cursor, also while a cell runs; runs no property.
@@ -207,19 +239,3 @@ class Kernel:
         except KernelRestartedError:
             self.rebind()
             raise
-
-    def _single(self, replies: Mapping[str, Reply], check: bool) -> Reply:
-        reply = replies[self.name]
-        if reply.failure is not None:
-            raise reply.failure
-        if check:
-            reply.raise_if_failed()
-        return reply
-
-    def _single_error(self, errors: Mapping[str, Exception]) -> None:
-        error = errors.get(self.name)
-        if error is None:
-            return
-        if isinstance(error, KernelRestartedError):
-            self.rebind()
-        raise error

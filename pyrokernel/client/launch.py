@@ -17,15 +17,15 @@ from typing import IO, TYPE_CHECKING, Any
 from pyrokernel import settings as settings_module
 from pyrokernel.again import python_with
 from pyrokernel.errors import HostError, error_from_wire
-from pyrokernel.messages import HostConfig, KernelSpec
+from pyrokernel.messages import START_SECONDS, STOP_SECONDS, HostConfig, KernelSpec
 
 if TYPE_CHECKING:
     from pyrokernel.client.mesh import Mesh
 
-START_SECONDS = 60.0
-"""How long a host may take until its kernels are ready; it gives up on a kernel after 30 s itself."""
+_READY_SECONDS = 2 * START_SECONDS
+"""How long a host may take until its kernels are ready or given up."""
 
-STOP_SECONDS = 10.0
+_END_SECONDS = 2 * STOP_SECONDS
 
 
 class StartingHost:
@@ -67,7 +67,7 @@ class StartingHost:
             HostError: It said nothing.
         """
         with os.fdopen(self._ready, "rb") as ready:
-            line = _read_line(ready, START_SECONDS)
+            line = _read_line(ready, _READY_SECONDS)
         if line:
             said: dict[str, Any] = json.loads(line)
             if self._complaints is not None:
@@ -76,7 +76,9 @@ class StartingHost:
         ended = self.process.poll()
         self.process.kill()
         self.process.wait()
-        what = f"was not ready within {START_SECONDS:g} s" if ended is None else f"ended at its start with code {ended}"
+        what = (
+            f"was not ready within {_READY_SECONDS:g} s" if ended is None else f"ended at its start with code {ended}"
+        )
         tail = ""
         if self._complaints is not None:
             with self._complaints as complaints:
@@ -145,7 +147,7 @@ class PrivateHost:
         os.close(self._lifeline)
         process, self._process = self._process, None
         try:
-            process.wait(STOP_SECONDS)
+            process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

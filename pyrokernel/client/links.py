@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
-from pyrokernel.errors import KernelConnectionError, KernelUnreachableError
+from pyrokernel.errors import KernelUnreachableError
 from pyrokernel.wire.connection import Connection
-from pyrokernel.wire.fanout import Answer, Fanout, Request
+from pyrokernel.wire.fanout import Fanout, Request
 from pyrokernel.wire.proxy import connect
 
 _IDLE_KEPT = 4
@@ -93,27 +94,52 @@ def ask(link: Link, request: Request, timeout: float) -> Any:
         KernelUnreachableError: No answer in time, or the connection ended.
         PyrokernelError: What the other side raised.
     """
+    answer = ask_each({link: request}, timeout)[link.name]
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def ask_each(requests: Mapping[Link, Request], timeout: float) -> dict[str, Any]:
+    """Send each process its request on a control connection and wait for all answers at once.
+
+    Args:
+        requests: By the ways to the processes, whose names are distinct.
+        timeout: Seconds for all of it.
+
+    Returns:
+        By name: what was answered, or as an exception what the other side raised or why it did not answer.
+    """
+    deadline = time.monotonic() + timeout
+    found: dict[str, Any] = {}
+    due = list(requests)
     # A kept connection may have been closed meanwhile; a fresh one tells for certain.
     for attempt in (1, 2):
-        connection = link.take("control")
+        stale: list[Link] = []
         with Fanout() as fanout:
-            fanout.send(connection, request, None)
-            answer: Answer | None = next(fanout.answers(time.monotonic() + timeout), None)
-            if answer is not None and not answer.lost:
-                fanout.release(connection)
-                link.give(connection)
-        if answer is None:
-            raise KernelUnreachableError(
-                f"{link.name!r} did not answer {request.method} in {timeout:g} s",
-                kernel=link.name,
-                instance=link.instance,
-            )
-        if answer.lost and attempt == 1:
-            link.close()
-            continue
-        if answer.lost:
-            raise KernelUnreachableError(f"{link.name!r}: {answer.error}", kernel=link.name, instance=link.instance)
-        if answer.error is not None:
-            raise answer.error
-        return answer.value
-    raise KernelConnectionError(kernel=link.name, instance=link.instance)
+            for link in due:
+                try:
+                    fanout.send(link.take("control"), requests[link], link)
+                except KernelUnreachableError as error:
+                    found[link.name] = error
+            for answer in fanout.answers(deadline):
+                link = answer.token  # type: ignore[assignment]  # what it was sent with
+                if answer.lost and attempt == 1:
+                    link.close()
+                    stale.append(link)
+                    continue
+                if answer.lost:
+                    found[link.name] = _unreachable(link, str(answer.error))
+                    continue
+                fanout.release(answer.connection)
+                link.give(answer.connection)
+                found[link.name] = answer.value if answer.error is None else answer.error
+        due = stale
+    for link, request in requests.items():
+        if link.name not in found:
+            found[link.name] = _unreachable(link, f"did not answer {request.method} in {timeout:g} s")
+    return found
+
+
+def _unreachable(link: Link, why: str) -> KernelUnreachableError:
+    return KernelUnreachableError(f"{link.name!r}: {why}", kernel=link.name, instance=link.instance)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
@@ -13,6 +11,7 @@ from pyrokernel.client.ears import Ear
 from pyrokernel.client.group import Group
 from pyrokernel.client.kernel import Kernel
 from pyrokernel.client.links import Link, ask
+from pyrokernel.client.roster import Roster, is_name, means, natural, split_words
 from pyrokernel.errors import (
     HostError,
     KernelNotFoundError,
@@ -24,6 +23,8 @@ from pyrokernel.messages import (
     HOST_OBJECT,
     HOST_PREFIX,
     KERNEL_PREFIX,
+    START_SECONDS,
+    STOP_SECONDS,
     KernelInfo,
     KernelSpec,
 )
@@ -31,17 +32,15 @@ from pyrokernel.settings import Settings
 from pyrokernel.wire.fanout import Request
 from pyrokernel.wire.naming import Directory, Entry
 
-START_SECONDS = 60.0
-"""How long a host may take to start kernels; it gives up on one after 30 s itself."""
-_STOP_SECONDS = 10.0
-_RESTART_SECONDS = 10.0
+_SUCCESSOR_SECONDS = 10.0
+"""How long the use of a name waits for the instance that follows a dead one."""
 
 
 class Mesh:
     """All kernels of a name server.
 
-    `mesh["k0"]` and `mesh[0]` are kernels; `mesh["gpu-*"]`, `mesh[:2]`, `mesh[:]` and
-    `mesh.tagged("big")` are groups. Names are looked up when asked for; while the name
+    `mesh["k0"]` and `mesh[0]` are kernels; `mesh["gpu-*"]`, `mesh["k0,k3"]`, `mesh[[0, 3]]`,
+    `mesh[:2]`, `mesh[:]` and `mesh["tag:big"]` are groups. Names are looked up when asked for; while the name
     server is away, the ones known from before still work.
 
     Args:
@@ -94,57 +93,63 @@ class Mesh:
         return iter(self[:])
 
     def __getitem__(self, key: Any) -> Any:
-        """Return a kernel by name or number, a group by pattern or slice.
+        """Return a kernel by name or number; a group by words as `select` reads them, a slice or a list.
 
         Raises:
             KernelNotFoundError: Nothing matches.
             NameServerNotFoundError: Nobody answers, and the name is not known from before.
         """
         if isinstance(key, str):
-            if any(character in key for character in "*?["):
-                return self._group(name for name in self._refresh() if fnmatch.fnmatchcase(name, key))
-            return Kernel(self, self.link_to(key))
-        names = self.names
+            return Kernel(self, self.link_to(key)) if is_name(key) else self.select([key])
         if isinstance(key, slice):
-            return self._group(names[key])
+            return self._group(self.names[key])
+        if isinstance(key, (list, tuple)):
+            return Group(self, {kernel.name: kernel for kernel in (self[one] for one in key)}.values())
+        names = self.names
         try:
             return Kernel(self, self.link_to(names[key]))
         except IndexError:
             raise KernelNotFoundError(f"there is no kernel number {key}; the mesh has {len(names)}") from None
 
     def tagged(self, tag: str) -> Group:
-        """Return the kernels that carry a tag."""
-        return self._group(name for name, entry in self._refresh().items() if tag in entry.values("tag"))
+        """Return the kernels that carry a tag.
 
-    def select(self, words: Iterable[str]) -> Group:
-        """Return the kernels that any of these words mean: a name, a pattern, "tag:WORD", "all" or "".
+        Raises:
+            KernelNotFoundError: None does.
+        """
+        return self.select([f"tag:{tag}"])
+
+    def select(self, words: Iterable[str] = ()) -> Group:
+        """Return the kernels that any of these words mean, all of them when there is no word.
+
+        Args:
+            words: Each a name, a pattern such as "gpu-*", "tag:WORD" or "all", or several with commas between.
 
         Raises:
             KernelNotFoundError: A word means none.
         """
         chosen: dict[str, Kernel] = {}
-        for word in words or ["all"]:
-            if word in ("", "all"):
-                found: Any = self[:]
-            elif word.startswith("tag:"):
-                found = self.tagged(word.removeprefix("tag:"))
-            else:
-                found = self[word]
-            kernels = [found] if isinstance(found, Kernel) else list(found)
-            if not kernels:
-                raise KernelNotFoundError(f"no kernel matches {word!r}; there are: {', '.join(self.names) or 'none'}")
-            chosen.update((kernel.name, kernel) for kernel in kernels)
+        for word in split_words(words) or ["all"]:
+            if is_name(word):
+                chosen[word] = Kernel(self, self.link_to(word))
+                continue
+            found = [name for name, entry in self._refresh().items() if means(word, name, entry.values("tag"))]
+            if not found:
+                raise self.roster().nobody(word)
+            chosen.update((kernel.name, kernel) for kernel in self._group(found))
         return Group(self, chosen.values())
 
     def ps(self) -> list[KernelInfo]:
-        """Ask every host what its kernels do; kernels that their host gave up on are among them."""
-        infos: list[KernelInfo] = []
-        for host in self.hosts():
-            infos += self._infos(host)
-        return sorted(infos, key=lambda info: _natural(info.name))
+        """Ask hosts and kernels what runs; kernels that are dead and stay so are among them.
 
-    def _infos(self, host: Link) -> list[KernelInfo]:
-        return [KernelInfo.from_wire(wire) for wire in self.ask_host(host, "list_kernels")]
+        Returns:
+            One entry per kernel, in natural order of the names; shape (n_kernels,).
+        """
+        return self.roster().described()
+
+    def roster(self) -> Roster:
+        """Ask all hosts for their kernels."""
+        return Roster.ask(self)
 
     def hosts(self) -> list[Link]:
         """Return links to the hosts of the mesh.
@@ -173,21 +178,50 @@ class Mesh:
         else:
             specs = kernels
         host = self._local_host()
-        self.ask_host(host, "start_kernels", [spec.to_wire() for spec in specs], timeout=START_SECONDS)
+        self.ask_host(host, "start_kernels", [spec.to_wire() for spec in specs], timeout=2 * START_SECONDS)
         return self._group(spec.name for spec in specs)
 
-    def stop(self, names: Iterable[str]) -> None:
-        """End kernels by name; their names are free afterwards."""
-        for host, group in self._by_host(names).items():
-            self.ask_host(host, "stop_kernels", group, _STOP_SECONDS, timeout=_STOP_SECONDS + 5)
+    def stop(self, words: Iterable[str], *, force: bool = False) -> list[str]:
+        """End kernels for good; their names are free afterwards.
 
-    def restart(self, kernels: Sequence[Kernel], *, force: bool = False) -> None:
-        """End kernels and start them afresh; the handles given follow to the new instances."""
-        for host, group in self._by_host(kernel.name for kernel in kernels).items():
-            self.ask_host(host, "restart_kernels", group, force, timeout=START_SECONDS)
-        for kernel in kernels:
-            self.note_death(kernel.instance)
-            kernel.rebind()
+        Args:
+            words: Which, as for `select`; also dead ones.
+            force: Also those that are protected.
+
+        Returns:
+            Their names.
+
+        Raises:
+            KernelNotFoundError: A word means none; none is ended.
+            AccessRefusedError: One of them is protected; none on its machine is ended.
+        """
+        roster = self.roster()
+        chosen = roster.choose(words)
+        roster.tell(chosen, "stop_kernels", STOP_SECONDS, force, timeout=START_SECONDS + STOP_SECONDS)
+        for info in chosen:
+            self.note_death(info.instance)
+        return [info.name for info in chosen]
+
+    def restart(self, words: Iterable[str], *, force: bool = False) -> list[KernelInfo]:
+        """End kernels and start them afresh under their names; their variables are lost.
+
+        Args:
+            words: Which, as for `select`; also dead ones.
+            force: Kill at once, also those that are protected.
+
+        Returns:
+            The new instances.
+
+        Raises:
+            KernelNotFoundError: A word means none; none is restarted.
+            AccessRefusedError: One of them is protected; none on its machine is restarted.
+        """
+        roster = self.roster()
+        chosen = roster.choose(words)
+        started = roster.tell(chosen, "restart_kernels", force, timeout=START_SECONDS + STOP_SECONDS)
+        for info in chosen:
+            self.note_death(info.instance)
+        return [KernelInfo.from_wire(wire) for wire in started]
 
     def signal_kernel(self, link: Link, signum: int, cell: str = "") -> bool:
         """Have its host signal an instance; False when that instance is gone.
@@ -277,8 +311,7 @@ class Mesh:
         except KernelNotFoundError:
             if name in self._still_known([name]):
                 return self._entries[name]
-            names = ", ".join(self.names) or "none"
-            raise KernelNotFoundError(f"there is no kernel {name!r}; there are: {names}") from None
+            raise self.roster().nobody(name) from None
         self._entries[name] = entry
         return entry
 
@@ -288,12 +321,9 @@ class Mesh:
         One that was restarted without storage lists nothing until the hosts have announced their kernels again.
         """
         known = {name: self._entries[name] for name in names if name in self._entries}
-        living: set[str] = set()
-        for host in {link.name: link for name in known if (link := self.host_of(name)) is not None}.values():
-            try:
-                living.update(info.instance for info in self._infos(host) if info.pid)
-            except KernelUnreachableError:
-                continue
+        if not known:
+            return {}
+        living = {info.instance for info in self.roster().infos if info.pid}
         return {name: entry for name, entry in known.items() if entry.value("instance") in living}
 
     def note_death(self, instance: str) -> None:
@@ -309,7 +339,7 @@ class Mesh:
         host = self.host_of(name)
         if host is None:
             return entry
-        wait = min(self.settings.timeout, _RESTART_SECONDS)
+        wait = min(self.settings.timeout, _SUCCESSOR_SECONDS)
         wire = self.ask_host(host, "await_kernel", name, entry.value("instance"), wait, timeout=wait + 5)
         info = KernelInfo.from_wire(wire)
         kept = {word for word in entry.metadata if not word.startswith("instance:")}
@@ -338,7 +368,7 @@ class Mesh:
         unlisted = [name for name in self._entries if name not in found]
         if unlisted:
             found.update(self._still_known(unlisted))
-        self._entries = dict(sorted(found.items(), key=lambda item: _natural(item[0])))
+        self._entries = dict(sorted(found.items(), key=lambda item: natural(item[0])))
         return self._entries
 
     def _host_link(self, name: str, uri: str) -> Link:
@@ -352,15 +382,6 @@ class Mesh:
         if not hosts:
             raise HostError("no host runs in this mesh; start one with `pyrokernel serve`")
         return hosts.get(self.settings.host_name) or next(iter(hosts.values()))
-
-    def _by_host(self, names: Iterable[str]) -> dict[Link, list[str]]:
-        grouped: dict[Link, list[str]] = {}
-        known = {info.name: info.host for info in self.ps()}
-        for name in names:
-            if name not in known:
-                raise KernelNotFoundError(f"no host knows a kernel {name!r}; there are: {', '.join(known) or 'none'}")
-            grouped.setdefault(self._hosts[known[name]], []).append(name)
-        return grouped
 
     def ask_host(self, host: Link, method: str, *args: Any, timeout: float | None = None) -> Any:
         """Call a method of a host's exposed object; docs/protocol.md lists them."""
@@ -381,11 +402,16 @@ def connect(settings: Settings | None = None, **options: Any) -> Mesh:
     """
     chosen = settings or settings_module.load(**options)
     mesh = Mesh(chosen)
-    # Known from the start, the hosts can be asked about deaths while the name server is away.
-    mesh.hosts()
+    try:
+        # Known from the start, the hosts can be asked about deaths while the name server is away.
+        mesh.hosts()
+    except NameServerNotFoundError as error:
+        if chosen.ns:
+            raise
+        serve = settings_module.command_line(chosen, "serve --detach")
+        message = (
+            f"mesh {chosen.mesh!r} is not running on this machine; start it with `{serve}`, "
+            "or have one of your own with pyrokernel.local()"
+        )
+        raise NameServerNotFoundError(message) from error
     return mesh
-
-
-def _natural(name: str) -> list[Any]:
-    """Sort key by which k2 comes before k10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]

@@ -1,15 +1,17 @@
 """What the `pyrokernel` command does, one module per subcommand. Runs in the caller's process.
 
-    serve      start a host and its kernels, or join the one that runs
+    serve      start a host and its kernels, or join the one that runs (`inits` tells of init files)
     ps         what the kernels of the mesh do
     run        send code, show its output as it comes, answer with an exit code
+               (`source` reads it, `answers` answers input(), `waiting` says what it waits for)
+    cells      what runs, waits and ended last
     logs       replay and follow what kernels printed, also the dead
     control    interrupt, restart, stop
     shell      hand over to the interactive shell
-    demo       the main job on real input, and what survives a kill
+    demo       the main job on real input, and what survives a kill (`progress` shows how far it is)
     doctor     what is configured, reachable, wrong; how to mend it (`machine` has its local checks)
 
-`exits` names the exit codes, `reach` finds mesh, hosts and kernels, `terminal`
+`parsing` reads command lines, `exits` names the exit codes, `reach` finds the mesh, `terminal`
 and `writer` write; `pyrokernel.texts` has the words they share with the shell.
 Each subcommand is `main(args) -> int`, and raises what it cannot mend: `pyrokernel.cli`
 owns the parser and turns errors into one line and an exit code.

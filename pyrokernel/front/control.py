@@ -6,58 +6,46 @@ import argparse
 import select
 from collections.abc import Sequence
 
-from pyrokernel.errors import AccessRefusedError, NameServerNotFoundError
+from pyrokernel.errors import NameServerNotFoundError
+from pyrokernel.front.cells import take_back
 from pyrokernel.front.exits import ExitCode, worst
-from pyrokernel.front.reach import choose, living_records, open_mesh, settings_of, survey_hosts, tell_hosts
+from pyrokernel.front.reach import living_records, open_mesh, settings_of
 from pyrokernel.front.serve import start_detached
 from pyrokernel.front.terminal import complain, note, say, say_json
 from pyrokernel.host.processes import ProcessWatch
-from pyrokernel.messages import KernelStatus, Receipt
-from pyrokernel.texts import label, plural
+from pyrokernel.messages import START_SECONDS, STOP_SECONDS, Receipt
+from pyrokernel.settings import command_line
+from pyrokernel.texts import describe_receipts, label, plural
 
-_STOP_SECONDS = 5.0
-_START_SECONDS = 30.0
-_OUTCOME_CODES = {"unanswered": ExitCode.TIMEOUT, "refused": ExitCode.REFUSED}
+_OUTCOME_CODES = {"unanswered": ExitCode.TIMEOUT, "caught": ExitCode.TIMEOUT, "refused": ExitCode.REFUSED}
 
 
 def interrupt(args: argparse.Namespace) -> int:
     """Interrupt what runs, and say what became of it."""
-    with open_mesh(settings_of(args)) as mesh:
-        receipts = mesh.select(args.words).interrupt(args.cell, escalate=args.kill)
+    settings = settings_of(args)
+    with open_mesh(settings) as mesh:
+        group = mesh.select(args.words)
+        cell, cancelled = take_back(group, args.cell) if args.cell else ("", [])
+        receipts = group.interrupt(cell, escalate=args.kill)
+        for name in cancelled:
+            receipts[name] = Receipt(kernel=name, cell=cell, outcome="cancelled", detail="before it started")
     if args.json:
         say_json([receipt.to_wire() for receipt in receipts.values()])
     else:
-        for receipt in receipts.values():
-            say(describe_receipt(receipt))
+        for line in describe_receipts(receipts.values(), command_line(settings, "interrupt --kill")):
+            say(line)
     return worst(_OUTCOME_CODES.get(receipt.outcome, ExitCode.OK) for receipt in receipts.values())
-
-
-def describe_receipt(receipt: Receipt) -> str:
-    """Say what became of an interrupt, and what to try when it was of no use."""
-    text = f"{receipt.kernel}: {receipt.outcome}"
-    if receipt.detail:
-        text += f" ({receipt.detail})"
-    if receipt.outcome == "unanswered":
-        text += f"; to end it at the cost of its variables: pyrokernel interrupt {receipt.kernel} --kill"
-    return text
 
 
 def restart(args: argparse.Namespace) -> int:
     """Give kernels a fresh instance; the dead come back too."""
     with open_mesh(settings_of(args)) as mesh:
-        infos, hosts, _ = survey_hosts(mesh)
-        chosen = choose(infos, args.words)
-        protected = [info.name for info in chosen if info.protected and info.status != KernelStatus.DEAD]
-        if protected and not args.force:
-            raise AccessRefusedError(
-                f"protected: {', '.join(protected)}; to lose their variables all the same, add --force"
-            )
-        started = tell_hosts(mesh, chosen, hosts, "restart_kernels", args.force, timeout=_START_SECONDS + _STOP_SECONDS)
+        started = mesh.restart(args.words, force=args.force)
     if args.json:
-        say_json(started)
+        say_json([info.to_wire() for info in started])
     else:
         for info in started:
-            say(f"{info['name']}: restarted, instance {info['instance']}")
+            say(f"{info.name}: restarted, instance {info.instance}")
     return ExitCode.OK
 
 
@@ -77,21 +65,20 @@ def stop(args: argparse.Namespace) -> int:
         start_detached(settings, [])
         mesh = open_mesh(settings)
     with mesh:
-        infos, hosts, _ = survey_hosts(mesh)
         if args.words:
-            chosen = choose(infos, args.words)
-            tell_hosts(mesh, chosen, hosts, "stop_kernels", _STOP_SECONDS, timeout=_STOP_SECONDS + _START_SECONDS)
-            return _say_stopped([info.name for info in chosen], [], args.json)
-        ended = [host for host in hosts if args.all or host == settings.host_name]
+            return _say_stopped(mesh.stop(args.words, force=args.force), [], args.json)
+        roster = mesh.roster()
+        ended = [host for host in roster.hosts if args.all or host == settings.host_name]
         if not ended:
             complain(f"no host runs on this machine ({settings.host_name}); those of other machines: stop --all")
             return ExitCode.NO_MESH
         for name in ended:
-            pid = mesh.ask_host(hosts[name], "describe")["pid"]
-            mesh.ask_host(hosts[name], "shutdown", "pyrokernel stop", timeout=_STOP_SECONDS + _START_SECONDS)
+            host = roster.hosts[name]
+            pid = mesh.ask_host(host, "describe")["pid"]
+            mesh.ask_host(host, "shutdown", "pyrokernel stop", args.force, timeout=STOP_SECONDS + START_SECONDS)
             if name == settings.host_name:
                 _await_end(pid)
-    return _say_stopped([info.name for info in infos if info.host in ended], ended, args.json)
+    return _say_stopped([info.name for info in roster.infos if info.host in ended], ended, args.json)
 
 
 def _say_stopped(names: Sequence[str], hosts: Sequence[str], as_json: bool) -> int:
@@ -111,7 +98,7 @@ def _await_end(pid: int) -> None:
         watch = ProcessWatch(pid)
     except ProcessLookupError:
         return
-    ended = select.select([watch], [], [], _STOP_SECONDS)[0]
+    ended = select.select([watch], [], [], STOP_SECONDS)[0]
     watch.close()
     if not ended:
         complain(f"the host (process {pid}) takes its time to end; see `pyrokernel doctor`")

@@ -23,21 +23,24 @@ from pyrokernel.client.launch import local
 from pyrokernel.client.mesh import Mesh, connect
 from pyrokernel.errors import KernelDiedError, PyrokernelError
 from pyrokernel.front.exits import ExitCode
-from pyrokernel.front.terminal import complain, is_terminal, paint, say
+from pyrokernel.front.progress import Progress
+from pyrokernel.front.terminal import complain, paint, say
 from pyrokernel.messages import Event, EventKind
 from pyrokernel.texts import plural, span
 
 _SURVEY = """
 import gc
+import time
 import pyrokernel.survey
 
 gc.disable()  # a syntax tree has no cycles, and findings only pile up
 [paths] = share  # scatter cuts a sequence; the sequence was one of shares
-findings = []
+findings, told = [], time.monotonic()
 for path in paths:
     findings.append(pyrokernel.survey.survey_file(path))
-    if len(findings) % 10 == 0:
+    if time.monotonic() - told > 0.2:
         print(len(findings))
+        told = time.monotonic()
 print(len(findings))
 gc.enable()
 """
@@ -76,6 +79,7 @@ def main(args: argparse.Namespace) -> int:
     """Run the demo; its exit code says whether everything held."""
     count = max(2, args.number or min(_processors(), 8))
     files = survey.stdlib_files()[:: 10 if args.quick else 1]
+    say(f"This takes {'a few seconds' if args.quick else 'about half a minute'}; nothing of it stays.")
     begun = time.perf_counter()
     with local(count) as mesh:
         say(f"{plural(len(mesh), 'kernel')} of a private mesh answer after {span(time.perf_counter() - begun)}")
@@ -91,8 +95,10 @@ def main(args: argparse.Namespace) -> int:
 def show_survey(mesh: Mesh, files: Sequence[str]) -> bool:
     """Survey files on all kernels and on one, print the findings, and say whether both found the same."""
     _title(f"Surveying {plural(len(files), 'file')} of the standard library")
-    together, time_together = survey_on(mesh[:], files, Progress("all kernels"))
-    alone, time_alone = survey_on(mesh[:1], files, Progress("one kernel"))
+    with Progress("all kernels", len(files)) as progress:
+        together, time_together = survey_on(mesh[:], files, progress)
+    with Progress("one kernel", len(files)) as progress:
+        alone, time_alone = survey_on(mesh[:1], files, progress)
     say()
     say(survey.format_table(together))
     say()
@@ -121,7 +127,8 @@ def survey_on(
         RemoteError: The survey raised. KernelDiedError: A kernel died under way.
     """
     begun = time.perf_counter()
-    shares = balance(files, len(group))
+    # By name, large files among small ones: in the order of `balance` the progress would stand still, then leap.
+    shares = [sorted(share) for share in balance(files, len(group))]
     group.scatter("share", shares)
     cells = group.submit(_SURVEY, want="none")
     counts = {name: (0, len(share)) for name, share in zip(group.names, shares, strict=True)}
@@ -151,33 +158,6 @@ def balance(files: Sequence[str], count: int, size: Callable[[str], int] = os.pa
         shares[number].append(path)
         heapq.heappush(load, (weight + size(path), number))
     return shares
-
-
-class Progress:
-    """Shows how far each kernel is: one line that changes at a terminal, a few lines elsewhere."""
-
-    _STEP = 0.25
-
-    def __init__(self, label: str) -> None:
-        self._label = label
-        self._live = is_terminal(sys.stdout)
-        self._next = self._STEP
-
-    def __call__(self, counts: Mapping[str, tuple[int, int]]) -> None:
-        """Show the present state."""
-        done = sum(have for have, _ in counts.values())
-        total = sum(of for _, of in counts.values())
-        share = done / max(1, total)
-        if not self._live and share < self._next:
-            return
-        self._next = share - share % self._STEP + self._STEP
-        each = "  ".join(f"{name} {100 * have // max(1, of)}%" for name, (have, of) in counts.items())
-        line = f"{self._label:<12} {done:>5,} of {total:,} files   {each}"
-        if self._live:
-            sys.stdout.write(f"\r\x1b[K{line}" + ("\n" if done == total else ""))
-            sys.stdout.flush()
-        else:
-            say(line)
 
 
 def show_client_killed(mesh: Mesh) -> bool:

@@ -14,12 +14,12 @@ from pyrokernel.client.kernel import Kernel
 from pyrokernel.client.mesh import Mesh
 from pyrokernel.errors import NameServerNotFoundError, PyrokernelError, VersionMismatchError
 from pyrokernel.front.exits import ExitCode
+from pyrokernel.front.inits import await_init
 from pyrokernel.front.machine import Finding, check_machine, origins
-from pyrokernel.front.ps import look
-from pyrokernel.front.reach import command_line, open_mesh, settings_of
+from pyrokernel.front.reach import open_mesh, settings_of
 from pyrokernel.front.terminal import paint, say, say_json
 from pyrokernel.messages import PROTOCOL_VERSION, KernelStatus
-from pyrokernel.settings import Settings
+from pyrokernel.settings import Settings, command_line
 from pyrokernel.texts import one_line, span
 
 _PATIENCE_SECONDS = 2.0
@@ -102,32 +102,36 @@ def _check_hosts(mesh: Mesh) -> Iterator[Finding]:
 
 
 def _check_kernels(mesh: Mesh) -> Iterator[Finding]:
-    rows, _ = look(mesh)
+    infos = mesh.ps()
     here = ".".join(map(str, sys.version_info[:2]))
     times = {kernel.name: _ping(kernel) for kernel in mesh[:]}
-    for row in rows:
-        name = row["name"]
+    for info in infos:
+        name = info.name
         about = f"kernel {name}"
-        if row["status"] == KernelStatus.DEAD:
+        if info.status == KernelStatus.DEAD:
             remedy = command_line(mesh.settings, f"restart {name}")
-            yield Finding("wrong", about, f"dead: {one_line(row['cause'], 200)}", remedy)
+            yield Finding("wrong", about, f"dead: {one_line(info.cause, 200)}", remedy)
             continue
-        if isinstance(times.get(name), str) or not row.get("answers"):
+        if isinstance(times.get(name), str) or not info.answers:
             # A C call that holds the interpreter is no fault by itself: it may be the work.
-            text = f"does not answer ({row.get('note') or times.get(name)}); if that is not its work: "
+            text = f"does not answer ({info.note or times.get(name)}); if that is not its work: "
             yield Finding("note", about, text + command_line(mesh.settings, f"interrupt {name} --kill"))
             continue
         took = times.get(name)
-        yield Finding("ok", about, f"{row['status']}, answers in {span(took) if isinstance(took, float) else '?'}")
-        python = str(row.get("python", ""))
+        state = f"{info.status}, answers in {span(took) if isinstance(took, float) else '?'}"
+        if info.init_error:
+            end = await_init(mesh[name].link, 0.0)
+            text = f"{state}, but its init file failed: {end or one_line(info.init_error, 200)}"
+            remedy = f"correct the file, then: {command_line(mesh.settings, f'restart {name}')}"
+            yield Finding("wrong", about, text, remedy)
+        else:
+            yield Finding("ok", about, state)
+        python = info.python
         if python and python.rpartition(".")[0] != here:
             text = f"runs Python {python}, this is {here}: functions sent there may not load"
             yield Finding("wrong", about, text, f"run pyrokernel from the environment of Python {python}")
-        if row.get("init_error"):
-            text = f"its init file failed: {row['init_error'].strip().splitlines()[-1]}"
-            yield Finding("wrong", about, text, command_line(mesh.settings, f"logs {name}"))
-        if row.get("journal_error"):
-            text = f"cannot write its journal: {row['journal_error']}"
+        if info.journal_error:
+            text = f"cannot write its journal: {info.journal_error}"
             yield Finding("wrong", about, text, f"free space in {mesh.settings.mesh_state_dir}")
 
 

@@ -26,7 +26,7 @@ class ExitCode(enum.IntEnum):
     OK = 0
     """All went well."""
     CODE_RAISED = 1
-    """Your code raised in a kernel."""
+    """Your code raised in a kernel, or an init file did at `serve --detach`."""
     USAGE = 2
     """The command line, a setting or a mesh file is wrong."""
     NO_MESH = 3
@@ -36,7 +36,7 @@ class ExitCode(enum.IntEnum):
     KERNEL_DIED = 5
     """A kernel died, was restarted under way, or does not answer."""
     TIMEOUT = 6
-    """No answer in time; the work goes on."""
+    """No answer in time; what has started goes on."""
     REFUSED = 7
     """Not allowed, protected, or the name is taken."""
     UNWELL = 8

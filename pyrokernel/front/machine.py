@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from pyrokernel.errors import AccessRefusedError, SettingsError
-from pyrokernel.front.reach import command_line, living_records
+from pyrokernel.front.reach import living_records
 from pyrokernel.host.places import Places, filesystem_type, refuse_network_filesystem
-from pyrokernel.settings import ENV_PREFIX, MAX_SOCKET_PATH_BYTES, Settings, check_private
+from pyrokernel.settings import ENV_PREFIX, MAX_SOCKET_PATH_BYTES, Settings, check_private, command_line
 from pyrokernel.texts import label, plural, size
 
 _LIBRARIES = ("Pyro5", "serpent", "pluggy", "cmd2", "cloudpickle")
@@ -53,6 +53,7 @@ def check_machine(settings: Settings) -> Iterator[Finding]:
     yield _check_runtime_dir(settings)
     yield from _check_state_dir(settings)
     yield from _check_sockets(settings)
+    yield from find_other_meshes(settings)
 
 
 def origins(settings: Settings, args: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
@@ -184,6 +185,26 @@ def _check_sockets(settings: Settings) -> Iterator[Finding]:
     if dead > 0:
         text = f"{plural(dead, 'kernel')} died while no host watched"
         yield Finding("note", "records", f"{text}; the next serve records that, and restarts by policy")
+
+
+def find_other_meshes(settings: Settings) -> Iterator[Finding]:
+    """List the other meshes that run on this machine, each with the command that reaches it."""
+    own = settings.mesh_runtime_dir
+    try:
+        folders = sorted(path for path in own.parent.iterdir() if path.is_dir() and path != own)
+    except OSError:
+        return
+    for folder in folders:
+        try:
+            other = dataclasses.replace(settings, mesh=folder.name, ns="")
+            check_private(folder)
+        except (SettingsError, AccessRefusedError, FileNotFoundError):
+            continue  # no mesh of this user's
+        alive = living_records(other)
+        if alive or _is_answered(other.host_socket):
+            kernels = f": {label(record.name for record in alive)}" if alive else ""
+            text = f"{folder.name!r} runs here too, with {plural(len(alive), 'kernel')}{kernels}"
+            yield Finding("note", "other mesh", f"{text}; see: {command_line(other, 'ps')}")
 
 
 def _is_answered(path: Path) -> bool:

@@ -3,110 +3,116 @@
 from __future__ import annotations
 
 import argparse
-import getpass
+import dataclasses
 import signal
 import sys
 import threading
-import tokenize
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
-from typing import Any
 
+from pyrokernel.client.calls import Exchange, kernel_request
 from pyrokernel.client.cell import Cell
 from pyrokernel.client.group import Group
 from pyrokernel.client.launch import local
-from pyrokernel.errors import PyrokernelError, SettingsError
-from pyrokernel.front.control import describe_receipt
+from pyrokernel.client.links import LONG_POLL_SECONDS
+from pyrokernel.errors import KernelDiedError, PyrokernelError, SettingsError
+from pyrokernel.front.answers import OutOfTimeError, can_answer, next_answer
 from pyrokernel.front.exits import ExitCode, code_of, worst
-from pyrokernel.front.reach import open_mesh, settings_of, split_words
-from pyrokernel.front.terminal import complain, has_person, note, say, say_json
+from pyrokernel.front.reach import open_mesh, settings_of
+from pyrokernel.front.source import Source, exit_of, read_source
+from pyrokernel.front.terminal import complain, note, say, say_json
+from pyrokernel.front.waiting import WaitingNote
 from pyrokernel.front.writer import JsonWriter, LiveWriter
 from pyrokernel.messages import Event, EventKind, new_id
-from pyrokernel.texts import plural
+from pyrokernel.settings import Settings, command_line
+from pyrokernel.texts import describe_receipts, label, plural
 
 _RECEIPT_SECONDS = 5.0
+_LEAST_SECONDS = 0.1
+"""Settings want a time above 0; so much beyond a deadline of 0 is not noticed."""
 _ENDINGS = {"ok": ExitCode.OK, "cancelled": ExitCode.INTERRUPTED}
 
 
 def main(args: argparse.Namespace) -> int:
     """Run code on the kernels that are meant."""
-    source, filename = read_source(args)
-    settings = settings_of(args)
+    begun = time.monotonic()
+    source = read_source(args)
+    if args.local and args.detach:
+        raise SettingsError("--detach leaves nothing to come back to on the private mesh of --local")
+    settings = _in_time(settings_of(args), args.timeout)
     with local(args.local) if args.local else open_mesh(settings) as mesh:
-        group = mesh.select(split_words(args.kernels))
-        # A kernel can ask a person only where there is one, and only one kernel can.
-        asks = len(group) == 1 and has_person() and not args.detach
-        cell = new_id()
-        options: dict[str, Any] = {"want": "text", "cell": cell, "filename": filename, "stdin": asks}
-        cells = group.submit(source, **options)
+        group = mesh.select(args.kernels or ())
+        run = Run(group, source, args, begun)
         if args.detach:
-            return _leave(group, cell, args.json)
-        writer = JsonWriter(sys.stdout) if args.json else LiveWriter(group.names, sys.stdout, sys.stderr)
-        run = Run(group, cells, cell, writer, asks=asks)
+            return run.detach()
         with run.minding_interrupts():
-            return run.follow(args.timeout)
+            return run.follow()
 
 
-def read_source(args: argparse.Namespace) -> tuple[str, str]:
-    """Return the code to run, and how tracebacks shall call it ("" for its number).
-
-    Raises:
-        SettingsError: There is none, or the file cannot be read.
-    """
-    if args.code is not None:
-        return args.code, ""
-    if args.source in (None, "-"):
-        if args.source is None and (has_person() or sys.stdin is None):
-            raise SettingsError("nothing to run: give a FILE, -c CODE, or - and code on standard input")
-        return sys.stdin.read(), "<stdin>"
-    path = Path(args.source).expanduser()
-    try:
-        with tokenize.open(str(path)) as stream:  # as Python reads source: by its coding line
-            return stream.read(), str(path.absolute())
-    except (OSError, SyntaxError, UnicodeError) as error:
-        raise SettingsError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+def _in_time(settings: Settings, timeout: float | None) -> Settings:
+    """Return settings by which no single answer is awaited for longer than all of it may take."""
+    if timeout is None:
+        return settings
+    return dataclasses.replace(settings, timeout=max(_LEAST_SECONDS, min(settings.timeout, timeout)))
 
 
 class Run:
-    """One cell on some kernels, followed to its end.
+    """One cell on some kernels, sent, and followed to its end.
 
     Args:
-        group, cells, cell: The kernels, what `submit` returned, and the id that all cells have.
-        writer: Shows events.
-        asks: Whether questions of input() are answered here.
+        group: The kernels.
+        source: The code.
+        args: Has timeout, json, local and detach.
+        begun: Since when the time of all of it counts.
     """
 
-    def __init__(
-        self, group: Group, cells: dict[str, Cell], cell: str, writer: LiveWriter | JsonWriter, *, asks: bool
-    ) -> None:
+    def __init__(self, group: Group, source: Source, args: argparse.Namespace, begun: float) -> None:
         self._group = group
-        self._cells = cells
-        self._cell = cell
-        self._writer = writer
-        self._asks = asks
+        self._source = source
+        self._args = args
+        self._deadline = None if args.timeout is None else begun + args.timeout
+        self._cell = new_id()
+        # Only one kernel can ask; and where nobody stays, nobody answers.
+        self._asks = len(group) == 1 and not args.detach and can_answer(stdin_is_code=source.is_stdin)
+        self._writer = JsonWriter(sys.stdout) if args.json else LiveWriter(group.names, sys.stdout, sys.stderr)
+        self._waiting = WaitingNote(group.mesh, [kernel.link for kernel in group], self._cell)
+        self._cells: dict[str, Cell] = {}
         self._asking = False
         self._interrupted = False
         self._interrupter: threading.Thread | None = None
+        self._started: set[str] = set()
         self._codes: dict[str, ExitCode] = {}
+        self._exits: dict[str, int] = {}
 
-    def follow(self, timeout: float | None) -> ExitCode:
-        """Show everything until all have ended, or the time has passed, or Ctrl-C came twice."""
+    def detach(self) -> int:
+        """Send the cell and leave."""
+        usual = time.monotonic() + self._group.mesh.settings.timeout
+        self._exchange(usual if self._deadline is None else self._deadline, follow=False)
+        if self._cells:
+            self._say_detached(list(self._cells))
+        return self._code()
+
+    def follow(self) -> int:
+        """Send the cell; show everything until all have ended, the time has passed, or Ctrl-C came twice."""
+        if not self._args.json:
+            self._waiting.start()
         try:
-            for kernel, found in self._group.follow(self._cells, stdin=self._asks, timeout=timeout):
-                self._take(kernel, found)
+            self._exchange(self._deadline, follow=True)
         except KeyboardInterrupt:
-            self._say_left("left; the cell goes on")
+            self._say_left("left")
             return ExitCode.INTERRUPTED
+        finally:
+            self._waiting.stop()
         if self._interrupter is not None:
             self._interrupter.join(_RECEIPT_SECONDS)  # the receipts may come after the end that they report
-        missing = [name for name in self._cells if name not in self._codes]
-        if missing:
-            self._say_left(f"no end within {timeout:g} s on {', '.join(missing)}; the cell goes on")
-            return ExitCode.TIMEOUT
-        code = worst(self._codes.values())
-        return ExitCode.INTERRUPTED if self._interrupted and code is ExitCode.CODE_RAISED else code
+        going_on = [name for name in self._cells if name not in self._codes]
+        if going_on:
+            self._say_left(f"no end within {self._args.timeout:g} s on {label(going_on)}")
+            self._say_unstarted([name for name in going_on if name not in self._started])
+            self._codes.update(dict.fromkeys(going_on, ExitCode.TIMEOUT))
+        return self._code()
 
     @contextmanager
     def minding_interrupts(self) -> Iterator[None]:
@@ -117,28 +123,93 @@ class Run:
         finally:
             signal.signal(signal.SIGINT, before)
 
-    def _take(self, kernel: str, found: Event | PyrokernelError) -> None:
-        if isinstance(found, PyrokernelError):
-            self._writer.line(kernel, str(found), error=True)
-            self._codes[kernel] = code_of(found)
+    def _exchange(self, deadline: float | None, *, follow: bool) -> None:
+        """Send the cell to all kernels and follow it on those that have taken it, all in one loop.
+
+        Args:
+            deadline: Moment of the monotonic clock.
+            follow: Until the cells end; else only until they are taken.
+        """
+        options = {"want": "text", "cell": self._cell, "stdin": self._asks, **self._source.options()}
+        submit = kernel_request("submit", self._source.text, options)
+        mesh = self._group.mesh
+        with Exchange(mesh, "control", blocking=False) as exchange:
+            for kernel in self._group:
+                exchange.send(kernel.link, submit, submit)
+            for name, token, value, error in exchange.answers(deadline):
+                if error is not None:
+                    self._take_error(name, error)
+                    continue
+                if token is submit:
+                    self._cells[name] = Cell(mesh, self._group[name].link, self._cell, after=int(value["seq"]))
+                else:
+                    for event in self._cells[name].take(value):
+                        self._take(name, event)
+                if follow and name not in self._codes:
+                    cell = self._cells[name]
+                    about = {"cell": cell.id, "stdin": self._asks}
+                    exchange.send(cell.link, kernel_request("follow", cell.after, LONG_POLL_SECONDS, about))
+            self._say_untaken([name for name in exchange.pending if name not in self._cells])
+
+    def _say_untaken(self, names: list[str]) -> None:
+        """Say which kernels have not taken the cell, which therefore will not run there."""
+        if not names:
             return
-        clean_exit = found.kind == EventKind.ERROR and _is_clean_exit(found)
-        if isinstance(self._writer, JsonWriter) or not clean_exit:
+        kill = command_line(self._group.mesh.settings, f"interrupt --kill {' '.join(names)}")
+        complain(
+            f"{label(names)} did not take the cell in time, and it will not run there: a C call may hold the "
+            f"interpreter. Try again later; to end what runs at the cost of the variables: {kill}"
+        )
+        self._codes.update(dict.fromkeys(names, ExitCode.TIMEOUT))
+
+    def _take_error(self, kernel: str, error: PyrokernelError) -> None:
+        self._waiting.started(kernel)
+        if isinstance(error, KernelDiedError) and kernel in self._cells:
+            for event in self._cells[kernel].last_words():
+                self._take(kernel, event)
+        self._writer.line(kernel, str(error), error=True)
+        self._codes[kernel] = code_of(error)
+
+    def _take(self, kernel: str, found: Event) -> None:
+        if found.kind != EventKind.QUEUED:
+            self._started.add(kernel)
+            self._waiting.started(kernel)
+        exit_ = exit_of(found)
+        if exit_ is not None:
+            self._exits[kernel], text = exit_
+            if text and not self._args.json:
+                self._writer.line(kernel, text, error=True)
+        if exit_ is None or self._args.json:
             self._writer.write(kernel, found)
         if found.kind == EventKind.INPUT and self._asks:
             self._answer(kernel, found)
-        elif clean_exit:
-            self._codes[kernel] = ExitCode.OK
-        elif found.kind == EventKind.ENDED:
-            self._codes.setdefault(kernel, _ENDINGS.get(str(found.data.get("status")), ExitCode.CODE_RAISED))
+        elif found.kind == EventKind.ENDED and kernel not in self._codes:
+            usual = ExitCode.CODE_RAISED if self._exits.get(kernel, 1) else ExitCode.OK
+            self._codes[kernel] = _ENDINGS.get(str(found.data.get("status")), usual)
+
+    def _code(self) -> int:
+        """Return the exit code: what the machinery met, or else how the first kernel that did not end well ended."""
+        code = worst(self._codes.values())
+        if code is not ExitCode.CODE_RAISED:
+            return code
+        if self._interrupted:
+            return ExitCode.INTERRUPTED
+        failed = [name for name in self._group.names if self._codes.get(name)]
+        return self._exits.get(failed[0]) or code
 
     def _answer(self, kernel: str, event: Event) -> None:
-        """Ask the person at the terminal."""
-        prompt = event.data.get("prompt", "")
+        """Answer a question of input() from standard input."""
         self._asking = True
         try:
-            text = getpass.getpass(prompt) if event.data.get("password") else input(prompt)
-        except (KeyboardInterrupt, EOFError):
+            text = next_answer(
+                event.data.get("prompt", ""),
+                password=bool(event.data.get("password")),
+                quiet=self._args.json,
+                deadline=self._deadline,
+            )
+        except OutOfTimeError:
+            return
+        except KeyboardInterrupt:
             print(file=sys.stderr)
             self._interrupt()
             return
@@ -150,7 +221,7 @@ class Run:
             note(str(error))
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self._asking or self._interrupted:
+        if self._asking or self._interrupted or not self._cells:
             raise KeyboardInterrupt
         self._interrupted = True
         # In a thread of its own, so that the loop goes on and shows what the interrupt does.
@@ -159,6 +230,7 @@ class Run:
 
     def _interrupt(self) -> None:
         self._interrupted = True
+        kill = command_line(self._group.mesh.settings, "interrupt --kill")
         try:
             receipts = self._group.interrupt(self._cell)
             for name, receipt in receipts.items():
@@ -169,24 +241,32 @@ class Run:
                 ):
                     note(f"{name}: cancelled before it started")
                 elif name not in self._codes or receipt.outcome != "not running":
-                    note(describe_receipt(receipt))
+                    note("\n".join(describe_receipts([receipt], kill)))
         except PyrokernelError as error:
             complain(str(error))
 
     def _say_left(self, what: str) -> None:
-        name = self._group.names[0]
-        note(f"{what}. Its output: pyrokernel logs {name} --cell {self._cell[:8]} -f")
+        """Say what becomes of the cells that are left behind."""
+        if not self._cells:
+            note(f"{what}: no kernel has taken the cell, and it will not run")
+        elif self._args.local:
+            note(f"{what}; the private mesh ends, and the cell with it")
+        else:
+            note(f"{what}; the cell goes on. Its output: {self._logs(next(iter(self._cells)))}")
 
+    def _say_unstarted(self, names: list[str]) -> None:
+        """Say where the cell still waits for its turn."""
+        if names and not self._args.local:
+            words = f"interrupt {' '.join(names)} --cell {self._cell}"
+            cancel = command_line(self._group.mesh.settings, words)
+            note(f"on {label(names)} it has not started: it waits there, and will run; cancel it: {cancel}")
 
-def _is_clean_exit(event: Event) -> bool:
-    """Tell whether a script ended with `sys.exit()` or `sys.exit(0)`, which is no failure."""
-    return event.data.get("ename") == "SystemExit" and event.data.get("evalue") in ("", "0", "None")
+    def _say_detached(self, names: list[str]) -> None:
+        if self._args.json:
+            say_json({"cell": self._cell, "kernels": names})
+            return
+        say(self._cell)
+        note(f"runs on {plural(len(names), 'kernel')}; its output: {self._logs(names[0])}")
 
-
-def _leave(group: Group, cell: str, as_json: bool) -> int:
-    if as_json:
-        say_json({"cell": cell, "kernels": group.names})
-        return ExitCode.OK
-    say(cell)
-    note(f"runs on {plural(len(group), 'kernel')}; its output: pyrokernel logs {group.names[0]} --cell {cell[:8]} -f")
-    return ExitCode.OK
+    def _logs(self, name: str) -> str:
+        return command_line(self._group.mesh.settings, f"logs {name} --cell {self._cell[:8]} -f")

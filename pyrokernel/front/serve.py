@@ -6,25 +6,30 @@ Runs in the caller's process, which in the foreground becomes the host process.
 from __future__ import annotations
 
 import argparse
+import re
+import sys
+import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pyrokernel.client.launch import StartingHost
+from pyrokernel.client.links import Link
 from pyrokernel.client.mesh import Mesh
-from pyrokernel.errors import NameServerNotFoundError, SettingsError, error_from_wire
-from pyrokernel.front.exits import ExitCode
-from pyrokernel.front.reach import command_line, living_records, open_mesh, settings_of, split_words, survey_hosts
+from pyrokernel.client.roster import split_words
+from pyrokernel.errors import HostError, NameServerNotFoundError, SettingsError, error_from_wire
+from pyrokernel.front.exits import ExitCode, worst
+from pyrokernel.front.inits import report_inits
+from pyrokernel.front.reach import living_records, open_mesh, settings_of
 from pyrokernel.front.terminal import complain, note, say
-from pyrokernel.host.meshfile import load_mesh_file, parse_size
+from pyrokernel.host.meshfile import load_mesh_file
 from pyrokernel.host.policy import check_spec, free_names
 from pyrokernel.messages import HostConfig, KernelSpec
-from pyrokernel.settings import Settings
+from pyrokernel.settings import Settings, command_line, parse_size, parse_span
 from pyrokernel.texts import label, plural
 
 _LOOK_AGAIN_SECONDS = 0.05
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def main(args: argparse.Namespace) -> int:
@@ -37,9 +42,9 @@ def main(args: argparse.Namespace) -> int:
     config = HostConfig(settings=settings.dump(), specs=tuple(spec.to_wire() for spec in specs), detached=args.detach)
     if args.detach:
         report = _start(config)
-        code = _announce(report, settings)
+        code: int = worst([_announce(report, settings), report_inits(_init_links(report, specs), settings)])
     else:
-        code, report = _be_host(config, settings)
+        code, report = _be_host(config, settings, specs)
     if not report.get("running"):
         return code
     return _join(args, settings, declared)
@@ -82,20 +87,6 @@ def spec_of(args: argparse.Namespace, name: str) -> KernelSpec:
     )
 
 
-def parse_span(text: str) -> float:
-    """Return seconds from text such as "90", "30m", "2h" or "1d".
-
-    Raises:
-        ValueError: It is none of these.
-    """
-    value = text.strip().lower()
-    unit = value[-1:] if value[-1:].isalpha() else ""
-    try:
-        return float(value.removesuffix(unit)) * _UNITS[unit]
-    except (KeyError, ValueError):
-        raise ValueError(f"{text!r} is not a time such as 90, 30m or 2h") from None
-
-
 def start_detached(settings: Settings, specs: Sequence[KernelSpec]) -> dict[str, Any]:
     """Start a detached host for another subcommand and return its report.
 
@@ -118,29 +109,44 @@ def _start(config: HostConfig) -> dict[str, Any]:
     return report
 
 
-def _be_host(config: HostConfig, settings: Settings) -> tuple[int, dict[str, Any]]:
+def _be_host(config: HostConfig, settings: Settings, specs: Sequence[KernelSpec]) -> tuple[int, dict[str, Any]]:
     """Be the host until the end; the report says whether there was one already."""
     from pyrokernel.host.process import run
 
     heard: dict[str, Any] = {}
 
     def on_ready(report: dict[str, Any]) -> None:
-        heard.update(report, code=_announce(report, settings, foreground=True))
+        heard.update(report)
+        if not report["ok"]:
+            return  # the host is about to end; raised here, the error would only be logged
+        _announce(report, settings, foreground=True)
+        # Beside the host, whose work must not wait for init files.
+        links = _init_links(report, specs)
+        threading.Thread(target=report_inits, args=(links, settings), name="pyrokernel-inits", daemon=True).start()
 
     code = run(config, on_ready=on_ready)
-    return code if heard.get("ok") else heard.get("code", ExitCode.FAILED), heard
+    return code if heard.get("ok") else _announce(heard, settings), heard
 
 
-def _announce(report: Mapping[str, Any], settings: Settings, *, foreground: bool = False) -> int:
+def _init_links(report: Mapping[str, Any], specs: Sequence[KernelSpec]) -> list[Link]:
+    """Return the ways to the kernels of a report that have an init file."""
+    named = {spec.name for spec in specs if spec.init}
+    infos = report.get("kernels", ())
+    return [
+        Link(info["name"], info["uri"], info["instance"]) for info in infos if info["name"] in named and info["uri"]
+    ]
+
+
+def _announce(report: Mapping[str, Any], settings: Settings, *, foreground: bool = False) -> ExitCode:
     """Say what runs, how to reach it and how to stop it; return the exit code."""
     if report.get("running"):
         return ExitCode.OK
     if not report["ok"]:
-        raise error_from_wire(report)
+        raise explained(error_from_wire(report))
     names = [info["name"] for info in report["kernels"] if info["status"] != "dead"]
     _describe(f"mesh {settings.mesh!r} on {report['host']}", names, settings, foreground=foreground)
     for failure in report.get("failed", ()):
-        complain(failure["message"])
+        complain(str(explained(error_from_wire(failure))))
     return ExitCode.FAILED if report.get("failed") else ExitCode.OK
 
 
@@ -150,6 +156,19 @@ def _describe(where: str, names: Sequence[str], settings: Settings, *, foregroun
         say(f"  {purpose + ' them:':<12} {command_line(settings, words)}")
     if foreground:
         say("  Ctrl-C ends this host and leaves the kernels running.")
+
+
+def explained(error: Exception) -> Exception:
+    """Add to an error of a start what the user can do about it, where only the command line knows."""
+    text = str(error)
+    found = re.search(r"preloading (.+?) failed: \w*(?:ModuleNotFound|Import)Error", text)
+    if not isinstance(error, HostError) or found is None:
+        return error
+    missing = re.search(r"No module named '([\w.]+)'", text)
+    name = missing[1] if missing else found[1]
+    return HostError(
+        f"{text}; correct --preload (preload in a mesh file), or see to it that {sys.executable} can import {name}"
+    )
 
 
 def _open_when_ready(settings: Settings) -> Mesh:
@@ -170,7 +189,7 @@ def _join(args: argparse.Namespace, settings: Settings, declared: Sequence[Kerne
     What a mesh file declares is meant to exist, so a name of it that lives is left alone; -n means that many more.
     """
     with _open_when_ready(settings) as mesh:
-        infos, _, _ = survey_hosts(mesh)
+        infos = mesh.roster().infos
         taken = {info.name for info in infos} | set(mesh.names)
         living = [info.name for info in infos if info.status != "dead"]
         kept = [spec.name for spec in declared if spec.name in living]
@@ -179,11 +198,16 @@ def _join(args: argparse.Namespace, settings: Settings, declared: Sequence[Kerne
         note(f"a host runs already for mesh {settings.mesh!r}: joined it")
         if kept:
             note(f"left as they are: {label(kept)}")
-        started = mesh.start(specs).names if specs else []
+        try:
+            group = list(mesh.start(specs)) if specs else []
+        except HostError as error:
+            raise explained(error) from error
+        started = [kernel.name for kernel in group]
         say(f"started: {label(started)}" if started else "started nothing: no new kernel was asked for (-n, --name)")
         names = [*living, *started]
-    _describe(f"mesh {settings.mesh!r} on {settings.host_name}", names, settings, foreground=False)
-    return ExitCode.OK
+        _describe(f"mesh {settings.mesh!r} on {settings.host_name}", names, settings, foreground=False)
+        with_init = {spec.name for spec in specs if spec.init}
+        return report_inits([kernel.link for kernel in group if kernel.name in with_init], settings)
 
 
 def _environment(pairs: Sequence[str]) -> dict[str, str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 
 from pyrokernel.errors import NameServerNotFoundError
-from pyrokernel.front.reach import command_line, living_records, open_mesh, settings_of
+from pyrokernel.front.reach import living_records, open_mesh, settings_of
 from pyrokernel.front.serve import start_detached
 from pyrokernel.front.terminal import note
 from pyrokernel.messages import KernelSpec
-from pyrokernel.settings import Settings
+from pyrokernel.settings import Settings, command_line
 
 
 def main(args: argparse.Namespace) -> int:

@@ -23,7 +23,7 @@ from pyrokernel.host.places import Places
 from pyrokernel.host.spawn import CAN_FORK, TemplateProcess
 from pyrokernel.host.supervisor import Supervisor
 from pyrokernel.messages import HOST_OBJECT, HostConfig, KernelInfo, new_instance_id
-from pyrokernel.settings import Settings
+from pyrokernel.settings import Settings, command_line
 
 if TYPE_CHECKING:
     from pyrokernel.host.names import Announcer
@@ -164,7 +164,7 @@ class Host:
         self._kernels_stay = True
         self._report({"ok": False, **error_to_wire(error)})
         started = [info.name for info in self._supervisor.kernels() if not self._supervisor.is_adopted(info.name)]
-        self._supervisor.stop(started, 0.0).add_done_callback(lambda _: self._loop.stop())
+        self._supervisor.stop(started, force=True, timeout=0.0).add_done_callback(lambda _: self._loop.stop())
 
     def _mind_signals(self) -> None:
         loop, config = self._loop, self._config
@@ -186,8 +186,8 @@ class Host:
             count = len(self._supervisor.living())
             what = "1 kernel keeps" if count == 1 else f"{count} kernels keep"
             print(
-                f"\n{what} running without a host: `pyrokernel serve` watches over them again, "
-                "`pyrokernel stop` ends them",
+                f"\n{what} running without a host: `{command_line(self._settings, 'serve')}` watches over them again, "
+                f"`{command_line(self._settings, 'stop')}` ends them",
                 flush=True,
             )
         when_done(self._supervisor.settling(), self._loop.stop)

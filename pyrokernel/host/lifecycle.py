@@ -28,12 +28,9 @@ from pyrokernel.host.loop import Loop
 from pyrokernel.host.places import Places
 from pyrokernel.host.policy import Asked, Ending
 from pyrokernel.host.registry import Registry
-from pyrokernel.messages import Death, KernelBirth, KernelInfo, KernelSpec, KernelStatus, new_instance_id
+from pyrokernel.messages import START_SECONDS, Death, KernelBirth, KernelInfo, KernelSpec, KernelStatus, new_instance_id
 
 log = logging.getLogger(__name__)
-
-START_SECONDS = 30.0
-"""How long a kernel may take to say that it is ready; its init file runs after that."""
 
 
 class NameKeeper(Protocol):

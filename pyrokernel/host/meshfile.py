@@ -19,7 +19,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -27,12 +26,16 @@ from typing import Any
 from pyrokernel.errors import SettingsError
 from pyrokernel.host.policy import check_new_names, check_spec
 from pyrokernel.messages import KernelSpec
-from pyrokernel.settings import Settings
+from pyrokernel.settings import Settings, parse_size, parse_span
 
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_SIZES = {"memory": "memory_bytes", "journal": "journal_bytes"}
-"""Keys for people, and the fields that they set."""
-_PATHS = ("init", "cwd")
+_MEASURES = {
+    "memory": ("memory_bytes", parse_size),
+    "memory_bytes": ("memory_bytes", parse_size),
+    "journal": ("journal_bytes", parse_size),
+    "journal_bytes": ("journal_bytes", parse_size),
+    "idle_stop": ("idle_stop", parse_span),
+}
+"""Keys whose values are written as on the command line, the fields that they set, and how they are read."""
 
 
 def load_mesh_file(path: str | Path) -> tuple[dict[str, Any], list[KernelSpec]]:
@@ -66,20 +69,6 @@ def load_mesh_file(path: str | Path) -> tuple[dict[str, Any], list[KernelSpec]]:
     return data, specs
 
 
-def parse_size(value: Any) -> int:
-    """Return a number of bytes from an integer or from text such as "512M" or "4 GiB".
-
-    Raises:
-        ValueError: It is neither.
-    """
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", str(value), re.IGNORECASE)
-    if not found:
-        raise ValueError(f"{value!r} is not a size such as 512M or 4G")
-    return int(float(found[1]) * _UNITS[found[2].upper()])
-
-
 def _read_kernel(table: dict[str, Any], file: Path) -> list[KernelSpec]:
     """Turn one [[kernel]] table into as many specs as it counts."""
     defaults = {field.name: _default(field) for field in dataclasses.fields(KernelSpec)}
@@ -89,19 +78,24 @@ def _read_kernel(table: dict[str, Any], file: Path) -> list[KernelSpec]:
         try:
             if key == "count":
                 count = _convert(0, value)
-            elif key in _SIZES:
-                values[_SIZES[key]] = parse_size(value)
+            elif key in _MEASURES:
+                field, parse = _MEASURES[key]
+                values[field] = parse(value)
             elif key in defaults:
                 values[key] = _convert(defaults[key], value)
             else:
-                raise ValueError(f"no such key; known are: {', '.join(sorted([*defaults, *_SIZES, 'count']))}")
+                known = sorted({*defaults, *_MEASURES, "count"})
+                raise ValueError(f"no such key; known are: {', '.join(known)}")
         except (TypeError, ValueError) as error:
             raise SettingsError(f"{file}: kernel {table.get('name', '?')!r}, key {key!r}: {error}") from error
     if "name" not in values:
         raise SettingsError(f"{file}: a [[kernel]] table has no name")
-    for key in _PATHS:
+    for key, is_there, what in (("init", Path.is_file, "file"), ("cwd", Path.is_dir, "directory")):
         if values.get(key):
-            values[key] = str(file.resolve().parent / Path(values[key]).expanduser())
+            path = file.resolve().parent / Path(values[key]).expanduser()
+            if not is_there(path):
+                raise SettingsError(f"{file}: kernel {values['name']!r}, key {key!r}: there is no {what} {path}")
+            values[key] = str(path)
     names = [values["name"]] if count is None else [f"{values['name']}{number}" for number in range(count)]
     try:
         return [check_spec(KernelSpec(**{**values, "name": name})) for name in names]

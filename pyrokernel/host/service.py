@@ -12,12 +12,11 @@ from typing import Any, TypeVar
 from pyrokernel.errors import HostError, KernelNotFoundError
 from pyrokernel.host import processes
 from pyrokernel.host.deaths import DeathLog
-from pyrokernel.host.lifecycle import START_SECONDS
 from pyrokernel.host.loop import Loop, gather
 from pyrokernel.host.places import Places
-from pyrokernel.host.supervisor import STOP_SECONDS, Supervisor
+from pyrokernel.host.supervisor import Supervisor
 from pyrokernel.journal import JournalReader
-from pyrokernel.messages import PROTOCOL_VERSION, KernelSpec
+from pyrokernel.messages import PROTOCOL_VERSION, START_SECONDS, STOP_SECONDS, KernelSpec
 from pyrokernel.settings import check_name
 from pyrokernel.wire.daemon import expose
 
@@ -71,9 +70,11 @@ class HostService:
         started = self._wait(lambda: gather(self._supervisor.start(wanted)), START_SECONDS + 5)
         return [info.to_wire() for info in started]
 
-    def stop_kernels(self, names: Sequence[str], timeout: float = STOP_SECONDS) -> list[dict[str, Any]]:
-        """End kernels for good and return a `Death` for each; those that take longer are killed."""
-        deaths = self._wait(lambda: self._supervisor.stop(names, timeout), timeout + START_SECONDS)
+    def stop_kernels(
+        self, names: Sequence[str], timeout: float = STOP_SECONDS, force: bool = False
+    ) -> list[dict[str, Any]]:
+        """End kernels for good and return a `Death` for each; kill those that take longer; `force` for protected."""
+        deaths = self._wait(lambda: self._supervisor.stop(names, force=force, timeout=timeout), timeout + START_SECONDS)
         return [death.to_wire() for death in deaths]
 
     def restart_kernels(self, names: Sequence[str], force: bool = False) -> list[dict[str, Any]]:
@@ -139,9 +140,9 @@ class HostService:
             "kernels": len(self._do(self._supervisor.kernels)),
         }
 
-    def shutdown(self, reason: str = "") -> list[dict[str, Any]]:
-        """End all kernels and the host; return a `Death` for each kernel."""
-        deaths = self._wait(self._supervisor.stop_all, STOP_SECONDS + START_SECONDS)
+    def shutdown(self, reason: str = "", force: bool = False) -> list[dict[str, Any]]:
+        """End all kernels and the host; return a `Death` for each kernel; `force` for protected ones."""
+        deaths = self._wait(lambda: self._supervisor.stop_all(force=force), STOP_SECONDS + START_SECONDS)
         self._shutdown()
         return [death.to_wire() for death in deaths]
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-from pyrokernel.errors import HostError, KernelNotFoundError
+from pyrokernel.errors import AccessRefusedError, HostError, KernelNotFoundError
 from pyrokernel.host import policy, processes
 from pyrokernel.host.deaths import DeathLog
 from pyrokernel.host.launcher import Launcher
@@ -24,9 +24,7 @@ from pyrokernel.host.loop import Loop, gather, resolve
 from pyrokernel.host.places import Places
 from pyrokernel.host.policy import Asked, Ending
 from pyrokernel.host.registry import Record
-from pyrokernel.messages import Death, KernelInfo, KernelSpec, KernelStatus
-
-STOP_SECONDS = 5.0
+from pyrokernel.messages import STOP_SECONDS, Death, KernelInfo, KernelSpec, KernelStatus
 
 
 class Supervisor:
@@ -72,17 +70,21 @@ class Supervisor:
             self._cycle.begin(kernel, kernel.life)
         return futures
 
-    def stop(self, names: Iterable[str], timeout: float = STOP_SECONDS) -> Future[list[Death]]:
+    def stop(self, names: Iterable[str], *, force: bool = False, timeout: float = STOP_SECONDS) -> Future[list[Death]]:
         """End kernels for good: ask, and kill those that have not ended in time.
 
         Raises:
             KernelNotFoundError: There is no kernel of one of the names; none is stopped.
+            AccessRefusedError: One of them is protected and `force` is not given; none is stopped.
         """
-        return gather([self._stop_one(kernel, timeout) for kernel in self._find(names)])
+        kernels = self._find(names)
+        if not force:
+            _check_unprotected(kernels)
+        return gather([self._stop_one(kernel, timeout) for kernel in kernels])
 
-    def stop_all(self, timeout: float = STOP_SECONDS) -> Future[list[Death]]:
-        """End all kernels for good."""
-        return self.stop(list(self._kernels), timeout)
+    def stop_all(self, *, force: bool = True) -> Future[list[Death]]:
+        """End all kernels for good; without `force` as `stop`."""
+        return self.stop(list(self._kernels), force=force)
 
     def restart(
         self, names: Iterable[str], *, force: bool = False, timeout: float = STOP_SECONDS
@@ -91,12 +93,11 @@ class Supervisor:
 
         Raises:
             KernelNotFoundError: There is no kernel of one of the names; none is restarted.
-            HostError: One of them is protected and `force` is not given; none is restarted.
+            AccessRefusedError: One of them is protected and `force` is not given; none is restarted.
         """
         kernels = self._find(names)
-        for kernel in kernels:
-            if kernel.spec.protected and kernel.alive and not force:
-                raise HostError(f"kernel {kernel.name!r} is protected; to lose its variables all the same, force it")
+        if not force:
+            _check_unprotected(kernels)
         return gather([self._restart_one(kernel, 0.0 if force else timeout) for kernel in kernels])
 
     def successor(self, name: str, instance: str) -> Future[KernelInfo]:
@@ -266,3 +267,11 @@ class Supervisor:
         self._cycle.registry.remove(kernel.name)
         if self._kernels.get(kernel.name) is kernel:
             del self._kernels[kernel.name]
+
+
+def _check_unprotected(kernels: Iterable[Kernel]) -> None:
+    protected = [kernel.name for kernel in kernels if kernel.spec.protected and kernel.alive]
+    if protected:
+        raise AccessRefusedError(
+            f"protected: {', '.join(protected)}; to lose the variables all the same, say so with --force (force=True)"
+        )

@@ -64,7 +64,7 @@ class Capture:
         self._lock = threading.RLock()
         self._excerpts: dict[str, Excerpt] = {}
         self._lost = False
-        self._interrupted = False
+        self._due: BaseException | None = None
         self._drainer: Drainer | None = None
         self._children = resource.getrusage(resource.RUSAGE_CHILDREN)
         self._spool = Spool(self._directory, 1, journal.cap_bytes)
@@ -127,9 +127,9 @@ class Capture:
         try:
             self.tick()
         finally:
-            if self._interrupted and in_main_thread():
-                self._interrupted = False
-                raise KeyboardInterrupt
+            if self._due is not None and in_main_thread():
+                due, self._due = self._due, None
+                raise due
 
     def tick(self) -> bool:
         """Drain, release spools nobody writes to any more, and return whether there was anything."""
@@ -181,24 +181,27 @@ class Capture:
         self._late.forget()
         os.close(self._positions_fd)
 
-    def postpone_interrupt(self, frame: FrameType | None) -> bool:
-        """For the handler of SIGINT: keep a KeyboardInterrupt from tearing a write or an event apart.
+    def postpone(self, error: BaseException, frame: FrameType | None) -> bool:
+        """For signal handlers: keep an exception from tearing a write or an event apart.
 
         Args:
-            frame: Where the handler found the main thread.
+            error: What the handler means to raise.
+            frame: Where it found the main thread.
 
         Returns:
-            Whether that is inside one; the handler must return then, and KeyboardInterrupt is raised at its end.
+            Whether that is inside one; the handler must return then, and the exception is raised at its end.
         """
         found = None
         while frame is not None:
             if frame.f_code in _SHIELDED:
                 found = frame.f_code  # of those that call each other the outermost counts
             frame = frame.f_back
-        self._interrupted = found is Capture.drain.__code__
-        self._writer.interrupted = found is Writer.commit.__code__
-        self._journal.interrupted = found is Journal.append.__code__
-        return found is not None
+        if found is None:
+            return False
+        self._due = error if found is Capture.drain.__code__ else None
+        self._writer.due = error if found is Writer.commit.__code__ else None
+        self._journal.due = error if found is Journal.append.__code__ else None
+        return True
 
     def _drain_spool(self, spool: Spool) -> None:
         """Journal what is new in a spool; the lock is held."""

@@ -28,10 +28,12 @@ from pyrokernel.journal import Journal
 from pyrokernel.kernel.capture import Capture
 from pyrokernel.kernel.interpreter import Interpreter, Outcome
 from pyrokernel.kernel.results import bundle_of, pack_value, text_of
+from pyrokernel.kernel.script import as_script
 from pyrokernel.messages import EventKind, Reply, new_id
 from pyrokernel.wire.codec import Packed
 
 MAX_SOURCE_EVENT_CHARS = 64 * 1024
+MAX_SOURCE_LISTED_CHARS = 200
 MAX_REPLIES = 4096
 MAX_REPLY_BYTES = 128 * 1024 * 1024
 """Replies are kept for a client that lost its connection, up to these caps; older ones expire."""
@@ -50,6 +52,8 @@ class Cell:
         author: Who sent it.
         waiters: (kernel, instance) of the kernels that wait for it.
         namespace, filename: Where it runs, and how tracebacks call it ("" for its number).
+        argv: `sys.argv` of a script, None for what is none.
+        started: Since when it runs, Unix time in seconds; 0 before.
     """
 
     source: str
@@ -61,8 +65,10 @@ class Cell:
     waiters: Sequence[tuple[str, str]] = ()
     namespace: str = ""
     filename: str = ""
+    argv: Sequence[str] | None = None
     max_result_bytes: int = 64 * 1024 * 1024
     state: str = "new"
+    started: float = 0.0
     reply: dict[str, Any] | None = None
     size: int = 0
 
@@ -177,6 +183,10 @@ class Cells:
             self._finish(found, Reply(status="cancelled", **self._identity(found)).to_wire())
             return True
 
+    def is_cancelled(self, cell: str) -> bool:
+        """Tell whether a cell that nobody has read yet was cancelled."""
+        return cell in self._cancelled
+
     def touch(self) -> None:
         """Note that somebody uses this kernel."""
         self.last_used = time.monotonic()
@@ -191,9 +201,7 @@ class Cells:
     def waiting(self) -> list[dict[str, Any]]:
         """Return the submitted cells that have not started: id, source, author."""
         with self._changed:
-            return [
-                {"cell": cell.id, "source": _short(cell.source, 200), "author": cell.author} for cell in self._queue
-            ]
+            return [listed(cell.id, cell.source, cell.author) for cell in self._queue]
 
     def recent(self, limit: int) -> list[dict[str, Any]]:
         """Return the last cells that ended, newest last: id, source, author, status, count, started, duration."""
@@ -201,7 +209,7 @@ class Cells:
             ended = [cell for cell in self._kept if cell.reply is not None][-limit:]
         names = ("status", "execution_count", "started", "duration", "ename")
         return [
-            {"cell": cell.id, "source": _short(cell.source, 200), "author": cell.author}
+            listed(cell.id, cell.source, cell.author)
             | {name: cell.reply[name] for name in names if cell.reply is not None}
             for cell in ended
         ]
@@ -254,8 +262,8 @@ class Cells:
         return reply
 
     def _run_whole(self, cell: Cell, count: int) -> dict[str, Any]:
+        cell.started, begun = time.time(), time.perf_counter()
         self.running = cell
-        started, begun = time.time(), time.perf_counter()
         self.capture.begin(cell.id)
         self.journal.append(
             EventKind.STARTED, cell.id, source=_short(cell.source), author=cell.author, execution_count=count
@@ -280,7 +288,7 @@ class Cells:
             ename=outcome.ename,
             evalue=outcome.evalue,
             traceback=outcome.traceback,
-            started=started,
+            started=cell.started,
             duration=time.perf_counter() - begun,
         ).to_wire()
         outcome.error = None  # its traceback would keep the frames of the cell alive
@@ -300,9 +308,11 @@ class Cells:
 
         if cell.call is None:
             filename = cell.filename or f"<cell {count}>"
-            return self.interpreter.run_source(
-                cell.id, cell.source, render, filename=filename, namespace=cell.namespace
-            )
+            space = self.interpreter.namespace(cell.namespace)
+            with as_script(space.variables, filename, cell.argv):
+                return self.interpreter.run_source(
+                    cell.id, cell.source, render, filename=filename, namespace=cell.namespace
+                )
         function, arguments, mapped = cell.call
 
         def call() -> Any:
@@ -396,6 +406,11 @@ def _render(value: Any, cell: Cell) -> dict[str, Any]:
     if cell.want == "mime":
         shown["data"] = bundle_of(value, shown.get("text", ""))
     return shown
+
+
+def listed(cell: str, source: str, author: str) -> dict[str, Any]:
+    """Return what lists of cells say of each."""
+    return {"cell": cell, "source": _short(source, MAX_SOURCE_LISTED_CHARS), "author": author}
 
 
 def _short(source: str, limit: int = MAX_SOURCE_EVENT_CHARS) -> str:

@@ -13,6 +13,7 @@ import builtins
 import collections
 import dataclasses
 import inspect
+import io
 import linecache
 import os
 import sys
@@ -155,6 +156,20 @@ class Interpreter:
         self._guard(cell, body, outcome)
         return outcome
 
+    def run_aside(self, body: Callable[[], Any]) -> None:
+        """Run user code that belongs to no cell; what it raises is printed."""
+        error = self._run_armed("", body)
+        if error is None:
+            return
+        text = [f"{_CLASS_NAME.__get__(type(error))}\n"]
+
+        def describe() -> None:
+            text[0] = format_error(error)
+
+        self._run_armed("", describe)
+        sys.stderr.write(_cut(text[0]))
+        sys.stderr.flush()
+
     def _guard(self, cell: str, body: Callable[[], None], outcome: Outcome) -> None:
         """Run user code; whatever it raises becomes data."""
         error = self._run_armed(cell, body)
@@ -264,10 +279,18 @@ class Interpreter:
     def _remember(self, filename: str, source: str) -> None:
         """Give tracebacks and `inspect.getsource` the lines of a cell; old cells are forgotten."""
         # The time of None keeps linecache.checkcache from looking for such a file.
-        linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+        linecache.cache[filename] = (len(source), None, _lines_of(source), filename)
         self._sources.append(filename)
         if len(self._sources) > _KEPT_SOURCES:
             linecache.cache.pop(self._sources.popleft(), None)
+
+
+def _lines_of(source: str) -> list[str]:
+    """Cut a source as the compiler counts its lines, each with its end: without one its carets would be off."""
+    lines = io.StringIO(source, newline=None).readlines()  # str.splitlines() also cuts at form feeds and the like
+    if lines and not lines[-1].endswith("\n"):
+        lines[-1] += "\n"
+    return lines
 
 
 async def _as_coroutine(awaitable: Any) -> Any:

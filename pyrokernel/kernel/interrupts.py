@@ -23,6 +23,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import asyncio
 
+# As they are in Python: in a kernel, `handlers` replaces both.
+_signal, _getsignal = signal.signal, signal.getsignal
+
 _FIRST_LOOK_SECONDS = 0.0005
 _REPEAT_SECONDS = 0.005
 
@@ -33,11 +36,11 @@ class Interrupts:
     Args:
         request_file: Where the host names the cell it means before it sends SIGINT itself,
             which it does when this process cannot answer.
-        postpone: Is asked, with the interrupted frame, whether it will raise the exception itself a moment
-            later, because its own state would be left half changed.
+        postpone: Is asked, with the exception and the interrupted frame, whether it will raise the exception
+            itself a moment later, because its own state would be left half changed.
     """
 
-    def __init__(self, request_file: Path, postpone: Callable[[FrameType | None], bool]) -> None:
+    def __init__(self, request_file: Path, postpone: Callable[[BaseException, FrameType | None], bool]) -> None:
         self._request_file = request_file
         self._postpone = postpone
         self._running = ""
@@ -45,7 +48,7 @@ class Interrupts:
         self._wanted = ""
         # Not an Event: the handler would wait for itself on its lock when a second signal interrupts it there.
         self._raised = False
-        self._insisting = False
+        self._insisting: list[str] = []
         self._one_at_a_time = threading.Lock()
         self._task: asyncio.Task[Any] | None = None
 
@@ -54,10 +57,15 @@ class Interrupts:
         """Id of the cell whose code is running, "" for none."""
         return self._running
 
+    @property
+    def armed(self) -> bool:
+        """Whether user code runs."""
+        return self._armed
+
     def install(self) -> None:
         """Take SIGINT, unless it is already ours; pdb and some C libraries replace the handler."""
-        if signal.getsignal(signal.SIGINT) != self._handle:
-            signal.signal(signal.SIGINT, self._handle)
+        if _getsignal(signal.SIGINT) != self._handle:
+            _signal(signal.SIGINT, self._handle)
 
     def arm(self, cell: str) -> None:
         """From now on user code of this cell runs, and may be interrupted."""
@@ -91,38 +99,59 @@ class Interrupts:
 
         Args:
             cell: Id of the cell that is meant; "" for whichever runs.
-            wait: Seconds to insist before giving up.
+            wait: Seconds to insist, and then to wait for the end of the cell.
 
         Returns:
-            "interrupted", "not running", or "unanswered" when the main thread did not react:
-            it is inside a C call.
+            "interrupted" when the cell ended, "caught" when KeyboardInterrupt was raised in it and it goes
+            on all the same, "not running", or "unanswered" when the main thread did not react: it is
+            inside a C call.
         """
-        with self._one_at_a_time:
-            target = self._running
-            if not target or (cell and cell != target):
-                return "not running"
-            self._raised = False
-            self._wanted = target
-            self._insisting = True
+        target = self._running
+        if not target or (cell and cell != target):
+            return "not running"
+        deadline = time.monotonic() + wait
+        if not self._one_at_a_time.acquire(timeout=wait):
+            return "unanswered"  # to another one either, which has insisted all the while
+        self._insisting.append(target)
+        try:
             try:
-                return self._insist(target, time.monotonic() + wait)
+                outcome = self._insist(target, deadline)
             finally:
-                self._insisting = False
+                self._one_at_a_time.release()
+            return self._await_end(target, deadline) if outcome == "caught" else outcome
+        finally:
+            self._insisting.remove(target)
 
     def _insist(self, target: str, deadline: float) -> str:
         """Signal until the handler has raised, the cell is over, or the time is up."""
+        if self._running != target:
+            return "not running"  # the one before us has ended it
+        self._raised = False
+        self._wanted = target
         self._signal_group()
         pause = _FIRST_LOOK_SECONDS
         while True:
             time.sleep(pause)
-            if self._raised:
-                return "interrupted"
-            if self._running != target:
+            ended = self._running != target
+            if self._raised:  # looked at last: it may have been raised and have ended the cell just now
+                return "caught"
+            if ended:
+                self._wanted = ""
                 return "not running"
             if time.monotonic() > deadline:
                 return "unanswered"
             signal.pthread_kill(_main_ident(), signal.SIGINT)
             pause = _REPEAT_SECONDS
+
+    def _await_end(self, target: str, deadline: float) -> str:
+        """Wait for the end of a cell in which the exception was raised: it may clean up, or go on."""
+        pause = _FIRST_LOOK_SECONDS
+        while self._running == target:
+            if time.monotonic() > deadline:
+                return "caught"
+            time.sleep(pause)
+            pause = min(2 * pause, _REPEAT_SECONDS)
+        return "interrupted"
 
     def _signal_group(self) -> None:
         if os.getpgrp() == os.getpid():
@@ -149,8 +178,9 @@ class Interrupts:
                 task.cancel()
                 loop.call_soon_threadsafe(lambda: None)  # wakes the selector
                 return
-        if not self._postpone(frame):
-            raise KeyboardInterrupt
+        interrupt = KeyboardInterrupt()
+        if not self._postpone(interrupt, frame):
+            raise interrupt
 
     def _wanted_by_host(self) -> str:
         """Return the cell the host named, "" if the signal came from elsewhere (`kill -INT`)."""

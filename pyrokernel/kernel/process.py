@@ -21,6 +21,7 @@ from pyrokernel.errors import PyrokernelError, error_to_wire
 from pyrokernel.journal import Journal
 from pyrokernel.kernel.capture import Capture
 from pyrokernel.kernel.cells import Cell, Cells
+from pyrokernel.kernel.handlers import Handlers
 from pyrokernel.kernel.inputs import Inputs
 from pyrokernel.kernel.interpreter import Interpreter
 from pyrokernel.kernel.interrupts import Interrupts
@@ -71,11 +72,12 @@ class KernelProcess:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.journal = Journal(directory, cap_bytes=spec.journal_bytes)
         self.capture = Capture(directory, self.journal)
-        interrupts = Interrupts(directory / "interrupt", self.capture.postpone_interrupt)
+        interrupts = Interrupts(directory / "interrupt", self.capture.postpone)
         interpreter = Interpreter(interrupts)
-        self.loop = WorkLoop(lambda: self.cells.run_queued(), lambda: self.cells.idle_seconds(), spec.idle_stop)
+        self.loop = WorkLoop(self._look_around, lambda: self.cells.idle_seconds(), spec.idle_stop)
+        self._handlers = Handlers(lambda: interrupts.armed, self.capture.postpone, self.loop.wake)
         self.cells = Cells(spec.name, birth.instance, interpreter, self.capture, self.journal, self.loop.wake)
-        inputs = Inputs(self._ask, settings.input_timeout)
+        inputs = Inputs(self._ask, self._running_cell, settings.input_timeout)
         self.service = KernelService(
             birth,
             cells=self.cells,
@@ -92,6 +94,7 @@ class KernelProcess:
         self.capture.install()
         inputs.install()
         interrupts.install()
+        self._handlers.install()
         os.register_at_fork(before=self.capture.before_fork, after_in_child=self._abandon)
         self.capture.start_drainer(lambda: self.service.followed)
         self.daemon.start()
@@ -114,6 +117,11 @@ class KernelProcess:
                 continue
             self.end(reason)
 
+    def _look_around(self) -> bool:
+        """Do what waits for the main thread to rest; say whether a submitted cell was among it."""
+        self._handlers.run_waiting(self.cells.interpreter.run_aside)
+        return self.cells.run_queued()
+
     def end(self, reason: str, code: int = 0) -> NoReturn:
         """Say goodbye in the journal and leave at once; the host knows why."""
         self.capture.drain()
@@ -134,9 +142,11 @@ class KernelProcess:
         if reply["status"] != "ok":
             self.service.init_error = f"{reply['ename']}: {reply['evalue']}"
 
-    def _ask(self, request: str, prompt: str, password: bool) -> None:
+    def _running_cell(self) -> str:
         running = self.cells.running
-        cell = running.id if running else ""
+        return running.id if running else ""
+
+    def _ask(self, cell: str, request: str, prompt: str, password: bool) -> None:
         self.capture.drain()
         self.journal.append(EventKind.INPUT, cell, request=request, prompt=prompt, password=password)
 

@@ -7,10 +7,7 @@ answered at once, also while a cell runs. docs/protocol.md describes each method
 
 from __future__ import annotations
 
-import functools
 import os
-import pwd
-import re
 import sys
 import threading
 import time
@@ -21,16 +18,19 @@ from pyrokernel.client import inside
 from pyrokernel.errors import AccessRefusedError, NotSerializableError, SettingsError, VariableNotFoundError
 from pyrokernel.journal import Journal
 from pyrokernel.kernel.capture import Capture
-from pyrokernel.kernel.cells import Cell, Cells
+from pyrokernel.kernel.cells import Cell, Cells, listed
 from pyrokernel.kernel.completion import complete
 from pyrokernel.kernel.inputs import Inputs
 from pyrokernel.kernel.inspection import inspect_name, list_variables
 from pyrokernel.kernel.interrupts import Interrupts
-from pyrokernel.messages import KernelBirth, KernelSpec, KernelStatus, Receipt, new_id
+from pyrokernel.kernel.requests import author, cell_id, show_call
+from pyrokernel.messages import Event, EventKind, KernelBirth, KernelSpec, KernelStatus, Receipt
 from pyrokernel.wire.codec import Packed, is_plain
 from pyrokernel.wire.daemon import current_connection, current_peer, expose
 
 MAX_FOLLOW_SECONDS = 60.0
+MAX_INTERRUPT_SECONDS = 5.0
+_DETAILS = {"caught": "KeyboardInterrupt was raised, and the cell goes on"}
 _WANTS = ("none", "text", "mime", "value")
 
 
@@ -87,8 +87,7 @@ class KernelService:
         With option "map", args are the items and the value is a list of (succeeded, value or failure).
         """
         options = {"want": "value", **(options or {})}
-        shown = function if isinstance(function, str) else options.get("shown", "function")
-        cell = self._cell(f"{shown}(...)", options)
+        cell = self._cell(show_call(function, options), options)
         packed = arguments if isinstance(arguments, Packed) else Packed.dump(tuple(arguments))
         cell.call = (function, packed, bool(options.get("map")))
         return self._run_or_wait(cell, options)
@@ -115,10 +114,12 @@ class KernelService:
 
     @expose
     def interrupt(self, cell: str = "", wait: float = 0.2) -> dict[str, Any]:
-        """Interrupt the running cell, if it is the one that is meant."""
+        """Interrupt the running cell, if it is the one that is meant; wait so many seconds for its end."""
         running = self._interrupts.running
-        outcome = self._interrupts.interrupt(cell, min(wait, 5.0))
-        receipt = Receipt(kernel=self._birth.spec["name"], cell=cell or running, outcome=outcome)
+        outcome = self._interrupts.interrupt(cell, max(0.0, min(wait, MAX_INTERRUPT_SECONDS)))
+        receipt = Receipt(
+            kernel=self._spec.name, cell=cell or running, outcome=outcome, detail=_DETAILS.get(outcome, "")
+        )
         return receipt.to_wire()
 
     @expose
@@ -130,27 +131,22 @@ class KernelService:
         options = options or {}
         self._cells.touch()
         timeout = max(0.0, min(timeout, MAX_FOLLOW_SECONDS))
-        if options.get("stdin"):
-            self._inputs.attach(timeout)
-        with self._lock:
-            self._followers += 1
+        cell = str(options.get("cell") or "")
+        max_bytes = int(options.get("max_bytes") or 1 << 20)
+        front_end = current_connection().sock if options.get("stdin") else None
+        if front_end is not None:
+            self._inputs.begin_follow(cell, front_end)
+        events: list[Event] = []
         try:
-            self._capture.poke()
-            if not self._journal.wait(after, 0.0):
-                self._capture.drain()
-                self._journal.wait(after, timeout)
-            events = self._journal.read(after, max_bytes=int(options.get("max_bytes") or 1 << 20))
+            found = self._await_events(after, timeout, max_bytes)
+            events = [event for event in found if not cell or event.cell == cell or event.kind == EventKind.GAP]
         finally:
-            with self._lock:
-                self._followers -= 1
-        position = events[-1].seq if events else after
-        cell = options.get("cell")
-        if cell:
-            events = [event for event in events if event.cell == cell or event.kind == "gap"]
+            if front_end is not None:
+                self._inputs.end_follow(cell, front_end, events)
         return {
             "instance": self._birth.instance,
             "events": [event.to_wire() for event in events],
-            "next": position,
+            "next": found[-1].seq if found else after,
             "last": self._journal.last_seq,
         }
 
@@ -232,11 +228,16 @@ class KernelService:
             "tags": list(self._spec.tags),
             "protected": self._spec.protected,
             "status": KernelStatus.BUSY.value if running else KernelStatus.IDLE.value,
-            "running": {"cell": running.id, "source": running.source[:200], "author": running.author}
+            "running": {
+                **listed(running.id, running.source, running.author),
+                "since": running.started,
+                "asks": self._inputs.asks(running.id),
+            }
             if running
             else None,
             "awaited": [list(pair) for pair in inside.awaited()],
-            "waiting": self._cells.waiting() + self._waiting_work(),
+            "waiting": self._cells.waiting()
+            + [request for request in self._waiting_work() if not self._cells.is_cancelled(request["cell"])],
             "execution_count": self._cells.execution_count,
             "started": self._started,
             "python": ".".join(map(str, sys.version_info[:3])),
@@ -244,6 +245,20 @@ class KernelService:
             "journal_error": self._journal.disk_error,
             "init_error": self.init_error,
         }
+
+    def _await_events(self, after: int, timeout: float, max_bytes: int) -> list[Event]:
+        """Return the events after a position; wait for the first, and have output collected quickly meanwhile."""
+        with self._lock:
+            self._followers += 1
+        try:
+            self._capture.poke()
+            if not self._journal.wait(after, 0.0):
+                self._capture.drain()
+                self._journal.wait(after, timeout)
+            return self._journal.read(after, max_bytes=max_bytes)
+        finally:
+            with self._lock:
+                self._followers -= 1
 
     def _run_or_wait(self, cell: Cell, options: dict[str, Any]) -> dict[str, Any]:
         if threading.current_thread() is threading.main_thread():
@@ -259,17 +274,19 @@ class KernelService:
         want = options.get("want", "text")
         if want not in _WANTS:
             raise SettingsError(f"want is one of {', '.join(_WANTS)}, not {want!r}")
+        cell = cell_id(options)
         if options.get("stdin"):
-            self._inputs.attach(0.0)
+            self._inputs.expect(cell, current_connection().sock)
         return Cell(
             source=source,
-            id=_checked_id(options.get("cell")),
+            id=cell,
             want=want,
             plain=not current_connection().vectored,
-            author=str(options.get("author") or _user_name(current_peer().uid)),
+            author=author(options, current_peer().uid),
             waiters=[tuple(pair) for pair in options.get("waiters") or ()],
             namespace=str(options.get("namespace") or ""),
             filename=str(options.get("filename") or ""),
+            argv=None if options.get("argv") is None else [str(word) for word in options["argv"]],
             max_result_bytes=int(options.get("max_result_bytes") or 64 * 1024 * 1024),
         )
 
@@ -286,20 +303,3 @@ class KernelService:
         if not current_peer().may_run_code:
             raise AccessRefusedError("this user may look, but not run code here")
         self._cells.touch()
-
-
-def _checked_id(cell: Any) -> str:
-    """Return the id the client chose, a new one if it chose none."""
-    if not cell:
-        return new_id()
-    if not isinstance(cell, str) or not re.fullmatch("[0-9a-f]{32}", cell):
-        raise SettingsError(f"a cell id is 32 hexadecimal digits, not {cell!r}")
-    return cell
-
-
-@functools.cache
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)

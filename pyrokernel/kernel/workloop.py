@@ -10,8 +10,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from pyrokernel.kernel.requests import peek_request
 from pyrokernel.wire.codec import SERIALIZER_ID, Buffer
-from pyrokernel.wire.connection import Connection, peek_cell, send_now
+from pyrokernel.wire.connection import Connection, send_now
 from pyrokernel.wire.daemon import Daemon
 
 
@@ -22,13 +23,13 @@ class WorkLoop:
     hand-over between threads. While a cell runs, later requests wait in their sockets.
 
     Args:
-        run_queued: Runs the first submitted cell; says whether there was one.
+        look_around: Does what waited for this moment; says whether to be called again after the next request.
         idle_seconds: Tells how long nobody has used the kernel.
         idle_stop: After so many seconds of that, `run` returns; 0 for never.
     """
 
-    def __init__(self, run_queued: Callable[[], bool], idle_seconds: Callable[[], float], idle_stop: float) -> None:
-        self._run_queued = run_queued
+    def __init__(self, look_around: Callable[[], bool], idle_seconds: Callable[[], float], idle_stop: float) -> None:
+        self._look_around = look_around
         self._idle_seconds = idle_seconds
         self._idle_stop = idle_stop
         self._selector = selectors.DefaultSelector()
@@ -63,7 +64,7 @@ class WorkLoop:
                     self._serve(key.data, daemon)
                     continue
                 self._take_arrivals()
-                if self._run_queued():
+                if self._look_around():
                     self.wake()  # one cell a round, so that work connections get their turn
 
     def _take_arrivals(self) -> None:
@@ -110,5 +111,6 @@ class WorkLoop:
 
     def waiting(self) -> list[dict[str, Any]]:
         """List the requests that wait unread in their sockets (any thread; looks, does not take)."""
-        found = [(connection, peek_cell(connection)) for connection in list(self.connections)]
-        return [{"cell": cell, "source": "", "author": ""} for connection, cell in found if cell]
+        # Those that came while a cell runs have not been taken over yet.
+        found = [peek_request(connection) for connection in [*self.connections.copy(), *self._arrivals.copy()]]
+        return [request for request in found if request is not None]

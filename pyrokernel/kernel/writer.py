@@ -71,7 +71,7 @@ class Writer:
         lock: Held while Python writes to a spool.
         spool: Where lines go that no route leads elsewhere; None in a forked child.
         on_write: Called after a write when not None.
-        interrupted: Whether KeyboardInterrupt is due at the end of `commit`.
+        due: What a signal handler raised in the middle of `commit`, to be raised at its end.
         sinks: What the streams pass their lines to.
         streams: `sys.stdout` and `sys.stderr`.
     """
@@ -84,7 +84,7 @@ class Writer:
         self.on_write: Callable[[], None] | None = None
         self.sinks = (Sink(self, 0), Sink(self, 1))
         self.streams = (Stream(self, 0), Stream(self, 1))
-        self.interrupted = False
+        self.due: BaseException | None = None
         self._writing = False
         self._on_flood = on_flood
         self._quiet_ticks = 0
@@ -110,9 +110,9 @@ class Writer:
                 if self.on_write is not None:
                     self.on_write()
         finally:
-            if self.interrupted and in_main_thread():
-                self.interrupted = False
-                raise KeyboardInterrupt
+            if self.due is not None and in_main_thread():
+                due, self.due = self.due, None
+                raise due
 
     def _put_both(self, index: int) -> None:
         """Write what waits of both streams, `index` first; in a flood, the collecting one: its lines are older."""

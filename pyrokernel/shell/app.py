@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import sys
@@ -19,16 +20,20 @@ from prompt_toolkit.filters import Condition, completion_is_selected
 from prompt_toolkit.input.typeahead import clear_typeahead
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent, merge_key_bindings
 from prompt_toolkit.keys import Keys
+from prompt_toolkit.layout.processors import HighlightMatchingBracketProcessor
 
 from pyrokernel.client.group import Group
 from pyrokernel.client.mesh import Mesh, connect
 from pyrokernel.errors import PyrokernelError
-from pyrokernel.settings import Settings
+from pyrokernel.settings import Settings, command_line
 from pyrokernel.shell.commands import KernelCommands
 from pyrokernel.shell.completer import Router
+from pyrokernel.shell.data import DataCommands
 from pyrokernel.shell.display import harmless
+from pyrokernel.shell.here import Here, HereCommands
 from pyrokernel.shell.history import History
-from pyrokernel.shell.parser import Parser, Piece, SourceReader, bound_names, dedented
+from pyrokernel.shell.lexer import ShellLexer
+from pyrokernel.shell.parser import PYTHON, UNKNOWN, Parser, Piece, SourceReader, Takes, bound_names, dedented
 from pyrokernel.shell.runner import Runner
 from pyrokernel.shell.target import Target
 from pyrokernel.texts import label
@@ -49,6 +54,7 @@ class Shell(cmd2.Cmd):
     Attributes:
         target: The current group.
         reader: Tells commands from Python.
+        offers: By command, what completes the text after it: the `offer_` method beside its `do_` method.
         failed: Whether the last command or cell failed.
     """
 
@@ -58,15 +64,25 @@ class Shell(cmd2.Cmd):
         self.failed = False
         self.target = Target(mesh, words)
         self.reader = SourceReader()
-        super().__init__(allow_cli_args=False, shortcuts={}, terminators=[], command_sets=[KernelCommands()])
+        here = Here()
+        command_sets = [KernelCommands(), HereCommands(here), DataCommands(here)]
+        super().__init__(allow_cli_args=False, shortcuts={}, terminators=[], command_sets=command_sets)
         for name in _LEFT_OUT:
             # The way in which cmd2 itself leaves out `py` and `ipy`.
             setattr(self, f"do_{name}", None)
         for name in ("allow_style", "debug", "echo", "editor", "quiet", "scripts_add_to_history"):
             self.remove_settable(name)
-        self.hidden_commands.append("_python")
+        self.hidden_commands += [PYTHON, UNKNOWN]
         # _eof is what cmd2 makes of Ctrl-D.
-        self.reader.commands = frozenset([*self.get_visible_commands(), "_eof"])
+        self.reader.commands = {
+            name: getattr(self.get_command_func(name), "takes", Takes.WORDS)
+            for name in [*self.get_visible_commands(), "_eof"]
+        }
+        self.offers = {
+            name: offer
+            for name in self.reader.commands
+            if (offer := getattr(getattr(self.get_command_func(name), "__self__", None), f"offer_{name}", None))
+        }
         self.statement_parser = self._parser = Parser(self.reader)
         self.continuation_prompt = "... "
         self._runner = Runner(self)
@@ -82,7 +98,8 @@ class Shell(cmd2.Cmd):
         """Replace what cmd2 puts into its prompt by what Python needs there."""
         session = self.main_session
         session.completer = Router(self)
-        session.lexer = None
+        session.lexer = ShellLexer(self.reader)
+        session.input_processors = [*(session.input_processors or ()), HighlightMatchingBracketProcessor()]
         session.prompt_continuation = lambda width, line_number, wrap_count: "... ".rjust(width)
         bindings = KeyBindings()
 
@@ -138,11 +155,18 @@ class Shell(cmd2.Cmd):
         self.target.settle()
         self.show_target()
 
+    def do__unknown(self, statement: Statement) -> None:
+        """Say that there is no such command."""
+        word = str(statement.raw).split()[0].lstrip(":%")
+        near = difflib.get_close_matches(word, self.reader.commands, 1)
+        hint = f"; did you mean `{near[0]}`?" if near else ""
+        self.fail(f"there is no command {word!r}{hint or ';'} `help` lists them all")
+
     def run_cell(self, group: Group, source: str) -> bool:
         """Run a cell on a group and show it; say whether it succeeded everywhere."""
         ok = self._runner.run(group, dedented(source))
         self.failed = not ok
-        self.reader.variables |= bound_names(source) & self.reader.commands
+        self.reader.variables |= bound_names(source) & self.reader.commands.keys()
         return ok
 
     def run_pieces(self, pieces: Iterable[Piece]) -> bool:
@@ -238,21 +262,17 @@ class Shell(cmd2.Cmd):
     def leave(self) -> None:
         """Say what stays running, and how to stop it."""
         mesh = self.target.mesh
-        name = mesh.settings.mesh
-        option = "" if name == Settings().mesh else f" --mesh {name}"
+        doctor, shell, stop = (command_line(mesh.settings, words) for words in ("doctor", "shell", "stop"))
         try:
             names = mesh.names
         except PyrokernelError:
-            self.notice(f"the name server of mesh {name!r} does not answer; `pyrokernel doctor{option}` tells more")
+            self.notice(f"the name server of mesh {mesh.settings.mesh!r} does not answer; `{doctor}` tells more")
             return
         if not names:
-            self.notice(f"no kernel runs in mesh {name!r}; `pyrokernel stop{option}` ends its host")
+            self.notice(f"no kernel runs in mesh {mesh.settings.mesh!r}; `{stop}` ends its host")
             return
-        verb = "stays" if len(names) == 1 else "stay"
-        self.notice(
-            f"{label(names)} {verb} running, with all variables: `pyrokernel shell{option}` comes back, "
-            f"`pyrokernel stop{option}` stops {'it' if len(names) == 1 else 'them'}"
-        )
+        verb, them = ("stays", "it") if len(names) == 1 else ("stay", "them")
+        self.notice(f"{label(names)} {verb} running, with all variables: `{shell}` comes back, `{stop}` stops {them}")
 
 
 def _in_margin() -> bool:

@@ -13,8 +13,8 @@ from pyrokernel.client.group import Group
 from pyrokernel.client.kernel import Kernel
 from pyrokernel.errors import GatherError, PyrokernelError
 from pyrokernel.messages import Receipt
-from pyrokernel.shell.parser import arguments_of
-from pyrokernel.texts import Tail, Transcript, format_kernels, label, table
+from pyrokernel.shell.parser import Takes, arguments_of, takes
+from pyrokernel.texts import Tail, Transcript, describe_receipts, format_kernels, label, table
 
 if TYPE_CHECKING:
     from pyrokernel.shell.app import Shell  # noqa: F401 - names the application in the base class
@@ -50,10 +50,10 @@ class KernelCommands(CommandSet["Shell"]):
     def do_ps(self, _: argparse.Namespace) -> None:
         """List the kernels of the mesh."""
         target = self._cmd.target
-        rows = [info.to_wire() for info in target.mesh.ps()]
-        text = format_kernels(rows, now=time.time(), marked=target.group.names) if rows else "no kernels"
+        infos = target.mesh.ps()
+        text = format_kernels(infos, now=time.time(), marked=target.group.names) if infos else "no kernels"
         self._cmd.print_lines([text])
-        self._cmd.last_result = rows
+        self._cmd.last_result = [info.to_wire() for info in infos]
 
     @with_argparser(lambda: KernelCommands._parser("Choose the kernels that Python goes to; without words, say which."))
     def do_use(self, args: argparse.Namespace) -> None:
@@ -67,33 +67,35 @@ class KernelCommands(CommandSet["Shell"]):
             self._cmd.print_lines([f"{len(target.group)} in use: {label(target.group.names)}"])
         self._cmd.last_result = target.group.names
 
+    @takes(Takes.WORD_AND_PYTHON)
     def do_on(self, statement: Statement) -> None:
         """Run Python on other kernels, once: on KERNELS SOURCE.
 
         KERNELS is a name, a pattern, "tag:WORD", "all", or several of them with commas between.
         """
-        words, source = arguments_of(f"on {statement}")
+        words, source = arguments_of(statement.raw)
         if not source:
             self._cmd.fail('usage: on KERNELS SOURCE, for instance "on k0 x + 1"')
             return
-        group = self._cmd.target.mesh.select(words.split(","))
+        group = self._cmd.target.mesh.select([words])
         self._cmd.last_result = self._cmd.run_cell(group, source)
 
-    @with_argparser(lambda: KernelCommands._parser("Interrupt what runs, whoever sent it."))
+    @staticmethod
+    def _interrupt_parser() -> Cmd2ArgumentParser:
+        parser = KernelCommands._parser("Interrupt what runs, whoever sent it.")
+        parser.add_argument("--kill", action="store_true", help="kill kernels whose cell goes on; variables are lost")
+        return parser
+
+    @with_argparser(lambda: KernelCommands._interrupt_parser())
     def do_interrupt(self, args: argparse.Namespace) -> None:
         """Interrupt what runs."""
         group = self._group(args.words)
         try:
-            receipts: Mapping[str, Receipt] = group.interrupt()
+            receipts: Mapping[str, Receipt] = group.interrupt(escalate=args.kill)
         except GatherError as error:
             receipts = error.replies
             self._cmd.fail(str(error))
-        lines: dict[str, list[str]] = {}
-        for name in group.names:
-            if name in receipts:
-                outcome = ": ".join(filter(None, [receipts[name].outcome, receipts[name].detail]))
-                lines.setdefault(outcome, []).append(name)
-        self._cmd.print_lines(f"{label(names)}: {outcome}" for outcome, names in lines.items())
+        self._cmd.print_lines(describe_receipts(receipts.values(), "interrupt --kill"))
         self._cmd.last_result = {name: receipt.outcome for name, receipt in receipts.items()}
 
     @staticmethod
@@ -105,19 +107,26 @@ class KernelCommands(CommandSet["Shell"]):
     @with_argparser(lambda: KernelCommands._restart_parser())
     def do_restart(self, args: argparse.Namespace) -> None:
         """End kernels and start them afresh."""
-        group = self._group(args.words)
-        group.restart(force=args.force)
-        self._cmd.target.settle()
+        target = self._cmd.target
+        names = [info.name for info in target.mesh.restart(args.words or target.group.names, force=args.force)]
+        target.settle()
+        self._cmd.show_target()
         self._cmd.reader.variables.clear()
-        self._cmd.print_lines([f"{label(group.names)}: restarted; variables are gone"])
-        self._cmd.last_result = group.names
+        self._cmd.print_lines([f"{label(names)}: restarted; variables are gone"])
+        self._cmd.last_result = names
 
-    @with_argparser(lambda: KernelCommands._parser("End kernels for good; their names are free again.", words="+"))
+    @staticmethod
+    def _stop_parser() -> Cmd2ArgumentParser:
+        parser = KernelCommands._parser("End kernels for good; their names are free again.", words="+")
+        parser.add_argument("-f", "--force", action="store_true", help="also those that are protected")
+        return parser
+
+    @with_argparser(lambda: KernelCommands._stop_parser())
     def do_stop(self, args: argparse.Namespace) -> None:
         """End kernels for good."""
-        names = self._group(args.words).names
-        self._cmd.target.mesh.stop(names)
+        names = self._cmd.target.mesh.stop(args.words, force=args.force)
         self._cmd.target.settle()
+        self._cmd.show_target()
         self._cmd.print_lines([f"{label(names)}: stopped"])
         self._cmd.last_result = names
 

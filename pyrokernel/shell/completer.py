@@ -6,21 +6,24 @@ printed, whatever fails.
 
 from __future__ import annotations
 
+import collections
+import itertools
 import queue
 import re
 import threading
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, TypeVar
 
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.shortcuts import CompleteStyle
 
 from pyrokernel import messages
-from pyrokernel.client.kernel import Kernel
+from pyrokernel.client.group import Group
 from pyrokernel.errors import PyrokernelError
 from pyrokernel.shell.display import harmless
-from pyrokernel.shell.parser import TAKES_PYTHON
+from pyrokernel.shell.parser import Takes, rest_of
+from pyrokernel.texts import label
 
 if TYPE_CHECKING:
     from pyrokernel.shell.app import Shell
@@ -28,11 +31,15 @@ if TYPE_CHECKING:
 ANSWER_SECONDS = 0.15
 """Later than this, Tab offers nothing: a list that pops up while one types on is worse than none."""
 
+_ASK_SHARE = 0.8
+"""Of the time for an answer, what the kernels get: those that answered are shown, though another holds on."""
+
 _MAX_UNANSWERED = 4
 _SHOWN_IN_ONE_COLUMN = 7
 
-_FIRST_WORD = re.compile(r"\s*:?\w*\Z")
-_WORDS_THEN_PYTHON = re.compile(r"\s*:?\w+\s+(\S+)\s+")
+_FIRST_WORD = re.compile(r"\s*(:|%{0,2})\w*\Z")
+_COMMAND = re.compile(r"\s*(?::|%{0,2})\w+\s+")
+_WORDS_THEN_PYTHON = re.compile(r"\s*(?::|%{0,2})\w+\s+(\S+)\s+")
 _LAST_WORD = re.compile(r"\S*\Z")
 
 T = TypeVar("T")
@@ -87,26 +94,40 @@ class Router(Completer):
         text = document.text_before_cursor
         line = text.rpartition("\n")[2]
         if _FIRST_WORD.match(text):
-            names = [] if line.lstrip().startswith(":") else self._python(text, self._first_kernel())
+            names = [] if line.lstrip().startswith((":", "%")) else self._python(text, self._group())
             return [*self._commands(line), *names]
         command = self._shell.reader.command_of(text)
-        if command in TAKES_PYTHON:
+        offer = self._shell.offers.get(command)
+        if offer is not None:
+            return self._offered(offer, _COMMAND.sub("", text, count=1))
+        what = self._shell.reader.commands.get(command)
+        if what is Takes.PYTHON:
+            return self._python(rest_of(text), self._group())
+        if what is Takes.WORD_AND_PYTHON:
             match = _WORDS_THEN_PYTHON.match(text)
             if match:
-                return self._python(text[match.end() :], self._kernel_of(match[1]))
+                return self._python(text[match.end() :], self._group_of(match[1]))
         if command and "\n" not in document.text:
             return self._arguments(document.text, document.cursor_position)
-        return self._python(text, self._first_kernel())
+        return self._python(text, self._group())
 
     def _commands(self, line: str) -> list[Completion]:
         """Complete the first word."""
-        word = line.lstrip().removeprefix(":")
+        word = line.lstrip().lstrip(":%")
         if not word:
             return []
         return [
             Completion(command + " ", -len(word), display=command, display_meta="command")
             for command in sorted(self._shell.reader.commands)
             if command.startswith(word) and not command.startswith("_")
+        ]
+
+    def _offered(self, offer: Callable[[str], list[tuple[str, int, str]]], text: str) -> list[Completion]:
+        """Have a command complete the text after it."""
+        nothing: list[tuple[str, int, str]] = []
+        return [
+            Completion(match, start - len(text), display=harmless(match), display_meta=harmless(about))
+            for match, start, about in self._in_time(lambda: offer(text), nothing)
         ]
 
     def _arguments(self, line: str, cursor: int) -> list[Completion]:
@@ -124,20 +145,47 @@ class Router(Completer):
             for item in found
         ]
 
-    def _python(self, code: str, kernel: Kernel | None) -> list[Completion]:
-        """Complete Python from the live variables of a kernel."""
-        if kernel is None or not code.strip():
+    def _python(self, code: str, group: Group | None) -> list[Completion]:
+        """Complete Python from the live variables of kernels."""
+        if not group or not code.strip():
             return []
-        found = self._in_time(lambda: kernel.complete(code, timeout=ANSWER_SECONDS * 2), messages.Completion())
-        start = found.cursor_start - len(code)
-        kinds: list[Any] = [*found.types, *[""] * len(found.matches)]
+        nothing: dict[str, messages.Completion] = {}
+        found = self._in_time(lambda: group.complete(code, timeout=ANSWER_SECONDS * _ASK_SHARE), nothing)
         return [
-            Completion(match, start, display=harmless(match), display_meta=harmless(str(kind)))
-            for match, kind in zip(found.matches, kinds, strict=False)
+            Completion(match, start - len(code), display=harmless(match), display_meta=harmless(about))
+            for match, start, about in merge(found)
         ]
 
-    def _first_kernel(self) -> Kernel | None:
-        return next(iter(self._shell.target.group), None)
+    def _group(self) -> Group:
+        return self._shell.target.group
 
-    def _kernel_of(self, words: str) -> Kernel | None:
-        return self._in_time(lambda: next(iter(self._shell.target.mesh.select(words.split(",")))), None)
+    def _group_of(self, words: str) -> Group | None:
+        return self._in_time(lambda: self._shell.target.mesh.select([words]), None)
+
+
+def merge(found: Mapping[str, messages.Completion]) -> list[tuple[str, int, str]]:
+    """Join what several kernels offer.
+
+    Args:
+        found: By kernel name; shape (n_kernels,).
+
+    Returns:
+        Each match with its start in the text and a word about it: its type, and where it is not the same
+        on all kernels in how many it is there, or on which its type differs; shape (n_matches,).
+    """
+    kinds: dict[tuple[str, int], dict[str, str]] = {}
+    for kernel, completion in found.items():
+        types = itertools.chain(completion.types, itertools.repeat(""))
+        for match, kind in zip(completion.matches, types, strict=False):
+            kinds.setdefault((match, completion.cursor_start), {})[kernel] = kind
+    merged = []
+    for (match, start), by_kernel in kinds.items():
+        (usual, _), *others = collections.Counter(by_kernel.values()).most_common()
+        about = usual
+        if others:
+            about = f"{usual}; type differs on {label(name for name, kind in by_kernel.items() if kind != usual)}"
+        if len(by_kernel) < len(found):
+            about = f"{about}; {len(by_kernel)} of {len(found)}"
+        merged.append((match, start, about.removeprefix("; ")))
+    # What only some kernels have must not stand apart from its neighbours.
+    return merged if len(found) <= 1 else sorted(merged, key=lambda item: item[0].lstrip("_").lower())

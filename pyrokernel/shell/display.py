@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from pyrokernel.errors import without_origin
+from pyrokernel.shell.cut import LAST_LINES, MAX_LINES, Cut, cut_text
 from pyrokernel.texts import label
 
 HOLD_LINE_SECONDS = 0.05
@@ -46,10 +47,19 @@ class Display:
         names: The kernels, in the order of the group.
         write: Takes a stream ("stdout" or "stderr") and text.
         clock: Seconds, as `time.monotonic`.
+        see_all: Says how to see all of a kernel's output, where floods are to be cut; None shows everything.
+
+    Attributes:
+        at_margin: Whether the last thing that was shown ended its line.
     """
 
     def __init__(
-        self, names: Sequence[str], write: Callable[[str, str], None], *, clock: Callable[[], float] = time.monotonic
+        self,
+        names: Sequence[str],
+        write: Callable[[str, str], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        see_all: Callable[[str], str] | None = None,
     ) -> None:
         self._names = list(names)
         self._several = len(self._names) > 1
@@ -58,10 +68,27 @@ class Display:
         self._held: dict[str, collections.deque[_Item]] = {name: collections.deque() for name in self._names}
         self._partial: dict[tuple[str, str], str] = {}
         self._live = set(self._names)
-        self._at_margin = True
+        self.at_margin = True
+        self._see_all = see_all
+        self._cuts = {name: Cut(last=max(3, LAST_LINES // len(self._names))) for name in self._names if see_all}
+        self._told: set[str] = set()
+        self._lines = 0
 
     def output(self, kernel: str, stream: str, text: str) -> None:
         """Show text that a kernel wrote."""
+        if kernel in self._cuts:
+            cut = self._cuts[kernel]
+            # Kernels that say different things fill the screen together.
+            cut.closed = cut.closed or self._lines >= MAX_LINES
+            text = cut.take(text)
+        if text:
+            self._output(kernel, stream, text)
+        if kernel in self._cuts and self._cuts[kernel].closed and kernel not in self._told:
+            assert self._see_all is not None  # or nothing would be cut
+            self._told.add(kernel)
+            self._remark(kernel, f"... more output is not shown; {self._see_all(kernel)}")
+
+    def _output(self, kernel: str, stream: str, text: str) -> None:
         if not self._several:
             self._emit(stream, text)
             return
@@ -74,6 +101,12 @@ class Display:
 
     def remark(self, kernel: str, text: str) -> None:
         """Show, on a line of its own, something about the output of a kernel."""
+        if kernel in self._told:
+            self._cuts[kernel].take(text + "\n")
+        else:
+            self._remark(kernel, text)
+
+    def _remark(self, kernel: str, text: str) -> None:
         if not self._several:
             self.margin()
             self._emit("stderr", text + "\n")
@@ -93,6 +126,7 @@ class Display:
 
     def ended(self, kernel: str) -> None:
         """Note that a kernel says no more."""
+        self._show_rest(kernel)
         self._end_lines(kernel)
         self._live.discard(kernel)
         self.flush()
@@ -101,7 +135,7 @@ class Display:
 
     def margin(self) -> None:
         """End a line that has been begun, before something else is shown."""
-        if not self._at_margin:
+        if not self.at_margin:
             self._emit("stdout", "\n")
 
     def due(self) -> float | None:
@@ -127,7 +161,21 @@ class Display:
                 self._held[name].popleft()
             self._show(alike, item)
 
+    def _show_rest(self, kernel: str) -> None:
+        """Show the end of what was cut."""
+        cut = self._cuts.get(kernel)
+        if cut is None or not cut.hidden:
+            return
+        hidden, lines = cut.hidden, cut.rest()
+        if hidden > len(lines):
+            self._remark(kernel, f"... {hidden:,} lines not shown; the last of them:")
+        for line in lines:
+            self._output(kernel, "stdout", line + "\n")
+
     def _reply(self, kernel: str, stream: str, text: str, key: str) -> None:
+        self._show_rest(kernel)
+        if self._see_all is not None:
+            text, key = cut_text(text, self._see_all(kernel)), cut_text(key, "")
         if not self._several:
             self.margin()
             self._emit(stream, text + "\n")
@@ -154,7 +202,8 @@ class Display:
 
     def _emit(self, stream: str, text: str) -> None:
         if text:
-            self._at_margin = text.endswith("\n")
+            self._lines += text.count("\n")
+            self.at_margin = text.endswith("\n")
             self._write(stream, text)
 
 

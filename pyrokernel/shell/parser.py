@@ -12,25 +12,57 @@ import ast
 import codeop
 import contextlib
 import dataclasses
+import enum
 import functools
 import re
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from cmd2.parsing import Statement, StatementParser
 
 PYTHON = "_python"
 """The command that Python becomes; hidden, so that the word stays free for a variable."""
 
-TAKES_PYTHON = frozenset({"on"})
-"""Commands whose second argument is Python, up to the end of the block."""
+UNKNOWN = "_unknown"
+"""The command that `%word` becomes when no command of that name exists; it cannot be Python either."""
+
+
+class Takes(enum.Enum):
+    """What follows a command."""
+
+    WORDS = enum.auto()
+    """Words and options, which cmd2 takes apart."""
+    TEXT = enum.auto()
+    """Anything, to the end of the line."""
+    PYTHON = enum.auto()
+    """Python, to the end of the block."""
+    WORD_AND_PYTHON = enum.auto()
+    """One word, then Python to the end of the block."""
+
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def takes(what: Takes) -> Callable[[Command], Command]:
+    """Say of a `do_` method what follows its command; without this, words."""
+
+    def mark(function: Command) -> Command:
+        function.takes = what  # type: ignore[attr-defined]  # read by `Shell`
+        return function
+
+    return mark
+
 
 _COMPOUND = (
     ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.If, ast.For, ast.AsyncFor, ast.While, ast.Try,
     ast.TryStar, ast.With, ast.AsyncWith, ast.Match,
 )  # fmt: skip
 
-_FIRST_WORD = re.compile(r"\s*(:?)([A-Za-z_]\w*)(.*)", re.DOTALL)
+_FIRST_WORD = re.compile(r"\s*(:|%{0,2})([A-Za-z_]\w*)(.*)", re.DOTALL)
+_SYSTEM = re.compile(r"\s*!(.*)", re.DOTALL)
+_NAME = r"[A-Za-z_][\w.]*(?:\[[^\]]*\][\w.]*)*"
+_QUESTION = re.compile(rf"\s*(?:(\?\??)\s*({_NAME})|({_NAME})\s*(\?\??))\s*")
 _ASSIGNS = re.compile(r"(=(?!=)|(\+|-|\*\*?|//?|%|@|&|\||\^|<<|>>)=|:\s*[\w\"'\[(]+.*=)")
 _OPERATES = re.compile(r"([=!<>]=|[<*/%@&^,.(\[{;?~]|-\s|\+\s|(in|is|and|or|not|if|for)\b)")
 _LEAVES = re.compile(r"\s*(exit|quit)\s*\(\s*\)\s*;?\s*")
@@ -49,32 +81,38 @@ class SourceReader:
     """Tells commands from Python.
 
     Attributes:
-        commands: The words that are commands.
+        commands: The words that are commands, and what follows each.
         variables: Words that name a variable in the kernels, as far as the shell knows; those that
             are commands too mean the variable wherever the line is valid Python.
     """
 
-    def __init__(self, commands: Iterable[str] = ()) -> None:
-        self.commands = frozenset(commands)
+    def __init__(self, commands: Mapping[str, Takes] | None = None) -> None:
+        self.commands: Mapping[str, Takes] = commands or {}
         self.variables: set[str] = set()
 
     def command_of(self, line: str) -> str:
         """Return the command that a text calls, "" when it is Python."""
         if _LEAVES.fullmatch(line):
             return "quit"
+        if _SYSTEM.match(line):
+            return "sh"
+        if _QUESTION.fullmatch(line):
+            return "inspect"
         match = _FIRST_WORD.match(line)
         if match is None:
             return ""
-        colon, word, rest = match.groups()
+        sign, word, rest = match.groups()
         if word not in self.commands:
-            return ""
-        if colon or not rest.strip():
-            return word if colon or word not in self.variables else ""
+            return UNKNOWN if sign else ""
+        if sign or not rest.strip():
+            return word if sign or word not in self.variables else ""
         if not rest[0].isspace():
             return ""
         rest = rest.strip()
         if _ASSIGNS.match(rest):
             return ""
+        if word not in self.variables and self.commands[word] is Takes.PYTHON and rest[0] in "([{@":
+            return word  # a call, an index or a product of somebody's would not have just that space
         if (word in self.variables or _OPERATES.match(rest)) and completeness(line) != "invalid":
             return ""
         return word
@@ -82,7 +120,7 @@ class SourceReader:
     def shadowed(self, text: str) -> str:
         """Return the command that a line of Python would have been, had there been no variable of that name."""
         match = _FIRST_WORD.match(text)
-        return match.group(2) if match and match.group(2) in self.variables & self.commands else ""
+        return match[2] if match and match[2] in self.variables and match[2] in self.commands else ""
 
     def pieces(self, lines: Iterable[str]) -> Iterator[Piece]:
         """Cut a script into commands and single Python statements, each as soon as its end is known.
@@ -138,9 +176,15 @@ class SourceReader:
         """Return the completeness of a block that may begin with a command."""
         command = self.command_of(block[0])
         text = "\n".join(block)
-        if command in TAKES_PYTHON:
-            return completeness(arguments_of(text)[1])
-        return "complete" if command else completeness(text)
+        if not command:
+            return completeness(text)
+        what = self.commands.get(command)
+        if what not in (Takes.PYTHON, Takes.WORD_AND_PYTHON):
+            return "complete"
+        if block[0].lstrip().startswith("%%"):
+            # A whole block belongs to it, however soon that could end.
+            return "incomplete" if len(block) == 1 or completeness(rest_of(text)) == "incomplete" else "open"
+        return completeness(rest_of(text) if what is Takes.PYTHON else arguments_of(text)[1])
 
 
 class Parser(StatementParser):
@@ -186,23 +230,39 @@ class Parser(StatementParser):
         command = pieces[0].command if len(pieces) == 1 else ""
         if command == "quit" and _LEAVES.fullmatch(line):
             return Statement("", raw=line, command="quit")
-        if command and command not in TAKES_PYTHON:
-            return super().parse(line.strip().removeprefix(":"))
-        text = line
-        if command:
-            match = _FIRST_WORD.match(line)
-            assert match is not None
-            text = match.group(3).strip()
+        question = _QUESTION.fullmatch(line)
+        if command == "inspect" and question:
+            name, signs = (question[2], question[1]) if question[2] else (question[3], question[4])
+            return Statement(f"--source {name}" if signs == "??" else name, raw=line, command=command)
+        if command and self.reader.commands.get(command, Takes.TEXT) is Takes.WORDS:
+            return super().parse(line.strip().lstrip(":%"))
+        text = rest_of(line) if command else line
         terminator = "\n" if self._script or self.reader.finished(line) else ""
         return Statement(text, raw=line, command=command or PYTHON, multiline_command=True, terminator=terminator)
 
 
+def rest_of(text: str) -> str:
+    """Return what follows the command of a text."""
+    match = _SYSTEM.match(text)
+    if match:
+        return match[1].strip()
+    match = _FIRST_WORD.match(text)
+    return match[3].strip() if match else text
+
+
 def arguments_of(text: str) -> tuple[str, str]:
     """Split `on WORDS SOURCE` into words and source."""
-    match = _FIRST_WORD.match(text)
-    rest = match.group(3).strip() if match else text
-    words, _, source = rest.partition(" ")
+    words, _, source = rest_of(text).partition(" ")
     return words, source.strip()
+
+
+def in_background(source: str) -> str:
+    """Return the source before a trailing `&`, "" when there is none that is not Python's own."""
+    stripped = source.rstrip()
+    if not stripped.endswith("&") or completeness(source) == "complete":
+        return ""
+    source = stripped[:-1].rstrip()
+    return source if completeness(source) in ("complete", "open") else ""
 
 
 def is_blank(text: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,16 +20,19 @@ Made from the parser by `python tests/meta/test_cli_docs.py`; a test compares th
 `pyrokernel COMMAND --help` shows the same at the terminal, and `python -m pyrokernel` is the same command.
 Errors are one line on standard error, `pyrokernel: ...`, which ends with what to try next.
 Output is plain where it does not go to a terminal, and where `NO_COLOR` is set.
+A wrong command line ends with code 2 and a line that suggests what may be meant; `pyrokernel` alone shows the commands
+and ends with code 2, too. Sizes are written as `4096`, `512M` or `4 GiB`, times as `90`, `30m`, `2h` or `1d`, in
+options, mesh files, configuration files and environment variables alike.
 """
 
 DOING = {
     ExitCode.OK: "all went well",
-    ExitCode.CODE_RAISED: "your code raised in a kernel",
+    ExitCode.CODE_RAISED: "your code raised in a kernel, or an init file did at `serve --detach`",
     ExitCode.USAGE: "the command line, a setting or a mesh file is wrong",
     ExitCode.NO_MESH: "no mesh is running, or its name server does not answer",
     ExitCode.NO_KERNEL: "no kernel or cell goes by that name",
     ExitCode.KERNEL_DIED: "a kernel died, was restarted under way, or does not answer",
-    ExitCode.TIMEOUT: "no answer in time; the work goes on",
+    ExitCode.TIMEOUT: "no answer in time; what has started goes on",
     ExitCode.REFUSED: "not allowed, protected, or the name is taken",
     ExitCode.UNWELL: "`doctor` found something wrong",
     ExitCode.FAILED: "anything else that the machinery could not do",
@@ -54,8 +58,11 @@ def render(parser: argparse.ArgumentParser) -> str:
             f"{command.description}\n",
         ]
         parts += options(command, common=False)
+        if command.epilog:
+            parts += ["", *textwrap.wrap(command.epilog, 119, break_long_words=False, break_on_hyphens=False)]
     parts += ["\n## Exit codes\n", "| code | name | meaning |", "|---|---|---|"]
     parts += [f"| {code.value} | {code.name} | {DOING[code]} |" for code in ExitCode]
+    parts += ["\n`run` ends with the code that a script gave to `sys.exit`, whatever that code means here."]
     return "\n".join(parts) + "\n"
 
 

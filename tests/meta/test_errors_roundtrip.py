@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 
 from pyrokernel import errors
-from pyrokernel.errors import GatherError, ProtocolError, PyrokernelError, RemoteError, error_from_wire, error_to_wire
+from pyrokernel.errors import (
+    GatherError,
+    KernelDiedError,
+    ProtocolError,
+    PyrokernelError,
+    RemoteError,
+    error_from_wire,
+    error_to_wire,
+)
 
 CLASSES = [
     member
@@ -42,6 +50,8 @@ SAMPLES: dict[str, Any] = {
     "ename": "ZeroDivisionError",
     "evalue": "division by zero",
     "traceback": "Traceback ...\n",
+    "index": 17,
+    "item": "'a.txt'",
     "errors": {"k0": RemoteError(kernel="k0", ename="KeyError", evalue="'x'", traceback="", cell="c0ffee")},
 }
 
@@ -128,3 +138,38 @@ def test_gather_error_folds_equal_failures_and_counts_the_rest() -> None:
     assert text.splitlines()[0] == "8 of 9 kernels failed"
     assert "k0, k1, k2: KeyError" in text
     assert text.splitlines()[-1] == "and 3 other failures; see .errors"
+
+
+def test_one_more_failure_is_counted_in_the_singular() -> None:
+    errors = {f"k{n}": RemoteError(kernel=f"k{n}", ename=f"Error{n}", evalue="", traceback="") for n in range(4)}
+    assert str(GatherError(errors=errors, replies={})).splitlines()[-1] == "and 1 other failure; see .errors"
+
+
+def test_a_failure_of_one_kernel_keeps_its_name_and_folded_ones_say_this_kernel() -> None:
+    def failure(kernel: str, cell: int, evalue: str) -> RemoteError:
+        traceback = f'File "<cell {cell}>"'
+        return RemoteError(kernel=kernel, ename="KeyError", evalue=evalue, traceback=traceback)
+
+    alike = {"k0": failure("k0", 3, "'x'"), "k1": failure("k1", 4, "'x'")}
+    lines = str(GatherError(errors={**alike, "k2": failure("k2", 5, "'y'")}, replies={})).splitlines()
+    assert lines[1:3] == ["k0, k1: KeyError: 'x' (in this kernel)", 'File "<cell>"']
+    assert lines[3:] == ["k2: KeyError: 'y' (in kernel 'k2')", 'File "<cell 5>"']
+
+
+def test_folding_leaves_alone_what_the_users_code_said() -> None:
+    errors = {name: RemoteError(kernel=name, ename="KeyError", evalue="'k0'", traceback="") for name in ("k0", "k1")}
+    assert "k0, k1: KeyError: 'k0' (in this kernel)" in str(GatherError(errors=errors, replies={}))
+
+
+def test_deaths_for_the_same_cause_fold() -> None:
+    errors = {name: KernelDiedError(kernel=name, cause="killed by SIGKILL") for name in ("k0", "k1")}
+    assert str(GatherError(errors=errors, replies={})).splitlines()[1] == "k0, k1: this kernel died: killed by SIGKILL"
+
+
+def test_a_failure_of_an_item_says_which_and_how_to_get_the_others() -> None:
+    error = RemoteError(kernel="k0", ename="ValueError", evalue="no", traceback="Trace", index=3, item="'a'")
+    assert str(error).splitlines() == [
+        "ValueError: no (item 3 ('a') in kernel 'k0')",
+        "Trace",
+        "results(check=False) returns the results of the other items",
+    ]

@@ -49,6 +49,7 @@ FOREIGN = {
     "cmd2": {"shell"},
     "rich": {"shell"},
     "prompt_toolkit": {"shell"},
+    "pygments": {"shell"},
     "pytest": {"testing"},
     # Inside functions that are handed one of their values, so loaded already: see test_nothing_heavy_comes_along.
     "numpy": {"client"},

@@ -54,7 +54,7 @@ def test_run_shows_output_by_kernel_and_ends_with_a_code(served: Served, tmp_pat
     assert done.stderr.endswith("ValueError: no\n")
 
     assert served.cli("run", "-c", "import sys; sys.exit(0)", check=False).returncode == ExitCode.OK
-    assert served.cli("run", "-c", "import sys; sys.exit(3)", check=False).returncode == ExitCode.CODE_RAISED
+    assert served.cli("run", "-c", "import sys; sys.exit(3)", check=False).returncode == 3
     assert served.cli("run", "-k", "k9", "-c", "1", check=False).returncode == ExitCode.NO_KERNEL
     died = served.cli("run", "-k", "k1", "-c", "import os; os._exit(3)", check=False)
     assert died.returncode == ExitCode.KERNEL_DIED
@@ -145,7 +145,12 @@ def test_restart_respects_protection_and_stop_by_name_leaves_the_rest(served: Se
     after = ps(served)
     assert after["camera"]["instance"] != before["camera"]["instance"]
     assert after["k1"]["instance"] == before["k1"]["instance"]
-    assert "stopped 2 kernels" in served.cli("stop", "camera", "k0").stdout
+    for words in (["stop", "camera", "k0"], ["stop"]):
+        refused = served.cli(*words, check=False)
+        assert refused.returncode == ExitCode.REFUSED
+        assert "camera" in refused.stderr
+    assert list(ps(served)) == ["camera", "k0", "k1"]
+    assert "stopped 2 kernels" in served.cli("stop", "camera", "k0", "--force").stdout
     assert list(ps(served)) == ["k1"]
 
 

@@ -18,13 +18,26 @@ def test_kernels_are_chosen_by_name_number_pattern_and_slice(mesh: pk.Mesh) -> N
     assert mesh[-1].name == "k2"
     assert mesh["k*"].names == mesh[:].names == ["k0", "k1", "k2"]
     assert mesh[:2].names == ["k0", "k1"]
-    assert mesh.select(["k2", "k0"]).names == ["k2", "k0"]
+    assert mesh.select(["k2", "k0"]).names == mesh["k2,k0"].names == mesh[[2, "k0", -1]].names == ["k2", "k0"]
     with pytest.raises(pk.KernelNotFoundError, match="k0, k1, k2"):
         mesh["nobody"]
     with pytest.raises(pk.KernelNotFoundError):
         mesh[3]
-    with pytest.raises(pk.KernelNotFoundError, match="empty"):
-        mesh["x*"].execute("1")
+    with pytest.raises(pk.KernelNotFoundError, match="k0, k1, k2"):
+        mesh["x*"]
+    with pytest.raises(pk.KernelNotFoundError, match="tag:big"):
+        mesh.tagged("big")
+
+
+def test_ps_asks_the_kernels_too(mesh: pk.Mesh) -> None:
+    cell = mesh["k1"].submit("import time; time.sleep(60)")
+    wait_until(lambda: mesh["k1"].describe()["running"] is not None)
+    idle, busy, _ = mesh.ps()
+    assert (idle.status, idle.running) == ("idle", None)
+    assert busy.status == "busy"
+    assert busy.running is not None
+    assert busy.running["cell"] == cell.id
+    cell.interrupt()
 
 
 def test_replies_come_by_name_in_order(group: pk.Group) -> None:

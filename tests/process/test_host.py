@@ -18,7 +18,7 @@ import pytest
 from hosting import HostProcess
 from waiting import wait_until
 
-from pyrokernel.errors import HostError, NameTakenError
+from pyrokernel.errors import AccessRefusedError, HostError, NameTakenError
 from pyrokernel.host.processes import listener_pid, start_time
 from pyrokernel.messages import Death, KernelSpec
 from pyrokernel.settings import Settings
@@ -281,7 +281,7 @@ def test_names_are_refused_and_requests_explained(start: Starter) -> None:
     host = start(specs=[KernelSpec(name="k0", protected=True)])
     with pytest.raises(NameTakenError):
         host.call("start_kernels", [KernelSpec(name="k0").to_wire()])
-    with pytest.raises(HostError, match="protected"):
+    with pytest.raises(AccessRefusedError, match="protected"):
         host.call("restart_kernels", ["k0"], False)
     assert host.call("restart_kernels", ["k0"], True)[0]["restarts"] == 1
 

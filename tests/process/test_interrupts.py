@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 from pathlib import Path
 
@@ -118,6 +119,29 @@ def kernel_answers(kernel: pk.Kernel) -> bool:
     return True
 
 
+def test_a_cell_that_catches_the_interrupt_and_goes_on_is_said_to_and_ended_by_escalation(kernel: pk.Kernel) -> None:
+    cell = kernel.submit(
+        "import time\nwhile True:\n    try:\n        print('in')\n        time.sleep(60)\n"
+        "    except KeyboardInterrupt:\n        pass"
+    )
+    wait_until(lambda: any(event.kind == "output" for event in cell.events()))
+    assert kernel.interrupt(cell.id).outcome == "caught"
+    assert kernel.interrupt(cell.id, escalate=True).outcome == "killed"
+    with pytest.raises(pk.KernelDiedError):
+        cell.reply(timeout=10)
+    assert kernel.execute("2").result == 2
+
+
+def test_a_cell_that_cleans_up_for_a_moment_is_not_killed_for_it(kernel: pk.Kernel) -> None:
+    cell = kernel.submit(
+        "import time\ntry:\n    print('in')\n    time.sleep(60)\nfinally:\n    time.sleep(0.5); cleaned = True"
+    )
+    wait_until(lambda: any(event.kind == "output" for event in cell.events()))
+    receipt = kernel.interrupt(cell.id, escalate=True)
+    assert (receipt.outcome, receipt.detail) == ("interrupted", "after it had cleaned up")
+    assert kernel.pull("cleaned") is True
+
+
 def test_a_protected_kernel_is_not_killed() -> None:
     with pk.local([pk.KernelSpec(name="camera", protected=True)]) as mesh:
         kernel = mesh["camera"]
@@ -150,3 +174,58 @@ def test_a_queued_cell_can_be_cancelled(kernel: pk.Kernel) -> None:
     first.interrupt()
     with pytest.raises(pk.CellCancelledError):
         second.reply(timeout=5)
+
+
+DEAF = """
+import time
+print('begun')
+while True:
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        print('caught')
+"""
+
+
+def test_a_cell_that_catches_the_interrupt_and_goes_on_is_not_called_interrupted(kernel: pk.Kernel) -> None:
+    cell = kernel.submit(DEAF)
+    wait_until(lambda: "begun" in printed(cell))
+    for _ in range(2):
+        receipt = cell.interrupt()
+        assert receipt.outcome == "caught", receipt
+        assert receipt.cell == cell.id
+    assert not cell.done
+    wait_until(lambda: printed(cell).count("caught") == 2)
+    kernel.restart()
+
+
+def test_a_cell_that_cleans_up_in_time_is_interrupted(kernel: pk.Kernel) -> None:
+    cell = kernel.submit(
+        "import time\ntry:\n    print('begun'); time.sleep(60)\nfinally:\n    time.sleep(0.1); print('clean')"
+    )
+    wait_until(lambda: "begun" in printed(cell))
+    assert cell.interrupt(wait=5).outcome == "interrupted"
+    reply = cell.reply(timeout=5, check=False)
+    assert reply.ename == "KeyboardInterrupt"
+    assert reply.stdout == "begun\nclean\n"
+
+
+def test_a_cell_that_cleans_up_for_longer_than_one_waits_is_left_to_it(kernel: pk.Kernel) -> None:
+    kernel.push(clean=False)
+    cell = kernel.submit(
+        "import time\ntry:\n    print('begun'); time.sleep(60)\nfinally:\n    while not clean: time.sleep(0.01)"
+    )
+    wait_until(lambda: "begun" in printed(cell))
+    assert cell.interrupt(wait=0.05).outcome == "caught"
+    kernel.push(clean=True)
+    assert cell.reply(timeout=5, check=False).ename == "KeyboardInterrupt"
+
+
+def test_two_may_interrupt_the_same_cell_at_once(kernel: pk.Kernel) -> None:
+    cell = kernel.submit("import time; time.sleep(60)")
+    wait_until(lambda: running(kernel))
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        outcomes = sorted(receipt.outcome for receipt in pool.map(lambda _: cell.interrupt(), range(2)))
+    assert outcomes[0] == "interrupted"
+    assert outcomes[1] in ("interrupted", "not running")
+    assert kernel.execute("'alive'").result == "alive"

@@ -9,22 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 from pyrokernel import errors
 from pyrokernel.cli import ExitCode, build_parser, main
-from pyrokernel.errors import GatherError, KernelDiedError, KernelNotFoundError, RemoteError, SettingsError
+from pyrokernel.client.mesh import Mesh
+from pyrokernel.client.roster import Roster, describe, split_words
+from pyrokernel.errors import GatherError, HostError, KernelDiedError, KernelNotFoundError, RemoteError, SettingsError
 from pyrokernel.front import machine
+from pyrokernel.front.cells import format_cells
 from pyrokernel.front.demo import balance
 from pyrokernel.front.exits import code_of, worst
-from pyrokernel.front.ps import row_of
-from pyrokernel.front.reach import choose, command_line, settings_of, split_words
-from pyrokernel.front.run import read_source
-from pyrokernel.front.serve import parse_span, spec_of, specs_of
+from pyrokernel.front.progress import Progress
+from pyrokernel.front.reach import settings_of
+from pyrokernel.front.serve import explained, spec_of, specs_of
+from pyrokernel.front.source import Source, exit_of, read_source
 from pyrokernel.front.terminal import paint
+from pyrokernel.front.waiting import describe_waiting
 from pyrokernel.front.writer import JsonWriter, LiveWriter
 from pyrokernel.messages import Event, KernelInfo, Receipt
-from pyrokernel.settings import Settings
-from pyrokernel.texts import format_kernels
+from pyrokernel.settings import Settings, command_line
+from pyrokernel.texts import describe_receipts, format_kernels
 
 
 def parse(*words: str) -> argparse.Namespace:
@@ -57,12 +62,52 @@ def test_kernels_are_named_several_times_or_with_commas() -> None:
     assert split_words(parse("run", "-k", "k0,k1", "-k", "tag:big", "file.py").kernels) == ["k0", "k1", "tag:big"]
 
 
-@pytest.mark.parametrize("words", [(), ("bad",), ("serve", "-n", "-1"), ("logs",), ("interrupt",)])
+@pytest.mark.parametrize(
+    "words",
+    [("bad",), ("serve", "-n", "-1"), ("run", "--timeout", "soon"), ("logs",), ("logs", "k0", "k1"), ("ps", "--jsn")],
+)
 def test_a_wrong_command_line_is_usage(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         parse(*words)
     assert ended.value.code == ExitCode.USAGE
-    assert "pyrokernel" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("pyrokernel: ")
+    assert line.endswith(" --help`")
+
+
+@pytest.mark.parametrize(
+    ("words", "meant", "remedy"),
+    [
+        (("sevre",), "serve", "`pyrokernel --help`"),
+        (("list",), "ps, cells, logs", "`pyrokernel --help`"),
+        (("run", "--timout", "3", "file.py"), "--timeout", "`pyrokernel run --help`"),
+        (("serve", "--restrt=never"), "--restart", "`pyrokernel serve --help`"),
+    ],
+)
+def test_what_is_mistyped_is_guessed(
+    words: tuple[str, ...], meant: str, remedy: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse(*words)
+    text = capsys.readouterr().err
+    assert meant in text
+    assert remedy in text
+
+
+def test_no_command_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == ExitCode.USAGE
+    assert "list the cells that run" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "defaults"),
+    [("run", ["all", "wait"]), ("serve", ["always", "64M", "none", "never"]), ("demo", ["as many as processors"])],
+)
+def test_help_shows_defaults(command: str, defaults: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(command, "--help")
+    text = " ".join(capsys.readouterr().out.split())
+    assert [word for word in defaults if f"default: {word}" not in text] == []
 
 
 # Exit codes
@@ -141,9 +186,14 @@ def test_a_value_that_cannot_be_used_is_named(words: tuple[str, str]) -> None:
         specs_of(parse("serve", "--name", "ok", *words), taken=[])
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("1.5s", 1.5), ("30m", 1800), ("2h", 7200), ("1D", 86400)])
-def test_times_are_read(text: str, seconds: float) -> None:
-    assert parse_span(text) == seconds
+def test_a_module_that_cannot_be_preloaded_is_named_with_what_to_do() -> None:
+    words = "kernel 'k0' is not running: preloading json, numpyy failed: ModuleNotFoundError: No module named 'numpyy'"
+    text = str(explained(HostError(words)))
+    assert text.startswith(words)
+    assert "correct --preload" in text
+    assert text.endswith("can import numpyy")
+    other = HostError("kernel 'k0' is not running: it ended before it was ready")
+    assert explained(other) is other
 
 
 def test_a_mesh_file_gives_way_to_environment_and_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,18 +219,33 @@ INFOS = [
 ]
 
 
+ROSTER = Roster(Mesh(Settings()), INFOS, {}, [])
+
+
 @pytest.mark.parametrize(
     ("words", "names"),
     [(["k0"], ["k0"]), (["gpu-*", "k0"], ["gpu-1", "gpu-2", "k0"]), (["tag:big"], ["gpu-1"]), (["all"], 3)],
 )
 def test_words_choose_kernels_also_dead_ones(words: list[str], names: Any) -> None:
-    found = [info.name for info in choose(INFOS, words)]
+    found = [info.name for info in ROSTER.choose(words)]
     assert found == names or len(found) == names
+
+
+def test_a_dead_kernel_is_called_dead_with_its_cause_and_the_remedy() -> None:
+    dead = KernelInfo(name="k7", instance="1", status="dead", cause="killed by SIGSEGV")
+    error = Roster(Mesh(Settings()), [*INFOS, dead], {}, []).nobody("k7")
+    assert str(error) == "kernel 'k7' is dead: killed by SIGSEGV; `pyrokernel restart k7` starts afresh"
+
+
+def test_ps_says_that_a_kernel_waits_for_input() -> None:
+    running = {"cell": "1", "source": "x = input('age? ')", "asks": {"request": "1", "prompt": "age? "}}
+    info = KernelInfo(name="k0", instance="1", status="busy", running=running)
+    assert format_kernels([info], now=0.0).endswith("waits for input: age?")
 
 
 def test_a_word_without_a_kernel_is_an_error_that_lists_them() -> None:
     with pytest.raises(KernelNotFoundError, match="k0, gpu-1, gpu-2"):
-        choose(INFOS, ["k0", "cpu"])
+        ROSTER.choose(["k0", "cpu"])
 
 
 # ps
@@ -190,7 +255,7 @@ def test_ps_shows_what_runs_and_why_the_dead_died() -> None:
     busy = KernelInfo(name="k0", instance="1", status="idle", started=90.0, memory_bytes=8 << 20, pid=7)
     about = {"status": "busy", "running": {"source": "fit(\n)"}, "waiting": [{}, {}], "execution_count": 3}
     dead = KernelInfo(name="k1", instance="2", status="dead", started=1.0, restarts=5, cause="killed by SIGSEGV")
-    text = format_kernels([row_of(busy, about, None), row_of(dead, None, None)], now=100.0)
+    text = format_kernels([describe(busy, about, None), describe(dead, None, None)], now=100.0)
     header, first, second = text.splitlines()
     assert header.split() == ["NAME", "STATUS", "CELLS", "WAIT", "MEMORY", "UP", "RESTARTS", "PID", "DOING"]
     assert first.split() == ["k0", "busy", "3", "2", "8", "MiB", "10.0", "s", "7", "fit(", "..."]
@@ -198,8 +263,8 @@ def test_ps_shows_what_runs_and_why_the_dead_died() -> None:
 
 
 def test_a_kernel_that_does_not_describe_itself_is_busy() -> None:
-    row = row_of(KernelInfo(name="k0", instance="1", status="idle"), None, None)
-    assert (row["status"], row["answers"]) == ("busy", False)
+    info = describe(KernelInfo(name="k0", instance="1", status="idle"), None, None)
+    assert (info.status, info.answers) == ("busy", False)
 
 
 # Writing
@@ -268,10 +333,63 @@ def test_events_for_scripts_are_lines_of_json() -> None:
 def test_source_comes_from_option_file_or_stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "latin.py"
     path.write_bytes("# coding: latin-1\nx = 'é'\n".encode("latin-1"))
-    assert read_source(parse("run", "-c", "1")) == ("1", "")
-    assert read_source(parse("run", str(path))) == ("# coding: latin-1\nx = 'é'\n", str(path))
+    assert read_source(parse("run", "-c", "1")) == Source("1")
+    assert read_source(parse("run", str(path))) == Source("# coding: latin-1\nx = 'é'\n", str(path), (str(path),))
     monkeypatch.setattr("sys.stdin", io.StringIO("2"))
-    assert read_source(parse("run")) == ("2", "<stdin>")
+    assert read_source(parse("run")) == Source("2", "<stdin>", ("-",), is_stdin=True)
+
+
+@pytest.mark.parametrize("words", [("a", "b"), ("--", "a", "b")])
+def test_words_after_the_file_are_for_the_script(words: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "script.py"
+    path.touch()
+    assert read_source(parse("run", "-k", "k0", str(path), *words)).argv == (str(path), "a", "b")
+    assert read_source(parse("run", str(path), "--", "--json", "-k")).argv == (str(path), "--json", "-k")
+
+
+def test_a_file_and_code_are_not_both_run() -> None:
+    with pytest.raises(SettingsError, match="not both"):
+        read_source(parse("run", "script.py", "-c", "1"))
+
+
+@pytest.mark.parametrize(
+    ("evalue", "found"),
+    [("", (0, "")), ("None", (0, "")), ("3", (3, "")), ("-1", (255, "")), ("True", (1, "")), ("no", (1, "no"))],
+)
+def test_a_script_exits_as_in_python(evalue: str, found: tuple[int, str]) -> None:
+    assert exit_of(Event(seq=1, kind="error", data={"ename": "SystemExit", "evalue": evalue})) == found
+    assert exit_of(Event(seq=1, kind="error", data={"ename": "ValueError", "evalue": evalue})) is None
+
+
+@pytest.mark.parametrize(
+    ("running", "said"),
+    [
+        ({"author": "ada", "since": 88.0}, "k0 is busy with a cell of ada since 12.0 s: fit( ...; waiting"),
+        ({"author": "init"}, "k0 is busy with its init file: fit( ...; waiting"),
+        ({"author": "ada", "asks": {"prompt": "?"}}, "a cell of ada, which waits for an answer to input(): fit( ..."),
+    ],
+)
+def test_a_busy_kernel_is_described(running: dict[str, Any], said: str) -> None:
+    assert said in describe_waiting("k0", {"source": "fit(\n)", **running}, now=100.0)
+
+
+# cells
+
+
+def test_cells_are_listed_with_what_became_of_them() -> None:
+    about = {"kernel": "k0", "cell": "12345678" * 4, "author": "ada"}
+    cells = [
+        {**about, "status": "error", "ename": "ValueError", "duration": 0.5, "source": "fit(\n)"},
+        {**about, "status": "error", "ename": "SystemExit", "duration": 0.5, "source": "exit()"},
+        {**about, "status": "running", "started": 90.0, "source": "wait()"},
+        {**about, "status": "waiting", "author": "", "source": ""},
+    ]
+    lines = [line.split() for line in format_cells(cells, now=100.0).splitlines()]
+    assert lines[0] == ["KERNEL", "CELL", "STATUS", "AUTHOR", "TIME", "SOURCE"]
+    assert lines[1] == ["k0", "12345678", "raised", "ValueError", "ada", "500", "ms", "fit(", "..."]
+    assert lines[2][2] == "exited"
+    assert lines[3] == ["k0", "12345678", "running", "ada", "10.0", "s", "wait()"]
+    assert lines[4] == ["k0", "12345678", "waiting", "(not", "read", "yet)"]
 
 
 def test_no_source_at_a_terminal_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,11 +398,16 @@ def test_no_source_at_a_terminal_is_an_error(monkeypatch: pytest.MonkeyPatch) ->
         read_source(parse("run"))
 
 
-def test_an_unanswered_interrupt_says_how_to_go_on() -> None:
-    from pyrokernel.front.control import describe_receipt
-
-    text = describe_receipt(Receipt(kernel="k0", outcome="unanswered"))
-    assert "pyrokernel interrupt k0 --kill" in text
+def test_an_interrupt_that_was_of_no_use_says_how_to_go_on() -> None:
+    receipts = [
+        Receipt(kernel="k0", outcome="unanswered", detail="a C call does not let go"),
+        Receipt(kernel="k1", outcome="interrupted"),
+        Receipt(kernel="k2", outcome="unanswered", detail="a C call does not let go"),
+    ]
+    held, interrupted = describe_receipts(receipts, "pyrokernel interrupt --kill")
+    assert held.startswith("k0, k2: unanswered (a C call does not let go)")
+    assert held.endswith("pyrokernel interrupt --kill k0 k2")
+    assert interrupted == "k1: interrupted"
 
 
 # demo
@@ -295,6 +418,26 @@ def test_shares_have_equal_bytes_and_lose_nothing() -> None:
     shares = balance(list(sizes), 3, sizes.__getitem__)
     assert sorted(name for share in shares for name in share) == sorted(sizes)
     assert [sum(sizes[name] for name in share) for share in shares] == [100, 100, 100]
+
+
+def test_progress_says_at_once_what_goes_on_and_never_floods_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("one kernel", 1000) as progress:
+        assert "0 of 1,000 files" in capsys.readouterr().out
+        for done in range(1, 1001):
+            progress({"k0": (done, 1000)})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[2] for line in lines] == ["250", "500", "750", "1,000"]
+    assert all(" s " in line for line in lines)
+
+
+def test_progress_at_a_terminal_counts_the_seconds_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setattr(Progress, "_TICK_SECONDS", 0.001)
+    with Progress("one kernel", 10):
+        wait_until(lambda: terminal.getvalue().count("0 of 10 files") >= 3)
+    assert terminal.getvalue().count("\n") == 1
 
 
 # doctor

@@ -15,6 +15,8 @@ from pyrokernel.settings import (
     check_private,
     default_runtime_root,
     load,
+    parse_size,
+    parse_span,
     private_directory,
 )
 
@@ -62,9 +64,9 @@ def test_switches_are_understood_in_words(text: str, value: bool) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("TIMEOUT", "soon", "setting timeout: 'soon' is not a float"),
+        ("TIMEOUT", "soon", "setting timeout: 'soon' is not a time"),
         ("PORTABLE", "perhaps", "setting portable: 'perhaps' is not a bool"),
-        ("MAX_RESULT_BYTES", "1.5", "is not a int"),
+        ("MAX_RESULT_BYTES", "lots", "is not a size"),
         ("TIMEOUT", "0", "timeout must be a finite number above 0"),
         ("MESH", "a/b", "mesh name 'a/b'"),
         ("HOST", "-x", "host name '-x'"),
@@ -180,3 +182,45 @@ class TestPrivateDirectory:
         os.chown(path, 12345, -1)
         with pytest.raises(AccessRefusedError, match="belongs to uid 12345"):
             check_private(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        (0, 0),
+        (4096, 4096),
+        ("4096", 4096),
+        ("1k", 1024),
+        ("512M", 2**29),
+        ("4G", 2**32),
+        ("4 GiB", 2**32),
+        ("2TB", 2**41),
+    ],
+)
+def test_sizes_are_written_as_people_do(text: object, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "G", "4X", "-1", "1 2", True, None, 1.5j])
+def test_what_is_no_size_is_refused(text: object) -> None:
+    with pytest.raises(ValueError, match="is not a size"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [(3, 3), ("90", 90), ("1.5s", 1.5), ("30m", 1800), ("2 h", 7200), ("1D", 86400)]
+)
+def test_times_are_written_as_people_do(text: object, seconds: float) -> None:
+    assert parse_span(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "h", "soon", "-1", "nan", "inf", "1 2", True, None])
+def test_what_is_no_time_is_refused(text: object) -> None:
+    with pytest.raises(ValueError, match="is not a time"):
+        parse_span(text)
+
+
+def test_settings_are_written_as_on_the_command_line() -> None:
+    environ = {"PYROKERNEL_TIMEOUT": "2m", "PYROKERNEL_MAX_RESULT_BYTES": "1G", "XDG_CONFIG_HOME": "/nowhere"}
+    found = load(environ=environ)
+    assert (found.timeout, found.max_result_bytes) == (120.0, 2**30)

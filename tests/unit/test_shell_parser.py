@@ -4,9 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from pyrokernel.shell.parser import PYTHON, Parser, Piece, SourceReader, bound_names, completeness, dedented
+from pyrokernel.shell.parser import (
+    PYTHON,
+    UNKNOWN,
+    Parser,
+    Piece,
+    SourceReader,
+    Takes,
+    bound_names,
+    completeness,
+    dedented,
+    in_background,
+)
 
-COMMANDS = ("help", "logs", "on", "ps", "quit", "restart", "set", "use")
+COMMANDS = {
+    **dict.fromkeys(("help", "logs", "ps", "quit", "restart", "set", "use"), Takes.WORDS),
+    "on": Takes.WORD_AND_PYTHON,
+    "time": Takes.PYTHON,
+    "sh": Takes.TEXT,
+    "inspect": Takes.TEXT,
+}
 
 
 @pytest.fixture
@@ -160,3 +177,49 @@ def test_names_that_a_cell_binds_are_seen() -> None:
         "p", "sys", "ps", "use", "q", "r",
     }  # fmt: skip
     assert bound_names("for") == set()
+
+
+# Habits of IPython
+
+
+@pytest.mark.parametrize(
+    ("line", "command", "rest"),
+    [
+        ("!ls -l | wc", "sh", "ls -l | wc"),
+        ("obj?", "inspect", "obj"),
+        ("obj??", "inspect", "--source obj"),
+        ("?obj.attr", "inspect", "obj.attr"),
+        ("d['a b'].c?", "inspect", "d['a b'].c"),
+        ("%time f(x)", "time", "f(x)"),
+        ("time f(x)", "time", "f(x)"),
+        ("%nothing 3", UNKNOWN, "3"),
+        ("time.sleep(3)", PYTHON, "time.sleep(3)"),
+        ("time = 3", PYTHON, "time = 3"),
+        ("x = 7 % 3", PYTHON, "x = 7 % 3"),
+    ],
+)
+def test_signs_of_ipython_are_commands(reader: SourceReader, line: str, command: str, rest: str) -> None:
+    statement = Parser(reader).parse(line)
+    assert (statement.command, str(statement)) == (command, rest)
+
+
+def test_a_percent_sign_means_the_command_even_where_a_variable_has_its_name(reader: SourceReader) -> None:
+    reader.variables = {"time"}
+    assert reader.command_of("time (3)") == ""
+    assert reader.command_of("%time (3)") == "time"
+
+
+def test_two_percent_signs_take_the_block_that_follows(reader: SourceReader) -> None:
+    assert not reader.finished("%%time")
+    assert not reader.finished("%%time\nx = 1")
+    assert reader.finished("%%time\nx = 1\n")
+    statement = Parser(reader).parse("%%time\nx = 1\n")
+    assert (statement.command, str(statement)) == ("time", "x = 1")
+
+
+@pytest.mark.parametrize(
+    ("source", "foreground"),
+    [("f(x) &", "f(x)"), ("x & y", ""), ("x &", "x"), ("def f(): pass &", "def f(): pass"), ("x = '&'", ""), ("&", "")],
+)
+def test_a_trailing_ampersand_is_for_the_background(source: str, foreground: str) -> None:
+    assert in_background(source) == foreground

@@ -14,16 +14,23 @@ from typing import Any
 
 import pytest
 
-from pyrokernel.errors import HostError, KernelNotFoundError, NameServerNotFoundError, NameTakenError, SettingsError
+from pyrokernel.errors import (
+    AccessRefusedError,
+    HostError,
+    KernelNotFoundError,
+    NameServerNotFoundError,
+    NameTakenError,
+    SettingsError,
+)
 from pyrokernel.host import lifecycle, supervisor
 from pyrokernel.host.deaths import DeathLog
 from pyrokernel.host.launch import Launch
-from pyrokernel.host.lifecycle import START_SECONDS, Situation
+from pyrokernel.host.lifecycle import Situation
 from pyrokernel.host.loop import Timer
 from pyrokernel.host.places import Places
 from pyrokernel.host.policy import MAX_DEATHS, Ending
 from pyrokernel.host.supervisor import Supervisor
-from pyrokernel.messages import Death, KernelInfo, KernelSpec
+from pyrokernel.messages import START_SECONDS, Death, KernelInfo, KernelSpec
 from pyrokernel.settings import Settings
 
 KILLED = Ending(signal=signal.SIGKILL, peak_memory_bytes=1)
@@ -416,7 +423,7 @@ def test_stop_asks_and_waits_for_the_end(world: World) -> None:
 
 def test_stop_kills_what_does_not_listen(world: World) -> None:
     (info,) = world.start("k0")
-    world.supervisor.stop(["k0"], 5.0)
+    world.supervisor.stop(["k0"], timeout=5.0)
     world.loop.pass_time(5.0)
     assert world.processes.signals[-1] == (info.pid, signal.SIGKILL)
 
@@ -472,7 +479,7 @@ def test_restart_gives_a_fresh_instance_whatever_the_policy(world: World) -> Non
 
 def test_a_protected_kernel_is_restarted_only_by_force(world: World) -> None:
     (info,) = world.start("k0", protected=True)
-    with pytest.raises(HostError, match="protected"):
+    with pytest.raises(AccessRefusedError, match="protected"):
         world.supervisor.restart(["k0"])
     world.supervisor.restart(["k0"], force=True)
     assert world.processes.signals == [(info.pid, signal.SIGKILL)]

@@ -42,12 +42,12 @@ def test_spans(seconds: float, shown: str) -> None:
 # Kernels as rows
 
 
-def row(name: str, **fields: Any) -> dict[str, Any]:
-    return KernelInfo(name=name, instance="1", status="idle", **fields).to_wire()
+def info(name: str, **fields: Any) -> KernelInfo:
+    return KernelInfo(**{"name": name, "instance": "1", "status": "idle", **fields})
 
 
 def test_marked_kernels_have_a_star_and_protected_ones_say_so() -> None:
-    text = format_kernels([row("k0"), row("camera", tags=("optics",), protected=True)], now=0.0, marked=["camera"])
+    text = format_kernels([info("k0"), info("camera", tags=("optics",), protected=True)], now=0.0, marked=["camera"])
     assert [line.split() for line in text.splitlines()] == [
         ["NAME", "STATUS", "TAGS"],
         ["k0", "idle"],
@@ -57,7 +57,7 @@ def test_marked_kernels_have_a_star_and_protected_ones_say_so() -> None:
 
 def test_a_cause_is_cut_to_the_width_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
-    dead = {**row("k0", tags=("a-long-tag", "and-another")), "status": "dead", "cause": "x" * 100}
+    dead = info("k0", tags=("a-long-tag", "and-another"), status="dead", cause="x" * 100)
     assert max(map(len, format_kernels([dead], now=0.0).splitlines())) == 60
 
 

@@ -1,0 +1,199 @@
+"""Chunks: the items of a job that travel together, and what comes back for each. Runs in the caller's process."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from pyrokernel.client.calls import kernel_request
+from pyrokernel.client.links import Link
+from pyrokernel.client.parcels import explain
+from pyrokernel.errors import (
+    KernelConnectionError,
+    NotSerializableError,
+    PyrokernelError,
+    RemoteError,
+    ReplyTimeoutError,
+)
+from pyrokernel.messages import Reply
+from pyrokernel.texts import label
+from pyrokernel.wire.codec import Packed
+from pyrokernel.wire.fanout import Request
+
+_PER_KERNEL = 8
+"""Enough to even out kernels of different speed, few enough to keep the cost of a request small."""
+
+_MAX_RESULT_BYTES = 1 << 30
+_SHOWN_CHARS = 60
+_SHOWN_ITEMS = 4
+_BRACKETS: dict[type, tuple[str, str]] = {list: ("[", "]"), tuple: ("(", ")"), dict: ("{", "}")}
+_TELLING = frozenset(["datetime", "decimal", "fractions", "pathlib", "uuid"])
+"""Modules whose objects have short reprs; any other class might run anything, or write a gigabyte."""
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class Chunk:
+    """Consecutive items.
+
+    Attributes:
+        first: Index of the first in the job.
+        items: The items; shape (n_items,).
+        retries: How often it may be sent again when its kernel has died.
+        cell, link: As what and to which kernel it was sent last.
+    """
+
+    first: int
+    items: list[Any]
+    retries: int
+    cell: str = ""
+    link: Link = dataclasses.field(init=False)
+
+    def request(self, function: str | Packed, shown: str) -> Request:
+        """Make the request that calls a function with each item.
+
+        Raises:
+            NotSerializableError: An item cannot be pickled; the message names it when it is the only one.
+            MessageTooLargeError: All of it is more than one message may have.
+        """
+        options = {
+            "cell": self.cell,
+            "map": True,
+            "want": "value",
+            "shown": shown,
+            "max_result_bytes": _MAX_RESULT_BYTES,
+        }
+        try:
+            arguments = Packed.dump((self.items, {}))
+        except NotSerializableError as error:
+            if len(self.items) > 1:
+                raise
+            raise explain(f"item {self.first} ({show_item(self.items[0])})", error) from error
+        return kernel_request("call", function, arguments, options, cell=self.cell)
+
+    def halves(self) -> list[Chunk]:
+        """Return it in two; nothing when it has one item only."""
+        middle = len(self.items) // 2
+        if not middle:
+            return []
+        return [
+            Chunk(self.first, self.items[:middle], self.retries),
+            Chunk(self.first + middle, self.items[middle:], self.retries),
+        ]
+
+    def outcomes(self, answer: Any) -> Iterator[tuple[bool, Any]]:
+        """Yield (succeeded, value or error) of each item from what a kernel answered.
+
+        Raises:
+            PyrokernelError: The chunk failed as a whole.
+        """
+        results: list[tuple[bool, Any]] = Reply.from_wire(answer).result
+        for offset, (good, result) in enumerate(results):
+            yield good, result if good else self._failure(offset, result)
+
+    def _failure(self, offset: int, wire: dict[str, Any]) -> RemoteError:
+        return RemoteError(
+            kernel=self.link.name,
+            ename=wire["error"],
+            evalue=wire["message"],
+            traceback=wire["traceback"],
+            cell=self.cell,
+            index=self.first + offset,
+            item=show_item(self.items[offset]),
+        )
+
+    def mark(self, error: PyrokernelError) -> PyrokernelError:
+        """Note on an error of the whole chunk which items it cost."""
+        indices = range(self.first, self.first + len(self.items))
+        error.add_note(f"{show_indices(indices)} of the job got no result; results(check=False) returns the others")
+        return error
+
+
+def cut(items: Sequence[Any], kernels: int, *, chunk: int | None, retries: int) -> list[Chunk]:
+    """Cut the items of a job into chunks.
+
+    Args:
+        items: All of them.
+        kernels: How many kernels there are.
+        chunk: Items in each; None gives each kernel several chunks.
+        retries: How often each may be sent again.
+    """
+    size = chunk or max(1, len(items) // (kernels * _PER_KERNEL))
+    return [Chunk(first, list(items[first : first + size]), retries) for first in range(0, len(items), size)]
+
+
+def show_item(item: Any) -> str:
+    """Return an item as a short text; runs no `__repr__` of a user's class."""
+    try:
+        text = _show(item, 2)
+    except Exception:  # noqa: BLE001  a metaclass, or a subclass of something here, may raise anything
+        return "an item that cannot be shown"
+    return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 4] + " ..."
+
+
+def _show(item: Any, depth: int) -> str:
+    kind = type(item)
+    if kind in (str, bytes, bytearray):
+        return repr(item) if len(item) <= _SHOWN_CHARS else repr(item[:_SHOWN_CHARS]) + " ..."
+    if kind is int:
+        return str(item) if item.bit_length() <= 200 else f"<int of {item.bit_length()} bits>"
+    library = kind.__module__.partition(".")[0]
+    if item is None or kind in (bool, float, complex, range) or library in _TELLING:
+        return repr(item)
+    if library == "numpy" and getattr(item, "ndim", 1) == 0:
+        return repr(item)
+    if kind in _BRACKETS and depth:
+        shown = [_show(one, depth - 1) for one in itertools.islice(item, _SHOWN_ITEMS)]
+        if kind is dict:
+            values = [_show(one, depth - 1) for one in itertools.islice(item.values(), _SHOWN_ITEMS)]
+            shown = [f"{key}: {value}" for key, value in zip(shown, values, strict=True)]
+        left, right = _BRACKETS[kind]
+        return left + ", ".join(shown + ["..."] * (len(item) > _SHOWN_ITEMS)) + right
+    shape = f" of shape {item.shape}" if library in ("numpy", "pandas") and hasattr(item, "shape") else ""
+    return f"<{kind.__name__}{shape}>"
+
+
+def show_indices(indices: Iterable[int]) -> str:
+    """Name items briefly, such as "items 0 to 3, 7"; at most four runs of them.
+
+    Args:
+        indices: In ascending order, at least one.
+    """
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and runs[-1][1] == index - 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    parts = [str(first) if first == last else f"{first} to {last}" for first, last in runs[:_SHOWN_ITEMS]]
+    more = sum(last - first + 1 for first, last in runs[_SHOWN_ITEMS:])
+    noun = "item" if runs == [[runs[0][0]] * 2] else "items"
+    return f"{noun} {', '.join(parts)}" + (f" and {more} more" if more else "")
+
+
+def out_of_time(seconds: float, done: int, total: int, busy: Sequence[str]) -> ReplyTimeoutError:
+    """Return the error of the items without a result when the time of their job has passed.
+
+    Args:
+        seconds: Its time.
+        done, total: How many items have a result, of how many.
+        busy: Names of the kernels where chunks go on.
+    """
+    goes_on = f"; chunks of it go on in {label(busy)}: job.cancel() stops them" if busy else ""
+    message = f"the job ran out of its {seconds:g} s with {done} of {total} items done{goes_on}"
+    return ReplyTimeoutError(message, seconds=seconds, cell="", replies={}, missing=tuple(busy))
+
+
+def nobody_left(kernels: Sequence[str], left: Sequence[int]) -> KernelConnectionError:
+    """Return the error of the items that no kernel is left to run.
+
+    Args:
+        kernels: Names of the kernels of the job.
+        left: Indices of the items.
+    """
+    nothing = f"; {show_indices(left)} got no result" if left else ""
+    return KernelConnectionError(
+        f"no kernel is left to run the job: {label(kernels)} ended, and nothing took the place{nothing}. "
+        "`pyrokernel ps` says why they ended, group.restart() starts them afresh; then map these items again"
+    )

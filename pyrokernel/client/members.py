@@ -1,0 +1,124 @@
+"""Members: the kernels of a group, and how a request to all of them is answered. Runs in the caller's process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pyrokernel.client import inside
+from pyrokernel.client.calls import USUAL, gather
+from pyrokernel.client.kernel import Kernel
+from pyrokernel.client.withdrawal import describe_withdrawal, obey_ctrl_c, withdraw
+from pyrokernel.errors import (
+    GatherError,
+    KernelNotFoundError,
+    KernelRestartedError,
+    PyrokernelError,
+    ReplyTimeoutError,
+)
+from pyrokernel.messages import Reply
+from pyrokernel.wire.fanout import Request
+
+if TYPE_CHECKING:
+    from pyrokernel.client.mesh import Mesh
+
+
+class Members(Sequence[Kernel]):
+    """Some kernels, in order; what `Group` is built on.
+
+    Args:
+        mesh: Where they are.
+        kernels: Handles, in the order in which data is scattered.
+    """
+
+    def __init__(self, mesh: Mesh, kernels: Iterable[Kernel]) -> None:
+        self.mesh = mesh
+        self._kernels = list(kernels)
+
+    def __len__(self) -> int:
+        return len(self._kernels)
+
+    def __iter__(self) -> Iterator[Kernel]:
+        return iter(self._kernels)
+
+    @property
+    def names(self) -> list[str]:
+        """Names in order; shape (n_kernels,)."""
+        return [kernel.name for kernel in self._kernels]
+
+    def _options(self, cell: str, **given: Any) -> dict[str, Any]:
+        options = {"cell": cell, **{key: value for key, value in given.items() if value not in (None, "", False)}}
+        options.setdefault("max_result_bytes", self.mesh.settings.max_result_bytes)
+        waiters = inside.waiters()
+        if waiters:
+            options["waiters"] = waiters
+        return options
+
+    def _replies(self, request: Request, *, timeout: float | None, check: bool) -> dict[str, Reply]:
+        """Send a cell as work and wait for the replies; Ctrl-C stops that cell."""
+        cell = request.cell
+        try:
+            values, errors, missing = self._gather(request, kind="work", timeout=timeout)
+        except KeyboardInterrupt as ctrl_c:
+            obey_ctrl_c(ctrl_c, lambda: self._withdraw(cell), f"the cell goes on in the kernels, as {cell}")
+            raise
+        replies = {}
+        for kernel in self._kernels:
+            name = kernel.name
+            if name in values:
+                replies[name] = Reply.from_wire(values[name])
+                continue
+            error = errors.get(name)
+            if error is None:
+                error = ReplyTimeoutError(seconds=timeout, cell=cell, replies={}, missing=(name,))
+            replies[name] = Reply(status="lost", kernel=name, cell=cell, ename=type(error).__name__,
+                                  evalue=str(error), failure=error)  # fmt: skip
+        if check:
+            self._raise_failures(replies, missing, timeout, cell)
+        return replies
+
+    def _withdraw(self, cell: str) -> str:
+        """Stop a cell on all kernels; return what came of it."""
+        holding = withdraw(self.mesh, {kernel.link: [cell] for kernel in self._kernels})
+        return describe_withdrawal("the cell", self.names, holding)
+
+    def _control(self, request: Request, timeout: float | None = USUAL) -> dict[str, Any]:
+        """Call a control method and wait for the answers."""
+        seconds = self.mesh.settings.timeout if timeout == USUAL else timeout
+        values, errors, missing = self._gather(request, kind="control", timeout=seconds)
+        self._raise_errors(errors, values)
+        if missing:
+            raise ReplyTimeoutError(seconds=seconds, cell=request.cell, replies=values, missing=missing)
+        return values
+
+    def _gather(
+        self, requests: Request | Mapping[str, Request], *, kind: str, timeout: float | None
+    ) -> tuple[dict[str, Any], dict[str, PyrokernelError], tuple[str, ...]]:
+        self._check_any()
+        links = [kernel.link for kernel in self._kernels]
+        values, errors, missing = gather(self.mesh, links, requests, kind=kind, timeout=timeout)
+        for kernel in self._kernels:
+            if isinstance(errors.get(kernel.name), KernelRestartedError):
+                kernel.rebind()
+        return values, errors, missing
+
+    def _check_any(self) -> None:
+        if not self._kernels:
+            raise KernelNotFoundError("this group is empty; `pyrokernel ps` lists the kernels there are")
+
+    def _raise_failures(
+        self,
+        replies: Mapping[str, Reply],
+        missing: tuple[str, ...] = (),
+        timeout: float | None = None,
+        cell: str = "",
+    ) -> None:
+        errors = {name: error for name, reply in replies.items() if (error := reply.error()) is not None}
+        good = {name: reply for name, reply in replies.items() if name not in errors}
+        if missing and len(errors) == len(missing):
+            raise ReplyTimeoutError(seconds=timeout, cell=cell, replies=good, missing=missing)
+        self._raise_errors(errors, good)
+
+    def _raise_errors(self, errors: Mapping[str, PyrokernelError], replies: Mapping[str, Any]) -> None:
+        if errors:
+            raise GatherError(errors=dict(errors), replies=dict(replies))

@@ -1,0 +1,131 @@
+"""`cells`: what kernels run, what waits, what ended last. Runs in the caller's process."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pyrokernel.client.calls import gather, kernel_request
+from pyrokernel.client.group import Group
+from pyrokernel.errors import CellNotFoundError, SettingsError
+from pyrokernel.front.exits import ExitCode
+from pyrokernel.front.reach import open_mesh, settings_of
+from pyrokernel.front.terminal import complain, note, say, say_json
+from pyrokernel.texts import label, one_line, span, table
+
+_ANSWER_SECONDS = 1.0
+"""How long all kernels together get; one whose interpreter is held up cannot answer."""
+
+_HEADER = ("KERNEL", "CELL", "STATUS", "AUTHOR", "TIME", "SOURCE")
+_LEAST_WIDTH = 20
+
+
+def main(args: argparse.Namespace) -> int:
+    """List the cells of some kernels."""
+    settings = settings_of(args)
+    with open_mesh(settings) as mesh:
+        found, silent = list_cells(mesh.select(args.words), args.ended)
+    if args.json:
+        say_json(found)
+    elif found:
+        say(format_cells(found, now=time.time()))
+    elif not silent:
+        note("no cells yet")
+    if silent:
+        complain(f"{label(silent)} did not answer in time: a C call may hold the interpreter")
+        return ExitCode.TIMEOUT
+    return ExitCode.OK
+
+
+def list_cells(group: Group, ended: int) -> tuple[list[dict[str, Any]], list[str]]:
+    """Ask kernels for their cells.
+
+    Args:
+        group: Which kernels.
+        ended: How many of the cells that ended last.
+
+    Returns:
+        Per kernel the last cells that ended, what runs, what waits, each a dict with kernel, cell, status ("running",
+        "waiting", or as a reply has it), author, source, and where they are known ename, started and duration;
+        and the kernels that did not answer.
+    """
+    abouts, _, _ = _ask(group, "describe")
+    pasts, _, _ = _ask(group, "cells", ended) if ended else ({}, {}, ())
+    found: list[dict[str, Any]] = []
+    for name, about in abouts.items():
+        found += [{"kernel": name, **cell} for cell in pasts.get(name, ())]
+        if running := about["running"]:
+            cell = {key: running[key] for key in ("cell", "source", "author")}
+            found.append({"kernel": name, **cell, "status": "running", "started": running.get("since", 0.0)})
+        found += [{"kernel": name, **cell, "status": "waiting"} for cell in about["waiting"]]
+    return found, [name for name in group.names if name not in abouts]
+
+
+def format_cells(cells: Sequence[Mapping[str, Any]], *, now: float) -> str:
+    """Lay out cells, one a line, as wide as the terminal.
+
+    Args:
+        cells: As `list_cells` returns them.
+        now: Unix time in seconds.
+    """
+    rows = [
+        (
+            cell["kernel"],
+            cell["cell"][:8],
+            _status_of(cell),
+            cell["author"],
+            _time_of(cell, now),
+            cell["source"] or "(not read yet)",
+        )
+        for cell in cells
+    ]
+    used = max(map(len, table(_HEADER[:-1], [row[:-1] for row in rows], right=("TIME",)).splitlines()))
+    left = max(_LEAST_WIDTH, shutil.get_terminal_size((100, 24)).columns - used - 2)
+    return table(_HEADER, [(*row[:-1], one_line(row[-1], left)) for row in rows], right=("TIME",))
+
+
+def take_back(group: Group, beginning: str) -> tuple[str, list[str]]:
+    """Cancel a cell where it waits.
+
+    Args:
+        group: The kernels that may have it.
+        beginning: Its id, or how that begins.
+
+    Returns:
+        The whole id, also when it runs already; and the kernels on which it was waiting and now will not run.
+
+    Raises:
+        CellNotFoundError: No cell that runs or waits has such an id.
+        SettingsError: Several have.
+    """
+    cells, silent = list_cells(group, 0)
+    meant = [cell for cell in cells if cell["cell"].startswith(beginning)]
+    ids = sorted({cell["cell"] for cell in meant})
+    if not ids and silent and len(beginning) == 32:
+        return beginning, []  # the kernel that runs it may be the one that cannot answer
+    if not ids:
+        raise CellNotFoundError(f"no cell that runs or waits on {label(group.names)} has an id that begins {beginning}")
+    if len(ids) > 1:
+        raise SettingsError(f"several cells have an id that begins {beginning}: {', '.join(ids)}")
+    waiting = [cell["kernel"] for cell in meant if cell["status"] == "waiting"]
+    return ids[0], [name for name in waiting if group[name].cancel(ids[0])]
+
+
+def _ask(group: Group, method: str, *args: Any) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
+    links = [kernel.link for kernel in group]
+    return gather(group.mesh, links, kernel_request(method, *args), kind="control", timeout=_ANSWER_SECONDS)
+
+
+def _status_of(cell: Mapping[str, Any]) -> str:
+    if cell.get("ename") == "SystemExit":
+        return "exited"
+    return f"raised {cell['ename']}" if cell.get("ename") else str(cell["status"])
+
+
+def _time_of(cell: Mapping[str, Any], now: float) -> str:
+    if cell["status"] == "running":
+        return span(max(0.0, now - cell["started"])) if cell["started"] else ""
+    return span(cell["duration"]) if cell.get("duration") else ""

@@ -1,0 +1,69 @@
+"""What a request to run something says of itself, before it is run. Runs in the kernel process."""
+
+from __future__ import annotations
+
+import functools
+import pwd
+import re
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from pyrokernel.errors import ProtocolError, SettingsError
+from pyrokernel.kernel.cells import listed
+from pyrokernel.messages import new_id
+from pyrokernel.wire import codec
+from pyrokernel.wire.connection import HEADER_BYTES, Connection, IncomingMessage, peek_cell
+
+_PEEK_BYTES = 64 * 1024
+"""Longer requests are listed without their source."""
+
+
+def cell_id(options: Mapping[str, Any]) -> str:
+    """Return the id that the client chose, a new one if it chose none.
+
+    Raises:
+        SettingsError: It is not an id.
+    """
+    cell = options.get("cell")
+    if not cell:
+        return new_id()
+    if not isinstance(cell, str) or not re.fullmatch("[0-9a-f]{32}", cell):
+        raise SettingsError(f"a cell id is 32 hexadecimal digits, not {cell!r}")
+    return cell
+
+
+def author(options: Mapping[str, Any], uid: int) -> str:
+    """Return who a cell is of: who the options say, or the account of the peer."""
+    return str(options.get("author") or _user_name(uid))
+
+
+def show_call(function: Any, options: Mapping[str, Any]) -> str:
+    """Return how a call reads in lists."""
+    return f"{function if isinstance(function, str) else options.get('shown', 'function')}(...)"
+
+
+def peek_request(connection: Connection) -> dict[str, Any] | None:
+    """Describe the request that waits unread in a work connection, None if there is none (any thread)."""
+    cell = peek_cell(connection)
+    if not cell:
+        return None
+    source, options = "", {}
+    try:
+        data = connection.sock.recv(_PEEK_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        if len(data) > HEADER_BYTES and IncomingMessage(data[:HEADER_BYTES], empty=True).cell == cell:
+            # Reading an envelope runs no code; our own clients send no annotations before it.
+            _, method, args, _ = codec.decode(memoryview(data)[HEADER_BYTES:])
+            options = args[-1] if isinstance(args[-1], dict) else {}
+            source = show_call(args[0], options) if method == "call" else str(args[0])
+    except (OSError, ProtocolError, ValueError, TypeError, IndexError):
+        pass  # read meanwhile, too long, or not what our clients send: it waits all the same
+    return listed(cell, source, author(options, connection.peer.uid))
+
+
+@functools.cache
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

@@ -1,0 +1,195 @@
+"""What Ctrl-C does while cells are on the screen: interrupt them, or leave them alone. Runs in the shell process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol, TextIO
+
+from pyrokernel.client.cell import Cell
+from pyrokernel.client.group import Group
+from pyrokernel.errors import GatherError, PyrokernelError
+from pyrokernel.messages import Receipt
+from pyrokernel.texts import describe_receipts, label
+
+_GRACE_SECONDS = 0.3
+"""The news that a cell ended after all may be on its way."""
+
+_HELD = {
+    "unanswered": "not interrupted yet, a C call does not let go",
+    "caught": "the cell caught the interrupt and goes on",
+}
+"""Outcomes after which the cell still runs, as the shell tells them."""
+
+
+class FrontEnd(Protocol):
+    """What a runner needs of the shell around it."""
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a person can be asked."""
+
+    @property
+    def stdout(self) -> TextIO:
+        """Where the shell writes."""
+
+    def write(self, stream: str, text: str) -> None:
+        """Show what a kernel said."""
+
+    def notice(self, text: str) -> None:
+        """Say something of the shell's own."""
+
+    def ask(self, prompt: str, *, password: bool = False, afresh: bool = False) -> str:
+        """Read a line, with `afresh` not one typed before the question; raises KeyboardInterrupt or EOFError."""
+
+
+class Reaction(Protocol):
+    """What Ctrl-C does."""
+
+    def press(self) -> bool:
+        """React; say whether to go on showing the cells."""
+
+    def due(self) -> float | None:
+        """Return in how many seconds `tick` has something to say, None for never."""
+
+    def tick(self) -> None:
+        """Say what it is time for."""
+
+
+class Detaching:
+    """Ctrl-C leaves the cells alone and goes back to the prompt.
+
+    Args:
+        front: Where to say so.
+        live: Kernels whose cell has not ended; looked at, not changed.
+    """
+
+    def __init__(self, front: FrontEnd, live: set[str]) -> None:
+        self._front, self._live = front, live
+
+    def press(self) -> bool:
+        """Leave."""
+        names = sorted(self._live)
+        verb = "goes" if len(names) == 1 else "go"
+        self._front.notice(f"detached; the cell on {label(names)} {verb} on, `interrupt {' '.join(names)}` ends it")
+        return False
+
+    def due(self) -> float | None:
+        """There is nothing to say later."""
+        return None
+
+    def tick(self) -> None:
+        """There is nothing to say."""
+
+
+class Interrupting:
+    """Ctrl-C interrupts a cell everywhere; again, it offers to kill the kernels that hold on.
+
+    Args:
+        front: Where receipts are shown and questions asked.
+        group: The kernels.
+        cells: The same cell, by kernel name.
+        live: Kernels where it has not ended; looked at, not changed.
+        cancelled: Is told the kernels where it will not begin.
+    """
+
+    def __init__(
+        self,
+        front: FrontEnd,
+        group: Group,
+        cells: Mapping[str, Cell],
+        live: set[str],
+        cancelled: Callable[[str], None],
+    ) -> None:
+        self._front, self._group, self._cells, self._live = front, group, cells, live
+        self._cancelled = cancelled
+        self._presses = 0
+        self._held: dict[str, str] = {}
+        self._tell_at = 0.0
+
+    def press(self) -> bool:
+        """Interrupt, or ask what to do about a cell that holds on."""
+        self._presses += 1
+        if self._presses > 1:
+            self._held.clear()
+            return self._ask_what_now()
+        try:
+            receipts: Mapping[str, Receipt] = self._group.interrupt(self._id)
+        except GatherError as error:
+            receipts = error.replies
+        except PyrokernelError as error:
+            self._front.notice(str(error))
+            return True
+        told = []
+        for name, receipt in receipts.items():
+            if name not in self._live:
+                continue
+            if receipt.outcome == "not running" and self._cancel(name):
+                told.append(Receipt(kernel=name, cell=self._id, outcome="cancelled before it started"))
+            elif receipt.outcome in _HELD:
+                self._held[name] = receipt.outcome
+            else:
+                told.append(receipt)
+        self._tell_at = time.monotonic() + _GRACE_SECONDS
+        for line in describe_receipts(told, "restart"):
+            self._front.notice(line)
+        return True
+
+    def due(self) -> float | None:
+        """Return in how many seconds to say which kernels hold on."""
+        return max(0.0, self._tell_at - time.monotonic()) if self._held else None
+
+    def tick(self) -> None:
+        """Say which kernels an interrupt did not stop."""
+        alike: dict[str, list[str]] = {}
+        for name, outcome in self._held.items():
+            alike.setdefault(_HELD[outcome] if name in self._live else "interrupted", []).append(name)
+        self._held.clear()
+        for what, names in alike.items():
+            hint = "" if what == "interrupted" else "; Ctrl-C again offers to kill and restart"
+            self._front.notice(f"{label(names)}: {what}{hint}")
+
+    @property
+    def _id(self) -> str:
+        return next(iter(self._cells.values())).id
+
+    def _cancel(self, name: str) -> bool:
+        """Keep the cell from starting on a kernel that runs something else."""
+        try:
+            cancelled = self._cells[name].cancel()
+        except PyrokernelError:
+            return False
+        if cancelled:
+            self._cancelled(name)
+        return cancelled
+
+    def _ask_what_now(self) -> bool:
+        """Offer to kill kernels that hold on; say whether to go on waiting."""
+        names = [name for name in self._group.names if name in self._live]
+        if not self._front.interactive:
+            self._front.notice(f"left running on {label(names)}")
+            return False
+        question = f"{label(names)} still running. Wait, kill and restart (variables are lost), or leave it? [w/k/l] "
+        try:
+            answer = self._front.ask(question, afresh=True).strip().lower()[:1]
+        except (KeyboardInterrupt, EOFError):
+            answer = "w"
+        if answer == "l":
+            self._front.notice(f"left running on {label(names)}; `follow` shows how it goes on")
+            return False
+        if answer == "k":
+            try:
+                self._kill(names)
+            except PyrokernelError as error:
+                self._front.notice(str(error))
+        return True
+
+    def _kill(self, names: list[str]) -> None:
+        """Kill kernels and have them started afresh, the protected ones excepted."""
+        mesh = self._group.mesh
+        protected = [name for name in names if mesh.is_protected(name)]
+        if protected:
+            self._front.notice(f"{label(protected)}: protected; `restart --force` in another shell ends it")
+        others = [name for name in names if name not in protected]
+        if others:
+            mesh.restart(others, force=True)

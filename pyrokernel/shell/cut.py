@@ -1,0 +1,93 @@
+"""How much of what a cell says is put on a screen: floods and giants are cut. Pure. Runs in the shell process."""
+
+from __future__ import annotations
+
+MAX_LINES = 1000
+LINE_CHARS = 200
+"""A line that is longer counts as several."""
+
+LAST_LINES = 20
+MAX_TEXT_CHARS = 20_000
+_HEAD_LINES = MAX_LINES * 3 // 4
+_HEAD_CHARS = MAX_TEXT_CHARS * 3 // 4
+_TAIL_CHARS = 8000
+
+
+class Cut:
+    """Lets the beginning of a text through that comes in pieces, counts the rest and keeps its end.
+
+    Args:
+        lines: How many pass.
+        last: How many of the others `rest` returns.
+    """
+
+    def __init__(self, lines: int = MAX_LINES, last: int = LAST_LINES) -> None:
+        self._left = lines
+        self._last = last
+        self._open = 0
+        self._tail = ""
+        self._ends = 0
+        self.closed = False
+
+    def take(self, text: str) -> str:
+        """Return what of the next piece is to be shown."""
+        passed = 0 if self.closed else self._fitting(text)
+        if passed < len(text):
+            self.closed = True
+            hidden = text[passed:]
+            self._ends += hidden.count("\n")
+            self._tail = (self._tail + hidden[-_TAIL_CHARS:])[-_TAIL_CHARS:]
+        return text[:passed]
+
+    @property
+    def hidden(self) -> int:
+        """How many lines were not shown."""
+        return self._ends + (self._tail != "" and not self._tail.endswith("\n"))
+
+    def rest(self) -> list[str]:
+        """Return the last of the lines that were not shown, and begin to hide anew."""
+        lines = self._tail.removesuffix("\n").split("\n")[-self._last :] if self._tail else []
+        if lines and len(self._tail) == _TAIL_CHARS and len(lines) <= self._last:
+            lines[0] = "..." + lines[0]  # its beginning may be gone
+        self._tail, self._ends = "", 0
+        return [line.rpartition("\r")[2][:_TAIL_CHARS] for line in lines]
+
+    def _fitting(self, text: str) -> int:
+        """Return how many characters may still be shown."""
+        position = 0
+        while position < len(text):
+            end = text.find("\n", position)
+            stop = end if end >= 0 else len(text)
+            begin = text.rfind("\r", position, max(position, stop - 1)) + 1
+            if begin:
+                self._open = 0  # a progress bar draws over itself: what was there is no longer shown
+            begin = max(begin, position)
+            room = self._left * LINE_CHARS - self._open
+            if stop - begin > room:
+                return begin + room
+            self._open += stop - begin
+            if end < 0:
+                break
+            self._left -= 1 + self._open // LINE_CHARS
+            self._open = 0
+            position = end + 1
+            if self._left <= 0:
+                return position
+        return len(text)
+
+
+def cut_text(text: str, see_all: str) -> str:
+    """Return a text that came whole, of which the middle is left out if it is a giant.
+
+    Args:
+        text: Such as a repr.
+        see_all: How to see all of it.
+    """
+    if len(text) <= MAX_TEXT_CHARS and text.count("\n") < MAX_LINES:
+        return text
+    head = "\n".join(text.split("\n", _HEAD_LINES)[:_HEAD_LINES])[:_HEAD_CHARS]
+    tail = "\n".join(text.rsplit("\n", MAX_LINES - _HEAD_LINES)[_HEAD_LINES - MAX_LINES :])[
+        _HEAD_CHARS - MAX_TEXT_CHARS :
+    ]
+    hidden = len(text) - len(head) - len(tail)
+    return f"{head}\n... {hidden:,} characters are not shown; {see_all} ...\n{tail}"

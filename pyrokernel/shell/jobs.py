@@ -1,0 +1,178 @@
+"""`map`: many calls spread over kernels, shown as they go. Runs in the shell process."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from cmd2 import Statement
+
+from pyrokernel.client.job import Job
+from pyrokernel.errors import CellCancelledError, PyrokernelError, RemoteError
+from pyrokernel.shell.here import Offers, Outcome
+from pyrokernel.shell.live import LiveLine
+from pyrokernel.shell.local import LocalCommands
+from pyrokernel.shell.parser import Takes, takes
+from pyrokernel.texts import one_line, plural, span
+
+_REDRAW_SECONDS = 0.2
+_BAR_WIDTH = 20
+_RESULTS_SHOWN = 20
+
+_OVER = re.compile(r"\bover\b")
+_INTO = re.compile(r"\s+into\s+(\w+)\s*\Z")
+_DOTTED_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+class JobCommands(LocalCommands):
+    """Spread calls over kernels."""
+
+    @takes(Takes.TEXT)
+    def do_map(self, statement: Statement) -> None:
+        """Call a function once per item, spread over the kernels of the group: map F over ITEMS [into NAME].
+
+        F is a name that the kernels know, such as `math.sqrt`, or any other expression of the shell's own
+        Python, such as `lambda x: x ** 2`; so is ITEMS. The results land in the shell's own Python, in order,
+        as NAME or `_map`; an item that failed has its exception there. Ctrl-C cancels what is left.
+        """
+        parts = split_map(str(statement))
+        if parts is None:
+            self._cmd.fail("usage: map F over ITEMS [into NAME], for instance `map lambda x: x ** 2 over range(100)`")
+            return
+        what, items_text, name = parts
+        by_name = _DOTTED_NAME.fullmatch(what) is not None
+        function = Outcome(what) if by_name else self._here.evaluate(what)
+        if show_error(self._cmd, function):
+            return
+        items = self._here.evaluate(items_text, list)
+        if show_error(self._cmd, items):
+            return
+        results, failures = self._wait(self._group().map(function.value, items.value), what)
+        if failures:
+            self._tell(failures, len(results), what if by_name else "")
+        missing = f", {len(failures):,} without a result" if failures else ""
+        self._land(name, results, [in_order(results, failures)], about=missing)
+
+    def _wait(self, job: Job, what: str) -> tuple[list[Any], dict[int, PyrokernelError]]:
+        """Show how far a job is until it is done or Ctrl-C cancels it; return results, and by index what failed."""
+        unfinished = CellCancelledError("the job was cancelled")
+        arrived: dict[int, Any] = {}
+        try:
+            with _Bar(job, what):
+                arrived.update(job.as_completed(check=False))
+        except KeyboardInterrupt as ctrl_c:
+            self._cmd.fail("; ".join(getattr(ctrl_c, "__notes__", [])) or "cancelled")
+            if job.done:
+                arrived.update(enumerate(job.results(check=False)))
+        results = [arrived.get(index, unfinished) for index in range(len(job))]
+        failed = {index: result for index, result in enumerate(results) if isinstance(result, PyrokernelError)}
+        return results, failed
+
+    def _tell(self, failures: Mapping[int, PyrokernelError], total: int, by_name: str) -> None:
+        """Say what failed: how many items, and the first with its traceback."""
+        real = {index: error for index, error in failures.items() if not isinstance(error, CellCancelledError)}
+        if not real:
+            return
+        index, error = next(iter(real.items()))
+        first = f"item {index}"
+        text = str(error)
+        if isinstance(error, RemoteError):
+            first += f" ({one_line(error.item)}) on {error.kernel}" if error.item else f" on {error.kernel}"
+            text = error.traceback or f"{error.ename}: {error.evalue}"
+        self._cmd.fail(f"{len(real):,} of {plural(total, 'item')} failed; the first, {first}:")
+        text = text.rstrip("\n")
+        self._cmd.write("stderr", (cut(text) if self._cmd.interactive else text) + "\n")
+        known_here = by_name.partition(".")[0] in self._here.namespace
+        if by_name and known_here and isinstance(error, RemoteError) and error.ename == "NameError":
+            self._cmd.notice(
+                f"the kernels do not know it, the shell's own Python does: `map ({by_name}) over ...` sends it"
+            )
+
+    def offer_map(self, text: str) -> Offers:
+        """Complete a name that the kernels know, or Python of the shell's own."""
+        over = _OVER.search(text)
+        if over is not None and over.end() < len(text):
+            begin = over.end()
+            return [(match, begin + start, about) for match, start, about in self._here.offer(text[begin:])]
+        if not text.strip() or (text[-1:] == "." or _DOTTED_NAME.fullmatch(text)):
+            return self._on_kernels(text, builtin=True)
+        return self._here.offer(text)
+
+
+def split_map(text: str) -> tuple[str, str, str] | None:
+    """Split "F over ITEMS [into NAME]", each where what comes of it is Python; None when there is no "over"."""
+    splits = [(text[: match.start()].strip(), text[match.end() :].strip()) for match in _OVER.finditer(text)]
+    splits = [(function, rest) for function, rest in splits if function and rest]
+    into = _INTO.search(text)
+    for function, rest in splits:
+        if _is_expression(function):
+            if _is_expression(rest):
+                return function, rest, "_map"
+            if into and _is_expression(rest[: into.start() - len(text)]):
+                return function, rest[: into.start() - len(text)], into[1]
+    # None is Python: whoever evaluates the first says why.
+    return (*splits[0], "_map") if splits else None
+
+
+def _is_expression(text: str) -> bool:
+    try:
+        ast.parse(f"({text}\n)", mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
+
+
+class _Bar:
+    """A line that shows how far a job is, while its block runs.
+
+    Args:
+        job: Whose items are counted.
+        what: What it calls.
+    """
+
+    def __init__(self, job: Job, what: str) -> None:
+        self._job = job
+        self._what = what
+        self._line = LiveLine(sys.stdout)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._draw, name="progress", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *exception: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self._line.erase()
+
+    def _draw(self) -> None:
+        begun = time.monotonic()
+        while not self._over.wait(_REDRAW_SECONDS):
+            self._line.show(bar(self._what, *self._job.progress, time.monotonic() - begun))
+
+
+def in_order(results: list[Any], failures: Mapping[int, PyrokernelError]) -> str:
+    """Show results in short, by their name those that are failures."""
+    from pyrokernel.kernel.summaries import SUMMARY_LIMIT, summary  # late, as in `here`
+
+    if not failures:
+        return summary(results)
+    words = []
+    for index, result in enumerate(results[:_RESULTS_SHOWN]):
+        failure = failures.get(index)
+        words.append(
+            summary(result, 40) if failure is None else f"<{getattr(failure, 'ename', type(failure).__name__)}>"
+        )
+    text = f"[{', '.join(words)}{', ...' if len(results) > len(words) else ''}]"
+    return text if len(text) <= SUMMARY_LIMIT else text[: SUMMARY_LIMIT - 3] + "..."
+
+
+def bar(what: str, done: int, total: int, seconds: float) -> str:
+    """Return, as one line, how much of something is done after so long."""
+    share = done * _BAR_WIDTH // max(1, total)
+    return f"[{'#' * share}{'.' * (_BAR_WIDTH - share)}] {done:,} of {total:,}, {span(seconds)}  {one_line(what, 30)}"

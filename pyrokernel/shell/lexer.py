@@ -1,0 +1,64 @@
+"""Colours while one types: Python as Python, commands as commands. Runs in the shell process."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from prompt_toolkit.document import Document
+from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.lexers import Lexer, PygmentsLexer
+from pygments.lexers.python import PythonLexer  # type: ignore[import-untyped, unused-ignore]  # stubs are a package of their own
+
+from pyrokernel.shell.parser import UNKNOWN, SourceReader, Takes
+
+_COMMAND = re.compile(r"(\s*(?::|%{0,2}|!)\w*)(\s*)")
+_HAS_PYTHON = (Takes.PYTHON, Takes.WORD_AND_PYTHON)
+
+
+class ShellLexer(Lexer):
+    """Colours a text; what is no command is Python.
+
+    Args:
+        reader: Says which.
+    """
+
+    def __init__(self, reader: SourceReader) -> None:
+        self._reader = reader
+        self._python = PygmentsLexer(PythonLexer)
+
+    def lex_document(self, document: Document) -> Callable[[int], StyleAndTextTuples]:
+        """Return what gives each line its colours."""
+        command = self._reader.command_of(document.lines[0])
+        if not command:
+            return self._python.lex_document(document)
+        match = _COMMAND.match(document.lines[0])
+        style = "class:pygments.error" if command == UNKNOWN else "class:pygments.keyword"
+        head = match[0] if match else ""
+        if self._reader.commands.get(command) not in _HAS_PYTHON:
+            return lambda line: _split(document.lines[line], len(head) if line == 0 else 0, style)
+        blanked = [" " * len(head) + document.lines[0][len(head) :], *document.lines[1:]]
+        python = self._python.lex_document(Document("\n".join(blanked)))
+
+        def colours(line: int) -> StyleAndTextTuples:
+            if line > 0:
+                return python(line)
+            # The command's own letters, in front of what the lexer found in the rest.
+            rest = "".join(fragment[1] for fragment in python(0))[len(head) :]
+            return [(style, head), *_without(python(0), len(head))] if rest else [(style, head)]
+
+        return colours
+
+
+def _split(text: str, at: int, style: str) -> StyleAndTextTuples:
+    return [(style, text[:at]), ("", text[at:])] if at else [("", text)]
+
+
+def _without(fragments: StyleAndTextTuples, count: int) -> StyleAndTextTuples:
+    """Return fragments without their first characters."""
+    left: StyleAndTextTuples = []
+    for fragment in fragments:
+        style, text = fragment[0], fragment[1]
+        left.append((style, text[count:]))
+        count = max(0, count - len(text))
+    return [fragment for fragment in left if fragment[1]]

@@ -1,0 +1,85 @@
+"""One line below the output that says who still runs, gone before anything else is shown. Runs in the shell process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from typing import TextIO
+
+from pyrokernel.texts import label, span
+
+FIRST_SECONDS = 1.0
+"""What is quicker needs no line."""
+
+AGAIN_SECONDS = 1.0
+_ERASE = "\r\x1b[K"
+
+
+class LiveLine:
+    """A line that is drawn over itself, on a terminal that can.
+
+    Args:
+        stream: The terminal.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._possible = stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self._shown = False
+
+    def show(self, text: str) -> None:
+        """Draw the line, cut to the width of the terminal; the cursor must be at the margin."""
+        if not self._possible:
+            return
+        # The last column stays free: a terminal that wraps there could not take the line back.
+        width = max(1, shutil.get_terminal_size((80, 24)).columns - 1)
+        text = text if len(text) <= width else text[: max(0, width - 3)] + "..."
+        self._stream.write(f"{_ERASE}\x1b[2m{text}\x1b[0m" if not os.environ.get("NO_COLOR") else _ERASE + text)
+        self._stream.flush()
+        self._shown = True
+
+    def erase(self) -> None:
+        """Take the line back."""
+        if self._shown:
+            self._stream.write(_ERASE)
+            self._stream.flush()
+            self._shown = False
+
+
+class Watch:
+    """Says, once a second, who has answered and who still runs.
+
+    Args:
+        names: The kernels asked, in the order of the group.
+        clock: Seconds, as `time.monotonic`.
+    """
+
+    def __init__(self, names: Sequence[str], *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._names = list(names)
+        self._clock = clock
+        self._begun = clock()
+        self._next = self._begun + FIRST_SECONDS
+
+    def due(self) -> float:
+        """Return in how many seconds the line has something new to say."""
+        return max(0.0, self._next - self._clock())
+
+    def line(self, live: Sequence[str], waiting: Sequence[str] = ()) -> str:
+        """Return what to say now.
+
+        Args:
+            live: Kernels whose cell has not ended.
+            waiting: Those among them on which it has not begun.
+        """
+        now = self._clock()
+        self._next = now + AGAIN_SECONDS
+        running = [name for name in self._names if name in live and name not in waiting]
+        behind = [name for name in self._names if name in live and name in waiting]
+        parts = [f"{len(self._names) - len(live)} of {len(self._names)} done"] if len(self._names) > 1 else []
+        if running:
+            parts.append(f"{label(running)} {'runs' if len(running) == 1 else 'run'}")
+        if behind:
+            parts.append(f"{label(behind)} {'waits' if len(behind) == 1 else 'wait'} for the cell before")
+        return f"{', '.join(parts)}, {span(now - self._begun)} (Ctrl-C interrupts)"

@@ -1,0 +1,330 @@
+"""Cells on the screen, one per kernel, until they end or the user leaves them. Runs in the shell process.
+
+A thread follows the events, in one loop for all kernels; the main thread shows them. Ctrl-C
+raises nothing here: it is one more message in the same queue, so no event is lost to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import queue
+import signal
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from types import FrameType
+from typing import Any
+
+from pyrokernel.client.calls import gather, kernel_request
+from pyrokernel.client.cell import Cell
+from pyrokernel.client.group import Group
+from pyrokernel.errors import CellNotFoundError, KernelConnectionError, KernelDiedError, PyrokernelError
+from pyrokernel.messages import Event, EventKind
+from pyrokernel.shell.ctrl_c import FrontEnd, Reaction
+from pyrokernel.shell.display import Display
+from pyrokernel.shell.following import Follower
+from pyrokernel.shell.live import LiveLine, Watch
+from pyrokernel.texts import describe_gap, label, one_line, span
+
+_EVENTS_AHEAD = 200
+"""Events that may wait to be shown; the follower then waits, and the kernels' journals keep the rest."""
+
+_SUCCESSOR_SECONDS = 2.0
+_PATIENCE_SECONDS = 1.0
+"""After this long without a start, the shell says what a kernel is busy with."""
+
+_ASK_SECONDS = 0.3
+_DEBUGGERS = ("(Pdb", "(pdb", "ipdb>", "(com)")
+"""How the questions of debuggers begin, in which Ctrl-C leaves the debugger."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Past:
+    """What a cell that runs already has said.
+
+    Attributes:
+        events: The last of it.
+        cut: Whether there was more before.
+        question: Of an `input()` that waits for an answer, as in its event; or None.
+    """
+
+    events: Iterable[Event] = ()
+    cut: bool = False
+    question: Mapping[str, Any] | None = None
+
+
+class Attention:
+    """The queue of one run, to which Ctrl-C talks too while the block runs."""
+
+    def __init__(self) -> None:
+        # SimpleQueue is the one queue whose put() a signal handler may call.
+        self.inbox: queue.SimpleQueue[tuple[str, Any] | None] = queue.SimpleQueue()
+        self.pressed = 0
+        self._before: Any = None
+
+    def __enter__(self) -> Attention:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._press)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _press(self, signum: int, frame: FrameType | None) -> None:
+        self.pressed += 1
+        self.inbox.put(None)
+
+
+class Showing:
+    """Cells on the screen, one per kernel.
+
+    Args:
+        front: Where they are shown.
+        attention: Takes events and Ctrl-C.
+        group: The kernels.
+        cells: By kernel name.
+
+    Attributes:
+        live: Kernels whose cell has not ended.
+    """
+
+    def __init__(self, front: FrontEnd, attention: Attention, group: Group, cells: Mapping[str, Cell]) -> None:
+        self._front, self._attention, self._group = front, attention, group
+        self._cells = cells
+        self.live = set(cells)
+        self._reaction: Reaction
+        self._died: list[KernelDiedError] = []
+        self._ok = True
+        self._pressed = 0
+        self._waiting = set(cells)
+        self._patient_until = time.monotonic() + _PATIENCE_SECONDS
+        self._explained = False
+        self._ahead = threading.Semaphore(_EVENTS_AHEAD)
+        self._numbers: dict[str, int] = {}
+        self._asked: set[str] = set()
+        self._live_line = LiveLine(front.stdout) if front.interactive else None
+        self._watch = Watch(list(cells))
+        self._display = Display(group.names, self._write, see_all=self._see_all if front.interactive else None)
+
+    def react_with(self, reaction: Reaction) -> None:
+        """Say what Ctrl-C does."""
+        self._reaction = reaction
+
+    def recall(self, name: str, past: Past) -> None:
+        """Show what a cell said before."""
+        self._waiting.discard(name)
+        if past.cut:
+            self._display.remark(name, f"... earlier output is not shown; {self._see_all(name)}")
+        for event in past.events:
+            if event.kind != EventKind.INPUT:
+                self._take(name, event)
+        if past.question is not None and name in self.live:
+            self._answer(name, past.question)
+
+    def to_end(self, *, stdin: bool = True) -> bool:
+        """Show events until the cells have ended everywhere, or the user leaves them."""
+        follower = Follower(self._group.mesh, stdin=stdin)
+        for name in self.live:
+            follower.add(self._cells[name])
+        threading.Thread(target=self._follow, args=(follower,), name="follow", daemon=True).start()
+        try:
+            while self.live:
+                if self._attention.pressed > self._pressed:
+                    self._pressed += 1
+                    self._erase_live_line()
+                    self._display.flush(all_of_it=True)
+                    if not self._reaction.press():
+                        self._ok = False
+                        break
+                    continue
+                try:
+                    message = self._attention.inbox.get(timeout=self._due())
+                except queue.Empty:
+                    self._tick()
+                    continue
+                if message is not None:
+                    self._ahead.release()
+                    self._take(*message)
+        finally:
+            follower.stop()
+            self._erase_live_line()
+        self._display.flush(all_of_it=True)
+        self._display.margin()
+        if not self.live and self._reaction.due() is not None:
+            self._reaction.tick()
+        self._greet_successors()
+        return self._ok
+
+    def fail(self, name: str, error: Exception) -> None:
+        """Show why there is nothing (more) of a cell."""
+        self._ok = False
+        if isinstance(error, KernelDiedError):
+            self._died.append(error)
+            who = "died" if len(self._group) > 1 else f"kernel {name!r} died"
+            self._display.error(name, f"{who}: {error.cause or 'cause unknown'}")
+        else:
+            self._display.error(name, str(error))
+        self._end(name)
+
+    def cancelled(self, name: str) -> None:
+        """Note that a cell will not run."""
+        self._ok = False
+        self._end(name)
+
+    def _follow(self, follower: Follower) -> None:
+        """Put what happens into the inbox; runs in a thread of its own."""
+        try:
+            for cell, item in follower.events():
+                self._ahead.acquire()
+                self._attention.inbox.put((cell.kernel, item))
+        except Exception as error:  # noqa: BLE001 - the main thread waits for a word from here, whatever happens
+            for name in self._cells:
+                self._attention.inbox.put((name, error))
+
+    def _take(self, name: str, event: Event | Exception) -> None:
+        if name not in self.live:
+            return
+        if isinstance(event, Exception):
+            self.fail(name, event)
+            return
+        data = event.data
+        match event.kind:
+            case EventKind.STARTED:
+                self._waiting.discard(name)
+                self._numbers[name] = int(data.get("execution_count", 0))
+            case EventKind.OUTPUT:
+                self._display.output(name, data["stream"], data["text"])
+            case EventKind.RESULT:
+                self._display.result(name, data["text"])
+            case EventKind.ERROR if data["ename"] == "BdbQuit":
+                self._display.remark(name, "left the debugger; the cell ended there")
+            case EventKind.ERROR:
+                self._display.error(name, data["traceback"] or f"{data['ename']}: {data['evalue']}")
+            case EventKind.INPUT:
+                self._answer(name, data)
+            case EventKind.GAP:
+                self._display.remark(name, describe_gap(event))
+            case EventKind.ENDED:
+                self._ok &= data.get("status") == "ok"
+                self._end(name)
+
+    def _due(self) -> float | None:
+        """Return how long the loop may wait for a message, in seconds; None for ever."""
+        now = time.monotonic()
+        waits = [self._display.due(), self._reaction.due(), self._watch.due() if self._live_line else None]
+        if self._waiting and not self._explained:
+            waits.append(max(0.0, self._patient_until - now))
+        return min((wait for wait in waits if wait is not None), default=None)
+
+    def _tick(self) -> None:
+        """Do what it is time for."""
+        self._display.flush()
+        if self._reaction.due() == 0.0:
+            self._erase_live_line()
+            self._reaction.tick()
+        if self._waiting and not self._explained and time.monotonic() >= self._patient_until:
+            self._explained = True
+            self._erase_live_line()
+            for line in describe_wait(self._group, self._waiting, self._cells):
+                self._front.notice(line)
+        if self._live_line and self._watch.due() <= 0.0:
+            line = self._watch.line(sorted(self.live), sorted(self._waiting))
+            if self._display.at_margin:
+                self._live_line.show(line)
+
+    def _write(self, stream: str, text: str) -> None:
+        self._erase_live_line()
+        self._front.write(stream, text)
+
+    def _erase_live_line(self) -> None:
+        if self._live_line:
+            self._live_line.erase()
+
+    def _see_all(self, name: str) -> str:
+        """Say how to see all that a cell said, also what is cut here."""
+        one = len(self._cells) == 1 and name in self._numbers
+        return f"`cells {self._numbers[name] if one else self._cells[name].id[:8]} > FILE` has all of it"
+
+    def _end(self, name: str) -> None:
+        self.live.discard(name)
+        self._waiting.discard(name)
+        self._display.ended(name)
+
+    def _answer(self, name: str, data: Mapping[str, Any]) -> None:
+        """Ask the user what a kernel asks."""
+        if data["request"] in self._asked:
+            return
+        self._asked.add(data["request"])
+        self._display.flush(all_of_it=True)
+        self._erase_live_line()
+        prompt = str(data.get("prompt", ""))
+        prefix = f"[{name}] " if len(self._group) > 1 else ""
+        try:
+            text: str | None = self._front.ask(prefix + prompt, password=bool(data.get("password")))
+        except EOFError:
+            text = None
+        except KeyboardInterrupt:
+            if not prompt.startswith(_DEBUGGERS):
+                self._attention.pressed += 1
+                return
+            text = None
+        try:
+            self._group[name].answer_input(data["request"], text)
+        except CellNotFoundError as error:
+            self._front.notice(f"kernel {name!r}: {error}")
+        except KernelConnectionError:
+            return  # how it ended comes as an event
+
+    def _greet_successors(self) -> None:
+        """Say which of the dead answer again."""
+        if not self._died:
+            return
+        deadline = time.monotonic() + _SUCCESSOR_SECONDS
+        waiting = {error.kernel: str(error.instance) for error in self._died}
+        back: list[str] = []
+        while waiting and time.monotonic() < deadline:
+            for name, instance in list(waiting.items()):
+                if instance not in ("", self._instance_of(name, instance)):
+                    back.append(name)
+                    del waiting[name]
+            if waiting:
+                time.sleep(0.02)
+        if back:
+            self._front.notice(f"{label(back)}: a fresh kernel answers now; its variables are gone")
+        if waiting:
+            self._front.notice(f"{label(waiting)}: not back yet; `ps` tells more")
+
+    def _instance_of(self, name: str, otherwise: str) -> str:
+        with contextlib.suppress(PyrokernelError):
+            return self._group.mesh.link_to(name).instance
+        return otherwise
+
+
+def describe_wait(group: Group, names: Iterable[str], cells: Mapping[str, Cell]) -> list[str]:
+    """Say what kernels run that have not begun with a cell; those that are busy with the same on one line.
+
+    Args:
+        group: The kernels.
+        names: Which of them.
+        cells: What waits, by kernel name.
+    """
+    links = [group[name].link for name in group.names if name in names]
+    try:
+        abouts, _, missing = gather(group.mesh, links, kernel_request("describe"), kind="control", timeout=_ASK_SECONDS)
+    except PyrokernelError:
+        return []  # whoever follows the cell learns of it too
+    now = time.time()
+    alike: dict[str, list[str]] = {}
+    for name, about in abouts.items():
+        running = about["running"]
+        if not running or running["cell"] == cells[name].id:
+            continue
+        since = f" since {span(max(0.0, now - running['since']))}" if running.get("since") else ""
+        asks = ", which waits for an answer to input()" if running.get("asks") else ""
+        what = "its init file" if running["author"] == "init" else f"a cell of {running['author']}"
+        alike.setdefault(f"busy with {what}{since}{asks}: {one_line(running['source'])}", []).append(name)
+    if missing:
+        alike["silent: a C call may hold the interpreter"] = list(missing)
+    return [f"{label(kernels)} {'is' if len(kernels) == 1 else 'are'} {what}" for what, kernels in alike.items()]

@@ -1,0 +1,216 @@
+"""Data between kernels and the shell's own Python, over real kernels; what a person sees, key by key."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+from terminals import Terminal
+from waiting import wait_until
+
+import pyrokernel as pk
+
+SHELL = [sys.executable, "-m", "pyrokernel", "shell"]
+
+
+def run(mesh: pk.Mesh, *lines: str) -> subprocess.CompletedProcess[str]:
+    """Run lines as a script, on all three kernels."""
+    environ = {**os.environ, **mesh.settings.to_env()}
+    return subprocess.run(
+        SHELL, env=environ, input="\n".join(lines) + "\n", capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.fixture
+def start(mesh: pk.Mesh) -> Iterator[Callable[..., Terminal]]:
+    """Start a shell on some kernels and wait for its prompt."""
+    opened = []
+
+    def begin(*words: str, prompt: str = "3 kernels>", **environ: str) -> Terminal:
+        terminal = Terminal([*SHELL, *words], {**os.environ, **mesh.settings.to_env(), **environ})
+        opened.append(terminal)
+        terminal.expect(prompt)
+        return terminal
+
+    yield begin
+    for terminal in opened:
+        terminal.close()
+
+
+Start = Callable[..., Terminal]
+
+
+def test_scatter_and_gather_go_through_the_python_of_the_shell(mesh: pk.Mesh) -> None:
+    done = run(
+        mesh, "here n = 6", "scatter x = [", "i * 10 for i in range(n)]", "len(x)", "gather x as y", "here y[-1]"
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "6 items over k0-k2: 2 each",
+        "[k0-k2] 2",
+        "[0, 10, 20, 30, 40, 50]",
+        "50",
+    ]
+
+
+def test_push_sends_and_pull_brings_what_each_kernel_has(mesh: pk.Mesh) -> None:
+    done = run(mesh, "here v = [1, 2]", "push v", "push w = len(v)", "on k2 v.append(w)", "pull v", "here v['k2']")
+    assert done.stdout.splitlines() == [
+        "k0-k2: v (list of 2)",
+        "k0-k2: w (int)",
+        "[k0-k1] [1, 2]",
+        "[k2] [1, 2, 2]",
+        "[1, 2, 2]",
+    ]
+    assert run(mesh, "use k1", "push v = 'one'", "pull v as u", "here u").stdout.splitlines()[-1] == "'one'"
+
+
+def test_map_takes_names_of_the_kernels_and_expressions_of_the_shell(mesh: pk.Mesh) -> None:
+    done = run(mesh, "import math", "map math.factorial over range(5)", "here _map[-1]")
+    assert done.stdout.splitlines() == ["[1, 1, 2, 6, 24]", "24"]
+    done = run(mesh, "here k = 3", "map lambda x: x * k over range(1000) into r", "here len(r), sum(r)")
+    assert done.stdout.splitlines()[-1] == str((1000, 3 * sum(range(1000))))
+
+
+def test_what_failed_in_a_map_is_counted_shown_and_kept(mesh: pk.Mesh) -> None:
+    done = run(mesh, "map lambda x: 1 // x over [2, 0, 1, 0]", "here 'never'")
+    assert done.returncode == 1
+    assert done.stdout == "[0, <ZeroDivisionError>, 1, <ZeroDivisionError>]\n"
+    assert re.match(r"2 of 4 items failed; the first, item 1 \(0\) on k\d:\nTraceback", done.stderr)
+    assert done.stderr.endswith("ZeroDivisionError: integer division or modulo by zero\n")
+
+
+def test_a_function_that_only_the_shell_knows_says_how_to_send_it(mesh: pk.Mesh) -> None:
+    done = run(mesh, "here def only_here(x): return x + 1", "", "map only_here over [1]")
+    assert "`map (only_here) over ...` sends it" in done.stderr
+    assert run(mesh, "here def only_here(x): return x + 1", "", "map (only_here) over [1]").stdout == "[2]\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("gather nothing_there", "k0-k2: no variable 'nothing_there'"),
+        ("pull nothing_there", "k0-k2: no variable 'nothing_there'"),
+        ("push nothing_here", "there is no 'nothing_here' here"),
+        ("scatter x = 5", "it has no items"),
+        ("scatter x = 1 / 0", "ZeroDivisionError"),
+        ("scatter 3 = x", "usage: scatter NAME = EXPR"),
+        ("map f", "usage: map F over ITEMS"),
+        ("map 5 over [1]", "call and map take a function"),
+        ("gather x into y", "usage: gather NAME [as NEW]"),
+    ],
+)
+def test_a_command_that_cannot_be_done_says_why_and_ends_a_script(mesh: pk.Mesh, line: str, said: str) -> None:
+    done = run(mesh, line, "here 'never'")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert said in done.stderr
+    assert "EXCEPTION" not in done.stderr
+
+
+def test_parts_that_do_not_join_can_be_pulled(mesh: pk.Mesh) -> None:
+    pytest.importorskip("numpy")
+    done = run(
+        mesh, "import numpy, os", "on k0 a = numpy.zeros((2, 2))", "on k1,k2 a = numpy.zeros((2, 3))", "gather a"
+    )
+    assert "do not join: ValueError" in done.stderr
+    assert "`pull a`" in done.stderr
+
+
+def test_here_is_typed_as_a_block_and_lists_its_variables(start: Start) -> None:
+    shell = start()
+    shell.enter("here def double(x):")
+    shell.expect("...")
+    shell.enter("return x * 2")
+    shell.enter("")
+    shell.expect("3 kernels>")
+    shell.enter("here [double(21)]")
+    shell.expect("\n[42]\n")
+    shell.enter("here")
+    shell.expect("double")
+    shell.expect("function")
+
+
+def test_ctrl_c_interrupts_here_and_not_the_shell(start: Start) -> None:
+    shell = start()
+    shell.enter("here import time; print('be' + 'gun'); time.sleep(60)")
+    shell.expect("\nbegun\n")
+    shell.type("\x03")
+    shell.expect("KeyboardInterrupt")
+    shell.expect("3 kernels>")
+    shell.enter("here 6 * 7")
+    shell.expect("\n42\n")
+
+
+def test_a_flood_from_here_is_cut(start: Start) -> None:
+    shell = start()
+    shell.enter("here list(range(10**6))")
+    shell.expect("more characters; `here print(_)` shows all")
+    shell.expect("3 kernels>")
+
+
+def test_a_hint_says_where_a_value_landed(start: Start) -> None:
+    shell = start()
+    shell.enter("scatter s = range(1000)")
+    shell.expect("1,000 items over k0-k2: 334 on k0, 333 on k1-k2")
+    shell.enter("gather s")
+    shell.expect("here: s (list of 1,000)")
+
+
+def test_a_map_shows_a_bar_that_is_gone_at_the_end(start: Start) -> None:
+    shell = start()
+    shell.enter("here import time")
+    shell.expect("3 kernels>")
+    shell.enter("map lambda x: time.sleep(x) over [0.5] * 6")
+    shell.expect("of 6, ")
+    assert "here: _map (list of 6)" in shell.expect("3 kernels>")
+
+
+def test_ctrl_c_cancels_a_map_and_keeps_what_has_arrived(start: Start, mesh: pk.Mesh) -> None:
+    shell = start()
+    shell.enter("here import time")
+    shell.expect("3 kernels>")
+    shell.enter("map lambda x: time.sleep(x) or 7 over [0, 60, 60, 60, 60, 60]")
+    wait_until(lambda: any(kernel.describe()["running"] for kernel in mesh))
+    shell.expect("1 of 6, ")
+    shell.type("\x03")
+    shell.expect("1 of 6 items have their results")
+    shell.expect("here: _map (list of 6, 5 without a result)")
+    shell.expect("3 kernels>")
+    shell.enter("here _map[0]")
+    shell.expect("\n7\n")
+    wait_until(lambda: not any(kernel.describe()["running"] for kernel in mesh))
+
+
+def test_tab_completes_names_of_the_shell_and_of_the_kernels(start: Start) -> None:
+    shell = start()
+
+    def complete(typed: str, rest: str) -> None:
+        shell.type(typed)
+        shell.expect(typed)
+        shell.type("\t")
+        shell.expect(rest)
+
+    shell.enter("unlikely_there = 4711; 'set' + 'up'")
+    shell.expect("'setup'")
+    shell.expect("3 kernels>")
+    shell.enter("here unlikely_here = 'abc'; print('do' + 'ne')")
+    shell.expect("\ndone\n")
+    shell.expect("3 kernels>")
+    complete("gather unl", "ikely_there")
+    shell.type("\r")
+    shell.expect("here: unlikely_there (list of 3)")
+    shell.expect("3 kernels>")
+    shell.enter("use k0")
+    shell.expect("k0>")
+    complete("here unlikely_h", "ere")
+    complete(".upp", "er")
+    shell.type("()\r")
+    shell.expect("\n'ABC'\n")
+    shell.expect("k0>")
+    complete("push unlikely_h", "ere")
+    shell.type("\r")
+    shell.expect("k0: unlikely_here (str of 3)")
