@@ -18,6 +18,7 @@ from rooms above it, never from those below, nor from another process's folder::
     texts                        what front/ and shell/ write: tables, sizes, journals as sessions
     journal                      a kernel's event file: written in the kernel, read by its host
     again                        starting this interpreter anew with this very package
+    scripts                      Python files as front/ and shell/ send them to kernels
     survey                       the analysis that `pyrokernel demo` spreads over kernels
     wire/                        connections, and who may open them; the only room that knows Pyro5
     client/                      what you hold: Mesh, Group, Kernel, Cell, Job

@@ -136,6 +136,7 @@ def _add_serve(commands: _Commands) -> argparse.ArgumentParser:
     group.add_argument("--init", default="", metavar="FILE", help="Python file run at every start")
     group.add_argument("--env", action="append", metavar="K=V", help="environment variable (may be repeated)")
     group.add_argument("--cwd", default="", metavar="DIR", help="working directory (default: that of serve)")
+    group.add_argument("--path", action="append", metavar="DIR", help="folder to import from (may be repeated)")
     group.add_argument(
         "--preload", action="append", metavar="MOD", help="import once, share between kernels (may be repeated)"
     )
@@ -176,6 +177,12 @@ def _add_shell(commands: _Commands) -> argparse.ArgumentParser:
     parser.add_argument("words", nargs="*", metavar="WORD", help=f"kernels to begin with: {_TARGETS} (default: all)")
     parser.add_argument("-c", dest="command", metavar="COMMAND", help="run one line of the shell and leave")
     parser.add_argument("--script", metavar="FILE", help="run a file of shell lines and leave")
+    parser.add_argument(
+        "--restricted",
+        action="store_true",
+        help="serve others: without what touches files and processes of this machine",
+    )
+    parser.add_argument("--no-startup", dest="startup", action="store_false", help="do not run the startup file")
     return parser
 
 

@@ -228,10 +228,11 @@ class ResultUnavailableError(CellError):
     reason: str
 
     def describe(self) -> str:
-        return (
-            f"the result on kernel {self.kernel!r} stayed there: {self.reason}; "
-            "assign it to a name and pull() a part of it, or raise max_result_bytes"
-        )
+        text = f"the result on kernel {self.kernel!r} stayed there: {self.reason}"
+        if "asked for" in str(self.reason):
+            return text
+        larger = ", or raise max_result_bytes" if "bytes" in str(self.reason) else ""
+        return f"{text}; assign it to a name and pull() a part of it{larger}"
 
 
 class VariableNotFoundError(PyrokernelError, LookupError):
@@ -362,6 +363,9 @@ class GatherError(PyrokernelError):
         for text, names in list(alike.items())[: self.SHOWN]:
             shown = text if len(names) > 1 else str(errors[names[0]])
             lines.append(f"{', '.join(names[:8])}{' ...' if len(names) > 8 else ''}: {shown}")
+        restarted = [name for name, error in errors.items() if isinstance(error, KernelRestartedError)]
+        if restarted and self.replies:
+            lines.append(f"the others have done it: repeat it on group[{restarted!r}] only")
         more = len(alike) - self.SHOWN
         if more > 0:
             lines.append(f"and {more} other failure{'' if more == 1 else 's'}; see .errors")

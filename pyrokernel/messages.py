@@ -36,6 +36,9 @@ KERNEL_PREFIX = "pyrokernel.kernel."
 HOST_PREFIX = "pyrokernel.host."
 """Hosts are registered at the name server as this prefix and the machine's name."""
 
+HABIT = "<habit>"
+"""File name of a cell that a front end made of a command, such as `!ls`; tracebacks leave its frame out."""
+
 START_SECONDS = 30.0
 """How long a kernel may take to say that it is ready; its init file runs after that."""
 
@@ -84,7 +87,7 @@ class EventKind(enum.StrEnum):
     INPUT = "input"
     """The cell asks: request (id), prompt, password (true when it must not be echoed)."""
     ENDED = "ended"
-    """The cell is over: status, duration."""
+    """The cell is over: status, duration, cpu."""
     STOPPED = "stopped"
     """The kernel ended by itself: reason."""
     GAP = "gap"
@@ -191,6 +194,7 @@ class Reply(Message):
         value_missing: Why the value is not here, or "".
         ename, evalue, traceback: The exception, when status is "error".
         started: Unix time in seconds. duration: Seconds of the kernel's monotonic clock.
+        cpu: Seconds of processor time that the kernel's process used meanwhile, all its threads together.
         failure: What the machinery met, when status is "lost"; made by the client, never on the wire.
     """
 
@@ -211,6 +215,7 @@ class Reply(Message):
     traceback: str = ""
     started: float = 0.0
     duration: float = 0.0
+    cpu: float = 0.0
     failure: PyrokernelError | None = None
 
     @property
@@ -225,11 +230,14 @@ class Reply(Message):
         Raises:
             RemoteError: The code raised.
             CellCancelledError: The cell never ran.
-            ResultUnavailableError: The value was too large or cannot be pickled.
+            ResultUnavailableError: The value was too large, cannot be pickled, or was asked for as text only.
         """
         self.raise_if_failed()
-        if self.value_missing:
-            raise ResultUnavailableError(kernel=self.kernel, cell=self.cell, reason=self.value_missing)
+        missing = self.value_missing
+        if not missing and self.value is None and (self.text or self.data):
+            missing = 'it was asked for as text, which `.text` or `.data` has, and not with want="value"'
+        if missing:
+            raise ResultUnavailableError(kernel=self.kernel, cell=self.cell, reason=missing)
         if isinstance(self.value, Loadable):
             return self.value.load()
         return self.value
@@ -281,6 +289,7 @@ class KernelSpec(Message):
         init: Path of a Python file run in the default namespace at every start, or "".
         env: Environment variables set before `init` runs.
         cwd: Working directory, or "" for the host's.
+        path: Folders to import from, behind the working directory and before all others.
         preload: Modules imported into the template before the kernel is forked.
         protected: Never escalate an interrupt or restart without an explicit yes.
         restart: "always" after any death nobody asked for, "on-failure" (signal or non-zero exit), "never".
@@ -296,6 +305,7 @@ class KernelSpec(Message):
     init: str = ""
     env: dict[str, str] = dataclasses.field(default_factory=dict)
     cwd: str = ""
+    path: tuple[str, ...] = ()
     preload: tuple[str, ...] = ()
     protected: bool = False
     restart: str = "always"

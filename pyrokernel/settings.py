@@ -42,6 +42,8 @@ class Settings:
         portable: Do without fork.
         input_timeout: Seconds that input() in a kernel waits for a front end.
         max_result_bytes: Largest value that travels with a reply; outside of Python also "64M".
+        shell_startup: File of lines that the shell runs before its first prompt; "" for `shell.pk` beside the
+            configuration file.
     """
 
     mesh: str = "default"
@@ -53,6 +55,7 @@ class Settings:
     portable: bool = False
     input_timeout: float = 600.0
     max_result_bytes: int = 64 * 1024 * 1024
+    shell_startup: str = ""
 
     def __post_init__(self) -> None:
         check_name(self.mesh, "mesh")

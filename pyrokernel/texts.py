@@ -75,6 +75,18 @@ def span(seconds: float) -> str:
     return f"{hours:.0f} h {minutes % 60:.0f} min" if days < 1 else f"{days:.0f} d {hours % 24:.0f} h"
 
 
+def stopwatch(seconds: float) -> str:
+    """Return a measured time with three digits, as IPython's timeit does."""
+    seconds = float(f"{seconds:.2e}")  # rounded first: 999.9 µs is 1 ms
+    if seconds >= 60:
+        minutes, hours = seconds // 60, seconds // 3600
+        return f"{hours:.0f} h {minutes % 60:.0f} min" if hours else f"{minutes:.0f} min {seconds % 60:.0f} s"
+    for unit, factor in (("s", 1), ("ms", 1e3), ("µs", 1e6)):
+        if seconds * factor >= 1:
+            return f"{seconds * factor:.3g} {unit}"
+    return f"{seconds * 1e9:.3g} ns"
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Container[str] = ()) -> str:
     """Lay out rows below a header; empty columns are left out.
 

@@ -305,7 +305,8 @@ def gather(
             else:
                 errors[name] = error
         missing = tuple(name for name in (link.name for link in links) if name not in values and name not in errors)
-    return {link.name: values[link.name] for link in links if link.name in values}, errors, missing
+    ordered = {link.name: values[link.name] for link in links if link.name in values}
+    return ordered, {link.name: errors[link.name] for link in links if link.name in errors}, missing
 
 
 def ask_kernel(mesh: Mesh, link: Link, method: str, *args: Any, timeout: float | None = USUAL) -> Any:

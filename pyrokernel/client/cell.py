@@ -84,6 +84,8 @@ class Cell:
             except KernelDiedError:
                 yield from self.last_words()
                 raise
+            except ReplyTimeoutError:
+                continue  # a C call holds the kernel; the deadline, if there is one, says when to stop
             for event in self.take(answer):
                 yield event
                 if event.kind == EventKind.ENDED:

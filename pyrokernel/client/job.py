@@ -24,6 +24,7 @@ from pyrokernel.errors import (
     MessageTooLargeError,
     NotSerializableError,
     PyrokernelError,
+    RemoteError,
     SettingsError,
 )
 from pyrokernel.messages import new_id
@@ -302,6 +303,8 @@ class Job:
                 outcomes = list(chunk.outcomes(value))
             except PyrokernelError as failure:
                 error = failure
+        if self._cancelled and isinstance(error, RemoteError) and error.ename == "KeyboardInterrupt":
+            error = CellCancelledError("the job was cancelled as this ran")
         if error is not None:
             outcomes = [(False, chunk.mark(error))] * len(chunk.items)
         with self._changed:

@@ -10,6 +10,7 @@ import os
 import secrets
 import select
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any
@@ -166,14 +167,19 @@ class PrivateHost:
 def local(kernels: int | Sequence[KernelSpec] = 1, **options: Any) -> Mesh:
     """Start a private mesh: own directory, own name server, ends with the block or the client.
 
+    The kernels import from the folder of the script that is being run, as the script itself does.
+
     Args:
-        kernels: How many, named k0, k1, ...; or full specs.
+        kernels: How many, named k0, k1, ...; or full specs, whose relative paths count from here.
         options: Settings, such as `timeout=30`.
 
     Raises:
         HostError: A kernel did not start; the message says why.
     """
     specs = [KernelSpec(name=f"k{number}") for number in range(kernels)] if isinstance(kernels, int) else kernels
+    folder = _script_folder()
+    specs = [dataclasses.replace(spec, init=spec.init and os.path.abspath(spec.init), path=(*spec.path, *folder))
+             for spec in specs]  # fmt: skip
     private = PrivateHost(specs, **options)
     # Not at the top: what a mesh needs is loaded while the host starts, on another processor.
     from pyrokernel.client.mesh import Mesh
@@ -182,6 +188,12 @@ def local(kernels: int | Sequence[KernelSpec] = 1, **options: Any) -> Mesh:
     mesh = Mesh(private.settings, on_close=private.stop)
     mesh.hosts()
     return mesh
+
+
+def _script_folder() -> tuple[str, ...]:
+    """Return the folder beside whose modules the program was written, if it was."""
+    file = getattr(sys.modules.get("__main__"), "__file__", None)
+    return (os.path.dirname(os.path.abspath(file)),) if file else ()
 
 
 def _complaints_file() -> IO[bytes]:

@@ -104,7 +104,11 @@ class Mesh:
         if isinstance(key, slice):
             return self._group(self.names[key])
         if isinstance(key, (list, tuple)):
-            return Group(self, {kernel.name: kernel for kernel in (self[one] for one in key)}.values())
+            chosen: dict[str, Kernel] = {}
+            for one in key:
+                found = self[one]
+                chosen.update((kernel.name, kernel) for kernel in (found if isinstance(found, Group) else [found]))
+            return Group(self, chosen.values())
         names = self.names
         try:
             return Kernel(self, self.link_to(names[key]))
@@ -351,10 +355,16 @@ class Mesh:
         return self._links.setdefault(key, Link(name, entry.uri, key[1]))
 
     def _group(self, names: Iterable[str]) -> Group:
-        return Group(self, [Kernel(self, self._link(name, self._known(name))) for name in names])
-
-    def _known(self, name: str) -> Entry:
-        return self._entries.get(name) or self.lookup(name)
+        kernels = []
+        for name in names:
+            entry = self._entries.get(name) or self.lookup(name)
+            if entry.value("instance") in self._dead:
+                try:
+                    entry = self._entries[name] = self._successor(name, entry)
+                except KernelNotFoundError:
+                    continue  # it stays dead, and its name is about to go
+            kernels.append(Kernel(self, self._link(name, entry)))
+        return Group(self, kernels)
 
     def _refresh(self) -> Mapping[str, Entry]:
         """Read the names of all kernels; while the name server is away, keep to those known from before."""

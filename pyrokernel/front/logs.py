@@ -16,6 +16,7 @@ from pyrokernel.errors import (
     CellNotFoundError,
     HostError,
     KernelConnectionError,
+    KernelDiedError,
     KernelNotFoundError,
     NameServerNotFoundError,
 )
@@ -96,7 +97,7 @@ def main(args: argparse.Namespace) -> int:
             return _say_lives(find_lives(mesh, args.kernel), args.json)
         journal = find_journal(mesh, args.kernel, args.instance)
         reading = _Reading(args)
-        code = reading.replay(journal)
+        code = reading.replay(journal, lambda: find_journal(mesh, args.kernel, journal.instance))
         if not args.follow or reading.ended or not isinstance(journal, LiveJournal):
             return code
         return _follow(mesh, args, reading, journal)
@@ -144,11 +145,25 @@ class _Reading:
         self._tail: Tail | None = None
         self._journal: Journal
 
-    def replay(self, journal: Journal) -> ExitCode:
-        """Show what there is, or its last lines."""
+    def replay(self, journal: Journal, past: Callable[[], Journal] | None = None) -> ExitCode:
+        """Show what there is, or its last lines.
+
+        Args:
+            journal: What to read.
+            past: Finds what is left of it when its kernel dies meanwhile.
+        """
         self._journal = journal
         self._tail = Tail(self._limit) if self._limit is not None else None
-        while events := journal.read(self.position, 0.0):
+        while True:
+            try:
+                events = journal.read(self.position, 0.0)
+            except KernelDiedError:
+                if past is None:
+                    raise
+                journal, past = past(), None  # it died as we read: its host has the rest
+                continue
+            if not events:
+                break
             self.add(events)
         tail, self._tail = self._tail, None
         if tail is not None:
@@ -206,7 +221,8 @@ def _successor(mesh: Mesh, name: str, instance: str) -> LiveJournal | None:
     """Return the journal of the instance that follows a dead one, for which the mesh waits; None if none does."""
     try:
         kernel: Kernel = mesh[name]
-    except (KernelNotFoundError, KernelConnectionError, HostError):
+    except (KernelNotFoundError, KernelConnectionError, HostError) as error:
+        note(f"pyrokernel: {error}")
         return None
     return LiveJournal(kernel) if kernel.instance != instance else None
 

@@ -21,11 +21,12 @@ from pyrokernel.errors import KernelDiedError, PyrokernelError, SettingsError
 from pyrokernel.front.answers import OutOfTimeError, can_answer, next_answer
 from pyrokernel.front.exits import ExitCode, code_of, worst
 from pyrokernel.front.reach import open_mesh, settings_of
-from pyrokernel.front.source import Source, exit_of, read_source
+from pyrokernel.front.source import read_source
 from pyrokernel.front.terminal import complain, note, say, say_json
 from pyrokernel.front.waiting import WaitingNote
 from pyrokernel.front.writer import JsonWriter, LiveWriter
 from pyrokernel.messages import Event, EventKind, new_id
+from pyrokernel.scripts import Source, exit_of
 from pyrokernel.settings import Settings, command_line
 from pyrokernel.texts import describe_receipts, label, plural
 

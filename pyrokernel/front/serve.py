@@ -75,6 +75,7 @@ def spec_of(args: argparse.Namespace, name: str) -> KernelSpec:
             init=_existing(args.init, "--init"),
             env=_environment(args.env or ()),
             cwd=_existing(args.cwd, "--cwd"),
+            path=tuple(_existing(folder, "--path") for folder in args.path or ()),
             preload=tuple(split_words(args.preload)),
             protected=args.protected,
             restart=args.restart,

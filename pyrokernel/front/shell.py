@@ -23,7 +23,14 @@ def main(args: argparse.Namespace) -> int:
         _start_mesh(settings)
     from pyrokernel.shell.app import run_shell  # cmd2 takes a third of a second to import
 
-    return run_shell(settings, args.words, command=args.command, script=args.script)
+    return run_shell(
+        settings,
+        args.words,
+        command=args.command,
+        script=args.script,
+        restricted=args.restricted,
+        startup=args.startup,
+    )
 
 
 def _start_mesh(settings: Settings) -> None:

@@ -96,6 +96,7 @@ def _read_kernel(table: dict[str, Any], file: Path) -> list[KernelSpec]:
             if not is_there(path):
                 raise SettingsError(f"{file}: kernel {values['name']!r}, key {key!r}: there is no {what} {path}")
             values[key] = str(path)
+    values["path"] = tuple(str(file.resolve().parent / Path(folder).expanduser()) for folder in values.get("path", ()))
     names = [values["name"]] if count is None else [f"{values['name']}{number}" for number in range(count)]
     try:
         return [check_spec(KernelSpec(**{**values, "name": name})) for name in names]

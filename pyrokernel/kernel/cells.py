@@ -46,6 +46,7 @@ class Cell:
 
     Attributes:
         source: What is run; for a call, how it reads.
+        shown: What stands for the source in lists and events, "" for itself.
         call: The function (by name or pickled), its arguments, and whether it is mapped over items; or None.
         want: "none", "text", "mime" or "value".
         plain: The client reads no pickles.
@@ -66,11 +67,17 @@ class Cell:
     namespace: str = ""
     filename: str = ""
     argv: Sequence[str] | None = None
+    shown: str = ""
     max_result_bytes: int = 64 * 1024 * 1024
     state: str = "new"
     started: float = 0.0
     reply: dict[str, Any] | None = None
     size: int = 0
+
+    @property
+    def title(self) -> str:
+        """What lists and events say was run."""
+        return self.shown or self.source
 
 
 class Cells:
@@ -112,7 +119,7 @@ class Cells:
             if not self._admit(cell):
                 return False
             cell.state = "queued"
-            self.journal.append(EventKind.QUEUED, cell.id, source=_short(cell.source), author=cell.author)
+            self.journal.append(EventKind.QUEUED, cell.id, source=_short(cell.title), author=cell.author)
             return True
 
     def queue(self, cell: Cell) -> None:
@@ -179,7 +186,7 @@ class Cells:
                 return False
             if found in self._queue:
                 self._queue.remove(found)
-            self.journal.append(EventKind.ENDED, cell, status="cancelled", duration=0.0)
+            self.journal.append(EventKind.ENDED, cell, status="cancelled", duration=0.0, cpu=0.0)
             self._finish(found, Reply(status="cancelled", **self._identity(found)).to_wire())
             return True
 
@@ -201,7 +208,7 @@ class Cells:
     def waiting(self) -> list[dict[str, Any]]:
         """Return the submitted cells that have not started: id, source, author."""
         with self._changed:
-            return [listed(cell.id, cell.source, cell.author) for cell in self._queue]
+            return [listed(cell.id, cell.title, cell.author) for cell in self._queue]
 
     def recent(self, limit: int) -> list[dict[str, Any]]:
         """Return the last cells that ended, newest last: id, source, author, status, count, started, duration."""
@@ -209,7 +216,7 @@ class Cells:
             ended = [cell for cell in self._kept if cell.reply is not None][-limit:]
         names = ("status", "execution_count", "started", "duration", "ename")
         return [
-            listed(cell.id, cell.source, cell.author)
+            listed(cell.id, cell.title, cell.author)
             | {name: cell.reply[name] for name in names if cell.reply is not None}
             for cell in ended
         ]
@@ -262,11 +269,11 @@ class Cells:
         return reply
 
     def _run_whole(self, cell: Cell, count: int) -> dict[str, Any]:
-        cell.started, begun = time.time(), time.perf_counter()
+        cell.started, begun, cpu_begun = time.time(), time.perf_counter(), time.process_time()
         self.running = cell
         self.capture.begin(cell.id)
         self.journal.append(
-            EventKind.STARTED, cell.id, source=_short(cell.source), author=cell.author, execution_count=count
+            EventKind.STARTED, cell.id, source=_short(cell.title), author=cell.author, execution_count=count
         )
         with inside.serving(cell.waiters):
             outcome = self._execute(cell, count)
@@ -290,6 +297,7 @@ class Cells:
             traceback=outcome.traceback,
             started=cell.started,
             duration=time.perf_counter() - begun,
+            cpu=time.process_time() - cpu_begun,
         ).to_wire()
         outcome.error = None  # its traceback would keep the frames of the cell alive
         self._report(reply)
@@ -311,7 +319,7 @@ class Cells:
             space = self.interpreter.namespace(cell.namespace)
             with as_script(space.variables, filename, cell.argv):
                 return self.interpreter.run_source(
-                    cell.id, cell.source, render, filename=filename, namespace=cell.namespace
+                    cell.id, cell.source, render, filename=filename, namespace=cell.namespace, shown=cell.title
                 )
         function, arguments, mapped = cell.call
 
@@ -331,7 +339,8 @@ class Cells:
             self.journal.append(EventKind.ERROR, cell, **fields)
         elif reply["text"]:
             self.journal.append(EventKind.RESULT, cell, text=reply["text"], data=reply["data"])
-        self.journal.append(EventKind.ENDED, cell, status=reply["status"], duration=reply["duration"])
+        ending = {name: reply[name] for name in ("status", "duration", "cpu")}
+        self.journal.append(EventKind.ENDED, cell, **ending)
 
     def _finish(self, cell: Cell, reply: dict[str, Any]) -> None:
         """Keep a reply and let go of the oldest beyond the caps."""

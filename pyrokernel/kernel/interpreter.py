@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyrokernel.errors import SettingsError
 from pyrokernel.kernel.interrupts import Interrupts
+from pyrokernel.messages import HABIT
 
 if TYPE_CHECKING:
     import asyncio
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 DEFAULT_NAMESPACE = "main"
 MAX_ERROR_CHARS = 256 * 1024
 _KEPT_SOURCES = 1000
+_INPUT_CHARS = 64 * 1024
+_INPUTS = ("_i", "_ii", "_iii")
 _FUTURE_FLAGS = {name: getattr(__future__, name).compiler_flag for name in __future__.all_feature_names}
 _CLASS_NAME = type.__dict__["__name__"]
 """Read so, the name of a class runs nothing of its metaclass."""
@@ -58,12 +61,17 @@ class Outcome:
     traceback: str = ""
 
 
+class HabitError(Exception):
+    """Ends a cell with its text alone, because there is no code of the user's that a traceback could point to."""
+
+
 class Namespace:
     """The variables of one namespace: a real module, so that classes defined in it can be pickled.
 
     Attributes:
         module: `__main__` for the default namespace, `__pyrokernel_NAME__` for others.
         flags: `__future__` features switched on by earlier cells.
+        input: What the last cell ran, the beginning of it.
     """
 
     def __init__(self, name: str) -> None:
@@ -72,6 +80,7 @@ class Namespace:
         self.module.__dict__["__builtins__"] = builtins
         sys.modules[module_name] = self.module
         self.flags = 0
+        self.input = ""
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -110,7 +119,14 @@ class Interpreter:
         return found
 
     def run_source(
-        self, cell: str, source: str, render: Callable[[Any], Any], *, filename: str, namespace: str = ""
+        self,
+        cell: str,
+        source: str,
+        render: Callable[[Any], Any],
+        *,
+        filename: str,
+        namespace: str = "",
+        shown: str = "",
     ) -> Outcome:
         """Run a cell of source.
 
@@ -121,11 +137,13 @@ class Interpreter:
                 the `__repr__` and `__reduce__` of user objects.
             filename: How tracebacks call it.
             namespace: Where it runs.
+            shown: What later cells find as `_i`, "" for the source.
         """
         outcome = Outcome()
 
         def body() -> None:
             space = self.namespace(namespace)
+            _rotate_inputs(space, shown or source)
             self._remember(filename, source)
             statements, expression = self._compile(source, filename, space)
             value = self._run_parts(statements, expression, space.variables)
@@ -304,8 +322,17 @@ def _rotate_underscores(variables: dict[str, Any], value: Any) -> None:
     variables["_"] = value
 
 
+def _rotate_inputs(space: Namespace, source: str) -> None:
+    """Keep what the last three cells ran as `_i`, `_ii` and `_iii`, as IPython does; of giants the beginning."""
+    before = [space.input, *(space.variables.get(name, "") for name in _INPUTS)]
+    space.variables.update(zip(_INPUTS, before, strict=False))
+    space.input = source[:_INPUT_CHARS]
+
+
 def format_error(error: BaseException) -> str:
     """Format a traceback with the lines of the cell and without our own frames."""
+    if type(error) is HabitError:
+        return f"{error}\n"
     try:
         formatted = traceback.TracebackException(type(error), error, error.__traceback__, compact=True)
         _hide_own_frames(formatted)
@@ -319,7 +346,7 @@ def _hide_own_frames(formatted: traceback.TracebackException | None) -> None:
     seen: set[int] = set()
     while formatted is not None and id(formatted) not in seen:
         seen.add(id(formatted))
-        frames = [frame for frame in formatted.stack if not frame.filename.startswith(_OWN_FOLDER)]
+        frames = [frame for frame in formatted.stack if not frame.filename.startswith((_OWN_FOLDER, HABIT))]
         while len(frames) > 1 and frames[0].filename.startswith(_ASYNCIO_FOLDER):
             frames.pop(0)
         formatted.stack[:] = frames

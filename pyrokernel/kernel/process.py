@@ -185,6 +185,7 @@ def _prepare_process(spec: KernelSpec) -> None:
     sys.argv = [""]
     if not sys.path or sys.path[0] != "":
         sys.path.insert(0, "")
+    sys.path[1:1] = [folder for folder in spec.path if folder not in sys.path]
     # No handler for SIGTERM, with which the host asks to end: CPython forgets a signal that reaches a forked child in
     # its first moment if there is one, and `Process.terminate()` would then be lost.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pyrokernel.errors import ProtocolError, SettingsError
-from pyrokernel.kernel.cells import listed
+from pyrokernel.kernel.cells import MAX_SOURCE_EVENT_CHARS, listed
 from pyrokernel.messages import new_id
 from pyrokernel.wire import codec
 from pyrokernel.wire.connection import HEADER_BYTES, Connection, IncomingMessage, peek_cell
@@ -38,6 +38,11 @@ def author(options: Mapping[str, Any], uid: int) -> str:
     return str(options.get("author") or _user_name(uid))
 
 
+def shown(options: Mapping[str, Any]) -> str:
+    """Return what is to stand for the source of a cell in lists and events, "" for itself."""
+    return str(options.get("shown") or "")[:MAX_SOURCE_EVENT_CHARS]
+
+
 def show_call(function: Any, options: Mapping[str, Any]) -> str:
     """Return how a call reads in lists."""
     return f"{function if isinstance(function, str) else options.get('shown', 'function')}(...)"
@@ -55,7 +60,7 @@ def peek_request(connection: Connection) -> dict[str, Any] | None:
             # Reading an envelope runs no code; our own clients send no annotations before it.
             _, method, args, _ = codec.decode(memoryview(data)[HEADER_BYTES:])
             options = args[-1] if isinstance(args[-1], dict) else {}
-            source = show_call(args[0], options) if method == "call" else str(args[0])
+            source = show_call(args[0], options) if method == "call" else shown(options) or str(args[0])
     except (OSError, ProtocolError, ValueError, TypeError, IndexError):
         pass  # read meanwhile, too long, or not what our clients send: it waits all the same
     return listed(cell, source, author(options, connection.peer.uid))

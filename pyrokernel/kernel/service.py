@@ -23,7 +23,7 @@ from pyrokernel.kernel.completion import complete
 from pyrokernel.kernel.inputs import Inputs
 from pyrokernel.kernel.inspection import inspect_name, list_variables
 from pyrokernel.kernel.interrupts import Interrupts
-from pyrokernel.kernel.requests import author, cell_id, show_call
+from pyrokernel.kernel.requests import author, cell_id, show_call, shown
 from pyrokernel.messages import Event, EventKind, KernelBirth, KernelSpec, KernelStatus, Receipt
 from pyrokernel.wire.codec import Packed, is_plain
 from pyrokernel.wire.daemon import current_connection, current_peer, expose
@@ -77,7 +77,9 @@ class KernelService:
     @expose
     def execute(self, source: str, options: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run a cell and return its reply."""
-        return self._run_or_wait(self._cell(source, options or {}), options or {})
+        cell = self._cell(source, options or {})
+        cell.shown = shown(options or {})
+        return self._run_or_wait(cell, options or {})
 
     @expose
     def call(self, function: Any, arguments: Any, options: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -96,6 +98,7 @@ class KernelService:
     def submit(self, source: str, options: dict[str, Any] | None = None) -> dict[str, Any]:
         """Queue a cell and return at once: its id, and the journal position to follow it from."""
         cell = self._cell(source, options or {})
+        cell.shown = shown(options or {})
         position = self._journal.last_seq
         if self._cells.admit(cell):
             # Not before the answer is out: a cell that holds the interpreter would hold the answer too.
@@ -229,7 +232,7 @@ class KernelService:
             "protected": self._spec.protected,
             "status": KernelStatus.BUSY.value if running else KernelStatus.IDLE.value,
             "running": {
-                **listed(running.id, running.source, running.author),
+                **listed(running.id, running.title, running.author),
                 "since": running.started,
                 "asks": self._inputs.asks(running.id),
             }

@@ -150,6 +150,8 @@ class KernelCommands(CommandSet["Shell"]):
         self._cmd.print_lines([table(("KERNELS", "NAME", "TYPE", "VALUE"), rows) if rows else "no variables"])
         self._cmd.last_result = sorted({key[0] for key in holders})
 
+    do_whos = do_who
+
     @staticmethod
     def _logs_parser() -> Cmd2ArgumentParser:
         parser = Cmd2ArgumentParser(description="Show what a kernel ran and printed lately, whoever sent it.")

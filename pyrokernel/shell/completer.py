@@ -119,7 +119,7 @@ class Router(Completer):
         return [
             Completion(command + " ", -len(word), display=command, display_meta="command")
             for command in sorted(self._shell.reader.commands)
-            if command.startswith(word) and not command.startswith("_")
+            if command.startswith(word) and not command.startswith("_") and command not in self._shell.refused
         ]
 
     def _offered(self, offer: Callable[[str], list[tuple[str, int, str]]], text: str) -> list[Completion]:

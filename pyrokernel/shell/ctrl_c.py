@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import queue
+import signal
+import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol, TextIO
+from types import FrameType
+from typing import Any, Protocol, TextIO
 
 from pyrokernel.client.cell import Cell
 from pyrokernel.client.group import Group
@@ -30,6 +34,18 @@ class FrontEnd(Protocol):
         """Whether a person can be asked."""
 
     @property
+    def at_prompt(self) -> bool:
+        """Whether that person typed the line, so that the screen is theirs and not a script's."""
+
+    @property
+    def restricted(self) -> bool:
+        """Whether nothing may be written to files."""
+
+    @property
+    def lines(self) -> int:
+        """How many lines of a cell's output are shown."""
+
+    @property
     def stdout(self) -> TextIO:
         """Where the shell writes."""
 
@@ -43,6 +59,29 @@ class FrontEnd(Protocol):
         """Read a line, with `afresh` not one typed before the question; raises KeyboardInterrupt or EOFError."""
 
 
+class Attention:
+    """The queue of what is to be shown, to which Ctrl-C talks too while the block runs."""
+
+    def __init__(self) -> None:
+        # SimpleQueue is the one queue whose put() a signal handler may call.
+        self.inbox: queue.SimpleQueue[tuple[str, Any] | None] = queue.SimpleQueue()
+        self.pressed = 0
+        self._before: Any = None
+
+    def __enter__(self) -> Attention:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._press)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _press(self, signum: int, frame: FrameType | None) -> None:
+        self.pressed += 1
+        self.inbox.put(None)
+
+
 class Reaction(Protocol):
     """What Ctrl-C does."""
 
@@ -54,6 +93,9 @@ class Reaction(Protocol):
 
     def tick(self) -> None:
         """Say what it is time for."""
+
+    def answered(self) -> None:
+        """Note that a cell was given an answer: it reacts, whatever was pressed before."""
 
 
 class Detaching:
@@ -80,6 +122,9 @@ class Detaching:
 
     def tick(self) -> None:
         """There is nothing to say."""
+
+    def answered(self) -> None:
+        """There is nothing to take back."""
 
 
 class Interrupting:
@@ -148,6 +193,11 @@ class Interrupting:
         for what, names in alike.items():
             hint = "" if what == "interrupted" else "; Ctrl-C again offers to kill and restart"
             self._front.notice(f"{label(names)}: {what}{hint}")
+
+    def answered(self) -> None:
+        """Begin anew: the next Ctrl-C interrupts, as the first did."""
+        self._presses = 0
+        self._held.clear()
 
     @property
     def _id(self) -> str:

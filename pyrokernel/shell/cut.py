@@ -7,9 +7,9 @@ LINE_CHARS = 200
 """A line that is longer counts as several."""
 
 LAST_LINES = 20
-MAX_TEXT_CHARS = 20_000
-_HEAD_LINES = MAX_LINES * 3 // 4
-_HEAD_CHARS = MAX_TEXT_CHARS * 3 // 4
+TEXT_LINE_CHARS = 20
+"""Of a result, so many characters are shown for each line that might be."""
+
 _TAIL_CHARS = 8000
 
 
@@ -46,9 +46,10 @@ class Cut:
 
     def rest(self) -> list[str]:
         """Return the last of the lines that were not shown, and begin to hide anew."""
-        lines = self._tail.removesuffix("\n").split("\n")[-self._last :] if self._tail else []
-        if lines and len(self._tail) == _TAIL_CHARS and len(lines) <= self._last:
+        lines = self._tail.removesuffix("\n").split("\n") if self._tail else []
+        if len(self._tail) == _TAIL_CHARS:
             lines[0] = "..." + lines[0]  # its beginning may be gone
+        lines = lines[-self._last :]
         self._tail, self._ends = "", 0
         return [line.rpartition("\r")[2][:_TAIL_CHARS] for line in lines]
 
@@ -76,18 +77,20 @@ class Cut:
         return len(text)
 
 
-def cut_text(text: str, see_all: str) -> str:
+def cut_text(text: str, see_all: str, lines: int = MAX_LINES) -> str:
     """Return a text that came whole, of which the middle is left out if it is a giant.
 
     Args:
         text: Such as a repr.
         see_all: How to see all of it.
+        lines: How many lines may stay, and 20 times as many characters.
     """
-    if len(text) <= MAX_TEXT_CHARS and text.count("\n") < MAX_LINES:
+    chars = lines * TEXT_LINE_CHARS
+    if len(text) <= chars and text.count("\n") < lines:
         return text
-    head = "\n".join(text.split("\n", _HEAD_LINES)[:_HEAD_LINES])[:_HEAD_CHARS]
-    tail = "\n".join(text.rsplit("\n", MAX_LINES - _HEAD_LINES)[_HEAD_LINES - MAX_LINES :])[
-        _HEAD_CHARS - MAX_TEXT_CHARS :
-    ]
+    last_lines, last_chars = max(1, lines // 4), chars // 4
+    first_lines = lines - last_lines
+    head = "\n".join(text.split("\n", first_lines)[:first_lines])[: chars - last_chars]
+    tail = "\n".join(text.rsplit("\n", last_lines)[-last_lines:])[-last_chars:]
     hidden = len(text) - len(head) - len(tail)
     return f"{head}\n... {hidden:,} characters are not shown; {see_all} ...\n{tail}"

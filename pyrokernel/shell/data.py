@@ -2,61 +2,28 @@
 
 from __future__ import annotations
 
-import ast
 import builtins
 import contextlib
 import keyword
 import re
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
-from cmd2 import CommandSet, Statement
+from cmd2 import Statement
 
 from pyrokernel.client.group import Group
-from pyrokernel.client.job import Job
-from pyrokernel.errors import CellCancelledError, GatherError, PyrokernelError, RemoteError, VariableNotFoundError
-from pyrokernel.shell.completer import ANSWER_SECONDS, merge
-from pyrokernel.shell.here import Here, Offers, Outcome, cut, described, show_error
-from pyrokernel.shell.live import LiveLine
+from pyrokernel.errors import GatherError, PyrokernelError, VariableNotFoundError
+from pyrokernel.shell.here import Offers, described
+from pyrokernel.shell.local import LocalCommands
 from pyrokernel.shell.parser import Takes, takes
-from pyrokernel.texts import label, one_line, plural, span
+from pyrokernel.texts import label, one_line, plural
 
-if TYPE_CHECKING:
-    from pyrokernel.shell.app import Shell  # noqa: F401 - names the application in the base class
-
-_ASK_SECONDS = 0.8 * ANSWER_SECONDS
-"""For an answer to Tab, what the kernels get: those that answered are shown, though another holds on."""
-
-_REDRAW_SECONDS = 0.2
-_BAR_WIDTH = 20
 _VALUES_SHOWN = 8
-_RESULTS_SHOWN = 20
-
-_OVER = re.compile(r"\bover\b")
-_INTO = re.compile(r"\s+into\s+(\w+)\s*\Z")
-_DOTTED_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _AS = re.compile(r"(\w+)(?:\s+as\s+(\w+))?")
 
 
-class DataCommands(CommandSet["Shell"]):
-    """Send data to kernels, bring it back, and spread calls over them.
-
-    Args:
-        here: The Python that data comes from and lands in.
-
-    Attributes:
-        LOCAL: They touch the machine of the shell: what they evaluate and unpickle runs there.
-    """
-
-    DEFAULT_CATEGORY = "Data"
-    LOCAL: ClassVar[bool] = True
-
-    def __init__(self, here: Here) -> None:
-        super().__init__()
-        self._here = here
+class DataCommands(LocalCommands):
+    """Send data to kernels and bring it back."""
 
     @takes(Takes.PYTHON)
     def do_push(self, statement: Statement) -> None:
@@ -97,11 +64,12 @@ class DataCommands(CommandSet["Shell"]):
         if names is None:
             return
         name, new = names
+        group = self._group()
         with self._interruptible("gather"):
             try:
-                value = self._group().gather(name)
+                value = group.gather(name)
             except GatherError as error:
-                self._miss(error, name)
+                self._miss(error, group, name)
                 return
             except PyrokernelError:
                 raise
@@ -123,7 +91,7 @@ class DataCommands(CommandSet["Shell"]):
             try:
                 values = group.pull(name)
             except GatherError as error:
-                self._miss(error, name)
+                self._miss(error, group, name)
                 return
             if len(group) == 1:
                 self._land(new, values[group.names[0]])
@@ -143,7 +111,7 @@ class DataCommands(CommandSet["Shell"]):
             )
             return None
         outcome = self._here.evaluate(expression or name, then)
-        return None if show_error(self._cmd, outcome) else (name, outcome.value)
+        return None if self._failed(outcome) else (name, outcome.value)
 
     def _names(self, text: str, command: str) -> tuple[str, str] | None:
         """Read NAME [as NEW]; return both, None when it is told that they do not parse."""
@@ -154,11 +122,11 @@ class DataCommands(CommandSet["Shell"]):
             return None
         return names
 
-    def _miss(self, error: GatherError, name: str) -> None:
+    def _miss(self, error: GatherError, group: Group, name: str) -> None:
         """Say which kernels do not have a variable, if that is all that failed."""
         if not all(isinstance(failure, VariableNotFoundError) for failure in error.errors.values()):
             raise error
-        without = [kernel for kernel in self._cmd.target.mesh.names if kernel in error.errors]
+        without = [kernel for kernel in group.names if kernel in error.errors]
         self._cmd.fail(f"{label(without)}: no variable {name!r}; `who` lists what there is")
 
     @contextlib.contextmanager
@@ -177,13 +145,21 @@ class DataCommands(CommandSet["Shell"]):
 
     def offer_gather(self, text: str) -> Offers:
         """Complete a variable of the kernels."""
-        return [] if " " in text or "." in text else self._on_kernels(text)
+        if " " in text or "." in text:
+            return []
+        # What every Python has is there too, and is not what anybody gathers.
+        common = {*dir(builtins), *keyword.kwlist, *keyword.softkwlist}
+        return [offer for offer in self._on_kernels(text) if offer[0] not in common and offer[0][:2] != "__"]
 
     offer_pull = offer_gather
 
+
 def _sized(value: Any) -> Any:
     """Return a value that has a length, read into a list if that takes it."""
-    return value if hasattr(value, "__len__") or not hasattr(value, "__iter__") else list(value)
+    if not hasattr(value, "__len__"):
+        return list(value) if hasattr(value, "__iter__") else value
+    len(value)  # may raise, here where that is shown as the traceback that it is
+    return value
 
 
 def shares(total: int, names: list[str]) -> str:
@@ -208,5 +184,3 @@ def by_kernel(values: Mapping[str, Any]) -> list[str]:
     lines = [f"[{label(names)}] {text}" for text, names in alike.items()]
     more = len(lines) - _VALUES_SHOWN
     return [*lines[:_VALUES_SHOWN], f"... and {more} more"] if more > 0 else lines
-
-

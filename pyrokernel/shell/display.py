@@ -48,6 +48,7 @@ class Display:
         write: Takes a stream ("stdout" or "stderr") and text.
         clock: Seconds, as `time.monotonic`.
         see_all: Says how to see all of a kernel's output, where floods are to be cut; None shows everything.
+        lines: How many are shown before the cut.
 
     Attributes:
         at_margin: Whether the last thing that was shown ended its line.
@@ -60,6 +61,7 @@ class Display:
         *,
         clock: Callable[[], float] = time.monotonic,
         see_all: Callable[[str], str] | None = None,
+        lines: int = MAX_LINES,
     ) -> None:
         self._names = list(names)
         self._several = len(self._names) > 1
@@ -70,7 +72,9 @@ class Display:
         self._live = set(self._names)
         self.at_margin = True
         self._see_all = see_all
-        self._cuts = {name: Cut(last=max(3, LAST_LINES // len(self._names))) for name in self._names if see_all}
+        self._max_lines = lines
+        last = max(3, LAST_LINES // len(self._names))
+        self._cuts = {name: Cut(lines, last) for name in self._names if see_all}
         self._told: set[str] = set()
         self._lines = 0
 
@@ -79,7 +83,7 @@ class Display:
         if kernel in self._cuts:
             cut = self._cuts[kernel]
             # Kernels that say different things fill the screen together.
-            cut.closed = cut.closed or self._lines >= MAX_LINES
+            cut.closed = cut.closed or self._lines >= self._max_lines
             text = cut.take(text)
         if text:
             self._output(kernel, stream, text)
@@ -175,7 +179,8 @@ class Display:
     def _reply(self, kernel: str, stream: str, text: str, key: str) -> None:
         self._show_rest(kernel)
         if self._see_all is not None:
-            text, key = cut_text(text, self._see_all(kernel)), cut_text(key, "")
+            text = cut_text(text, self._see_all(kernel), self._max_lines)
+            key = cut_text(key, "", self._max_lines)
         if not self._several:
             self.margin()
             self._emit(stream, text + "\n")

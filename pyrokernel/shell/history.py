@@ -1,4 +1,4 @@
-"""Lines typed before, in a file that several shells share. Runs in the shell process.
+"""Lines typed before, in a file that several shells share, or in memory. Runs in the shell process.
 
 Not cmd2's own history file, which each shell rewrites whole when it ends.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from prompt_toolkit.history import FileHistory
+from prompt_toolkit.history import FileHistory, InMemoryHistory
 
 
 class History(FileHistory):
@@ -41,3 +41,36 @@ class History(FileHistory):
             super().store_string(string)
         except (OSError, UnicodeError):
             return
+
+
+class Unwritten(InMemoryHistory):
+    """Lines typed before, forgotten when the shell ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last = ""
+
+    def append_string(self, string: str) -> None:
+        """Add a line; the same one again counts once."""
+        string = string.rstrip()
+        if string and string != self._last:
+            self._last = string
+            super().append_string(string)
+
+
+def found(lines: Iterable[str], text: str, limit: int) -> list[str]:
+    """Lay out lines typed before with their numbers, the oldest first.
+
+    Args:
+        lines: All of them, newest first.
+        text: Only those that have it, in whatever case; "" for all.
+        limit: How many of those, the last ones.
+    """
+    numbered = list(enumerate(reversed(list(lines)), 1))
+    kept = [(number, line) for number, line in numbered if text.lower() in line.lower()][-limit:]
+    margin = len(str(len(numbered)))
+    shown = []
+    for number, line in kept:
+        first, *rest = line.split("\n")
+        shown += [f"{number:>{margin}}  {first}", *(f"{'':>{margin}}  {more}" for more in rest)]
+    return shown

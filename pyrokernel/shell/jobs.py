@@ -23,6 +23,7 @@ from pyrokernel.texts import one_line, plural, span
 _REDRAW_SECONDS = 0.2
 _BAR_WIDTH = 20
 _RESULTS_SHOWN = 20
+_STOPPED = ("cancelled", "KeyboardInterrupt")
 
 _OVER = re.compile(r"\bover\b")
 _INTO = re.compile(r"\s+into\s+(\w+)\s*\Z")
@@ -47,51 +48,54 @@ class JobCommands(LocalCommands):
         what, items_text, name = parts
         by_name = _DOTTED_NAME.fullmatch(what) is not None
         function = Outcome(what) if by_name else self._here.evaluate(what)
-        if show_error(self._cmd, function):
+        if self._failed(function):
             return
         items = self._here.evaluate(items_text, list)
-        if show_error(self._cmd, items):
+        if self._failed(items):
             return
-        results, failures = self._wait(self._group().map(function.value, items.value), what)
-        if failures:
-            self._tell(failures, len(results), what if by_name else "")
+        results, failures, cancelled = self._wait(self._group().map(function.value, items.value), what)
+        # Of those that Ctrl-C stopped, its own message tells.
+        told = {index: error for index, error in failures.items() if not (cancelled and _kind(error) in _STOPPED)}
+        if told:
+            self._tell(told, name, len(results))
+        if by_name and what.partition(".")[0] in self._here.namespace and _not_found(failures):
+            self._cmd.notice(
+                f"the kernels do not know it, the shell's own Python does: `map ({what}) over ...` sends it"
+            )
         missing = f", {len(failures):,} without a result" if failures else ""
         self._land(name, results, [in_order(results, failures)], about=missing)
 
-    def _wait(self, job: Job, what: str) -> tuple[list[Any], dict[int, PyrokernelError]]:
-        """Show how far a job is until it is done or Ctrl-C cancels it; return results, and by index what failed."""
+    def _wait(self, job: Job, what: str) -> tuple[list[Any], dict[int, PyrokernelError], bool]:
+        """Show how far a job is until it is done or Ctrl-C cancels it.
+
+        Returns:
+            Results in order, by index those that are failures, and whether Ctrl-C was pressed.
+        """
         unfinished = CellCancelledError("the job was cancelled")
         arrived: dict[int, Any] = {}
+        cancelled = False
         try:
             with _Bar(job, what):
                 arrived.update(job.as_completed(check=False))
         except KeyboardInterrupt as ctrl_c:
+            cancelled = True
             self._cmd.fail("; ".join(getattr(ctrl_c, "__notes__", [])) or "cancelled")
             if job.done:
                 arrived.update(enumerate(job.results(check=False)))
         results = [arrived.get(index, unfinished) for index in range(len(job))]
         failed = {index: result for index, result in enumerate(results) if isinstance(result, PyrokernelError)}
-        return results, failed
+        return results, failed, cancelled
 
-    def _tell(self, failures: Mapping[int, PyrokernelError], total: int, by_name: str) -> None:
+    def _tell(self, failures: Mapping[int, PyrokernelError], name: str, total: int) -> None:
         """Say what failed: how many items, and the first with its traceback."""
-        real = {index: error for index, error in failures.items() if not isinstance(error, CellCancelledError)}
-        if not real:
-            return
-        index, error = next(iter(real.items()))
+        index, error = next(iter(failures.items()))
         first = f"item {index}"
         text = str(error)
         if isinstance(error, RemoteError):
             first += f" ({one_line(error.item)}) on {error.kernel}" if error.item else f" on {error.kernel}"
             text = error.traceback or f"{error.ename}: {error.evalue}"
-        self._cmd.fail(f"{len(real):,} of {plural(total, 'item')} failed; the first, {first}:")
-        text = text.rstrip("\n")
-        self._cmd.write("stderr", (cut(text) if self._cmd.interactive else text) + "\n")
-        known_here = by_name.partition(".")[0] in self._here.namespace
-        if by_name and known_here and isinstance(error, RemoteError) and error.ename == "NameError":
-            self._cmd.notice(
-                f"the kernels do not know it, the shell's own Python does: `map ({by_name}) over ...` sends it"
-            )
+        self._cmd.fail(f"{len(failures):,} of {plural(total, 'item')} failed; the first, {first}:")
+        self._cmd.write("stderr", self._in_short(text.rstrip("\n"), f"here print({name}[{index}])") + "\n")
 
     def offer_map(self, text: str) -> Offers:
         """Complete a name that the kernels know, or Python of the shell's own."""
@@ -99,9 +103,8 @@ class JobCommands(LocalCommands):
         if over is not None and over.end() < len(text):
             begin = over.end()
             return [(match, begin + start, about) for match, start, about in self._here.offer(text[begin:])]
-        if not text.strip() or (text[-1:] == "." or _DOTTED_NAME.fullmatch(text)):
-            return self._on_kernels(text, builtin=True)
-        return self._here.offer(text)
+        by_name = _DOTTED_NAME.fullmatch(text.removesuffix("."))
+        return self._on_kernels(text) if by_name else self._here.offer(text)
 
 
 def split_map(text: str) -> tuple[str, str, str] | None:
@@ -165,14 +168,25 @@ def in_order(results: list[Any], failures: Mapping[int, PyrokernelError]) -> str
     words = []
     for index, result in enumerate(results[:_RESULTS_SHOWN]):
         failure = failures.get(index)
-        words.append(
-            summary(result, 40) if failure is None else f"<{getattr(failure, 'ename', type(failure).__name__)}>"
-        )
+        words.append(summary(result, 40) if failure is None else f"<{_kind(failure)}>")
     text = f"[{', '.join(words)}{', ...' if len(results) > len(words) else ''}]"
     return text if len(text) <= SUMMARY_LIMIT else text[: SUMMARY_LIMIT - 3] + "..."
+
+
+def _kind(failure: PyrokernelError) -> str:
+    """Name a failure by what was raised."""
+    if isinstance(failure, CellCancelledError):
+        return "cancelled"
+    return failure.ename if isinstance(failure, RemoteError) else type(failure).__name__
+
+
+def _not_found(failures: Mapping[int, PyrokernelError]) -> bool:
+    """Whether a name was not known in a kernel."""
+    return any(_kind(failure) == "NameError" for failure in failures.values())
 
 
 def bar(what: str, done: int, total: int, seconds: float) -> str:
     """Return, as one line, how much of something is done after so long."""
     share = done * _BAR_WIDTH // max(1, total)
-    return f"[{'#' * share}{'.' * (_BAR_WIDTH - share)}] {done:,} of {total:,}, {span(seconds)}  {one_line(what, 30)}"
+    since = f", {span(seconds)}" if seconds >= 1 else ""
+    return f"[{'#' * share}{'.' * (_BAR_WIDTH - share)}] {done:,} of {total:,}{since}  {one_line(what, 30)}"

@@ -60,7 +60,7 @@ _COMPOUND = (
 )  # fmt: skip
 
 _FIRST_WORD = re.compile(r"\s*(:|%{0,2})([A-Za-z_]\w*)(.*)", re.DOTALL)
-_SYSTEM = re.compile(r"\s*!(.*)", re.DOTALL)
+_SYSTEM = re.compile(r"\s*(?:([A-Za-z_]\w*)\s*=\s*)?!(.*)", re.DOTALL)
 _NAME = r"[A-Za-z_][\w.]*(?:\[[^\]]*\][\w.]*)*"
 _QUESTION = re.compile(rf"\s*(?:(\?\??)\s*({_NAME})|({_NAME})\s*(\?\??))\s*")
 _ASSIGNS = re.compile(r"(=(?!=)|(\+|-|\*\*?|//?|%|@|&|\||\^|<<|>>)=|:\s*[\w\"'\[(]+.*=)")
@@ -245,9 +245,15 @@ def rest_of(text: str) -> str:
     """Return what follows the command of a text."""
     match = _SYSTEM.match(text)
     if match:
-        return match[1].strip()
+        return match[2].strip()
     match = _FIRST_WORD.match(text)
     return match[3].strip() if match else text
+
+
+def assigned_by(text: str) -> str:
+    """Return the variable that `NAME = !COMMAND` sets, "" when it is another text."""
+    match = _SYSTEM.match(text)
+    return (match[1] or "") if match else ""
 
 
 def arguments_of(text: str) -> tuple[str, str]:

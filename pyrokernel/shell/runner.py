@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Mapping
+from typing import Any
 
 from pyrokernel.client.cell import Cell
 from pyrokernel.client.group import Group
 from pyrokernel.errors import GatherError, PyrokernelError
 from pyrokernel.messages import new_id
-from pyrokernel.shell.ctrl_c import Detaching, FrontEnd, Interrupting
-from pyrokernel.shell.showing import Attention, Past, Showing
+from pyrokernel.shell.ctrl_c import Attention, Detaching, FrontEnd, Interrupting
+from pyrokernel.shell.journals import Past
+from pyrokernel.shell.showing import Showing
 
 _SENT_KEPT = 10_000
 
@@ -40,21 +42,30 @@ class Runner:
 
     Attributes:
         sent: The cells it sent.
+        outcomes: What came of the last cell that `run` showed; see `Showing`.
     """
 
     def __init__(self, front: FrontEnd) -> None:
         self._front = front
         self.sent = Sent()
+        self.outcomes: Mapping[str, Mapping[str, Any]] = {}
 
-    def run(self, group: Group, source: str) -> bool:
+    def run(self, group: Group, source: str, **options: Any) -> bool:
         """Run a cell on every kernel of a group and show it; say whether it succeeded on all.
+
+        Args:
+            group: The kernels.
+            source: Python source.
+            options: More of what `submit` tells a kernel: filename, argv, shown.
 
         Raises:
             PyrokernelError: It could not even be sent.
         """
         with Attention() as attention:
-            cells, failed = send(group, source, self.sent.new(), stdin=True)
+            self.outcomes = {}
+            cells, failed = send(group, source, self.sent.new(), stdin=True, **options)
             showing = Showing(self._front, attention, group, cells)
+            self.outcomes = showing.outcomes
             showing.react_with(Interrupting(self._front, group, cells, showing.live, showing.cancelled))
             for name, error in failed.items():
                 showing.fail(name, error)
@@ -83,7 +94,7 @@ class Runner:
 
 
 def send(
-    group: Group, source: str, cell: str, *, stdin: bool
+    group: Group, source: str, cell: str, *, stdin: bool, **options: Any
 ) -> tuple[Mapping[str, Cell], Mapping[str, PyrokernelError]]:
     """Queue a cell on every kernel of a group.
 
@@ -94,7 +105,7 @@ def send(
         PyrokernelError: No kernel could be asked.
     """
     try:
-        return group.submit(source, want="text", stdin=stdin, cell=cell), {}
+        return group.submit(source, want="text", stdin=stdin, cell=cell, **options), {}
     except GatherError as error:
         # Some kernels have it already: show how it goes there.
         taken = {

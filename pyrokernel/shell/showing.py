@@ -7,25 +7,24 @@ raises nothing here: it is one more message in the same queue, so no event is lo
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import queue
-import signal
 import threading
 import time
-from collections.abc import Iterable, Mapping
-from types import FrameType
+from collections.abc import Mapping
 from typing import Any
 
-from pyrokernel.client.calls import gather, kernel_request
 from pyrokernel.client.cell import Cell
 from pyrokernel.client.group import Group
 from pyrokernel.errors import CellNotFoundError, KernelConnectionError, KernelDiedError, PyrokernelError
 from pyrokernel.messages import Event, EventKind
-from pyrokernel.shell.ctrl_c import FrontEnd, Reaction
+from pyrokernel.scripts import exit_of
+from pyrokernel.shell.busy import describe_wait
+from pyrokernel.shell.ctrl_c import Attention, FrontEnd, Reaction
 from pyrokernel.shell.display import Display
 from pyrokernel.shell.following import Follower
+from pyrokernel.shell.journals import Past
 from pyrokernel.shell.live import LiveLine, Watch
-from pyrokernel.texts import describe_gap, label, one_line, span
+from pyrokernel.texts import describe_gap, label
 
 _EVENTS_AHEAD = 200
 """Events that may wait to be shown; the follower then waits, and the kernels' journals keep the rest."""
@@ -34,47 +33,8 @@ _SUCCESSOR_SECONDS = 2.0
 _PATIENCE_SECONDS = 1.0
 """After this long without a start, the shell says what a kernel is busy with."""
 
-_ASK_SECONDS = 0.3
 _DEBUGGERS = ("(Pdb", "(pdb", "ipdb>", "(com)")
 """How the questions of debuggers begin, in which Ctrl-C leaves the debugger."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Past:
-    """What a cell that runs already has said.
-
-    Attributes:
-        events: The last of it.
-        cut: Whether there was more before.
-        question: Of an `input()` that waits for an answer, as in its event; or None.
-    """
-
-    events: Iterable[Event] = ()
-    cut: bool = False
-    question: Mapping[str, Any] | None = None
-
-
-class Attention:
-    """The queue of one run, to which Ctrl-C talks too while the block runs."""
-
-    def __init__(self) -> None:
-        # SimpleQueue is the one queue whose put() a signal handler may call.
-        self.inbox: queue.SimpleQueue[tuple[str, Any] | None] = queue.SimpleQueue()
-        self.pressed = 0
-        self._before: Any = None
-
-    def __enter__(self) -> Attention:
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._press)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-
-    def _press(self, signum: int, frame: FrameType | None) -> None:
-        self.pressed += 1
-        self.inbox.put(None)
 
 
 class Showing:
@@ -88,12 +48,14 @@ class Showing:
 
     Attributes:
         live: Kernels whose cell has not ended.
+        outcomes: By kernel name, data of its events "error" and "ended".
     """
 
     def __init__(self, front: FrontEnd, attention: Attention, group: Group, cells: Mapping[str, Cell]) -> None:
         self._front, self._attention, self._group = front, attention, group
         self._cells = cells
         self.live = set(cells)
+        self.outcomes: dict[str, dict[str, Any]] = {name: {} for name in cells}
         self._reaction: Reaction
         self._died: list[KernelDiedError] = []
         self._ok = True
@@ -104,9 +66,12 @@ class Showing:
         self._ahead = threading.Semaphore(_EVENTS_AHEAD)
         self._numbers: dict[str, int] = {}
         self._asked: set[str] = set()
-        self._live_line = LiveLine(front.stdout) if front.interactive else None
+        self._exited: set[str] = set()
+        self._live_line = LiveLine(front.stdout) if front.at_prompt else None
+        self._line_shown = False
         self._watch = Watch(list(cells))
-        self._display = Display(group.names, self._write, see_all=self._see_all if front.interactive else None)
+        see_all = self._see_all if front.at_prompt else None
+        self._display = Display(group.names, self._write, see_all=see_all, lines=front.lines)
 
     def react_with(self, reaction: Reaction) -> None:
         """Say what Ctrl-C does."""
@@ -133,7 +98,7 @@ class Showing:
             while self.live:
                 if self._attention.pressed > self._pressed:
                     self._pressed += 1
-                    self._erase_live_line()
+                    self._clear_screen_line()
                     self._display.flush(all_of_it=True)
                     if not self._reaction.press():
                         self._ok = False
@@ -190,6 +155,8 @@ class Showing:
             self.fail(name, event)
             return
         data = event.data
+        if event.kind in (EventKind.ERROR, EventKind.ENDED):
+            self.outcomes[name].update(data)
         match event.kind:
             case EventKind.STARTED:
                 self._waiting.discard(name)
@@ -198,17 +165,25 @@ class Showing:
                 self._display.output(name, data["stream"], data["text"])
             case EventKind.RESULT:
                 self._display.result(name, data["text"])
-            case EventKind.ERROR if data["ename"] == "BdbQuit":
-                self._display.remark(name, "left the debugger; the cell ended there")
             case EventKind.ERROR:
-                self._display.error(name, data["traceback"] or f"{data['ename']}: {data['evalue']}")
+                self._show_error(name, event)
             case EventKind.INPUT:
                 self._answer(name, data)
             case EventKind.GAP:
                 self._display.remark(name, describe_gap(event))
             case EventKind.ENDED:
-                self._ok &= data.get("status") == "ok"
+                self._ok &= data.get("status") == "ok" or name in self._exited
                 self._end(name)
+
+    def _show_error(self, name: str, event: Event) -> None:
+        """Show what a cell raised; leaving it is no accident."""
+        data = event.data
+        if data["ename"] == "BdbQuit":
+            self._display.remark(name, "left the debugger; the cell ended there")
+        elif (exit_ := exit_of(event)) is not None:
+            self._exit(name, *exit_)
+        else:
+            self._display.error(name, data["traceback"] or f"{data['ename']}: {data['evalue']}")
 
     def _due(self) -> float | None:
         """Return how long the loop may wait for a message, in seconds; None for ever."""
@@ -233,6 +208,7 @@ class Showing:
             line = self._watch.line(sorted(self.live), sorted(self._waiting))
             if self._display.at_margin:
                 self._live_line.show(line)
+                self._line_shown = True
 
     def _write(self, stream: str, text: str) -> None:
         self._erase_live_line()
@@ -241,16 +217,35 @@ class Showing:
     def _erase_live_line(self) -> None:
         if self._live_line:
             self._live_line.erase()
+            self._line_shown = False
+
+    def _clear_screen_line(self) -> None:
+        """Get away from the ^C that the terminal has drawn, which goes with the live line if there is one."""
+        if self._live_line and not self._line_shown:
+            self._front.write("stdout", "\n")
+            self._display.at_margin = True
+        self._erase_live_line()
 
     def _see_all(self, name: str) -> str:
         """Say how to see all that a cell said, also what is cut here."""
+        if self._front.restricted:
+            return f"`set lines {100 * self._front.lines}` shows more of the next"
         one = len(self._cells) == 1 and name in self._numbers
-        return f"`cells {self._numbers[name] if one else self._cells[name].id[:8]} > FILE` has all of it"
+        return (
+            f"`cells {self._numbers[name] if one else self._cells[name].id[:8]} > FILE` writes all that the journal has"
+        )
 
     def _end(self, name: str) -> None:
         self.live.discard(name)
         self._waiting.discard(name)
         self._display.ended(name)
+
+    def _exit(self, name: str, code: int, text: str) -> None:
+        """Show that a cell left by `sys.exit`: as Python itself, nothing when all is well."""
+        if code:
+            self._display.error(name, text or f"exit code {code}")
+        else:
+            self._exited.add(name)
 
     def _answer(self, name: str, data: Mapping[str, Any]) -> None:
         """Ask the user what a kernel asks."""
@@ -271,6 +266,7 @@ class Showing:
                 return
             text = None
         try:
+            self._reaction.answered()
             self._group[name].answer_input(data["request"], text)
         except CellNotFoundError as error:
             self._front.notice(f"kernel {name!r}: {error}")
@@ -300,31 +296,3 @@ class Showing:
         with contextlib.suppress(PyrokernelError):
             return self._group.mesh.link_to(name).instance
         return otherwise
-
-
-def describe_wait(group: Group, names: Iterable[str], cells: Mapping[str, Cell]) -> list[str]:
-    """Say what kernels run that have not begun with a cell; those that are busy with the same on one line.
-
-    Args:
-        group: The kernels.
-        names: Which of them.
-        cells: What waits, by kernel name.
-    """
-    links = [group[name].link for name in group.names if name in names]
-    try:
-        abouts, _, missing = gather(group.mesh, links, kernel_request("describe"), kind="control", timeout=_ASK_SECONDS)
-    except PyrokernelError:
-        return []  # whoever follows the cell learns of it too
-    now = time.time()
-    alike: dict[str, list[str]] = {}
-    for name, about in abouts.items():
-        running = about["running"]
-        if not running or running["cell"] == cells[name].id:
-            continue
-        since = f" since {span(max(0.0, now - running['since']))}" if running.get("since") else ""
-        asks = ", which waits for an answer to input()" if running.get("asks") else ""
-        what = "its init file" if running["author"] == "init" else f"a cell of {running['author']}"
-        alike.setdefault(f"busy with {what}{since}{asks}: {one_line(running['source'])}", []).append(name)
-    if missing:
-        alike["silent: a C call may hold the interpreter"] = list(missing)
-    return [f"{label(kernels)} {'is' if len(kernels) == 1 else 'are'} {what}" for what, kernels in alike.items()]

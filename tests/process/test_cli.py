@@ -124,7 +124,8 @@ def test_logs_of_the_dead_can_be_read_and_following_goes_on_with_the_next(served
         os.kill(before["pid"], signal.SIGKILL)
         wait_until(lambda: ps(served)["k0"]["instance"] != before["instance"])
         served.cli("run", "-k", "k0", "-c", "print('first words')")
-        assert any(line == "first words\n" for line in iter(logs.stdout.readline, ""))
+        assert logs.stderr
+        assert any(line == "first words\n" for line in iter(logs.stdout.readline, "")), logs.stderr.read()
     past = served.cli("logs", "k0", "--instance", before["instance"][:6]).stdout
     assert "last words" in past
     assert "first words" not in past

@@ -31,6 +31,33 @@ for event in cell.follow():
 """
 
 
+SCRIPT = """
+import beside
+import pyrokernel as pk
+if __name__ == "__main__":
+    with pk.local([pk.KernelSpec(name="k0", init="first.py")]) as mesh:
+        print(mesh["k0"].call(beside.double, 21), mesh["k0"].pull("first"))
+"""
+
+
+def test_functions_of_a_module_beside_the_script_travel_to_a_private_mesh(tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "beside.py").write_text("def double(x):\n    return 2 * x\n")
+    (folder / "script.py").write_text(SCRIPT)
+    (tmp_path / "first.py").write_text("first = 'here'\n")
+    done = subprocess.run(
+        [sys.executable, "project/script.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(pk.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("42 here\n", "")
+
+
 PRIVATE_CLIENT = """
 import pyrokernel as pk, time
 mesh = pk.local(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Any
 
@@ -253,3 +254,44 @@ def test_an_interrupt_of_a_group_reaches_the_living_though_one_is_dead() -> None
             group.interrupt()
         assert caught.value.replies["stuck"].outcome == "interrupted"
         assert isinstance(caught.value.errors["dead"], pk.KernelDiedError)
+
+
+def test_a_group_chosen_after_a_death_has_the_instances_that_follow(mesh: pk.Mesh) -> None:
+    for choose in (lambda: mesh[:], lambda: mesh["k*"], lambda: mesh[["k[01]", 2]]):
+        with pytest.raises(pk.KernelDiedError):
+            mesh["k1"].execute("import os; os._exit(3)")
+        assert [reply.result for reply in choose().execute("6 * 7").values()] == [42, 42, 42]
+
+
+def test_a_restarted_kernel_of_a_group_says_that_the_others_have_done_it(mesh: pk.Mesh) -> None:
+    group = mesh[:]
+    group.execute("done = 0")
+    mesh["k1"].restart()
+    with pytest.raises(pk.GatherError, match=r"repeat it on group\[\['k1'\]\] only") as caught:
+        group.execute("done = 1")
+    assert list(caught.value.replies) == ["k0", "k2"]
+
+
+def test_a_result_that_was_not_asked_for_is_not_taken_for_none(kernel: pk.Kernel) -> None:
+    reply = kernel.execute("42", want="text")
+    assert reply.text == "42"
+    with pytest.raises(pk.ResultUnavailableError, match="asked for as text"):
+        _ = reply.result
+    assert kernel.execute("None", want="text").result is None
+
+
+def test_what_cannot_be_pickled_is_not_told_to_be_too_large(kernel: pk.Kernel) -> None:
+    with pytest.raises(pk.ResultUnavailableError) as caught:
+        _ = kernel.execute("import threading; threading.Lock()").result
+    assert "max_result_bytes" not in str(caught.value)
+    with pytest.raises(pk.ResultUnavailableError, match="max_result_bytes"):
+        _ = kernel.execute("b'x' * 1000", max_result_bytes=10).result
+
+
+def test_following_a_cell_goes_on_while_a_c_call_holds_the_kernel(
+    mesh: pk.Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = mesh["k2"].submit("print('in'); sum(range(10**8)); print('out')")
+    monkeypatch.setattr("pyrokernel.client.cell.LONG_POLL_SECONDS", 0.1)
+    monkeypatch.setattr(mesh, "settings", dataclasses.replace(mesh.settings, timeout=0.1))
+    assert "".join(event.data["text"] for event in cell.follow() if event.kind == "output") == "in\nout\n"

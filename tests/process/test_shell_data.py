@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -148,7 +149,7 @@ def test_ctrl_c_interrupts_here_and_not_the_shell(start: Start) -> None:
 def test_a_flood_from_here_is_cut(start: Start) -> None:
     shell = start()
     shell.enter("here list(range(10**6))")
-    shell.expect("more characters; `here print(_)` shows all")
+    shell.expect("characters are not shown; `here print(_)` shows all")
     shell.expect("3 kernels>")
 
 
@@ -165,7 +166,7 @@ def test_a_map_shows_a_bar_that_is_gone_at_the_end(start: Start) -> None:
     shell.enter("here import time")
     shell.expect("3 kernels>")
     shell.enter("map lambda x: time.sleep(x) over [0.5] * 6")
-    shell.expect("of 6, ")
+    shell.expect("of 6  lambda")
     assert "here: _map (list of 6)" in shell.expect("3 kernels>")
 
 
@@ -175,10 +176,10 @@ def test_ctrl_c_cancels_a_map_and_keeps_what_has_arrived(start: Start, mesh: pk.
     shell.expect("3 kernels>")
     shell.enter("map lambda x: time.sleep(x) or 7 over [0, 60, 60, 60, 60, 60]")
     wait_until(lambda: any(kernel.describe()["running"] for kernel in mesh))
-    shell.expect("1 of 6, ")
+    shell.expect("1 of 6")
     shell.type("\x03")
     shell.expect("1 of 6 items have their results")
-    shell.expect("here: _map (list of 6, 5 without a result)")
+    assert "failed" not in shell.expect("here: _map (list of 6, 5 without a result)")
     shell.expect("3 kernels>")
     shell.enter("here _map[0]")
     shell.expect("\n7\n")
@@ -191,13 +192,18 @@ def test_tab_completes_names_of_the_shell_and_of_the_kernels(start: Start) -> No
     def complete(typed: str, rest: str) -> None:
         shell.type(typed)
         shell.expect(typed)
-        shell.type("\t")
+        for _ in range(10):
+            shell.type("\t")
+            with contextlib.suppress(AssertionError):  # an answer that is late is none
+                shell.expect(rest, timeout=1)
+                return
         shell.expect(rest)
 
-    shell.enter("unlikely_there = 4711; 'set' + 'up'")
+    # Not written out: what was typed before is suggested, and shown too.
+    shell.enter("globals()['unlikely_' + 'there'] = 4711; 'set' + 'up'")
     shell.expect("'setup'")
     shell.expect("3 kernels>")
-    shell.enter("here unlikely_here = 'abc'; print('do' + 'ne')")
+    shell.enter("here globals()['unlikely_' + 'zebra'] = 'abc'; print('do' + 'ne')")
     shell.expect("\ndone\n")
     shell.expect("3 kernels>")
     complete("gather unl", "ikely_there")
@@ -206,11 +212,11 @@ def test_tab_completes_names_of_the_shell_and_of_the_kernels(start: Start) -> No
     shell.expect("3 kernels>")
     shell.enter("use k0")
     shell.expect("k0>")
-    complete("here unlikely_h", "ere")
+    complete("here unlikely_ze", "bra")
     complete(".upp", "er")
     shell.type("()\r")
     shell.expect("\n'ABC'\n")
     shell.expect("k0>")
-    complete("push unlikely_h", "ere")
+    complete("push unlikely_ze", "bra")
     shell.type("\r")
-    shell.expect("k0: unlikely_here (str of 3)")
+    shell.expect("k0: unlikely_zebra (str of 3)")

@@ -460,8 +460,9 @@ def handler(signum, frame):
     global armed
     if armed:
         armed = False
-        if not capture.postpone_interrupt(frame):
-            raise KeyboardInterrupt
+        interrupt = KeyboardInterrupt()
+        if not capture.postpone(interrupt, frame):
+            raise interrupt
 signal.signal(signal.SIGINT, handler)
 capture.start_drainer(lambda: True)
 main, interrupted, printed = threading.main_thread().ident, 0, 0

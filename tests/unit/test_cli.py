@@ -23,11 +23,12 @@ from pyrokernel.front.exits import code_of, worst
 from pyrokernel.front.progress import Progress
 from pyrokernel.front.reach import settings_of
 from pyrokernel.front.serve import explained, spec_of, specs_of
-from pyrokernel.front.source import Source, exit_of, read_source
+from pyrokernel.front.source import read_source
 from pyrokernel.front.terminal import paint
 from pyrokernel.front.waiting import describe_waiting
 from pyrokernel.front.writer import JsonWriter, LiveWriter
 from pyrokernel.messages import Event, KernelInfo, Receipt
+from pyrokernel.scripts import Source, exit_of
 from pyrokernel.settings import Settings, command_line
 from pyrokernel.texts import describe_receipts, format_kernels
 

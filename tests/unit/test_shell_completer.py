@@ -47,6 +47,7 @@ def router(*kernels: Any) -> Router:
         ),
         target=SimpleNamespace(group=FakeGroup(kernels), mesh=SimpleNamespace(select=lambda words: FakeGroup(kernels))),
         main_session=SimpleNamespace(complete_style=None),
+        refused=set(),
         offers={"take": lambda text: [(f"{text}kes", 0, "int")]},
         complete=lambda text, line, begidx, endidx: None,
     )

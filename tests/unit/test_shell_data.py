@@ -9,9 +9,10 @@ import threading
 
 import pytest
 
-from pyrokernel.errors import KernelDiedError, RemoteError
-from pyrokernel.shell.data import bar, by_kernel, in_order, shares, split_map
-from pyrokernel.shell.here import SHOWN_CHARS, SHOWN_LINES, Here, cut, described
+from pyrokernel.errors import CellCancelledError, KernelDiedError, RemoteError
+from pyrokernel.shell.data import by_kernel, shares
+from pyrokernel.shell.here import Here, described
+from pyrokernel.shell.jobs import bar, in_order, split_map
 from pyrokernel.shell.parser import SourceReader, Takes
 
 
@@ -40,6 +41,11 @@ def test_a_traceback_has_the_lines_of_the_user_and_no_frames_of_the_shell(here: 
     assert '  File "<here 1>", line 2, in f\n    return 1 / n\n' in error
     assert error.endswith("ZeroDivisionError: division by zero\n")
     assert "pyrokernel" not in error
+
+
+def test_the_last_exception_is_there_for_a_debugger(here: Here) -> None:
+    here.run("raise ValueError(1)")
+    assert here.run("import sys; sys.last_value").shown == "ValueError(1)"
 
 
 def test_a_syntax_error_shows_its_place_only(here: Here) -> None:
@@ -149,15 +155,10 @@ def test_equal_values_are_one_line_and_many_different_ones_are_cut() -> None:
 
 def test_failures_are_named_among_results() -> None:
     failure = RemoteError(kernel="k0", ename="ValueError", evalue="", traceback="", index=1)
-    assert in_order([1, failure], {1: failure}) == "[1, <ValueError>]"
+    cancelled = CellCancelledError("the job was cancelled")
+    assert in_order([1, failure, cancelled], {1: failure, 2: cancelled}) == "[1, <ValueError>, <cancelled>]"
     died = KernelDiedError(kernel="k0")
     assert in_order([died] * 30, dict.fromkeys(range(30), died)).endswith("...")
-
-
-def test_a_flood_is_cut_and_says_so() -> None:
-    assert cut("short\n") == "short\n"
-    assert cut("x" * (SHOWN_CHARS + 5), "here print(_)").endswith("x\n... 5 more characters; `here print(_)` shows all")
-    assert cut("line\n" * 1000).count("\n") == SHOWN_LINES + 1
 
 
 def test_a_value_is_described_in_a_few_words() -> None:

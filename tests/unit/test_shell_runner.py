@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -10,13 +12,19 @@ import pytest
 
 from pyrokernel.errors import GatherError, KernelDiedError, KernelUnreachableError
 from pyrokernel.messages import Event, Receipt
-from pyrokernel.shell.runner import Runner
+from pyrokernel.shell import showing
+from pyrokernel.shell.journals import Past
+from pyrokernel.shell.runner import Runner, Sent
 
 
 class FakeFront:
     interactive = True
+    at_prompt = False
+    restricted = False
+    lines = 1000
 
     def __init__(self, *answers: str | type[BaseException]) -> None:
+        self.stdout = io.StringIO()
         self.answers = list(answers)
         self.text = ""
         self.errors = ""
@@ -41,9 +49,9 @@ class FakeFront:
 
 
 class FakeKernel:
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, mesh: FakeMesh) -> None:
         self.name, self.instance = name, "1"
-        self.mesh = FakeMesh()
+        self.mesh = mesh
         self.link = FakeLink()
         self.answered: list[tuple[str, str]] = []
 
@@ -52,6 +60,8 @@ class FakeKernel:
 
 
 class FakeMesh:
+    group: FakeGroup
+
     def host_of(self, name: str) -> Any:
         return "host"
 
@@ -67,9 +77,10 @@ class FakeGroup:
     """A group whose cell does what `script` says; `released` lets it go on after an interrupt."""
 
     def __init__(self, names: str, script: list[tuple[str, Any]]) -> None:
-        self.kernels = {name: FakeKernel(name) for name in names.split()}
-        self.names = list(self.kernels)
         self.mesh = FakeMesh()
+        self.mesh.group = self
+        self.kernels = {name: FakeKernel(name, self.mesh) for name in names.split()}
+        self.names = list(self.kernels)
         self.script = script
         self.released = threading.Event()
         self.outcome = "interrupted"
@@ -87,14 +98,14 @@ class FakeGroup:
             taken = {name: {"seq": 0} for name in self.names if name not in self.refusing}
             raise GatherError(errors=self.refusing, replies=taken)
         CELL.append(options["cell"])
-        return {name: FakeCell() for name in self.names}
+        return {name: FakeCell(name) for name in self.names}
 
-    def follow(self, cells: dict[str, Any], *, stdin: bool) -> Iterator[tuple[str, Any]]:
+    def follow(self) -> Iterator[tuple[Any, Any]]:
         for name, item in self.script:
             if item is WAIT:
                 assert self.released.wait(10)
             else:
-                yield name, item
+                yield FakeCell(name), item
 
     def interrupt(self, cell: str) -> dict[str, Receipt]:
         self.interrupted.append(cell)
@@ -109,6 +120,26 @@ CELL: list[str] = []
 
 class FakeCell:
     after = 7
+
+    def __init__(self, kernel: str) -> None:
+        self.kernel = kernel
+        self.id = CELL[-1] if CELL else "cell"
+
+
+class FakeFollower:
+    def __init__(self, mesh: FakeMesh, *, stdin: bool) -> None:
+        self.events = mesh.group.follow
+
+    def add(self, cell: Any) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def _follower(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(showing, "Follower", FakeFollower)
 
 
 def event(kind: str, **data: Any) -> Event:
@@ -183,7 +214,7 @@ def test_a_cell_that_cannot_be_sent_everywhere_is_followed_where_it_runs() -> No
 
 def test_a_failure_of_the_follower_ends_the_wait() -> None:
     class Broken(FakeGroup):
-        def follow(self, cells: dict[str, Any], *, stdin: bool) -> Iterator[tuple[str, Any]]:
+        def follow(self) -> Iterator[tuple[Any, Any]]:
             raise OSError("no descriptors left")
 
     front = FakeFront()
@@ -195,8 +226,97 @@ def test_a_failure_of_the_follower_ends_the_wait() -> None:
 def test_a_second_ctrl_c_offers_to_leave_the_cell(answer: str, notice: str) -> None:
     front = FakeFront(KeyboardInterrupt, KeyboardInterrupt, answer)
     question = event("input", request="r", prompt="? ", password=False)
-    group = FakeGroup(
-        "k0", [("k0", question), ("k0", question), ("k0", event("output", stream="stdout", text="never"))]
-    )
+    again = event("input", request="s", prompt="? ", password=False)
+    group = FakeGroup("k0", [("k0", question), ("k0", again), ("k0", event("output", stream="stdout", text="never"))])
     assert not Runner(front).run(group, "source")  # type: ignore[arg-type]
     assert any(notice in said for said in front.notices)
+
+
+def test_a_cell_that_caught_the_interrupt_is_told_of_and_a_second_one_offers_to_kill() -> None:
+    front = FakeFront(KeyboardInterrupt, "l")
+    question = event("input", request="r", prompt="? ", password=False)
+    group = FakeGroup("k0", [("k0", question), ("k0", WAIT)])
+    group.outcome = "caught"
+
+    class Patient(FakeFront):
+        def notice(self, text: str) -> None:
+            super().notice(text)
+            if "caught" in text:
+                signal.raise_signal(signal.SIGINT)
+
+    patient = Patient(*front.answers)
+    assert not Runner(patient).run(group, "source")  # type: ignore[arg-type]
+    assert patient.notices[0] == (
+        "k0: the cell caught the interrupt and goes on; Ctrl-C again offers to kill and restart"
+    )
+    assert "kill and restart" in patient.asked[1]
+    assert patient.notices[1].startswith("left running on k0")
+
+
+@pytest.mark.parametrize("leaving", [KeyboardInterrupt, EOFError])
+def test_ctrl_c_and_the_end_of_input_leave_a_debugger(leaving: type[BaseException]) -> None:
+    front = FakeFront(leaving)
+    question = event("input", request="r", prompt="(Pdb) ", password=False)
+    left = event("error", ename="BdbQuit", evalue="", traceback="bdb.BdbQuit\n")
+    group = FakeGroup("k0", [("k0", question), ("k0", left), ("k0", event("ended", status="error"))])
+    assert not Runner(front).run(group, "source")  # type: ignore[arg-type]
+    assert group["k0"].answered == [("r", None)]
+    assert group.interrupted == []
+    assert front.errors == "left the debugger; the cell ended there\n"
+
+
+def test_after_an_answer_ctrl_c_interrupts_again() -> None:
+    front = FakeFront(KeyboardInterrupt, "more", KeyboardInterrupt)
+    questions = [("k0", event("input", request=number, prompt="? ", password=False)) for number in "123"]
+    group = FakeGroup("k0", [*questions, ("k0", event("ended", status="error"))])
+    group.outcome = "caught"
+    assert not Runner(front).run(group, "source")  # type: ignore[arg-type]
+    assert len(group.interrupted) == 2
+    assert front.asked == ["? "] * 3
+
+
+def test_ctrl_c_leaves_a_followed_cell_alone() -> None:
+    front = FakeFront(KeyboardInterrupt)
+    group = FakeGroup("k0", [("k0", WAIT)])
+    past = Past([event("output", stream="stdout", text="before\n")], True, {"request": "r", "prompt": "? "})
+    assert not Runner(front).attach(group, {"k0": FakeCell("k0")}, {"k0": past})  # type: ignore[arg-type,dict-item]
+    group.released.set()
+    assert group.interrupted == []
+    assert front.errors.startswith("... earlier output is not shown; `cells ")
+    assert front.text == "before\n"
+    assert front.notices == ["detached; the cell on k0 goes on, `interrupt k0` ends it"]
+
+
+def test_a_flood_at_the_prompt_is_cut_and_a_script_gets_all() -> None:
+    front = FakeFront()
+    flood = [("k0", event("output", stream="stdout", text="line\n" * 500)) for _ in range(10)]
+    started = event("started", source="", execution_count=17)
+    group = FakeGroup("k0", [("k0", started), *flood, ("k0", event("result", text="r" * 50_000)), ("k0", OK)])
+    assert Runner(front).run(group, "source")  # type: ignore[arg-type]
+    assert front.text.count("line") == 5000
+    assert front.text.count("r") == 50_000
+    front = FakeFront()
+    front.at_prompt = True
+    assert Runner(front).run(group, "source")  # type: ignore[arg-type]
+    assert front.text.count("line") == 1020
+    assert front.text.count("r") < 21_000
+    more, rest = front.errors.splitlines()
+    assert more == "... more output is not shown; `cells 17 > FILE` writes all that the journal has"
+    assert rest == "... 4,000 lines not shown; the last of them:"
+    front = FakeFront()
+    front.at_prompt = front.restricted = True
+    front.lines = 10
+    assert Runner(front).run(group, "source")  # type: ignore[arg-type]
+    assert front.text.count("line\n") == 30
+    assert front.text.count("r") < 300
+    assert front.errors.splitlines()[0] == "... more output is not shown; `set lines 1000` shows more of the next"
+
+
+def test_the_cells_of_this_shell_are_known_and_the_oldest_forgotten() -> None:
+    sent = Sent()
+    first = sent.new()
+    assert first in sent
+    for _ in range(10_000):
+        last = sent.new()
+    assert last in sent
+    assert first not in sent

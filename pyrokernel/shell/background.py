@@ -1,0 +1,215 @@
+"""Cells sent to the background: one thread follows them all and tells when one is done. Runs in the shell process."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from pyrokernel.client.cell import Cell
+from pyrokernel.client.group import Group
+from pyrokernel.client.mesh import Mesh
+from pyrokernel.errors import KernelDiedError, PyrokernelError
+from pyrokernel.messages import Event, EventKind
+from pyrokernel.shell.following import Follower
+from pyrokernel.shell.runner import Runner, send
+from pyrokernel.texts import label, one_line, span
+
+MAX_JOBS = 200
+_SHOWN_CHARS = 100
+
+
+@dataclasses.dataclass
+class Outcome:
+    """How a cell goes on one kernel.
+
+    Attributes:
+        number: Its execution count, 0 before it started.
+        text: Result or error, in one line.
+        more: Whether it said more than that.
+        how: "" while it runs; then "done", "failed", "cancelled" or "lost".
+        seconds: How long it took.
+    """
+
+    number: int = 0
+    text: str = ""
+    more: bool = False
+    how: str = ""
+    seconds: float = 0.0
+
+    def take(self, item: Event | PyrokernelError) -> None:
+        """Note what happened."""
+        if isinstance(item, PyrokernelError):
+            self.how = "lost"
+            self.text = one_line(str(item), _SHOWN_CHARS)
+            if isinstance(item, KernelDiedError):
+                self.text = f"the kernel died: {item.cause or 'cause unknown'}"
+            return
+        data = item.data
+        match item.kind:
+            case EventKind.STARTED:
+                self.number = int(data.get("execution_count", 0))
+            case EventKind.OUTPUT:
+                self.more = True
+            case EventKind.RESULT:
+                self.text = one_line(data["text"], _SHOWN_CHARS)
+                self.more = self.more or self.text != data["text"]
+            case EventKind.ERROR:
+                self.text = one_line(f"{data['ename']}: {data['evalue']}".removesuffix(": "), _SHOWN_CHARS)
+                self.more = True
+            case EventKind.ENDED:
+                self.how = {"ok": "done", "error": "failed"}.get(data["status"], str(data["status"]))
+                self.seconds = float(data.get("duration", 0.0))
+
+
+class Job:
+    """A cell in the background.
+
+    Args:
+        number: Of the job, in this shell.
+        group: Its kernels.
+        id: Of the cell.
+        cells: By kernel name, where it was taken.
+    """
+
+    def __init__(self, number: int, group: Group, id: str, cells: Mapping[str, Cell]) -> None:
+        self.number, self.group, self.id, self.cells = number, group, id, cells
+        self.outcomes = {name: Outcome() for name in group.names}
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended on all kernels."""
+        return all(outcome.how for outcome in self.outcomes.values())
+
+    def announce(self) -> str:
+        """Say what was sent where."""
+        return f"[{self.number}] {label(self.cells)}: cell {self.id[:8]}"
+
+    def describe(self) -> list[str]:
+        """Say how it ended; equal outcomes on one line."""
+        alike: dict[tuple[str, str], list[str]] = {}
+        for name, outcome in self.outcomes.items():
+            alike.setdefault((outcome.how, outcome.text), []).append(name)
+        lines = []
+        for (how, text), names in alike.items():
+            first = self.outcomes[names[0]]
+            took = {"done": " in ", "failed": " after "}.get(how, "")
+            took = took and took + span(max(self.outcomes[name].seconds for name in names))
+            number = first.number if len(self.outcomes) == 1 else self.id[:8]
+            rest = f" (`cells {number}` shows the rest)" if any(self.outcomes[name].more for name in names) else ""
+            lines.append(f"[{self.number}] {label(names)}: {how}{took}{': ' if text else ''}{text}{rest}")
+        return lines
+
+
+class Background:
+    """The cells that a shell sent to the background.
+
+    Args:
+        runner: Shows them, where nobody is told.
+
+    Attributes:
+        tell: Shows a line above the prompt, from any thread; None in scripts, which wait for all with `finish`.
+    """
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self.tell: Callable[[str], None] | None = None
+        self._jobs: dict[str, Job] = {}
+        self._count = 0
+        self._hushed: set[str] = set()
+        self._lock = threading.Lock()
+        self._follower: Follower | None = None
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Those that have not ended, the oldest first."""
+        with self._lock:
+            return list(self._jobs.values())
+
+    def start(self, group: Group, source: str, **options: Any) -> Job:
+        """Send a cell; options as `Runner.run`.
+
+        Raises:
+            PyrokernelError: It could not be sent to any kernel, or there are too many already.
+        """
+        if len(self._jobs) >= MAX_JOBS:
+            raise PyrokernelError(f"{MAX_JOBS} cells are in the background already; wait for some, or `cancel` them")
+        sent = self._runner.sent.new()
+        cells, failed = send(group, source, sent, stdin=False, **options)
+        if not cells:
+            raise next(iter(failed.values()))
+        with self._lock:
+            self._count += 1
+            job = Job(self._count, group, sent, cells)
+            for name, error in failed.items():
+                job.outcomes[name].take(error)
+            self._jobs[sent] = job
+            if self.tell is not None:
+                self._follow(group.mesh, cells)
+        return job
+
+    def finish(self) -> bool:
+        """Show all cells of a script one after the other, each to its end; say whether all succeeded."""
+        ok = True
+        for job in self.jobs:
+            group = job.group[list(job.cells)]
+            ok &= self._runner.attach(group, job.cells, ours=True) and len(job.cells) == len(job.outcomes)
+            del self._jobs[job.id]
+        return ok
+
+    @contextlib.contextmanager
+    def hushed(self, cells: Iterable[str]) -> Iterator[None]:
+        """Tell nothing of some cells while they are on the screen."""
+        self._hushed = set(cells)
+        try:
+            yield
+        finally:
+            self._hushed = set()
+
+    def _follow(self, mesh: Mesh, cells: Mapping[str, Cell]) -> None:
+        """Follow some more cells, in the one thread for all."""
+        fresh = self._follower is None
+        if self._follower is None:
+            self._follower = Follower(mesh)
+        for cell in cells.values():
+            self._follower.add(cell)
+        if fresh:
+            threading.Thread(target=self._work, args=(self._follower,), name="background", daemon=True).start()
+
+    def _work(self, follower: Follower) -> None:
+        """Take note of what happens; runs in a thread of its own."""
+        while True:
+            try:
+                for cell, item in follower.events():
+                    self._take(cell, item)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the person waits for a word
+                self._give_up(f"the cells in the background are no longer followed: {error}")
+                return
+            with self._lock:
+                if follower.idle:
+                    self._follower = None
+                    return
+
+    def _take(self, cell: Cell, item: Event | PyrokernelError) -> None:
+        with self._lock:
+            job = self._jobs.get(cell.id)
+            if job is None:
+                return
+            job.outcomes[cell.kernel].take(item)
+            if not job.done:
+                return
+            del self._jobs[cell.id]
+        if cell.id not in self._hushed:
+            self._say(job.describe())
+
+    def _give_up(self, why: str) -> None:
+        with self._lock:
+            self._jobs.clear()
+            self._follower = None
+        self._say([why])
+
+    def _say(self, lines: list[str]) -> None:
+        assert self.tell is not None  # or there would be no thread
+        self.tell("\n".join(lines))

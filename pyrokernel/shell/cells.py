@@ -1,0 +1,281 @@
+"""The commands about cells: what ran, runs and waits, here or sent by others. Runs in the shell process."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from cmd2 import Choices, Cmd2ArgumentParser, CommandSet, CompletionItem, with_argparser
+
+from pyrokernel.client.cell import Cell
+from pyrokernel.client.group import Group
+from pyrokernel.errors import GatherError
+from pyrokernel.messages import EventKind
+from pyrokernel.shell.display import Display
+from pyrokernel.shell.journals import Journal, Past, ask_all, find_cells, is_cell, list_cells
+from pyrokernel.shell.listing import format_cells
+from pyrokernel.shell.watching import Watcher
+from pyrokernel.texts import describe_gap, label, one_line, span
+
+if TYPE_CHECKING:
+    from pyrokernel.shell.app import Shell  # noqa: F401 - names the application in the base class
+
+_LISTED = 20
+_POST_MORTEM = (
+    '__import__("pdb").pm() if getattr(__import__("sys"), "last_traceback", None)'
+    ' else print("nothing has failed in this kernel yet")'
+)
+
+
+class CellCommands(CommandSet["Shell"]):
+    """List cells, follow and replay them, keep them from starting, look into their failures."""
+
+    DEFAULT_CATEGORY = "Cells"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._watcher: Watcher | None = None
+
+    def kernel_words(self) -> Choices:
+        """Return what can stand for kernels."""
+        return Choices.from_values([*self._cmd.target.mesh.names, "all"])
+
+    def waiting_cells(self) -> Choices:
+        """Return the cells that have not started, with their kernels and sources."""
+        listed, _ = list_cells(self._group([]), 0)
+        waiting = {cell["cell"]: cell for cell in listed if cell["status"] == "waiting"}
+        return Choices(
+            [
+                CompletionItem(cell["cell"][:8], display_meta=f"{cell['kernel']}: {one_line(cell['source'], 40)}")
+                for cell in waiting.values()
+            ]
+        )
+
+    def _group(self, words: Iterable[str]) -> Group:
+        """Return the kernels that words mean; none mean the current group, looked up anew."""
+        target = self._cmd.target
+        return target.mesh.select(words or target.words)
+
+    @staticmethod
+    def _cells_parser() -> Cmd2ArgumentParser:
+        parser = Cmd2ArgumentParser(description="List what ran, runs and waits, whoever sent it; or replay one cell.")
+        parser.add_argument(
+            "words",
+            nargs="*",
+            metavar="KERNELS|CELL",
+            help="kernels; or the number or id of a cell, which is replayed: source, output, result",
+            choices_provider=CellCommands.kernel_words,
+        )
+        parser.add_argument(
+            "-n", "--ended", type=int, default=_LISTED, help=f"how many that ended, per kernel (default: {_LISTED})"
+        )
+        return parser
+
+    @with_argparser(lambda: CellCommands._cells_parser())
+    def do_cells(self, args: argparse.Namespace) -> None:
+        """List what ran, runs and waits, or replay one cell: cells 17."""
+        names = self._cmd.target.mesh.names
+        chosen = [word for word in args.words if is_cell(word) and word not in names]
+        group = self._group([word for word in args.words if word not in chosen])
+        if chosen:
+            for word in chosen:
+                self._replay(group, word)
+            return
+        found, silent = list_cells(group, max(0, args.ended))
+        self._cmd.print_lines([format_cells(found, now=time.time()) if found else "no cells yet"])
+        if silent:
+            self._cmd.fail(f"{label(silent)} did not answer in time: a C call may hold the interpreter")
+        self._cmd.last_result = found
+
+    def _replay(self, group: Group, word: str) -> None:
+        """Show a cell again: its source, what it wrote, what came of it."""
+        found = find_cells(group, word)
+        if not found:
+            self._cmd.fail(f"no cell {word} on {label(group.names)}, or it is too long ago; `cells -n 100` lists more")
+            return
+        alike = [cell for cell in found if cell["cell"] == found[0]["cell"]]
+        others = [cell["kernel"] for cell in found if cell not in alike]
+        names = [cell["kernel"] for cell in alike]
+        if others:
+            self._cmd.notice(f"this is cell {word} of {label(names)}; `cells {others[0]} {word}` shows another")
+        self._print_header(alike)
+        on_screen = self._cmd.stdout.isatty()
+        how = f"`cells {word} > FILE` writes all that the journal has"
+        if self._cmd.restricted:
+            how = f"after `set lines {100 * self._cmd.lines}`, `cells {word}` shows more"
+        display = Display(
+            names,
+            lambda _, text: self._cmd.write("stdout", text),
+            clock=lambda: 0.0,  # nothing comes late: equals wait for each other however long reading takes
+            see_all=(lambda _: how) if on_screen else None,
+            lines=self._cmd.lines,
+        )
+        for cell in alike:
+            self._print_events(group, cell, display)
+        display.flush(all_of_it=True)
+        display.margin()
+        running = [cell["kernel"] for cell in alike if cell["status"] == "running"]
+        if running:
+            self._cmd.notice(f"still runs on {label(running)}; `follow {' '.join(running)}` goes on from here")
+        self._cmd.last_result = alike
+
+    def _print_header(self, alike: list[dict[str, Any]]) -> None:
+        first = alike[0]
+        begun = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(first["started"])) if first.get("started") else ""
+        names = label(cell["kernel"] for cell in alike)
+        count = first.get("execution_count") or "?"
+        parts = [f"[{count}] {names}", begun, first["author"], f"cell {first['cell'][:8]}", first["status"]]
+        if first.get("duration"):
+            parts.append(span(max(cell.get("duration", 0.0) for cell in alike)))
+        self._cmd.print_lines(["  ".join(filter(None, parts))])
+
+    def _print_events(self, group: Group, cell: dict[str, Any], display: Display) -> None:
+        """Put what a journal has of a cell on a display."""
+        name = cell["kernel"]
+        journal = Journal(group[name], cell["cell"], float(cell.get("started") or 0.0))
+        for event in journal.read(journal.begin()) if cell["status"] != "waiting" else ():
+            data = event.data
+            match event.kind:
+                case EventKind.STARTED:
+                    first, *rest = str(data["source"]).rstrip("\n").split("\n")
+                    source = "\n".join([f">>> {first}", *(f"... {line}" for line in rest)])
+                    display.output(name, "stdout", source + "\n")
+                case EventKind.OUTPUT:
+                    display.output(name, data["stream"], data["text"])
+                case EventKind.RESULT:
+                    display.result(name, data["text"])
+                case EventKind.ERROR:
+                    display.error(name, data["traceback"] or f"{data['ename']}: {data['evalue']}")
+                case EventKind.INPUT:
+                    display.remark(name, f"[asked: {data.get('prompt', '')}]")
+                case EventKind.GAP:
+                    display.remark(name, describe_gap(event))
+        display.ended(name)
+
+    @staticmethod
+    def _kernels_parser(description: str) -> Cmd2ArgumentParser:
+        parser = Cmd2ArgumentParser(description=description)
+        parser.add_argument(
+            "words",
+            nargs="*",
+            metavar="KERNELS",
+            help="names, patterns, or nothing for the current group",
+            choices_provider=CellCommands.kernel_words,
+        )
+        return parser
+
+    @with_argparser(lambda: CellCommands._kernels_parser("Show what runs now, whoever sent it, until it ends."))
+    def do_follow(self, args: argparse.Namespace) -> None:
+        """Show what runs now, whoever sent it, until it ends; Ctrl-C leaves it running."""
+        group = self._group(args.words)
+        abouts = ask_all(group, "describe")
+        silent = [name for name in group.names if name not in abouts]
+        if silent:
+            self._cmd.fail(f"{label(silent)} did not answer in time: a C call may hold the interpreter")
+        running = {name: about for name, about in abouts.items() if about["running"]}
+        if not running:
+            self._cmd.print_lines([f"nothing runs on {label(abouts)}"] if abouts else [])
+            self._cmd.last_result = None
+            return
+        self._introduce(running)
+        past: dict[str, Past] = {}
+        cells: dict[str, Cell] = {}
+        for name, about in running.items():
+            cell = about["running"]
+            journal = Journal(group[name], cell["cell"], float(cell.get("since") or 0.0))
+            past[name], cells[name] = journal.recent(cell.get("asks"))
+        with self._cmd.background.hushed(cell.id for cell in cells.values()):
+            self._cmd.last_result = self._cmd.runner.attach(group[list(cells)], cells, past)
+
+    def _introduce(self, running: dict[str, Any]) -> None:
+        """Say whose cells are about to be shown."""
+        alike: dict[str, list[str]] = {}
+        for name, about in running.items():
+            alike.setdefault(about["running"]["cell"], []).append(name)
+        for names in alike.values():
+            cell = running[names[0]]["running"]
+            since = f", since {span(max(0.0, time.time() - cell['since']))}" if cell.get("since") else ""
+            line = f"{label(names)}: cell {cell['cell'][:8]} of {cell['author']}{since}: {one_line(cell['source'])}"
+            self._cmd.notice(f"{line} (Ctrl-C leaves it running)")
+
+    @staticmethod
+    def _cancel_parser() -> Cmd2ArgumentParser:
+        parser = Cmd2ArgumentParser(description="Keep a cell that waits from starting, on all kernels of the group.")
+        parser.add_argument(
+            "cell",
+            help="the beginning of its id, or its number in the background: 1",
+            choices_provider=CellCommands.waiting_cells,
+        )
+        return parser
+
+    @with_argparser(lambda: CellCommands._cancel_parser())
+    def do_cancel(self, args: argparse.Namespace) -> None:
+        """Keep a cell that waits from starting."""
+        word = args.cell.strip("[]")
+        job = next((job for job in self._cmd.background.jobs if str(job.number) == word), None)
+        group = job.group if job else self._group([])
+        listed, _ = list_cells(group, 0)
+        meant = [cell for cell in listed if cell["cell"].startswith(job.id if job else word)]
+        waiting = {cell["cell"] for cell in meant if cell["status"] == "waiting"}
+        if len(waiting) > 1:
+            self._cmd.fail(f"{word} could be any of {', '.join(sorted(cell[:8] for cell in waiting))}")
+            return
+        if not waiting:
+            running = [cell["kernel"] for cell in meant]
+            hint = f"it runs on {label(running)}; `interrupt {' '.join(running)}` ends it"
+            self._cmd.fail(
+                f"no cell {word} waits on {label(group.names)}: {hint if running else '`cells` lists those that do'}"
+            )
+            return
+        (chosen,) = waiting
+        names = [cell["kernel"] for cell in meant if cell["status"] == "waiting"]
+        try:
+            done = group[names].cancel(chosen)
+        except GatherError as error:
+            self._cmd.fail(str(error))
+            done = error.replies
+        for what, found in (("cancelled", True), ("runs already", False)):
+            if kernels := [name for name, cancelled in done.items() if cancelled is found]:
+                self._cmd.print_lines([f"{label(kernels)}: {what}"])
+        self._cmd.last_result = done
+
+    @staticmethod
+    def _debug_parser() -> Cmd2ArgumentParser:
+        parser = Cmd2ArgumentParser(description="Open pdb on the last failure of a kernel; Ctrl-C or Ctrl-D leaves it.")
+        parser.add_argument(
+            "kernel", nargs="?", default="", help="its name", choices_provider=CellCommands.kernel_words
+        )
+        return parser
+
+    @with_argparser(lambda: CellCommands._debug_parser())
+    def do_debug(self, args: argparse.Namespace) -> None:
+        """Open pdb on the last failure of a kernel."""
+        group = self._group([args.kernel] if args.kernel else [])
+        if len(group) != 1:
+            self._cmd.fail(f"pdb looks into one kernel at a time: `debug {group.names[0]}`")
+            return
+        self._cmd.last_result = self._cmd.run_cell(group, _POST_MORTEM)
+
+    @staticmethod
+    def _watch_parser() -> Cmd2ArgumentParser:
+        parser = Cmd2ArgumentParser(description="Tell above the prompt what others run on the kernels of the group.")
+        parser.add_argument("state", nargs="?", choices=("on", "off"), help="without it, say whether it is on")
+        return parser
+
+    @with_argparser(lambda: CellCommands._watch_parser())
+    def do_watch(self, args: argparse.Namespace) -> None:
+        """Tell above the prompt what others run on the kernels of the group: watch on."""
+        if args.state == "on" and self._watcher is None:
+            if not self._cmd.at_prompt:
+                self._cmd.fail("watch tells a person at a prompt; in a script, `pyrokernel logs -f` follows a kernel")
+                return
+            self._watcher = Watcher(lambda: self._cmd.target.group, self._cmd.runner.sent, self._cmd.tell)
+            self._watcher.start()
+        elif args.state == "off" and self._watcher is not None:
+            self._watcher.stop()
+            self._watcher = None
+        on = self._watcher is not None
+        self._cmd.print_lines([f"watch is {'on: what others run is told above the prompt' if on else 'off'}"])
+        self._cmd.last_result = on

@@ -1,0 +1,94 @@
+"""What to type here for what people type elsewhere, one line each. Pure. Runs in the shell process."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_NO_EXTENSIONS = (
+    "extensions change IPython, which does not run here; plain Python of theirs can be imported: `import NAME`"
+)
+_RELOAD = "kernels do not reload modules by themselves: `import importlib; importlib.reload(MODULE)`, or `restart`"
+_LOGGED = "nothing to switch on: kernels keep all that ran and was printed; `logs` shows it, `logs > FILE` saves it"
+_INSPECT = "`NAME?` shows signature and docstring, `NAME??` the source"
+_PASTE = "paste it at the prompt: a block goes in whole, and runs at Enter"
+_BACK = "`cd DIRECTORY` changes the directory of the kernels, `cd -` goes back"
+_PROFILE = "`import cProfile; cProfile.run('f(x)')` profiles in the kernels; `time` and `timeit` measure"
+_HELP = "`help` lists all commands"
+_ALL = (
+    "Python goes to all kernels of the group as it is: `use KERNELS` chooses them, `on KERNELS SOURCE` asks some once"
+)
+_SHOWN = "`set` lists what can be changed in this shell"
+_FIGURES = "nothing to choose: kernels have no window, matplotlib draws in memory (backend Agg)"
+
+ELSEWHERE = {
+    **dict.fromkeys(("load_ext", "reload_ext", "unload_ext", "memit", "mprun"), _NO_EXTENSIONS),
+    **dict.fromkeys(("autoreload", "aimport"), _RELOAD),
+    **dict.fromkeys(("logstart", "logstop", "logon", "logoff", "logstate", "capture"), _LOGGED),
+    **dict.fromkeys(("pinfo", "pinfo2", "pdef", "pdoc", "psource", "pfile", "psearch", "page"), _INSPECT),
+    **dict.fromkeys(("paste", "cpaste"), _PASTE),
+    **dict.fromkeys(("pushd", "popd", "dirs", "dhist", "bookmark"), _BACK),
+    **dict.fromkeys(("prun", "lprun"), _PROFILE),
+    **dict.fromkeys(("lsmagic", "magic", "quickref", "automagic"), _HELP),
+    **dict.fromkeys(("px", "autopx", "pxlocal", "pxconfig", "pxresult"), _ALL),
+    **dict.fromkeys(("config", "colors", "xmode", "pprint", "precision"), _SHOWN),
+    **dict.fromkeys(("matplotlib", "pylab", "gui"), _FIGURES),
+    **dict.fromkeys(
+        ("system", "sx", "sc"), "`!COMMAND` runs a program on the kernels; `NAME = !COMMAND` keeps its lines"
+    ),
+    **dict.fromkeys(("bash", "script"), "`!COMMAND` runs one line of the system's shell on the kernels"),
+    **dict.fromkeys(("load", "loadpy"), "`run FILE` runs a Python file of this machine on the kernels"),
+    **dict.fromkeys(("writefile", "file"), "write files from Python: `open(NAME, 'w').write(TEXT)`"),
+    **dict.fromkeys(("xdel", "reset_selective"), "`del NAME` removes a variable, `restart` all of them"),
+    **dict.fromkeys(("recall", "rep", "rerun"), "arrow up and Ctrl-R bring lines back; `cells` lists what ran"),
+    **dict.fromkeys(("hist", "history"), "arrow up and Ctrl-R bring lines back; `cells` lists what ran"),
+    **dict.fromkeys(
+        ("pdb", "debug", "tb"), "`debug` looks into the last failure; `breakpoint()` stops where it stands"
+    ),
+    **dict.fromkeys(("edit", "ed"), "`edit` opens the last block in your editor"),
+    "autoawait": "nothing to switch on: cells may `await` at their top level",
+    "macro": "define a function: it stays in the kernels",
+    "reset": "`restart` gives fresh kernels of the same names; `del NAME` removes one variable",
+    "save": "`logs > FILE` saves what ran and was printed; `cells` lists what ran",
+    "store": "kernels keep their variables when you leave; `gather` and `pull` bring them here, to be saved",
+    "who_ls": "`who` lists the variables",
+}
+"""By what people type, after "%" or without, what to type here."""
+
+_PROGRAMS = (
+    "apt awk bash brew cat chmod clear conda cp curl cut date docker du echo emacs free gcc git grep gzip head"
+    " hostname htop kill less ln ls make man mkdir mv nano nvcc nvidia-smi ping pip3 poetry python python3 rm rmdir"
+    " rsync salloc sbatch scp sed sinfo sort squeue srun ssh sudo tail tar top touch uname unzip uv vi vim wc wget"
+    " which whoami zip"
+)
+PROGRAMS = frozenset(_PROGRAMS.split())
+"""Words that are a program far more often than a variable."""
+
+_FIRST_WORD = re.compile(r"([A-Za-z_][\w-]*)(\s|\Z)")
+
+
+def for_word(word: str) -> str:
+    """Return what to type for a word of elsewhere; "" when it is none."""
+    return ELSEWHERE.get(word) or (f"`!{word}` runs a program on the kernels" if word in PROGRAMS else "")
+
+
+def for_failure(source: str, outcomes: Iterable[Mapping[str, Any]]) -> str:
+    """Return a hint for what failed because it is not Python; "" when there is none.
+
+    Args:
+        source: What was typed.
+        outcomes: What came of it on each kernel: ename and evalue.
+    """
+    source = source.strip()
+    match = _FIRST_WORD.match(source)
+    for outcome in outcomes:
+        if outcome.get("ename") == "SyntaxError" and "\n" in source:
+            inner = any(line.lstrip().startswith(("!", "%")) for line in source.split("\n")[1:])
+            return "`!` and `%` stand at the beginning of a line of their own, not inside a block" if inner else ""
+        if match is None or "\n" in source:
+            return ""
+        unknown = outcome.get("ename") == "NameError" and f"'{match[1].partition('-')[0]}'" in str(outcome["evalue"])
+        if unknown or outcome.get("ename") == "SyntaxError":
+            return for_word(match[1])
+    return ""

@@ -1,0 +1,271 @@
+"""What cmd2 brings, made to fit: output, help, settings, history, and what is left out. Runs in the shell process."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import sys
+import termios
+from collections.abc import Callable, Iterable
+from typing import Any, TextIO
+
+import cmd2
+from cmd2 import Choices, Cmd2ArgumentParser, CommandSet, Completions, Settable, Statement, with_argparser
+from prompt_toolkit.history import History
+from prompt_toolkit.input.typeahead import clear_typeahead
+
+from pyrokernel.shell.cut import MAX_LINES
+from pyrokernel.shell.display import harmless
+from pyrokernel.shell.helping import details, overview, wrap
+from pyrokernel.shell.history import found
+from pyrokernel.shell.parser import PYTHON, UNKNOWN
+from pyrokernel.shell.restricted import admit, is_local, refusal
+
+_LEFT_OUT = (
+    "alias", "edit", "macro", "run_pyscript", "run_script", "shell", "shortcuts", "_relative_run_script",
+)  # fmt: skip
+"""Commands of cmd2 that act on the machine of the shell instead of the kernels, or rewrite lines before parsing."""
+
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
+_HISTORY_SHOWN = 30
+_LEAST_WIDTH = 20
+_NO_TERMINAL = 100
+
+
+class House(cmd2.Cmd):
+    """An application of cmd2 in which nothing surprises whoever types Python.
+
+    Args:
+        command_sets: Its commands, besides those about the shell itself.
+        past: Lines typed before.
+        restricted: Serve others: without what touches this machine's files and processes.
+
+    Attributes:
+        failed: Whether the last command or cell failed.
+        refused: Commands that a restricted shell knows by name only.
+        lines: How many lines of a cell's output are shown.
+        times_cells: Whether to say how long each cell took.
+    """
+
+    DEFAULT_CATEGORY = "Shell"
+
+    def __init__(self, command_sets: Iterable[CommandSet[Any]], past: History, *, restricted: bool = False) -> None:
+        self.failed = False
+        self.past = past
+        self.restricted = restricted
+        self.refused: set[str] = set()
+        self.lines = MAX_LINES
+        self.times_cells = False
+        if restricted:
+            command_sets, self.refused = admit(command_sets)
+        super().__init__(
+            allow_cli_args=False,
+            allow_clipboard=not restricted,
+            allow_redirection=not restricted,
+            shortcuts={},
+            terminators=[],
+            command_sets=command_sets,
+        )
+        for name in _LEFT_OUT:
+            # The way in which cmd2 itself leaves out `py` and `ipy`.
+            setattr(self, f"do_{name}", None)
+        self.hidden_commands += [PYTHON, UNKNOWN]
+        for name in self.refused:
+            self._refuse(name)
+
+    def take_in(self, command: Callable[[Statement], Any], name: str = "") -> None:
+        """Take in a command that cmd2 has a word of its own for, or that appears while the shell runs.
+
+        Args:
+            command: What runs, such as a `do_` method.
+            name: Of the command; "" for what follows the `do_`.
+        """
+        name = name or command.__name__.removeprefix("do_")
+        if self.restricted and is_local(command):
+            self.refused.add(name)
+            self._refuse(name)
+        else:
+            setattr(self, f"do_{name}", command)
+
+    def _refuse(self, name: str) -> None:
+        setattr(self, f"do_{name}", refusal(name, self.fail))
+        setattr(self, f"complete_{name}", None)
+        self.hidden_commands.append(name)
+
+    def build_settables(self) -> None:
+        """Offer what means something here; cmd2 calls this."""
+        self.add_settable(Settable("lines", _positive, "how many lines of a cell's output are shown, then a cut", self))
+        self.add_settable(
+            Settable("timing", bool, "say after each cell how long it took", self, settable_attrib_name="times_cells")
+        )
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a person types at a terminal."""
+        return self._is_tty_session(self.main_session)
+
+    @property
+    def width(self) -> int:
+        """How many columns there are for text."""
+        return max(_LEAST_WIDTH, shutil.get_terminal_size((_NO_TERMINAL, 24)).columns)
+
+    def onecmd(self, statement: Statement | str, *, add_to_history: bool = True) -> bool:
+        """Run one command or cell, unless it would write a file that is not the user's."""
+        if self.restricted and isinstance(statement, Statement) and statement.redirector:
+            self.fail(f"`{statement.redirector}` is not in this shell, which is served to others: output stays here")
+            return False
+        return super().onecmd(statement, add_to_history=add_to_history)
+
+    def path_complete(self, *args: Any, **kwargs: Any) -> Completions:
+        """Complete a file of this machine."""
+        return Completions() if self.restricted else super().path_complete(*args, **kwargs)
+
+    def shell_cmd_complete(self, *args: Any, **kwargs: Any) -> Completions:
+        """Complete a program of this machine."""
+        return Completions() if self.restricted else super().shell_cmd_complete(*args, **kwargs)
+
+    def ppaged(self, *objects: Any, chop: bool = False, **kwargs: Any) -> None:
+        """Print through a pager, which is a program that starts others."""
+        if self.restricted:
+            self.poutput(*objects, **kwargs)
+        else:
+            super().ppaged(*objects, chop=chop, **kwargs)
+
+    def pexcept(self, exception: BaseException, **kwargs: Any) -> None:
+        """Show an error in the shell itself; cmd2 calls this, for any exception of a command."""
+        if isinstance(exception, BrokenPipeError):
+            raise exception  # whoever reads our output went away: there is nobody to tell, and nothing to go on for
+        self.failed = True
+        super().pexcept(exception, **kwargs)
+
+    def fail(self, text: str) -> None:
+        """Say why a command failed."""
+        self.failed = True
+        self.perror(self.fitted(text, sys.stderr))
+
+    def notice(self, text: str) -> None:
+        """Say something of the shell's own, beside what kernels say."""
+        self.perror(self.fitted(text, sys.stderr), style="dim")
+
+    def tell(self, text: str) -> None:
+        """Show lines above the prompt, also above a half-typed line; any thread may call this."""
+        self.add_alert(msg=self.fitted(text))
+
+    def fitted(self, text: str, file: TextIO | None = None) -> str:
+        """Return a text that a terminal neither obeys nor breaks amid words.
+
+        Args:
+            text: What the shell says.
+            file: Where; None for standard output.
+        """
+        text = harmless(text)
+        if not (file or self.stdout).isatty():
+            return text
+        return "\n".join(part for line in text.split("\n") for part in wrap(line, self.width))
+
+    def write(self, stream: str, text: str) -> None:
+        """Show what a kernel said, at once and, unless a terminal would obey it, as it is."""
+        file = sys.stderr if stream == "stderr" else self.stdout
+        if file.isatty():
+            text = harmless(text)
+            if os.environ.get("NO_COLOR"):
+                text = _COLOUR.sub("", text)
+        try:
+            file.write(text)
+        except UnicodeEncodeError:
+            encoding = file.encoding or "ascii"
+            file.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        file.flush()
+
+    def print_lines(self, lines: Iterable[str]) -> None:
+        """Print what a command found."""
+        for line in lines:
+            self.write("stdout", line + "\n")
+
+    def ask(self, prompt: str, *, password: bool = False, afresh: bool = False) -> str:
+        """Read an answer, at the terminal or from the next line of a script that is piped in."""
+        if self.interactive:
+            if afresh:
+                # Keys wait in two places: in the terminal, and where prompt_toolkit keeps what its last prompt left.
+                termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
+                clear_typeahead(self.main_session.input)
+            return self.read_secret(harmless(prompt)) if password else self.read_input(harmless(prompt))
+        line = self.stdin.readline()
+        if not line:
+            raise EOFError
+        return line.rstrip("\n")
+
+    def command_words(self) -> Choices:
+        """Return what `help` knows."""
+        return Choices.from_values(self.get_visible_commands())
+
+    @staticmethod
+    def _help_parser() -> Cmd2ArgumentParser:
+        parser = Cmd2ArgumentParser(description="List all commands by subject, or say what one does.")
+        parser.add_argument("command", nargs="?", help="which", choices_provider=House.command_words)
+        return parser
+
+    @with_argparser(lambda: House._help_parser())
+    def do_help(self, args: argparse.Namespace) -> None:
+        """List all commands by subject, or say what one does."""
+        name = (args.command or "").lstrip(":%")
+        if not name:
+            self.print_lines(overview(self._subjects(), self.width))
+        elif name in self.refused:
+            refusal(name, self.fail)(Statement(""))
+        elif name not in self.get_visible_commands():
+            self.fail(f"there is no command {name!r}; `help` lists them all")
+        else:
+            function = self.get_command_func(name)
+            assert function is not None  # it is visible
+            parser = self.command_parsers.get(function)
+            usage = parser.format_help() if parser else ""
+            self.print_lines(details(name, function.__doc__ or "", usage, self.width))
+
+    def _subjects(self) -> dict[str, dict[str, str]]:
+        """Return the docstrings of all commands by subject and name."""
+        subjects: dict[str, dict[str, str]] = {}
+        for name in self.get_visible_commands():
+            function = self.get_command_func(name)
+            owner = getattr(function, "__self__", None)
+            subject = getattr(owner, "DEFAULT_CATEGORY", "Aliases")
+            subjects.setdefault(subject, {})[name] = function.__doc__ or ""
+        return subjects
+
+    @staticmethod
+    def _history_parser() -> Cmd2ArgumentParser:
+        parser = Cmd2ArgumentParser(description="Show lines typed before, in this shell and earlier ones.")
+        parser.add_argument("-s", "--search", default="", metavar="TEXT", help="only those that have it")
+        parser.add_argument(
+            "-n", "--number", type=_positive, default=_HISTORY_SHOWN, help=f"how many (default: {_HISTORY_SHOWN})"
+        )
+        return parser
+
+    @with_argparser(lambda: House._history_parser())
+    def do_history(self, args: argparse.Namespace) -> None:
+        """Show lines typed before, in this shell and earlier ones."""
+        lines = found(self.past.load_history_strings(), args.search, args.number)
+        self.print_lines(lines or [f"no line has {args.search!r}" if args.search else "nothing was typed yet"])
+        self.last_result = lines
+
+    def do_exit(self, _: Statement) -> bool:
+        """Leave the shell; the kernels stay."""
+        return True
+
+    def do_quit(self, _: Statement | str) -> bool:
+        """Leave the shell; the kernels stay."""
+        return True
+
+
+def _positive(text: str) -> int:
+    """Read a number above 0.
+
+    Raises:
+        ValueError: It is none.
+    """
+    number = int(text)
+    if number < 1:
+        raise ValueError(f"must be above 0, not {number}")
+    return number

@@ -1,0 +1,192 @@
+"""Cells that ran or run, found by number or id and read from the kernels' journals. Runs in the shell process."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pyrokernel.client.calls import ask_kernel, gather, kernel_request
+from pyrokernel.client.cell import Cell
+from pyrokernel.client.group import Group
+from pyrokernel.client.kernel import Kernel
+from pyrokernel.messages import Event, EventKind
+
+ANSWER_SECONDS = 1.0
+"""How long all kernels together get; one whose interpreter is held up cannot answer."""
+
+_LIMITS = (100, 4096)
+_ID_SHOWN = 8
+"""Digits of an id that are shown; so many decimal ones are an id and no number."""
+
+_PAST_LINES = 200
+_REACH = 500
+
+
+@dataclasses.dataclass(frozen=True)
+class Past:
+    """What a cell that runs already has said.
+
+    Attributes:
+        events: The last of it.
+        cut: Whether there was more before.
+        question: Of an `input()` that waits for an answer, as in its event; or None.
+    """
+
+    events: Iterable[Event] = ()
+    cut: bool = False
+    question: Mapping[str, Any] | None = None
+
+
+def list_cells(group: Group, ended: int) -> tuple[list[dict[str, Any]], list[str]]:
+    """Ask kernels for their cells.
+
+    Args:
+        group: Which kernels.
+        ended: How many of the cells that ended last.
+
+    Returns:
+        Per kernel the last cells that ended, what runs, what waits: each a dict with kernel, cell, status ("running",
+        "waiting", or as a reply has it), author, source, and where they are known execution_count, ename, started
+        and duration; and the kernels that did not answer.
+    """
+    abouts = ask_all(group, "describe")
+    pasts = ask_all(group, "cells", ended) if ended else {}
+    found: list[dict[str, Any]] = []
+    for name, about in abouts.items():
+        known = {cell["cell"] for cell in pasts.get(name, ())}
+        found += [{"kernel": name, **cell} for cell in pasts.get(name, ())]
+        running = about["running"]
+        if running and running["cell"] not in known:
+            found.append(
+                {
+                    **{key: running[key] for key in ("cell", "source", "author")},
+                    "kernel": name,
+                    "status": "running",
+                    "execution_count": about["execution_count"],
+                    "started": running.get("since", 0.0),
+                }
+            )
+        found += [{"kernel": name, **cell, "status": "waiting"} for cell in about["waiting"]]
+    return found, [name for name in group.names if name not in abouts]
+
+
+def ask_all(group: Group, method: str, *args: Any) -> dict[str, Any]:
+    """Ask all kernels of a group the same; those that do not answer in time are not in what is returned."""
+    links = [kernel.link for kernel in group]
+    return gather(group.mesh, links, kernel_request(method, *args), kind="control", timeout=ANSWER_SECONDS)[0]
+
+
+def is_cell(word: str) -> bool:
+    """Whether a word can be the number of a cell, or the beginning of its id."""
+    return word.isdecimal() or (4 <= len(word) <= 32 and all(digit in "0123456789abcdef" for digit in word))
+
+
+def find_cells(group: Group, word: str) -> list[dict[str, Any]]:
+    """Return the cells that a word means, at most one per kernel: entries of `list_cells`.
+
+    Args:
+        group: Where to look.
+        word: A number (execution count), or the beginning of an id.
+    """
+    for limit in _LIMITS:
+        listed, _ = list_cells(group, limit)
+        found = {cell["kernel"]: cell for cell in listed if _is_meant(cell, word)}
+        if found:
+            return list(found.values())
+    return []
+
+
+def _is_meant(cell: dict[str, Any], word: str) -> bool:
+    if word.isdecimal() and len(word) < _ID_SHOWN:
+        return str(cell.get("execution_count", "")) == word
+    return str(cell["cell"]).startswith(word)
+
+
+@dataclasses.dataclass(frozen=True)
+class Journal:
+    """The journal of one kernel, as far as one cell goes.
+
+    Attributes:
+        kernel: Which.
+        cell: Id of the cell.
+        started: Since when it runs or ran, Unix time in seconds; 0 when that is not known.
+    """
+
+    kernel: Kernel
+    cell: str
+    started: float
+
+    def begin(self) -> int:
+        """Return the position before the cell's first event."""
+        position = self._before(self.started - 0.001) if self.started else 0
+        # A clock that was set back misleads: then all of it is read.
+        first = next(self.read(position), None)
+        return position if first is not None and first.kind in (EventKind.STARTED, EventKind.QUEUED) else 0
+
+    def read(self, after: int) -> Iterator[Event]:
+        """Yield the cell's events after a position, up to its end or up to now."""
+        while True:
+            answer = self._follow(after, cell=self.cell)
+            for event in map(Event.from_wire, answer["events"]):
+                yield event
+                if event.kind == EventKind.ENDED:
+                    return
+            if answer["next"] in (after, answer["last"]):
+                return
+            after = int(answer["next"])
+
+    def recent(self, question: dict[str, Any] | None) -> tuple[Past, Cell]:
+        """Return the last lines of what the cell said so far, and a handle to follow it from there."""
+        begin = self.begin()
+        last = int(self._follow(1 << 62)["last"])
+        reach = _REACH
+        while True:
+            position = max(begin, last - reach)
+            events = list(self.read(position))
+            kept, cut = _last_lines(events, _PAST_LINES)
+            if cut or position == begin:
+                break
+            reach *= 4
+        handle = Cell(
+            self.kernel.mesh, self.kernel.link, self.cell, after=max([last, *(event.seq for event in events)])
+        )
+        return Past(kept, cut, question), handle
+
+    def _before(self, moment: float) -> int:
+        """Return the position of the last event before a moment, by bisection."""
+        low, high = 0, int(self._follow(1 << 62)["last"])
+        while low < high:
+            middle = (low + high) // 2
+            events = self._follow(middle, max_bytes=1)["events"]
+            if not events or (events[0]["kind"] != EventKind.GAP and events[0]["at"] >= moment):
+                high = middle
+            else:
+                low = max(int(events[0]["seq"]), middle + 1)
+        return low
+
+    def _follow(self, after: int, *, cell: str = "", max_bytes: int = 0) -> dict[str, Any]:
+        options = {"cell": cell, "max_bytes": max_bytes}
+        mesh = self.kernel.mesh
+        answer: dict[str, Any] = ask_kernel(mesh, self.kernel.link, "follow", after, 0.0, options)
+        return answer
+
+
+def _last_lines(events: list[Event], limit: int) -> tuple[list[Event], bool]:
+    """Return the events that hold the last lines of output, and whether earlier ones were left out."""
+    lines = 0
+    for index in range(len(events) - 1, -1, -1):
+        event = events[index]
+        if event.kind != EventKind.OUTPUT:
+            continue
+        text = str(event.data["text"])
+        lines += text.count("\n")
+        if lines > limit:
+            whole = text.split("\n")
+            text = "\n".join(whole[lines - limit :])
+            shortened = Event(
+                seq=event.seq, kind=event.kind, cell=event.cell, at=event.at, data={**event.data, "text": text}
+            )
+            head = [before for before in events[:index] if before.kind == EventKind.STARTED]
+            return [*head, shortened, *events[index + 1 :]], True
+    return events, False

@@ -1,0 +1,74 @@
+"""The prompt as Python needs it: completion, colours, blocks, paste, history. Runs in the shell process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prompt_toolkit.application import get_app
+from prompt_toolkit.filters import Condition, completion_is_selected
+from prompt_toolkit.history import History
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent, merge_key_bindings
+from prompt_toolkit.keys import Keys
+from prompt_toolkit.layout.processors import HighlightMatchingBracketProcessor
+
+from pyrokernel.shell.completer import Router
+from pyrokernel.shell.lexer import ShellLexer
+from pyrokernel.shell.parser import dedented
+
+if TYPE_CHECKING:
+    from pyrokernel.shell.app import Shell
+
+
+def set_up_prompt(shell: Shell, history: History) -> None:
+    """Replace what cmd2 puts into its prompt.
+
+    Args:
+        shell: Whose.
+        history: Lines typed before.
+    """
+    session = shell.main_session
+    session.completer = Router(shell)
+    session.lexer = ShellLexer(shell.reader)
+    session.input_processors = [*(session.input_processors or ()), HighlightMatchingBracketProcessor()]
+    session.prompt_continuation = lambda width, line_number, wrap_count: "... ".rjust(width)
+    assert session.key_bindings is not None  # cmd2 passes its own
+    session.key_bindings = merge_key_bindings([session.key_bindings, _bindings(shell)])
+    if shell.interactive:
+        session.history = session.default_buffer.history = history
+    if shell.restricted:
+        session.enable_suspend = False
+
+
+def _bindings(shell: Shell) -> KeyBindings:
+    bindings = KeyBindings()
+
+    def in_block() -> bool:
+        """Whether Enter asks for one more line."""
+        return shell.interactive and not shell.reader.finished(get_app().current_buffer.text)
+
+    @bindings.add(Keys.BracketedPaste)
+    def paste(event: KeyPressEvent) -> None:
+        """Insert a pasted block whole; cmd2 would replay it as keystrokes, and run its first half."""
+        text = event.data.replace("\r\n", "\n").replace("\r", "\n")
+        event.current_buffer.insert_text(text if event.current_buffer.text else dedented(text))
+
+    @bindings.add("tab", filter=Condition(_in_margin))
+    def indent(event: KeyPressEvent) -> None:
+        """Indent, where there is nothing to complete."""
+        event.current_buffer.insert_text("    ")
+
+    @bindings.add("enter", filter=Condition(in_block) & ~completion_is_selected)
+    def next_line(event: KeyPressEvent) -> None:
+        """Go on with a block at its margin, one step further in after a colon."""
+        line = event.current_buffer.document.current_line_before_cursor
+        deeper = line.rstrip().endswith(":")
+        event.current_buffer.newline(copy_margin=True)
+        event.current_buffer.insert_text("    " if deeper else "")
+
+    return bindings
+
+
+def _in_margin() -> bool:
+    """Whether the cursor stands where only an indent can come."""
+    document = get_app().current_buffer.document
+    return document.cursor_position_row > 0 and not document.current_line_before_cursor.strip()

@@ -1,0 +1,140 @@
+"""What the prompt says of the kernels: how many, how many busy or gone. Runs in the shell process, in a thread.
+
+Nothing here holds up a key: the thread looks while the prompt waits, and the prompt shows what was seen last.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Sequence
+
+from pyrokernel.client.calls import gather, kernel_request
+from pyrokernel.client.group import Group
+from pyrokernel.client.kernel import Kernel
+from pyrokernel.client.mesh import Mesh
+from pyrokernel.errors import KernelNotFoundError, PyrokernelError
+from pyrokernel.shell.target import Target
+
+AGAIN_SECONDS = 3.0
+"""How often the kernels are looked at while the prompt waits."""
+
+_FIRST_SECONDS = 0.05
+"""Lines that follow each other faster, as in a paste, are not worth a look between them."""
+
+_ANSWER_SECONDS = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """The kernels of the group as they were seen.
+
+    Attributes:
+        names: Those there are.
+        busy: How many of them run something.
+        fresh: How many are other instances than the shell knows, so that variables are gone.
+        gone: How many there were before, and are no more.
+    """
+
+    names: Sequence[str]
+    busy: int = 0
+    fresh: int = 0
+    gone: int = 0
+
+    @property
+    def prompt(self) -> str:
+        """What stands before the sign of the prompt."""
+        who = self.names[0] if len(self.names) == 1 else f"{len(self.names)} kernels" if self.names else "no kernel"
+        counts = [(self.busy, "busy"), (self.fresh, "restarted"), (self.gone, "gone")]
+        if len(self.names) == 1 and not self.gone:
+            states = [word for count, word in counts if count]
+        else:
+            states = [f"{count} {word}" for count, word in counts if count]
+        return f"{who} ({', '.join(states)})" if states else who
+
+
+def look(target: Target) -> View:
+    """Look at the kernels that the words of a target mean now.
+
+    Raises:
+        PyrokernelError: Nobody can say.
+    """
+    known = {kernel.name: kernel.instance for kernel in target.group}
+    group = _select(target.mesh, target.words)
+    if not group:
+        return View((), gone=len(known))
+    links = [kernel.link for kernel in group]
+    abouts, errors, missing = gather(
+        target.mesh, links, kernel_request("describe"), kind="control", timeout=_ANSWER_SECONDS
+    )
+    alive = [kernel for kernel in group if kernel.name not in errors]
+    return View(
+        names=[kernel.name for kernel in alive],
+        # One that does not answer holds its interpreter.
+        busy=len(missing) + sum(bool(about["running"]) for about in abouts.values()),
+        fresh=sum(kernel.instance != known.get(kernel.name, kernel.instance) for kernel in alive),
+        gone=len(known.keys() - {kernel.name for kernel in alive}),
+    )
+
+
+def _select(mesh: Mesh, words: Sequence[str]) -> Group:
+    """Return the kernels that words mean; a word that means none by now is passed over."""
+    found: dict[str, Kernel] = {}
+    for word in words or ["all"]:
+        try:
+            found.update((kernel.name, kernel) for kernel in mesh.select([word]))
+        except KernelNotFoundError:
+            continue
+    return Group(mesh, found.values())
+
+
+class Lookout:
+    """Looks at the kernels while the prompt waits: soon after it appears, and every few seconds.
+
+    Args:
+        see: Returns what there is to see.
+        tell: Takes it.
+        seconds: Between two looks.
+    """
+
+    def __init__(
+        self, see: Callable[[], View], tell: Callable[[View], None], *, seconds: float = AGAIN_SECONDS
+    ) -> None:
+        self._see, self._tell, self._seconds = see, tell, seconds
+        self._waits = threading.Event()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="lookout", daemon=True)
+
+    def resume(self) -> None:
+        """Begin to look, or go on: the prompt waits."""
+        self._waits.set()
+        if not self._thread.is_alive() and not self._over.is_set():
+            self._thread.start()
+
+    def pause(self) -> None:
+        """Stop looking: a line was entered."""
+        self._waits.clear()
+
+    def close(self) -> None:
+        """End; a look that is under way ends soon, and is not told."""
+        self._over.set()
+        self._waits.set()
+        if self._thread.is_alive():
+            self._thread.join(2 * _ANSWER_SECONDS)
+
+    def _work(self) -> None:
+        while not self._over.is_set():
+            self._waits.wait()
+            if self._over.wait(_FIRST_SECONDS):
+                return
+            self._look_while_waiting()
+
+    def _look_while_waiting(self) -> None:
+        while self._waits.is_set() and not self._over.is_set():
+            try:
+                seen = self._see()
+            except (PyrokernelError, OSError):
+                seen = None  # nobody can say just now; whoever runs a cell is told why
+            if seen is not None and self._waits.is_set() and not self._over.is_set():
+                self._tell(seen)
+            self._over.wait(self._seconds)

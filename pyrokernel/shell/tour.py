@@ -1,0 +1,225 @@
+"""`tour`: the shell taught by doing, one thing after the other. Runs in the shell process.
+
+`Tour` and its steps are data and a position in them; `TourCommands` shows them and watches what is typed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING
+
+from cmd2 import Cmd2ArgumentParser, CommandSet, with_argparser
+from cmd2.plugin import PostcommandData
+
+from pyrokernel.shell.helping import wrap
+from pyrokernel.shell.parser import PYTHON, in_background
+
+if TYPE_CHECKING:
+    from prompt_toolkit.buffer import Buffer
+
+    from pyrokernel.shell.app import Shell  # noqa: F401 - names the application in the base class
+
+
+@dataclasses.dataclass(frozen=True)
+class Deed:
+    """Something that was typed, after it ran.
+
+    Attributes:
+        text: As typed.
+        command: Which command that was, "" for Python.
+        ok: Whether it went well.
+        completed: Whether TAB offered something for it.
+    """
+
+    text: str
+    command: str = ""
+    ok: bool = True
+    completed: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One thing to learn.
+
+    Attributes:
+        title: What it is about.
+        text: What to type, and what to make of it.
+        done: Whether a deed was it.
+        needs: Commands without which there is nothing to learn here.
+    """
+
+    title: str
+    text: str
+    done: Callable[[Deed], bool]
+    needs: Sequence[str] = ()
+
+
+STEPS = (
+    Step(
+        "Python",
+        "What is no command is Python, and runs in the kernels. Type:\n    x = 20 + 22",
+        lambda deed: not deed.command and deed.ok,
+    ),
+    Step(
+        "TAB",
+        "TAB asks the kernels what there is: variables, attributes, keys. Type this, with TAB where it says so:\n"
+        "    x.bit_l<TAB>",
+        lambda deed: not deed.command and deed.completed,
+    ),
+    Step(
+        "some of the kernels",
+        "`on` sends one line elsewhere, `use` chooses where all lines go, `ps` lists the kernels. Type:\n"
+        "    on k0 x + 1\n"
+        "A mesh of one kernel is not much; `pyrokernel serve -n 3` in another terminal adds some to this one.",
+        lambda deed: deed.command in ("on", "use") and deed.ok,
+        ("on", "use"),
+    ),
+    Step(
+        "data to kernels and back",
+        "`scatter` gives each kernel its part of a sequence, `gather` joins the parts here. Type line by line:\n"
+        "    scatter part = range(10)\n"
+        "    part = [n * n for n in part]\n"
+        "    gather part\n"
+        "What was gathered is in a Python of the shell's own: `here sum(part)`.",
+        lambda deed: deed.command == "gather" and deed.ok,
+        ("scatter", "gather", "here"),
+    ),
+    Step(
+        "questions",
+        'A kernel that asks is answered here. Type, and answer:\n    name = input("who? ")',
+        lambda deed: not deed.command and deed.ok and "input(" in deed.text,
+    ),
+    Step(
+        "Ctrl-C",
+        "Ctrl-C interrupts what runs, and leaves kernel, variables and shell alone. Type, wait a moment, Ctrl-C:\n"
+        "    import time; time.sleep(60)",
+        lambda deed: not deed.command and not deed.ok,
+    ),
+    Step(
+        "in the background",
+        "With `&` at its end a line runs on while you type others; a word above the prompt tells its end. Type:\n"
+        "    import time; time.sleep(5); x &",
+        lambda deed: bool(in_background(deed.text)),
+    ),
+    Step(
+        "what ran",
+        "The kernels remember what ran and what it printed, whoever sent it: `cells` lists it, `cells 1` shows one\n"
+        "again, `logs k0` is the end of it all. Type:\n"
+        "    cells",
+        lambda deed: deed.command in ("cells", "logs") and deed.ok,
+        ("cells", "logs"),
+    ),
+)
+
+LEAVING = (
+    "Now leave with Ctrl-D, or `exit`, and come back with `pyrokernel shell`: `x` is still there, also from another "
+    "terminal, also while something runs. `help` lists all commands. That was the tour."
+)
+
+
+class Tour:
+    """How far somebody is.
+
+    Args:
+        commands: Those there are; steps about others are left out.
+
+    Attributes:
+        steps: What there is to learn.
+        position: Index of the step they are at; the number of steps when they have done all.
+    """
+
+    def __init__(self, commands: Collection[str]) -> None:
+        self.steps = [step for step in STEPS if all(name in commands for name in step.needs)]
+        self.position = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether all is done."""
+        return self.position >= len(self.steps)
+
+    @property
+    def text(self) -> str:
+        """What to say now."""
+        if self.over:
+            return LEAVING
+        step = self.steps[self.position]
+        return f"Tour {self.position + 1} of {len(self.steps)}: {step.title}\n{step.text}"
+
+    def take(self, deed: Deed) -> bool:
+        """Note what was typed; say whether that was the step."""
+        if self.over or not self.steps[self.position].done(deed):
+            return False
+        self.position += 1
+        return True
+
+    def skip(self) -> None:
+        """Go on to the next step."""
+        self.position = min(self.position + 1, len(self.steps))
+
+
+class TourCommands(CommandSet["Shell"]):
+    """Teach the shell."""
+
+    DEFAULT_CATEGORY = "Shell"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tour: Tour | None = None
+        self._watching = False
+        self._completed = False
+
+    @staticmethod
+    def _tour_parser() -> Cmd2ArgumentParser:
+        parser = Cmd2ArgumentParser(
+            description="Learn the shell by doing. Anything may be typed meanwhile; the tour goes on when its line was."
+        )
+        parser.add_argument(
+            "step", nargs="?", choices=("next", "stop"), help="pass over a step, or end; else begin, or show it again"
+        )
+        return parser
+
+    @with_argparser(lambda: TourCommands._tour_parser())
+    def do_tour(self, args: argparse.Namespace) -> None:
+        """Learn the shell by doing, in a few minutes."""
+        if not self._cmd.at_prompt:
+            self._cmd.fail("the tour needs a person at a prompt")
+        elif args.step == "stop":
+            self._cmd.print_lines(["the tour is over; `tour` begins anew"] if self._tour else ["there is no tour now"])
+            self._tour = None
+        else:
+            if self._tour is None:
+                self._tour = Tour(self._cmd.get_visible_commands())
+                self._watch()
+                self._cmd.print_lines(["`tour` says again what to do, `tour next` passes over it, `tour stop` ends."])
+            elif args.step == "next":
+                self._tour.skip()
+            self._show(self._tour)
+
+    def _show(self, tour: Tour) -> None:
+        lines = tour.text.split("\n")
+        self._cmd.print_lines(["", *(part for line in lines for part in wrap(line, self._cmd.width))])
+        if tour.over:
+            self._tour = None
+
+    def _watch(self) -> None:
+        """Begin to see what is typed."""
+        if not self._watching:
+            self._watching = True
+            self._cmd.register_postcmd_hook(self._after)
+            self._cmd.main_session.default_buffer.on_completions_changed += self._offered
+
+    def _offered(self, _: Buffer) -> None:
+        self._completed = True
+
+    def _after(self, data: PostcommandData) -> PostcommandData:
+        """Take note of a line that ran; cmd2 calls this after each."""
+        text = data.statement.raw
+        if self._tour is not None and len(self._cmd.reader.split(text)) == 1:
+            command = "" if data.statement.command == PYTHON else data.statement.command
+            deed = Deed(text, command, not self._cmd.failed, self._completed)
+            self._completed = False
+            if self._tour.take(deed):
+                self._show(self._tour)
+        return data

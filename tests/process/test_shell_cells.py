@@ -1,0 +1,252 @@
+"""Cells that run or ran, in a real pseudo-terminal: background, follow, replay, cancel, watch, debuggers, floods."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from terminals import Terminal
+from waiting import wait_until
+
+import pyrokernel as pk
+
+SHELL = [sys.executable, "-m", "pyrokernel", "shell"]
+WAIT = "import threading; gate = threading.Event(); gate.wait()"
+
+
+def environ(mesh: pk.Mesh) -> dict[str, str]:
+    return {**os.environ, **mesh.settings.to_env()}
+
+
+@pytest.fixture
+def start(mesh: pk.Mesh) -> Iterator[Callable[..., Terminal]]:
+    """Start a shell on some kernels and wait for its prompt."""
+    opened = []
+
+    def begin(*words: str, prompt: str = "k0>") -> Terminal:
+        terminal = Terminal([*SHELL, *words], environ(mesh))
+        opened.append(terminal)
+        terminal.expect(prompt)
+        return terminal
+
+    yield begin
+    for terminal in opened:
+        terminal.close()
+    for kernel in mesh[:]:
+        if kernel.describe()["running"]:
+            kernel.interrupt(wait=2.0)
+
+
+def run(mesh: pk.Mesh, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    command = [*SHELL, *arguments]
+    return subprocess.run(
+        command, env=environ(mesh), input=text, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+Start = Callable[..., Terminal]
+
+
+def gated(name: str, then: str) -> str:
+    """Return source of a cell that goes on when a variable is pushed."""
+    return f"import time\nwhile '{name}' not in globals(): time.sleep(0.01)\n{then}"
+
+
+def test_a_cell_in_the_background_is_told_of_above_the_prompt(start: Start, kernel: pk.Kernel) -> None:
+    shell = start("k0")
+    shell.enter("import time; [time.sleep(0.01) for n in iter(lambda: 'go' in globals(), True)]; 6 * 7 &")
+    shell.expect("[1] k0: cell ")
+    shell.expect("k0>")
+    shell.type("half a li")
+    kernel.push(go=1)
+    shell.expect("[1] k0: done in ")
+    shell.expect(": 42")
+    shell.expect("half a li")
+
+
+def test_a_failure_in_the_background_shows_its_last_line(start: Start) -> None:
+    shell = start("k0")
+    shell.enter("1 / 0 &")
+    shell.expect("[1] k0: failed after ")
+    shell.expect("ZeroDivisionError: division by zero (`cells ")
+
+
+def test_a_script_waits_for_its_background_at_the_end(mesh: pk.Mesh) -> None:
+    done = run(mesh, "k0", "-c", "import time; time.sleep(0.2); print('behind'); 1 &\nuse k1\nprint('before')")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "before\nbehind\n1\n", "")
+    done = run(mesh, "k0", "-c", "1 / 0 &\n2")
+    assert done.returncode == 1
+    assert done.stdout == "2\n"
+    assert done.stderr.endswith("ZeroDivisionError: division by zero\n")
+
+
+def test_follow_shows_what_another_runs_from_its_beginning(start: Start, kernel: pk.Kernel) -> None:
+    cell = kernel.submit(gated("on_with_it", "print('later')"), want="text")
+    early = kernel.submit("'next'", want="text")
+    wait_until(lambda: kernel.describe()["running"])
+    shell = start("k0")
+    shell.enter("follow")
+    shell.expect(f"k0: cell {cell.id[:8]} of ")
+    kernel.push(on_with_it=1)
+    shell.expect("\nlater\n")
+    shell.expect("k0>")
+    assert early.reply(10).text == "'next'"
+
+
+def test_follow_shows_the_last_lines_of_much_output_and_ctrl_c_leaves_the_cell(start: Start, kernel: pk.Kernel) -> None:
+    cell = kernel.submit(
+        gated("never", "pass").replace("import time\n", "import time\nfor n in range(5000): print('n', n)\n")
+    )
+    wait_until(lambda: any("n 4999" in str(event.data.get("text")) for event in cell.events()))
+    shell = start("k0")
+    shell.enter("follow")
+    shell.expect("... earlier output is not shown")
+    shown = shell.expect("\nn 4999\n")
+    assert "\nn 4900\n" in shown
+    assert "\nn 4700\n" not in shown
+    shell.type("\x03")
+    shell.expect("detached; the cell on k0 goes on")
+    shell.expect("k0>")
+    assert kernel.describe()["running"]["cell"] == cell.id
+    cell.interrupt()
+
+
+def test_a_question_of_a_followed_cell_is_answered_here(start: Start, kernel: pk.Kernel) -> None:
+    cell = kernel.submit("answer = input('who? ')\nprint('hello', answer)", stdin=True)
+    wait_until(lambda: (kernel.describe()["running"] or {}).get("asks"))
+    shell = start("k0")
+    shell.enter("follow k0")
+    shell.expect("who? ")
+    shell.enter("bob")
+    shell.expect("\nhello bob\n")
+    assert cell.reply(10).ok
+
+
+def test_cells_are_listed_once_for_all_kernels_and_replayed(start: Start, mesh: pk.Mesh) -> None:
+    mesh[:].execute("print('same'); 4711")
+    kernel = mesh["k0"]
+    kernel.execute("'only here'")
+    number = kernel.describe()["execution_count"]
+    done = run(mesh, "-c", "cells")
+    (row,) = [line for line in done.stdout.splitlines() if "4711" in line]
+    assert "k0-k2" in row
+    assert " ok " in row
+    done = run(mesh, "k0", "-c", f"cells {number - 1}")
+    assert done.stdout.splitlines()[1:] == [">>> print('same'); 4711", "same", "4711"]
+    done = run(mesh, "-c", f"cells {row.split()[1] if row.split()[1].isalnum() else ''}")
+    done = run(mesh, "-c", f"cells {kernel.cells(2)[0]['cell'][:10]}")
+    assert "[k0-k2] same\n[k0-k2] 4711\n" in done.stdout
+    assert run(mesh, "k0", "-c", "cells 999999").returncode == 1
+
+
+def test_cells_lists_what_runs_and_waits_and_cancel_keeps_it_from_starting(start: Start, kernel: pk.Kernel) -> None:
+    running = kernel.submit(gated("never_again", "pass"))
+    waiting = kernel.submit("print('must not run')")
+    wait_until(lambda: kernel.describe()["running"] and kernel.describe()["waiting"])
+    shell = start("k0")
+    shell.enter("cells -n 0")
+    shell.expect(" running ")
+    shell.expect(" waiting ")
+    shell.expect("k0>")
+    shell.type("cancel \t")
+    shell.expect(waiting.id[:8])
+    shell.type("\r")
+    shell.expect("k0: cancelled")
+    assert waiting.reply(10, check=False).status == "cancelled"
+    running.interrupt()
+
+
+def test_watch_tells_what_others_run_and_not_what_this_shell_runs(start: Start, mesh: pk.Mesh) -> None:
+    shell = start("k0")
+    shell.enter("watch on")
+    shell.expect("watch is on")
+    shell.expect("k0>")
+    shell.enter("'my own'")
+    shell.expect("\n'my own'\n")
+    cell = mesh["k0"].submit(gated("seen", "'theirs'"))
+    shell.expect("k0: ")
+    shown = shell.expect(" runs import time ...")
+    assert "my own" not in shown
+    mesh["k0"].push(seen=1)
+    shell.expect("k0: the cell of ")
+    shown = shell.expect("(ok): import time ...")
+    assert "my own" not in shown
+    assert cell.reply(10).ok
+
+
+def test_a_breakpoint_is_answered_at_the_prompt_and_ctrl_c_leaves_it(start: Start) -> None:
+    shell = start("k0")
+    shell.enter("x = 41; breakpoint(); print('went', 'on')")
+    shell.expect("(Pdb)")
+    shell.enter("x + 1")
+    shell.expect("\n42\n")
+    shell.expect("(Pdb)")
+    shell.enter("c")
+    shell.expect("\nwent on\n")
+    shell.expect("k0>")
+    shell.enter("breakpoint(); print('went', 'on')")
+    shell.expect("(Pdb)")
+    shell.type("\x03")
+    shown = shell.expect("left the debugger")
+    shell.expect("k0>")
+    assert "\nwent on" not in shown
+    shell.enter("'still here'")
+    shell.expect("\n'still here'\n")
+
+
+def test_debug_opens_the_last_failure(start: Start) -> None:
+    shell = start("k0")
+    shell.enter("(lambda divisor: 1 / divisor)(0)")
+    shell.expect("ZeroDivisionError")
+    shell.expect("k0>")
+    shell.enter("debug k0")
+    shell.expect("(Pdb)")
+    shell.enter("p divisor")
+    shell.expect("\n0\n")
+    shell.expect("(Pdb)")
+    shell.type("\x04")
+    shell.expect("k0>")
+    shell.enter("6 * 7")
+    shell.expect("\n42\n")
+
+
+def test_a_flood_is_cut_and_its_end_shown(start: Start, mesh: pk.Mesh, tmp_path: Path) -> None:
+    shell = start("k0")
+    shell.enter("for n in range(200_000): print('line', n)")
+    shell.expect("\nline 999\n... more output is not shown; `cells ")
+    number = shell.expect(" >")[:-2]
+    shown = shell.expect("k0>", timeout=60)
+    assert "lines not shown; the last of them:\nline 199980\n" in shown
+    assert "\nline 199999\n" in shown
+    assert shown.count("\n") < 40
+    whole = tmp_path / "whole"
+    shell.enter(f"cells {number} > {whole}")
+    wait_until(lambda: whole.exists() and whole.read_text().endswith("line 199998\nline 199999\n"))
+    assert "\nline 5000\n" in whole.read_text()
+    done = run(mesh, "k0", "-c", "for n in range(2000): print('line', n)")
+    assert done.stdout.count("\n") == 2000
+
+
+def test_a_giant_result_is_cut_in_the_middle(start: Start) -> None:
+    shell = start("k0")
+    shell.enter("'a' * 60_000 + 'z' * 40_000")
+    shell.expect("\n'aaa")
+    shown = shell.expect("\n... 80,002 characters are not shown; `cells ")
+    assert 14_000 < shown.count("a") < 16_000
+    shell.expect("zzz'\n")
+
+
+def test_a_busy_kernel_is_explained_once(start: Start, kernel: pk.Kernel) -> None:
+    cell = kernel.submit(gated("enough", "pass"))
+    wait_until(lambda: kernel.describe()["running"])
+    shell = start("k0")
+    shell.enter("'after'")
+    shell.expect("k0 is busy with a cell of ")
+    shell.expect(": import time ...")
+    kernel.push(enough=1)
+    assert "busy" not in shell.expect("'after'\n")
+    assert cell.reply(10).ok

@@ -1,0 +1,93 @@
+"""Floods and giants are cut, and nothing of what is left is wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from pyrokernel.shell.cut import LINE_CHARS, MAX_LINES, TEXT_LINE_CHARS, Cut, cut_text
+from pyrokernel.shell.display import Display
+
+GIANT = MAX_LINES * TEXT_LINE_CHARS
+
+
+def test_what_fits_passes_as_it_is() -> None:
+    cut = Cut(lines=3)
+    assert [cut.take(text) for text in ("a", "b\n", "c\nd\n")] == ["a", "b\n", "c\nd\n"]
+    assert cut.hidden == 0
+    assert cut.rest() == []
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+def test_however_it_comes_the_beginning_is_shown_and_the_end_kept(size: int) -> None:
+    text = "".join(f"line {n}\n" for n in range(100)) + "open"
+    cut = Cut(lines=10, last=3)
+    shown = "".join(cut.take(text[start : start + size]) for start in range(0, len(text), size))
+    assert shown == "".join(f"line {n}\n" for n in range(10))
+    assert cut.hidden == 91
+    assert cut.rest() == ["line 98", "line 99", "open"]
+
+
+def test_a_line_without_end_is_cut_and_little_of_it_is_kept() -> None:
+    cut = Cut(lines=10)
+    assert len(cut.take("x" * 1_000_000)) == 10 * LINE_CHARS
+    for _ in range(10):
+        assert cut.take("y" * 1_000_000) == ""
+    (rest,) = cut.rest()
+    assert rest.startswith("...y")
+    assert len(rest) < 10_000
+
+
+def test_a_progress_bar_may_draw_over_itself_for_ever() -> None:
+    cut = Cut(lines=3)
+    for n in range(1000):
+        text = f"\r{n:5} of 1000 " + "=" * 100
+        assert cut.take(text) == text
+    assert not cut.closed
+
+
+def test_lines_that_end_as_on_windows_count() -> None:
+    cut = Cut(lines=2)
+    assert cut.take("a\r\nb\r\nc\r\n") == "a\r\nb\r\n"
+
+
+@pytest.mark.parametrize("text", ["x" * 100_000, "\n" * 100_000, "row\n" * 3000, ("y" * 1000 + "\n") * 100])
+def test_a_giant_loses_its_middle(text: str) -> None:
+    shown = cut_text(text, "see FILE")
+    assert len(shown) < GIANT + 100
+    assert shown.count("\n") < 1010
+    head, note, tail = shown.partition("\n... ")
+    number = int(note and tail.split(" ")[0].replace(",", ""))
+    end = tail.partition("...\n")[2]
+    assert text.startswith(head)
+    assert text.endswith(end)
+    assert len(head) + number + len(end) == len(text)
+
+
+def test_what_is_no_giant_is_left_alone() -> None:
+    text = "x" * GIANT
+    assert cut_text(text, "") == text
+
+
+def test_kernels_that_say_the_same_are_cut_together_and_different_ones_share_the_screen() -> None:
+    said: list[str] = []
+    display = Display(
+        ["k0", "k1"], lambda _, text: said.append(text), clock=lambda: 0.0, see_all=lambda name: "see FILE"
+    )
+    for name in ("k0", "k1"):
+        display.output(name, "stdout", "same\n" * 1500)
+        display.ended(name)
+    assert said.count("[k0-k1] same\n") == 1010
+    assert said.count("[k0-k1] ... more output is not shown; see FILE\n") == 1
+
+    said.clear()
+    display = Display(
+        ["k0", "k1"], lambda _, text: said.append(text), clock=lambda: 0.0, see_all=lambda name: "see FILE"
+    )
+    for n in range(2000):
+        for name in ("k0", "k1"):
+            display.output(name, "stdout", f"{name} {n}\n")
+        display.flush(all_of_it=True)
+    for name in ("k0", "k1"):
+        display.ended(name)
+    assert len(said) < 1100
+    assert said[-1] == "[k1] k1 1999\n"
