@@ -82,6 +82,8 @@ class EventKind(enum.StrEnum):
     """Text was written: stream ("stdout" or "stderr"), text, late (true after the cell ended)."""
     RESULT = "result"
     """The value of the last expression: text, data (MIME bundle, when asked for)."""
+    FIGURE = "figure"
+    """The cell showed a figure: path (of the picture, on the kernel's machine), type (its MIME type)."""
     ERROR = "error"
     """The cell raised: ename, evalue, traceback."""
     INPUT = "input"

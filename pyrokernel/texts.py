@@ -19,7 +19,10 @@ _HEADER = ("", "NAME", "STATUS", "CELLS", "WAIT", "MEMORY", "UP", "RESTARTS", "P
 _RIGHT = ("CELLS", "WAIT", "MEMORY", "UP", "RESTARTS", "PID")
 _NUMBERED = re.compile(r"(.*?)(\d+)")
 _NAMES_SHOWN = 8
-_LEAST_WIDTH = 20
+_LEAST_WIDTH = 16
+_USUAL_WIDTH = 100
+_SPARED = ("PID", "HOST", "RESTARTS", "MEMORY", "UP", "WAIT", "TAGS", "CELLS")
+"""Columns that a narrow terminal goes without, in this order."""
 
 
 def plural(number: int, noun: str) -> str:
@@ -108,7 +111,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Contai
 
 
 def format_kernels(infos: Sequence[KernelInfo], *, now: float, marked: Container[str] = ()) -> str:
-    """Lay out what `ps` lists, one line per kernel, as wide as the terminal.
+    """Lay out what `ps` lists, one line per kernel, as wide as the terminal; in a narrow one columns are left out.
 
     Args:
         infos: As `Mesh.ps` returns them.
@@ -117,8 +120,17 @@ def format_kernels(infos: Sequence[KernelInfo], *, now: float, marked: Container
     """
     several_hosts = len({info.host for info in infos}) > 1
     lines = [(*_cells(info, now, marked, several_hosts), _doing(info)) for info in infos]
-    used = max(map(len, table(_HEADER[:-1], [line[:-1] for line in lines], right=_RIGHT).splitlines()))
-    left = max(_LEAST_WIDTH, shutil.get_terminal_size((100, 24)).columns - used - 2)
+    terminal = shutil.get_terminal_size((0, 24)).columns
+    for count in range(len(_SPARED) + 1):
+        # A column without a word in it is left out.
+        lines = [
+            tuple("" if title in _SPARED[:count] else cell for title, cell in zip(_HEADER, line, strict=True))
+            for line in lines
+        ]
+        used = max(map(len, table(_HEADER[:-1], [line[:-1] for line in lines], right=_RIGHT).splitlines()))
+        if not terminal or used + _LEAST_WIDTH <= terminal:
+            break
+    left = terminal - used - 2 if terminal else max(_LEAST_WIDTH, _USUAL_WIDTH - used - 2)
     return table(_HEADER, [(*line[:-1], one_line(line[-1], left)) for line in lines], right=_RIGHT)
 
 
@@ -211,6 +223,8 @@ class Transcript:
             self._open_line = not data["text"].endswith("\n")
         elif event.kind == EventKind.RESULT:
             self._line(data["text"])
+        elif event.kind == EventKind.FIGURE:
+            self._line(f"[figure: {data['path']}]")
         elif event.kind == EventKind.ERROR:
             self._line(data["traceback"].rstrip("\n") or f"{data['ename']}: {data['evalue']}")
         elif event.kind == EventKind.INPUT:

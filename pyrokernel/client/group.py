@@ -112,7 +112,8 @@ class Group(Members):
 
         Args:
             source: Python source.
-            options: want, namespace, stdin, cell, max_result_bytes as `execute`.
+            options: want, namespace, stdin, cell, max_result_bytes as `execute`; filename, argv and shown as in
+                docs/protocol.md.
 
         Raises:
             GatherError: A kernel failed. SettingsError: `source` is not a text.

@@ -177,10 +177,15 @@ def _open_when_ready(settings: Settings) -> Mesh:
     deadline = time.monotonic() + settings.timeout
     while True:
         try:
-            return open_mesh(settings)
+            mesh = open_mesh(settings)
         except NameServerNotFoundError:
             if time.monotonic() > deadline:
                 raise
+        else:
+            # Its name server answers before it has registered itself there.
+            if mesh.hosts() or time.monotonic() > deadline:
+                return mesh
+            mesh.close()
         time.sleep(_LOOK_AGAIN_SECONDS)
 
 

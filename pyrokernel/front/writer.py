@@ -37,6 +37,8 @@ class LiveWriter:
             self._text(kernel, stream, data["text"])
         elif event.kind == EventKind.RESULT:
             self.line(kernel, data["text"])
+        elif event.kind == EventKind.FIGURE:
+            self.line(kernel, f"[figure: {data['path']}]")
         elif event.kind == EventKind.ERROR:
             self.line(kernel, data["traceback"] or f"{data['ename']}: {data['evalue']}", error=True)
         elif event.kind == EventKind.GAP:

@@ -103,6 +103,7 @@ class Interpreter:
         self._shown: list[Any] = []
         self.namespace()
         sys.displayhook = self._displayhook
+        sys.breakpointhook = _break
 
     def namespace(self, name: str = "") -> Namespace:
         """Return a namespace, made on first use; "" is the default one.
@@ -204,6 +205,7 @@ class Interpreter:
 
         # Armed again: the exception's own __str__ is user code, and may be without end.
         failure = self._run_armed(cell, describe)
+        _keep_for_debugger(error)
         if failure is not None:
             outcome.evalue = f"<its text cannot be shown: {_CLASS_NAME.__get__(type(failure))}>"
             outcome.traceback = f"{outcome.ename}: {outcome.evalue}\n"
@@ -217,6 +219,7 @@ class Interpreter:
                 self.interrupts.settle()
             finally:
                 self.interrupts.disarm()
+                _leave_debugger()
         except BaseException as error:  # noqa: BLE001  the user's code may raise anything
             self.interrupts.disarm()  # again: a SIGINT at its first instruction kept it from doing anything
             return error
@@ -327,6 +330,36 @@ def _rotate_inputs(space: Namespace, source: str) -> None:
     before = [space.input, *(space.variables.get(name, "") for name in _INPUTS)]
     space.variables.update(zip(_INPUTS, before, strict=False))
     space.input = source[:_INPUT_CHARS]
+
+
+def _keep_for_debugger(error: BaseException) -> None:
+    """Let `pdb.pm()` look into the last failure, as at Python's own prompt; its frames live until the next one."""
+    steps = error.__traceback__
+    while steps is not None and steps.tb_frame.f_code.co_filename.startswith((_OWN_FOLDER, HABIT)):
+        steps = steps.tb_next
+    # Without a frame of the user's there is nothing to look into; whoever left a debugger has looked.
+    if steps is None or isinstance(error, SystemExit) or type(error).__module__ == "bdb":
+        return
+    BaseException.with_traceback(error, steps)  # where pdb begins, since 3.13
+    sys.last_type, sys.last_value, sys.last_traceback = type(error), error, steps
+    sys.last_exc = error  # type: ignore[attr-defined, unused-ignore]  # since 3.12
+
+
+def _break(*args: Any, **kwargs: Any) -> None:
+    """Stand in as `sys.breakpointhook`: pdb does not step from the end of a cell into this room, nor takes SIGINT."""
+    if os.environ.get("PYTHONBREAKPOINT"):
+        sys.__breakpointhook__(*args, **kwargs)  # noqa: T100  the user chose another debugger, or none
+        return
+    import pdb  # noqa: T100  here it is wanted; 10 ms that only debugging needs
+
+    pdb.Pdb(skip=[f"{__package__}.*"], nosigint=True).set_trace(sys._getframe(1))
+
+
+def _leave_debugger() -> None:
+    """End the tracing of a debugger that was stepped out of its cell: it would stop in the next one."""
+    tracer = sys.gettrace()
+    if tracer is not None and any(base.__module__ == "bdb" for base in type(getattr(tracer, "__self__", 0)).__mro__):
+        sys.settrace(None)
 
 
 def format_error(error: BaseException) -> str:

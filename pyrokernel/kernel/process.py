@@ -21,6 +21,7 @@ from pyrokernel.errors import PyrokernelError, error_to_wire
 from pyrokernel.journal import Journal
 from pyrokernel.kernel.capture import Capture
 from pyrokernel.kernel.cells import Cell, Cells
+from pyrokernel.kernel.figures import Figures
 from pyrokernel.kernel.handlers import Handlers
 from pyrokernel.kernel.inputs import Inputs
 from pyrokernel.kernel.interpreter import Interpreter
@@ -95,6 +96,7 @@ class KernelProcess:
         inputs.install()
         interrupts.install()
         self._handlers.install()
+        Figures(directory / "figures", self._announce_figure).install()
         os.register_at_fork(before=self.capture.before_fork, after_in_child=self._abandon)
         self.capture.start_drainer(lambda: self.service.followed)
         self.daemon.start()
@@ -145,6 +147,10 @@ class KernelProcess:
     def _running_cell(self) -> str:
         running = self.cells.running
         return running.id if running else ""
+
+    def _announce_figure(self, path: str) -> None:
+        self.capture.drain()
+        self.journal.append(EventKind.FIGURE, self._running_cell(), path=path, type="image/png")
 
     def _ask(self, cell: str, request: str, prompt: str, password: bool) -> None:
         self.capture.drain()

@@ -52,6 +52,9 @@ class FrontEnd(Protocol):
     def write(self, stream: str, text: str) -> None:
         """Show what a kernel said."""
 
+    def draw(self, path: str) -> None:
+        """Show a picture, where that is possible."""
+
     def notice(self, text: str) -> None:
         """Say something of the shell's own."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -140,7 +141,7 @@ class HabitCommands(CommandSet["Shell"]):
         words = args.arguments[:-1] if behind else args.arguments
         script = read_script(args.file, words)
         text = f"{script.text} &" if behind else script.text
-        self._cmd.run_on_target(text, shown=" ".join(["run", args.file, *words]), **script.options())
+        self._cmd.run_on_target(text, shown=shlex.join(["run", args.file, *words]), **script.options())
 
     @takes(Takes.TEXT)
     def do_cd(self, statement: Statement) -> None:
@@ -195,7 +196,8 @@ class HabitCommands(CommandSet["Shell"]):
         self._cmd.last_result = self._cmd.run_on_target(source, filename=HABIT, shown=statement.raw.strip())
 
     def _in_short(self, text: str, name: str) -> str:
-        return cut_text(text, f"`help({name})` shows the docstring alone") if self._cmd.at_prompt else text
+        see_all = f"`pyrokernel shell -c '{one_line(name)}??'` shows all"
+        return cut_text(text, see_all, self._cmd.lines) if self._cmd.at_prompt else text
 
 
 _HABITS = "__import__('pyrokernel.kernel.habits', fromlist=['habits'])"

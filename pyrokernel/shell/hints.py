@@ -20,7 +20,7 @@ _ALL = (
     "Python goes to all kernels of the group as it is: `use KERNELS` chooses them, `on KERNELS SOURCE` asks some once"
 )
 _SHOWN = "`set` lists what can be changed in this shell"
-_FIGURES = "nothing to choose: kernels have no window, matplotlib draws in memory (backend Agg)"
+_FIGURES = "nothing to choose: kernels have no window; what `plt.show()` shows is saved, and its path is printed"
 
 ELSEWHERE = {
     **dict.fromkeys(("load_ext", "reload_ext", "unload_ext", "memit", "mprun"), _NO_EXTENSIONS),
@@ -57,7 +57,7 @@ ELSEWHERE = {
 """By what people type, after "%" or without, what to type here."""
 
 _PROGRAMS = (
-    "apt awk bash brew cat chmod clear conda cp curl cut date docker du echo emacs free gcc git grep gzip head"
+    "apt awk brew cat chmod clear conda cp curl cut date docker du echo emacs free gcc git grep gzip head"
     " hostname htop kill less ln ls make man mkdir mv nano nvcc nvidia-smi ping pip3 poetry python python3 rm rmdir"
     " rsync salloc sbatch scp sed sinfo sort squeue srun ssh sudo tail tar top touch uname unzip uv vi vim wc wget"
     " which whoami zip"
@@ -65,6 +65,7 @@ _PROGRAMS = (
 PROGRAMS = frozenset(_PROGRAMS.split())
 """Words that are a program far more often than a variable."""
 
+_INSIDE = "`!` and `%` stand at the beginning of a line of their own, not inside a block"
 _FIRST_WORD = re.compile(r"([A-Za-z_][\w-]*)(\s|\Z)")
 
 
@@ -80,15 +81,13 @@ def for_failure(source: str, outcomes: Iterable[Mapping[str, Any]]) -> str:
         source: What was typed.
         outcomes: What came of it on each kernel: ename and evalue.
     """
-    source = source.strip()
-    match = _FIRST_WORD.match(source)
-    for outcome in outcomes:
-        if outcome.get("ename") == "SyntaxError" and "\n" in source:
-            inner = any(line.lstrip().startswith(("!", "%")) for line in source.split("\n")[1:])
-            return "`!` and `%` stand at the beginning of a line of their own, not inside a block" if inner else ""
-        if match is None or "\n" in source:
-            return ""
-        unknown = outcome.get("ename") == "NameError" and f"'{match[1].partition('-')[0]}'" in str(outcome["evalue"])
-        if unknown or outcome.get("ename") == "SyntaxError":
-            return for_word(match[1])
-    return ""
+    failure = next((outcome for outcome in outcomes if outcome.get("ename")), {})
+    first, *others = source.strip().split("\n")
+    if others:
+        inner = any(line.lstrip().startswith(("!", "%")) for line in others)
+        return _INSIDE if inner and failure.get("ename") == "SyntaxError" else ""
+    match = _FIRST_WORD.match(first)
+    if match is None:
+        return ""
+    missing = failure.get("ename") == "NameError" and f"'{match[1].partition('-')[0]}'" in str(failure.get("evalue"))
+    return for_word(match[1]) if missing or failure.get("ename") == "SyntaxError" else ""

@@ -21,6 +21,7 @@ from pyrokernel.shell.display import harmless
 from pyrokernel.shell.helping import details, overview, wrap
 from pyrokernel.shell.history import found
 from pyrokernel.shell.parser import PYTHON, UNKNOWN
+from pyrokernel.shell.pictures import draw
 from pyrokernel.shell.restricted import admit, is_local, refusal
 
 _LEFT_OUT = (
@@ -178,6 +179,12 @@ class House(cmd2.Cmd):
             encoding = file.encoding or "ascii"
             file.write(text.encode(encoding, "backslashreplace").decode(encoding))
         file.flush()
+
+    def draw(self, path: str) -> None:
+        """Show a picture in a terminal that can; a shell for others reads no file of this machine."""
+        if self.interactive and not self.restricted and self.stdout.isatty():
+            self.stdout.write(draw(path, os.environ))
+            self.stdout.flush()
 
     def print_lines(self, lines: Iterable[str]) -> None:
         """Print what a command found."""

@@ -33,23 +33,22 @@ class View:
         names: Those there are.
         busy: How many of them run something.
         fresh: How many are other instances than the shell knows, so that variables are gone.
-        gone: How many there were before, and are no more.
+        gone: Those there were before, and are no more.
     """
 
     names: Sequence[str]
     busy: int = 0
     fresh: int = 0
-    gone: int = 0
+    gone: Sequence[str] = ()
 
     @property
     def prompt(self) -> str:
         """What stands before the sign of the prompt."""
-        who = self.names[0] if len(self.names) == 1 else f"{len(self.names)} kernels" if self.names else "no kernel"
-        counts = [(self.busy, "busy"), (self.fresh, "restarted"), (self.gone, "gone")]
-        if len(self.names) == 1 and not self.gone:
-            states = [word for count, word in counts if count]
-        else:
-            states = [f"{count} {word}" for count, word in counts if count]
+        names = self.names or self.gone
+        who = names[0] if len(names) == 1 else f"{len(names)} kernels"
+        counts = [(self.busy, "busy"), (self.fresh, "restarted"), (len(self.gone), "gone")]
+        alone = len({*self.names, *self.gone}) == 1
+        states = [word if alone else f"{count} {word}" for count, word in counts if count]
         return f"{who} ({', '.join(states)})" if states else who
 
 
@@ -62,7 +61,7 @@ def look(target: Target) -> View:
     known = {kernel.name: kernel.instance for kernel in target.group}
     group = _select(target.mesh, target.words)
     if not group:
-        return View((), gone=len(known))
+        return View((), gone=list(known))
     links = [kernel.link for kernel in group]
     abouts, errors, missing = gather(
         target.mesh, links, kernel_request("describe"), kind="control", timeout=_ANSWER_SECONDS
@@ -73,7 +72,7 @@ def look(target: Target) -> View:
         # One that does not answer holds its interpreter.
         busy=len(missing) + sum(bool(about["running"]) for about in abouts.values()),
         fresh=sum(kernel.instance != known.get(kernel.name, kernel.instance) for kernel in alive),
-        gone=len(known.keys() - {kernel.name for kernel in alive}),
+        gone=[name for name in known if name not in {kernel.name for kernel in alive}],
     )
 
 

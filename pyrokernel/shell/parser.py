@@ -64,7 +64,7 @@ _SYSTEM = re.compile(r"\s*(?:([A-Za-z_]\w*)\s*=\s*)?!(.*)", re.DOTALL)
 _NAME = r"[A-Za-z_][\w.]*(?:\[[^\]]*\][\w.]*)*"
 _QUESTION = re.compile(rf"\s*(?:(\?\??)\s*({_NAME})|({_NAME})\s*(\?\??))\s*")
 _ASSIGNS = re.compile(r"(=(?!=)|(\+|-|\*\*?|//?|%|@|&|\||\^|<<|>>)=|:\s*[\w\"'\[(]+.*=)")
-_OPERATES = re.compile(r"([=!<>]=|[<*/%@&^,.(\[{;?~]|-\s|\+\s|(in|is|and|or|not|if|for)\b)")
+_OPERATES = re.compile(r"([=!<>]=|[<*%@&^,.(\[{;?~]|[-+]\s|//?\s|(in|is|and|or|not|if|for)\b)")
 _LEAVES = re.compile(r"\s*(exit|quit)\s*\(\s*\)\s*;?\s*")
 _GOES_ON = re.compile(r"(elif|else|except|finally)\b|[)\]}]")
 
@@ -138,7 +138,9 @@ class SourceReader:
         for line in lines:
             line = line.rstrip("\r\n")
             at_margin = bool(line.strip()) and not line[0].isspace()
-            if block and at_margin and not _GOES_ON.match(line) and self._state(block) == "open":
+            whole = bool(block) and block[0].lstrip().startswith("%%")
+            ends = not line.strip() if whole else at_margin and not _GOES_ON.match(line)
+            if block and ends and self._state(block) == "open":
                 yield taken()
             if not block and is_blank(line):
                 continue

@@ -161,19 +161,30 @@ class Showing:
             case EventKind.STARTED:
                 self._waiting.discard(name)
                 self._numbers[name] = int(data.get("execution_count", 0))
-            case EventKind.OUTPUT:
-                self._display.output(name, data["stream"], data["text"])
-            case EventKind.RESULT:
-                self._display.result(name, data["text"])
             case EventKind.ERROR:
                 self._show_error(name, event)
             case EventKind.INPUT:
                 self._answer(name, data)
-            case EventKind.GAP:
-                self._display.remark(name, describe_gap(event))
             case EventKind.ENDED:
                 self._ok &= data.get("status") == "ok" or name in self._exited
                 self._end(name)
+            case _:
+                self._show(name, event)
+
+    def _show(self, name: str, event: Event) -> None:
+        """Put on the screen what a kernel says."""
+        data = event.data
+        match event.kind:
+            case EventKind.OUTPUT:
+                self._display.output(name, data["stream"], data["text"])
+            case EventKind.RESULT:
+                self._display.result(name, data["text"])
+            case EventKind.FIGURE:
+                self._display.remark(name, f"[figure: {data['path']}]")
+                if len(self._group) == 1:
+                    self._front.draw(data["path"])
+            case EventKind.GAP:
+                self._display.remark(name, describe_gap(event))
 
     def _show_error(self, name: str, event: Event) -> None:
         """Show what a cell raised; leaving it is no accident."""

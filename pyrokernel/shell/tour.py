@@ -186,22 +186,24 @@ class TourCommands(CommandSet["Shell"]):
         if not self._cmd.at_prompt:
             self._cmd.fail("the tour needs a person at a prompt")
         elif args.step == "stop":
-            self._cmd.print_lines(["the tour is over; `tour` begins anew"] if self._tour else ["there is no tour now"])
+            self._say("the tour is over; `tour` begins anew" if self._tour else "there is no tour now")
             self._tour = None
         else:
             if self._tour is None:
                 self._tour = Tour(self._cmd.get_visible_commands())
                 self._watch()
-                self._cmd.print_lines(["`tour` says again what to do, `tour next` passes over it, `tour stop` ends."])
+                self._say("`tour` says again what to do, `tour next` passes over it, `tour stop` ends.")
             elif args.step == "next":
                 self._tour.skip()
             self._show(self._tour)
 
     def _show(self, tour: Tour) -> None:
-        lines = tour.text.split("\n")
-        self._cmd.print_lines(["", *(part for line in lines for part in wrap(line, self._cmd.width))])
+        self._say("\n" + tour.text)
         if tour.over:
             self._tour = None
+
+    def _say(self, text: str) -> None:
+        self._cmd.print_lines(part for line in text.split("\n") for part in wrap(line, self._cmd.width))
 
     def _watch(self) -> None:
         """Begin to see what is typed."""

@@ -55,6 +55,7 @@ FOREIGN = {
     # Inside functions that are handed one of their values, so loaded already: see test_nothing_heavy_comes_along.
     "numpy": {"client"},
     "pandas": {"client"},
+    "matplotlib": {"kernel"},
 }
 """Library to the rooms that may import it; one that is not listed is not a dependency."""
 

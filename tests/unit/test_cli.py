@@ -16,7 +16,7 @@ from pyrokernel.cli import ExitCode, build_parser, main
 from pyrokernel.client.mesh import Mesh
 from pyrokernel.client.roster import Roster, describe, split_words
 from pyrokernel.errors import GatherError, HostError, KernelDiedError, KernelNotFoundError, RemoteError, SettingsError
-from pyrokernel.front import machine
+from pyrokernel.front import machine, serve
 from pyrokernel.front.cells import format_cells
 from pyrokernel.front.demo import balance
 from pyrokernel.front.exits import code_of, worst
@@ -409,6 +409,25 @@ def test_an_interrupt_that_was_of_no_use_says_how_to_go_on() -> None:
     assert held.startswith("k0, k2: unanswered (a C call does not let go)")
     assert held.endswith("pyrokernel interrupt --kill k0 k2")
     assert interrupted == "k1: interrupted"
+
+
+# serve
+
+
+def test_joining_waits_until_the_host_has_registered_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = [[], [], ["host"]]
+    closed = []
+
+    class FakeMesh:
+        def hosts(self) -> list[str]:
+            return looks.pop(0)
+
+        def close(self) -> None:
+            closed.append(self)
+
+    monkeypatch.setattr(serve, "open_mesh", lambda settings: FakeMesh())
+    serve._open_when_ready(Settings())
+    assert (looks, len(closed)) == ([], 2)
 
 
 # demo

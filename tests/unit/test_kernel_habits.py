@@ -143,7 +143,7 @@ def test_cd_goes_and_comes_back(tmp_path: Path, capsys: pytest.CaptureFixture[st
     habits.cd("{there}", {"there": "a b"})
     habits.pwd()
     assert capsys.readouterr().out.splitlines() == [f"{tmp_path}/a b", str(tmp_path), *[f"{tmp_path}/a b"] * 2]
-    with pytest.raises(HabitError, match="^cd: nowhere: No such file or directory$"):
+    with pytest.raises(HabitError, match=r"^cd: nowhere: No such file or directory$"):
         habits.cd("nowhere", {})
 
 
@@ -165,12 +165,17 @@ def test_env_lists_without_secrets_and_sets(
 
 def test_pip_is_that_of_this_python(monkeypatch: pytest.MonkeyPatch) -> None:
     ran = []
-    monkeypatch.setattr(habits.importlib.util, "find_spec", lambda name: name)
-    monkeypatch.setattr(habits, "_run", lambda command, variables: ran.append(command) or 0)
+
+    def run_nothing(command: str, variables: dict[str, Any]) -> int:
+        ran.append(command)
+        return 0
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr(habits, "_run", run_nothing)
     habits.pip("install {name}", {"name": "x"})
     habits.pip("uninstall x", {})
     assert ran == [f"{sys.executable} -m pip install x", f"{sys.executable} -m pip uninstall x --yes"]
-    monkeypatch.setattr(habits.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(HabitError, match="has no pip"):
         habits.pip("list", {})
 

@@ -140,3 +140,16 @@ def test_a_tail_is_full_when_its_first_line_is_whole() -> None:
     assert not tail.full
     tail.write("c\n")
     assert tail.full
+
+
+@pytest.mark.parametrize(("columns", "missing"), [("40", {"PID", "MEMORY", "UP"}), ("80", set()), ("", set())])
+def test_a_narrow_terminal_gets_fewer_columns(columns: str, missing: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    found = [
+        info("k0", pid=12345, execution_count=12, memory_bytes=9 << 20, started=1.0, running={"source": "x" * 200}),
+        info("k1", pid=12345, execution_count=3, memory_bytes=9 << 20, started=1.0),
+    ]
+    text = format_kernels(found, now=8000.0)
+    assert {"NAME", "STATUS", "PID", "MEMORY", "UP", "DOING"} - set(text.split("\n")[0].split()) == missing
+    if columns:
+        assert max(map(len, text.split("\n"))) <= int(columns)

@@ -1,0 +1,204 @@
+"""What people type in IPython, over real kernels; what a person sees, key by key."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from terminals import Terminal
+from waiting import wait_until
+
+import pyrokernel as pk
+
+SHELL = [sys.executable, "-m", "pyrokernel", "shell"]
+Start = Callable[..., Terminal]
+
+
+def run(mesh: pk.Mesh, *lines: str, words: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Run lines as a script, on all three kernels unless words say otherwise."""
+    environ = {**os.environ, **mesh.settings.to_env()}
+    text = "\n".join(lines) + "\n"
+    return subprocess.run(
+        [*SHELL, *words], env=environ, input=text, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.fixture
+def start(mesh: pk.Mesh) -> Iterator[Start]:
+    """Start a shell on some kernels and wait for its prompt."""
+    opened = []
+
+    def begin(*words: str, prompt: str = "k0>") -> Terminal:
+        terminal = Terminal([*SHELL, *words], {**os.environ, **mesh.settings.to_env()})
+        opened.append(terminal)
+        terminal.expect(prompt)
+        return terminal
+
+    yield begin
+    for terminal in opened:
+        terminal.close()
+
+
+def test_a_program_streams_and_is_given_values(start: Start, kernel: pk.Kernel) -> None:
+    kernel.push(name="bob")
+    shell = start("k0")
+    shell.enter("!echo hello $name; sleep 60")
+    shell.expect("\nhello bob\n")
+    assert kernel.describe()["running"]["source"] == "!echo hello $name; sleep 60"
+    shell.type("\x03")
+    shell.expect("k0: interrupted")
+    shell.expect("KeyboardInterrupt")
+    shell.expect("k0>")
+    shell.enter("!echo still $((40 + 2))")
+    shell.expect("\nstill 42\n")
+
+
+def test_a_program_that_fails_fails_the_line(mesh: pk.Mesh) -> None:
+    done = run(mesh, "!echo before; exit 3", "'never'")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "[k0-k2] before\n", "[k0-k2] exit code 3\n")
+
+
+def test_lines_of_a_program_become_a_variable(mesh: pk.Mesh) -> None:
+    done = run(mesh, "n = 3", "lines = !seq {n}", "lines", "!!echo a; echo b", "_exit_code")
+    assert done.stdout.splitlines() == ["[k0-k2] ['1', '2', '3']", "[k0-k2] ['a', 'b']", "[k0-k2] 0"]
+    assert done.stderr == ""
+
+
+def test_cd_is_for_the_kernels_and_lasts(mesh: pk.Mesh, tmp_path: Path) -> None:
+    done = run(mesh, f"cd {tmp_path}", "%pwd", "env SOME_NAME=1", "env SOME_NAME", "import os; os.getcwd()", "cd -")
+    assert done.stdout.splitlines()[:4] == [
+        f"[k0-k2] {tmp_path}",
+        f"[k0-k2] {tmp_path}",
+        "[k0-k2] 1",
+        f"[k0-k2] '{tmp_path}'",
+    ]
+    done = run(mesh, "!cd /")
+    assert "`cd /` changes the directory of the kernels" in done.stderr
+
+
+def test_a_name_is_inspected_while_a_cell_runs(mesh: pk.Mesh, kernel: pk.Kernel) -> None:
+    kernel.execute("def double(x):\n    '''Twice x.'''\n    return 2 * x")
+    cell = kernel.submit("import time; time.sleep(60)")
+    wait_until(lambda: kernel.describe()["running"])
+    done = run(mesh, "double?", "double??", words=("k0",))
+    assert kernel.describe()["running"]
+    kernel.interrupt(cell.id)
+    page, source = done.stdout.split("Source:")
+    assert "Name:      double(x)" in page
+    assert "Docstring:\nTwice x.\n" in page
+    assert source == "\ndef double(x):\n    '''Twice x.'''\n    return 2 * x\n"
+
+
+def test_where_kernels_differ_it_says_how(mesh: pk.Mesh) -> None:
+    mesh["k1"].push(only_there=1)
+    done = run(mesh, "only_there?")
+    assert done.returncode == 0
+    assert "Value:     1\n" in done.stdout
+    assert done.stderr == "k0, k2: there is no `only_there`\n"
+    done = run(mesh, "nowhere_at_all?")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "k0-k2: there is no `nowhere_at_all`\n")
+
+
+def test_time_is_told_by_kernel(mesh: pk.Mesh) -> None:
+    done = run(mesh, "time 6 * 7", "%%time", "import time", "for _ in range(2):", "    time.sleep(0.1)", "", "1")
+    first, *others = done.stdout.splitlines()
+    assert first == "[k0-k2] 42"
+    assert len(others) == 7
+    for line, name in zip(others, ["k0", "k1", "k2"] * 2, strict=False):
+        assert re.fullmatch(rf"{name}: [\d.]+ .?s \(CPU [\d.]+ .?s\)", line)
+    assert all(int(re.match(r"k\d: (\d+)", line)[1]) >= 200 for line in others[3:6])  # type: ignore[index]
+
+
+def test_timeit_measures_in_the_namespace_of_the_kernels(mesh: pk.Mesh) -> None:
+    done = run(mesh, "n = 1000", "timeit -n 3 -r 2 sum(range(n))", words=("k0",))
+    assert re.fullmatch(
+        r"[\d.]+ .?s ± [\d.]+ .?s per loop \(mean ± std\. dev\. of 2 runs, 3 loops each\)\n(The slowest.*\n)?",
+        done.stdout,
+    )
+
+
+def test_a_file_runs_with_its_arguments_and_may_exit(mesh: pk.Mesh, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import sys\nprint(sys.argv[1:], __file__)\nmade = 7\nsys.exit(int(sys.argv[1]))\n")
+    done = run(mesh, f"run {script} 0 -v 'a b'", "made", f"run {script} 4")
+    assert done.stdout.splitlines() == [
+        f"[k0-k2] ['0', '-v', 'a b'] {script}",
+        "[k0-k2] 7",
+        f"[k0-k2] ['4'] {script}",
+    ]
+    assert (done.returncode, done.stderr) == (1, "[k0-k2] exit code 4\n")
+    assert mesh["k0"].cells()[-1]["source"] == f"run {script} 4"
+
+
+def test_tab_completes_the_file_of_run(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "only_script.py").write_text("print('ran' + ' whole')\n")
+    shell = start("k0")
+    shell.type(f"run {tmp_path}/only_s\t")
+    shell.expect("cript.py")
+    shell.type("\r")
+    shell.expect("\nran whole\n")
+
+
+def test_a_block_below_time_is_typed_line_by_line(start: Start) -> None:
+    shell = start("k0")
+    shell.enter("%%time")
+    shell.expect("...")
+    shell.enter("n = 20")
+    shell.enter("print(n + 22)")
+    shell.enter("")
+    shell.expect("\n42\n")
+    shell.expect("(CPU ")
+
+
+def test_tab_after_a_program_offers_nothing_and_harms_nothing(start: Start) -> None:
+    shell = start("k0")
+    shell.type("!echo one\t two")
+    shell.type("\r")
+    shell.expect("\none two\n")
+
+
+def test_a_line_from_another_shell_gets_a_hint(start: Start) -> None:
+    shell = start("k0")
+    shell.enter("ls -l")
+    shell.expect("NameError")
+    shell.expect("`!ls` runs a program on the kernels")
+    shell.enter("%autoreload 2")
+    shell.expect("kernels do not reload modules by themselves")
+
+
+def test_a_measurement_goes_to_the_background(start: Start) -> None:
+    shell = start("k0")
+    shell.enter("timeit -n 1 -r 1 print('in the background') &")
+    shell.expect("done in")
+
+
+def test_what_was_typed_stands_for_what_runs(kernel: pk.Kernel) -> None:
+    first = kernel.submit("import time; time.sleep(60)", shown="%first")
+    second = kernel.submit("1 / 0", shown="%second " + "x" * 100_000)
+    wait_until(lambda: kernel.describe()["running"])
+    about = kernel.describe()
+    assert about["running"]["source"] == "%first"
+    assert about["waiting"][0]["source"].startswith("%second xxx")
+    kernel.interrupt(first.id)
+    second.reply(timeout=10, check=False)
+    assert [cell["source"][:7] for cell in kernel.cells()[-2:]] == ["%first", "%second"]
+    events = kernel.events(cell=second.id)
+    (started,) = [event for event in events if event.kind == "started"]
+    (error,) = [event for event in events if event.kind == "error"]
+    assert len(started.data["source"]) < 66_000
+    assert "\n    1 / 0\n" in error.data["traceback"]
+    assert kernel.execute("_i[:7]").result == "%second"
+
+
+def test_a_reply_says_how_much_processor_time_it_took(kernel: pk.Kernel) -> None:
+    busy = kernel.execute("import time\nend = time.process_time() + 0.2\nwhile time.process_time() < end: pass")
+    assert 0.2 <= busy.cpu <= busy.duration + 0.05
+    idle = kernel.execute("time.sleep(0.2)")
+    assert idle.cpu < 0.1 < idle.duration
+    ended = [event for event in kernel.events(cell=idle.cell) if event.kind == "ended"]
+    assert ended[0].data["cpu"] == idle.cpu
