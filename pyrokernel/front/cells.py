@@ -8,16 +8,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pyrokernel.client.calls import gather, kernel_request
 from pyrokernel.client.group import Group
+from pyrokernel.client.listing import list_cells
 from pyrokernel.errors import CellNotFoundError, SettingsError
 from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.reach import open_mesh, settings_of
 from pyrokernel.front.terminal import complain, note, say, say_json
 from pyrokernel.texts import label, one_line, span, table
-
-_ANSWER_SECONDS = 1.0
-"""How long all kernels together get; one whose interpreter is held up cannot answer."""
 
 _HEADER = ("KERNEL", "CELL", "STATUS", "AUTHOR", "TIME", "SOURCE")
 _LEAST_WIDTH = 20
@@ -40,35 +37,11 @@ def main(args: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def list_cells(group: Group, ended: int) -> tuple[list[dict[str, Any]], list[str]]:
-    """Ask kernels for their cells.
-
-    Args:
-        group: Which kernels.
-        ended: How many of the cells that ended last.
-
-    Returns:
-        Per kernel the last cells that ended, what runs, what waits, each a dict with kernel, cell, status ("running",
-        "waiting", or as a reply has it), author, source, and where they are known ename, started and duration;
-        and the kernels that did not answer.
-    """
-    abouts, _, _ = _ask(group, "describe")
-    pasts, _, _ = _ask(group, "cells", ended) if ended else ({}, {}, ())
-    found: list[dict[str, Any]] = []
-    for name, about in abouts.items():
-        found += [{"kernel": name, **cell} for cell in pasts.get(name, ())]
-        if running := about["running"]:
-            cell = {key: running[key] for key in ("cell", "source", "author")}
-            found.append({"kernel": name, **cell, "status": "running", "started": running.get("since", 0.0)})
-        found += [{"kernel": name, **cell, "status": "waiting"} for cell in about["waiting"]]
-    return found, [name for name in group.names if name not in abouts]
-
-
 def format_cells(cells: Sequence[Mapping[str, Any]], *, now: float) -> str:
     """Lay out cells, one a line, as wide as the terminal.
 
     Args:
-        cells: As `list_cells` returns them.
+        cells: As `client.listing.list_cells` returns them.
         now: Unix time in seconds.
     """
     rows = [
@@ -112,11 +85,6 @@ def take_back(group: Group, beginning: str) -> tuple[str, list[str]]:
         raise SettingsError(f"several cells have an id that begins {beginning}: {', '.join(ids)}")
     waiting = [cell["kernel"] for cell in meant if cell["status"] == "waiting"]
     return ids[0], [name for name in waiting if group[name].cancel(ids[0])]
-
-
-def _ask(group: Group, method: str, *args: Any) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
-    links = [kernel.link for kernel in group]
-    return gather(group.mesh, links, kernel_request(method, *args), kind="control", timeout=_ANSWER_SECONDS)
 
 
 def _status_of(cell: Mapping[str, Any]) -> str:

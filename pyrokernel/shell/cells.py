@@ -11,10 +11,11 @@ from cmd2 import Choices, Cmd2ArgumentParser, CommandSet, CompletionItem, with_a
 
 from pyrokernel.client.cell import Cell
 from pyrokernel.client.group import Group
+from pyrokernel.client.listing import ask_all, list_cells
 from pyrokernel.errors import GatherError
 from pyrokernel.messages import EventKind
 from pyrokernel.shell.display import Display
-from pyrokernel.shell.journals import Journal, Past, ask_all, find_cells, is_cell, list_cells
+from pyrokernel.shell.journals import Journal, Past, find_cells, is_cell
 from pyrokernel.shell.listing import format_cells
 from pyrokernel.shell.watching import Watcher
 from pyrokernel.texts import describe_gap, label, one_line, span

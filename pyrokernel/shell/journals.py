@@ -6,14 +6,12 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pyrokernel.client.calls import ask_kernel, gather, kernel_request
+from pyrokernel.client.calls import ask_kernel
 from pyrokernel.client.cell import Cell
 from pyrokernel.client.group import Group
 from pyrokernel.client.kernel import Kernel
+from pyrokernel.client.listing import list_cells
 from pyrokernel.messages import Event, EventKind
-
-ANSWER_SECONDS = 1.0
-"""How long all kernels together get; one whose interpreter is held up cannot answer."""
 
 _LIMITS = (100, 4096)
 _ID_SHOWN = 8
@@ -36,45 +34,6 @@ class Past:
     events: Iterable[Event] = ()
     cut: bool = False
     question: Mapping[str, Any] | None = None
-
-
-def list_cells(group: Group, ended: int) -> tuple[list[dict[str, Any]], list[str]]:
-    """Ask kernels for their cells.
-
-    Args:
-        group: Which kernels.
-        ended: How many of the cells that ended last.
-
-    Returns:
-        Per kernel the last cells that ended, what runs, what waits: each a dict with kernel, cell, status ("running",
-        "waiting", or as a reply has it), author, source, and where they are known execution_count, ename, started
-        and duration; and the kernels that did not answer.
-    """
-    abouts = ask_all(group, "describe")
-    pasts = ask_all(group, "cells", ended) if ended else {}
-    found: list[dict[str, Any]] = []
-    for name, about in abouts.items():
-        known = {cell["cell"] for cell in pasts.get(name, ())}
-        found += [{"kernel": name, **cell} for cell in pasts.get(name, ())]
-        running = about["running"]
-        if running and running["cell"] not in known:
-            found.append(
-                {
-                    **{key: running[key] for key in ("cell", "source", "author")},
-                    "kernel": name,
-                    "status": "running",
-                    "execution_count": about["execution_count"],
-                    "started": running.get("since", 0.0),
-                }
-            )
-        found += [{"kernel": name, **cell, "status": "waiting"} for cell in about["waiting"]]
-    return found, [name for name in group.names if name not in abouts]
-
-
-def ask_all(group: Group, method: str, *args: Any) -> dict[str, Any]:
-    """Ask all kernels of a group the same; those that do not answer in time are not in what is returned."""
-    links = [kernel.link for kernel in group]
-    return gather(group.mesh, links, kernel_request(method, *args), kind="control", timeout=ANSWER_SECONDS)[0]
 
 
 def is_cell(word: str) -> bool:

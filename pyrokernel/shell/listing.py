@@ -18,7 +18,7 @@ def format_cells(cells: Sequence[Mapping[str, Any]], *, now: float) -> str:
     """Lay out cells, one a line, as wide as the terminal: what ended, what runs, what waits.
 
     Args:
-        cells: As `journals.list_cells` returns them.
+        cells: As `client.listing.list_cells` returns them.
         now: Unix time in seconds.
     """
     alike: dict[str, list[Mapping[str, Any]]] = {}

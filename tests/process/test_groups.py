@@ -295,3 +295,9 @@ def test_following_a_cell_goes_on_while_a_c_call_holds_the_kernel(
     monkeypatch.setattr("pyrokernel.client.cell.LONG_POLL_SECONDS", 0.1)
     monkeypatch.setattr(mesh, "settings", dataclasses.replace(mesh.settings, timeout=0.1))
     assert "".join(event.data["text"] for event in cell.follow() if event.kind == "output") == "in\nout\n"
+
+
+def test_a_variable_that_cannot_be_pulled_is_named(kernel: pk.Kernel) -> None:
+    kernel.execute("import threading; guard = threading.Lock(); fine = 1")
+    with pytest.raises(pk.NotSerializableError, match="variable 'guard' of kernel 'k0'"):
+        kernel.pull("fine", "guard")
