@@ -119,7 +119,7 @@ def test_the_readme_claims_the_python_versions_that_the_package_declares() -> No
 
 
 def test_every_page_of_docs_is_linked_from_the_readme() -> None:
-    assert {page.name for page in (ROOT / "docs").glob("*.md")} <= set(re.findall(r"docs/(\w+\.md)", README))
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} <= set(re.findall(r"docs/([\w-]+\.md)", README))
 
 
 @pytest.mark.parametrize(("page", "link"), LINKS)
