@@ -205,7 +205,7 @@ class Interpreter:
 
         # Armed again: the exception's own __str__ is user code, and may be without end.
         failure = self._run_armed(cell, describe)
-        _keep_for_debugger(error)
+        self._run_armed(cell, lambda: _keep_for_debugger(error))  # looking at what it is may run user code too
         if failure is not None:
             outcome.evalue = f"<its text cannot be shown: {_CLASS_NAME.__get__(type(failure))}>"
             outcome.traceback = f"{outcome.ename}: {outcome.evalue}\n"
@@ -358,7 +358,8 @@ def _break(*args: Any, **kwargs: Any) -> None:
 def _leave_debugger() -> None:
     """End the tracing of a debugger that was stepped out of its cell: it would stop in the next one."""
     tracer = sys.gettrace()
-    if tracer is not None and any(base.__module__ == "bdb" for base in type(getattr(tracer, "__self__", 0)).__mro__):
+    bdb = sys.modules.get("bdb")
+    if bdb is not None and isinstance(tracer, types.MethodType) and issubclass(type(tracer.__self__), bdb.Bdb):
         sys.settrace(None)
 
 
