@@ -65,7 +65,8 @@ def run(mesh: pk.Mesh, config: Path, *arguments: str, text: str = "") -> subproc
 
 def test_the_startup_file_runs_before_the_first_prompt(start: Start, config: Path) -> None:
     (config / "shell.pk").write_text(
-        "# mine\nalias create answer 6 *\n\nalias crate x\ndef f():\n    return 'from the file'\n\n1 / 0\nset timing true\n"
+        "# mine\nalias create answer 6 *\n\nalias crate x\n"
+        "def f():\n    return 'from the file'\n\n1 / 0\nset timing true\n"
     )
     shell = start("k0", prompt="Python runs on k0")
     shell.expect("k0>")
