@@ -6,7 +6,6 @@ import argparse
 
 from pyrokernel.errors import NameServerNotFoundError
 from pyrokernel.front.reach import living_records, open_mesh, settings_of
-from pyrokernel.front.serve import start_detached
 from pyrokernel.front.terminal import note
 from pyrokernel.messages import KernelSpec
 from pyrokernel.settings import Settings, command_line
@@ -34,6 +33,8 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _start_mesh(settings: Settings) -> None:
+    from pyrokernel.front.serve import start_detached  # what starts a mesh is not loaded where one runs
+
     specs = [] if living_records(settings) else [KernelSpec(name="k0")]
     report = start_detached(settings, specs)
     names = ", ".join(info["name"] for info in report["kernels"])

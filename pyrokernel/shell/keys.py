@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
-from prompt_toolkit.application import get_app
+from prompt_toolkit.application import Application, get_app
 from prompt_toolkit.filters import Condition, completion_is_selected
 from prompt_toolkit.history import History
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent, merge_key_bindings
@@ -12,7 +13,7 @@ from prompt_toolkit.keys import Keys
 from prompt_toolkit.layout.processors import HighlightMatchingBracketProcessor
 
 from pyrokernel.shell.completer import Router
-from pyrokernel.shell.lexer import ShellLexer
+from pyrokernel.shell.lexer import ShellLexer, python_lexer
 from pyrokernel.shell.parser import dedented
 
 if TYPE_CHECKING:
@@ -35,8 +36,25 @@ def set_up_prompt(shell: Shell, history: History) -> None:
     session.key_bindings = merge_key_bindings([session.key_bindings, _bindings(shell)])
     if shell.interactive:
         session.history = session.default_buffer.history = history
+        colour_soon(shell)
     if shell.restricted:
         session.enable_suspend = False
+
+
+def colour_soon(shell: Shell) -> None:
+    """Get ready to colour Python once the first prompt is on the screen, and draw it anew then."""
+    session = shell.main_session
+
+    def work() -> None:
+        # Another object, because what was drawn is kept by lexer and text.
+        session.lexer = ShellLexer(shell.reader, python_lexer())
+        session.app.invalidate()
+
+    def begin(_: Application[str]) -> None:
+        session.app.after_render -= begin
+        threading.Thread(target=work, name="colours", daemon=True).start()
+
+    session.app.after_render += begin
 
 
 def _bindings(shell: Shell) -> KeyBindings:

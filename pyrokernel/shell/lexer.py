@@ -1,4 +1,8 @@
-"""Colours while one types: Python as Python, commands as commands. Runs in the shell process."""
+"""Colours while one types: Python as Python, commands as commands. Runs in the shell process.
+
+What knows Python takes a twentieth of a second to get ready. The prompt does not wait for that, nor does a key:
+it begins with a lexer for which Python has no colours.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,7 @@ from collections.abc import Callable
 
 from prompt_toolkit.document import Document
 from prompt_toolkit.formatted_text import StyleAndTextTuples
-from prompt_toolkit.lexers import Lexer, PygmentsLexer
-from pygments.lexers.python import PythonLexer  # type: ignore[import-untyped, unused-ignore]  # stubs are a package of their own
+from prompt_toolkit.lexers import Lexer, PygmentsLexer, SimpleLexer
 
 from pyrokernel.shell.parser import UNKNOWN, SourceReader, Takes
 
@@ -21,11 +24,12 @@ class ShellLexer(Lexer):
 
     Args:
         reader: Says which.
+        python: Colours Python; without it, that stays plain.
     """
 
-    def __init__(self, reader: SourceReader) -> None:
+    def __init__(self, reader: SourceReader, python: Lexer | None = None) -> None:
         self._reader = reader
-        self._python = PygmentsLexer(PythonLexer)
+        self._python = python or SimpleLexer()
 
     def lex_document(self, document: Document) -> Callable[[int], StyleAndTextTuples]:
         """Return what gives each line its colours."""
@@ -48,6 +52,13 @@ class ShellLexer(Lexer):
             return [(style, head), *_without(python(0), len(head))] if rest else [(style, head)]
 
         return colours
+
+
+def python_lexer() -> Lexer:
+    """Return what colours Python; slow."""
+    from pygments.lexers.python import PythonLexer  # type: ignore[import-untyped, unused-ignore]  # stubs are a package of their own
+
+    return PygmentsLexer(PythonLexer)
 
 
 def _split(text: str, at: int, style: str) -> StyleAndTextTuples:

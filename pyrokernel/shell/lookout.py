@@ -134,6 +134,10 @@ class Lookout:
                 seen = self._see()
             except (PyrokernelError, OSError):
                 seen = None  # nobody can say just now; whoever runs a cell is told why
+            except Exception:
+                if self._over.is_set():
+                    return  # connections were closed below a look that took too long to be waited for
+                raise
             if seen is not None and self._waits.is_set() and not self._over.is_set():
                 self._tell(seen)
             self._over.wait(self._seconds)

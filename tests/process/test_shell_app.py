@@ -178,6 +178,15 @@ def test_the_prompt_notices_a_death(start: Start, mesh: pk.Mesh) -> None:
     shell.expect("k2>")
 
 
+def test_kernels_are_left_alone_while_a_line_runs(mesh: pk.Mesh) -> None:
+    shell = Shell(mesh)
+    shell.pre_prompt()
+    assert shell._lookout._waits.is_set()
+    shell.onecmd_plus_hooks("ps > /dev/null")
+    assert not shell._lookout._waits.is_set()
+    shell._lookout.close()
+
+
 def test_a_look_at_kernels_that_are_not_there_says_so(mesh: pk.Mesh) -> None:
     mesh.start(1, name="other")
     target, alone = Target(mesh, ["k0", "other0"]), Target(mesh, ["other0"])

@@ -167,6 +167,26 @@ def test_a_look_that_ends_after_the_line_was_entered_is_not_told() -> None:
     assert told == []
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_look_may_fail_in_any_way_once_it_is_not_wanted_any_more() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def see() -> View:
+        begun.set()
+        assert go_on.wait(10)
+        raise ValueError("the connection was closed")
+
+    lookout = Lookout(see, lambda view: None, seconds=0.01)
+    lookout.resume()
+    assert begun.wait(10)
+    closing = threading.Thread(target=lookout.close)
+    closing.start()
+    wait_until(lookout._over.is_set)
+    go_on.set()
+    closing.join(10)
+    wait_until(lambda: not any(thread.name == "lookout" for thread in threading.enumerate()))
+
+
 class Mixed(CommandSet[Any]):
     def do_safe(self, _: Statement) -> None:
         """Do nothing."""

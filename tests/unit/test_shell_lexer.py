@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from prompt_toolkit.document import Document
+from prompt_toolkit.utils import Event
+from waiting import wait_until
 
-from pyrokernel.shell.lexer import ShellLexer
+from pyrokernel.shell.keys import colour_soon
+from pyrokernel.shell.lexer import ShellLexer, python_lexer
 from pyrokernel.shell.parser import SourceReader, Takes
 
 READER = SourceReader({"ps": Takes.WORDS, "time": Takes.PYTHON, "on": Takes.WORD_AND_PYTHON, "sh": Takes.TEXT})
 
 
 def coloured(text: str) -> list[list[tuple[str, str]]]:
-    lines = ShellLexer(READER).lex_document(Document(text))
+    lines = ShellLexer(READER, python_lexer()).lex_document(Document(text))
     return [[(part[0], part[1]) for part in lines(number)] for number in range(text.count("\n") + 1)]
 
 
@@ -44,3 +50,24 @@ def test_commands_and_python_are_told_apart() -> None:
     assert style_of("%time len('a')", "%time") == "class:pygments.keyword"
     assert "builtin" in style_of("%time len('a')", "len")
     assert style_of("%nope 3", "%nope") == "class:pygments.error"
+
+
+def test_python_is_plain_as_long_as_its_lexer_is_not_ready() -> None:
+    plain = ShellLexer(READER).lex_document(Document("%time len('a')"))
+    assert plain(0) == [("class:pygments.keyword", "%time "), ("", "len('a')")]
+
+
+def test_colours_are_made_ready_once_when_the_prompt_has_been_drawn() -> None:
+    redrawn: list[bool] = []
+    app = SimpleNamespace(invalidate=lambda: redrawn.append(True))
+    app.after_render = Event(app)
+    plain = ShellLexer(READER)
+    session = SimpleNamespace(lexer=plain, app=app)
+    shell: Any = SimpleNamespace(main_session=session, reader=READER)
+    colour_soon(shell)
+    assert session.lexer is plain
+    app.after_render.fire()
+    app.after_render.fire()
+    wait_until(lambda: redrawn)
+    assert len(session.lexer.lex_document(Document("len('a')"))(0)) > 1
+    assert redrawn == [True]
