@@ -7,6 +7,7 @@ variable would do too, but every program that a cell starts would inherit it.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.abc
 import importlib.machinery
 import itertools
@@ -40,9 +41,16 @@ class Figures:
 
     def show(self, figure: Any) -> None:
         """Save one figure."""
-        self._directory.mkdir(exist_ok=True, mode=0o700)
         path = self._directory / f"figure-{next(self._numbers)}.png"
-        figure.savefig(path, format="png", bbox_inches="tight")
+        try:
+            self._directory.mkdir(exist_ok=True, mode=0o700)
+            figure.savefig(path, format="png", bbox_inches="tight")
+        except OSError as error:
+            # A full disk is no fault of the cell, which may have run for hours.
+            sys.stderr.write(f"[figure not saved: {error}]\n")
+            with contextlib.suppress(OSError):
+                path.unlink()
+            return
         self._announce(str(path))
 
     def adopt(self, matplotlib: Any) -> None:

@@ -21,7 +21,7 @@ from prompt_toolkit.shortcuts import CompleteStyle
 from pyrokernel import messages
 from pyrokernel.client.group import Group
 from pyrokernel.errors import PyrokernelError
-from pyrokernel.shell.display import harmless
+from pyrokernel.shell.display import harmless, plain
 from pyrokernel.shell.parser import Takes, rest_of
 from pyrokernel.texts import label
 
@@ -141,7 +141,9 @@ class Router(Completer):
             return []
         end = " " if len(found) == 1 and cursor == len(line) else ""
         return [
-            Completion(item.text + end, -len(word), display=str(item.text), display_meta=str(item.display_meta))
+            Completion(
+                item.text + end, -len(word), display=plain(str(item.text)), display_meta=plain(str(item.display_meta))
+            )
             for item in found
         ]
 

@@ -23,6 +23,7 @@ HOLD_LINE_SECONDS = 0.05
 HOLD_REPLY_SECONDS = 1.0
 """How long a result or an error does; a kernel that is much slower than the others shows its own later."""
 
+COLOUR = re.compile("\x1b\\[[0-9;]*m")
 _CONTROLS = re.compile("\x1b\\[[0-9;]*[mK]|[\x00-\x07\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
@@ -210,6 +211,11 @@ class Display:
             self._lines += text.count("\n")
             self.at_margin = text.endswith("\n")
             self._write(stream, text)
+
+
+def plain(text: str) -> str:
+    """Return a text without colours, and with control characters shown instead of obeyed."""
+    return harmless(COLOUR.sub("", text))
 
 
 def harmless(text: str) -> str:

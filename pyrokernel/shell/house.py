@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shutil
 import sys
 import termios
@@ -17,7 +16,7 @@ from prompt_toolkit.history import History
 from prompt_toolkit.input.typeahead import clear_typeahead
 
 from pyrokernel.shell.cut import MAX_LINES
-from pyrokernel.shell.display import harmless
+from pyrokernel.shell.display import COLOUR, harmless
 from pyrokernel.shell.helping import details, overview, wrap
 from pyrokernel.shell.history import found
 from pyrokernel.shell.parser import PYTHON, UNKNOWN
@@ -29,7 +28,6 @@ _LEFT_OUT = (
 )  # fmt: skip
 """Commands of cmd2 that act on the machine of the shell instead of the kernels, or rewrite lines before parsing."""
 
-_COLOUR = re.compile("\x1b\\[[0-9;]*m")
 _HISTORY_SHOWN = 30
 _LEAST_WIDTH = 20
 _NO_TERMINAL = 100
@@ -172,7 +170,7 @@ class House(cmd2.Cmd):
         if file.isatty():
             text = harmless(text)
             if os.environ.get("NO_COLOR"):
-                text = _COLOUR.sub("", text)
+                text = COLOUR.sub("", text)
         try:
             file.write(text)
         except UnicodeEncodeError:

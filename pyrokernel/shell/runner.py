@@ -8,7 +8,7 @@ from typing import Any
 
 from pyrokernel.client.cell import Cell
 from pyrokernel.client.group import Group
-from pyrokernel.errors import GatherError, PyrokernelError
+from pyrokernel.errors import GatherError, KernelUnreachableError, PyrokernelError, ReplyTimeoutError
 from pyrokernel.messages import new_id
 from pyrokernel.shell.ctrl_c import Attention, Detaching, FrontEnd, Interrupting
 from pyrokernel.shell.journals import Past
@@ -108,8 +108,15 @@ def send(
         return group.submit(source, want="text", stdin=stdin, cell=cell, **options), {}
     except GatherError as error:
         # Some kernels have it already: show how it goes there.
-        taken = {
-            name: Cell(group.mesh, group[name].link, cell, after=int(sent["seq"]))
-            for name, sent in error.replies.items()
-        }
-        return taken, error.errors
+        return _taken(group, cell, error.replies), error.errors
+    except ReplyTimeoutError as error:
+        if not error.replies:
+            raise
+        why = f"did not take the cell in {error.seconds:g} s: a C call may hold its interpreter; it may run it yet"
+        silent = {name: KernelUnreachableError(f"kernel {name!r} {why}", kernel=name) for name in error.missing}
+        return _taken(group, cell, error.replies), silent
+
+
+def _taken(group: Group, cell: str, replies: Mapping[str, Any]) -> dict[str, Cell]:
+    """Return handles to a cell on the kernels that have taken it."""
+    return {name: Cell(group.mesh, group[name].link, cell, after=int(sent["seq"])) for name, sent in replies.items()}

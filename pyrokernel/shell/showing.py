@@ -29,6 +29,9 @@ from pyrokernel.texts import describe_gap, label
 _EVENTS_AHEAD = 200
 """Events that may wait to be shown; the follower then waits, and the kernels' journals keep the rest."""
 
+_NEWS_SECONDS = 0.3
+"""How long the end of an interrupted cell may take to be heard of."""
+
 _SUCCESSOR_SECONDS = 2.0
 _PATIENCE_SECONDS = 1.0
 """After this long without a start, the shell says what a kernel is busy with."""
@@ -97,12 +100,15 @@ class Showing:
         try:
             while self.live:
                 if self._attention.pressed > self._pressed:
-                    self._pressed += 1
+                    self._pressed = self._attention.pressed  # however often: one reaction
                     self._clear_screen_line()
                     self._display.flush(all_of_it=True)
                     if not self._reaction.press():
                         self._ok = False
                         break
+                    if self._attention.pressed > self._pressed:
+                        # Pressed again meanwhile: the news that the cell has ended comes before what to do about it.
+                        self._take_waiting(_NEWS_SECONDS)
                     continue
                 try:
                     message = self._attention.inbox.get(timeout=self._due())
@@ -147,6 +153,18 @@ class Showing:
         except Exception as error:  # noqa: BLE001 - the main thread waits for a word from here, whatever happens
             for name in self._cells:
                 self._attention.inbox.put((name, error))
+
+    def _take_waiting(self, seconds: float) -> None:
+        """Take what the inbox has, and what comes within so many seconds, until the cell has ended everywhere."""
+        deadline = time.monotonic() + seconds
+        while self.live:
+            try:
+                message = self._attention.inbox.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                return
+            if message is not None:
+                self._ahead.release()
+                self._take(*message)
 
     def _take(self, name: str, event: Event | Exception) -> None:
         if name not in self.live:
@@ -241,10 +259,11 @@ class Showing:
         """Say how to see all that a cell said, also what is cut here."""
         if self._front.restricted:
             return f"`set lines {100 * self._front.lines}` shows more of the next"
+        if not self._cells:  # no kernel has taken it
+            return f"`pyrokernel logs {name}` has what it ran before"
         one = len(self._cells) == 1 and name in self._numbers
-        return (
-            f"`cells {self._numbers[name] if one else self._cells[name].id[:8]} > FILE` writes all that the journal has"
-        )
+        which = self._numbers[name] if one else next(iter(self._cells.values())).id[:8]
+        return f"`cells {which} > FILE` writes all that the journal has"
 
     def _end(self, name: str) -> None:
         self.live.discard(name)

@@ -46,3 +46,14 @@ def test_programs_that_a_cell_starts_do_not_inherit_it(mesh: pk.Mesh) -> None:
         " capture_output=True, text=True).stdout.strip().lower()"
     )
     assert mesh["k2"].execute(source, timeout=50).result == "agg"
+
+
+def test_a_figure_that_cannot_be_saved_is_said_and_the_cell_goes_on(mesh: pk.Mesh) -> None:
+    kernel = mesh["k0"]
+    (path,) = shown(kernel, "import matplotlib.pyplot as plt\nplt.figure(); plt.show()")
+    kernel.push(folder=str(path.parent))
+    source = "import os, shutil\nshutil.rmtree(folder); open(folder, 'w').close()\nplt.figure(); plt.show(); 'went on'"
+    reply = kernel.execute(source, timeout=50)
+    assert reply.result == "went on"
+    assert "[figure not saved: " in reply.stderr
+    kernel.execute("os.unlink(folder)")

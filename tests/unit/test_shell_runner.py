@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pyrokernel.errors import GatherError, KernelDiedError, KernelUnreachableError
+from pyrokernel.errors import GatherError, KernelDiedError, KernelUnreachableError, ReplyTimeoutError
 from pyrokernel.messages import Event, Receipt
 from pyrokernel.shell import showing
 from pyrokernel.shell.journals import Past
@@ -210,6 +210,46 @@ def test_a_cell_that_cannot_be_sent_everywhere_is_followed_where_it_runs() -> No
     assert not Runner(front).run(group, "source")  # type: ignore[arg-type]
     assert front.errors == "[k0] k0 is silent\n"
     assert front.text == "[k1] 2\n"
+
+
+def test_a_kernel_that_died_before_it_took_the_cell_is_shown_dead_and_the_others_go_on() -> None:
+    front = FakeFront()
+    front.at_prompt = True
+    group = FakeGroup("k0 k1", [("k1", event("result", text="2")), ("k1", OK)])
+    group.refusing = {"k0": KernelDiedError(kernel="k0", instance="1", cause="killed by SIGKILL", tail="")}
+    assert not Runner(front).run(group, "source")  # type: ignore[arg-type]
+    assert "[k0] died: killed by SIGKILL" in front.errors
+    assert front.text == "[k1] 2\n"
+
+
+def test_a_kernel_that_does_not_answer_leaves_the_others_to_be_shown() -> None:
+    front = FakeFront()
+    group = FakeGroup("k0 k1", [("k1", event("result", text="2")), ("k1", OK)])
+
+    def submit(source: str, **options: Any) -> dict[str, Any]:
+        raise ReplyTimeoutError(seconds=10.0, cell="c", replies={"k1": {"seq": 0}}, missing=("k0",))
+
+    group.submit = submit  # type: ignore[method-assign]
+    assert not Runner(front).run(group, "source")  # type: ignore[arg-type]
+    assert "kernel 'k0' did not take the cell in 10 s" in front.errors
+    assert front.text == "[k1] 2\n"
+
+
+def test_a_storm_of_ctrl_c_asks_nothing_about_a_cell_that_has_ended() -> None:
+    front = FakeFront()
+    group = FakeGroup("k0", [("k0", WAIT), ("k0", event("ended", status="error"))])
+    runner = Runner(front)
+
+    def interrupt(cell: str) -> dict[str, Receipt]:
+        for _ in range(100):
+            signal.raise_signal(signal.SIGINT)
+        return FakeGroup.interrupt(group, cell)
+
+    group.interrupt = interrupt  # type: ignore[method-assign]
+    threading.Timer(0.05, lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)).start()
+    assert not runner.run(group, "source")  # type: ignore[arg-type]
+    assert front.asked == []
+    assert len(group.interrupted) == 1
 
 
 def test_a_failure_of_the_follower_ends_the_wait() -> None:
