@@ -96,6 +96,9 @@ class KernelCommands(CommandSet["Shell"]):
             receipts = error.replies
             self._cmd.fail(str(error))
         self._cmd.print_lines(describe_receipts(receipts.values(), "interrupt --kill"))
+        if any(receipt.outcome == "killed" for receipt in receipts.values()):
+            self._cmd.target.settle()  # whoever killed them knows that their variables are gone
+            self._cmd.reader.variables.clear()
         self._cmd.last_result = {name: receipt.outcome for name, receipt in receipts.items()}
 
     @staticmethod

@@ -120,7 +120,10 @@ class SourceReader:
     def shadowed(self, text: str) -> str:
         """Return the command that a line of Python would have been, had there been no variable of that name."""
         match = _FIRST_WORD.match(text)
-        return match[2] if match and match[2] in self.variables and match[2] in self.commands else ""
+        if not match or match[2] not in self.variables:
+            return ""
+        # `time.sleep(1)` is Python whatever is known: there is nothing to tell.
+        return match[2] if SourceReader(self.commands).command_of(text) == match[2] else ""
 
     def pieces(self, lines: Iterable[str]) -> Iterator[Piece]:
         """Cut a script into commands and single Python statements, each as soon as its end is known.

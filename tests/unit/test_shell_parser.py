@@ -223,3 +223,14 @@ def test_two_percent_signs_take_the_block_that_follows(reader: SourceReader) -> 
 )
 def test_a_trailing_ampersand_is_for_the_background(source: str, foreground: str) -> None:
     assert in_background(source) == foreground
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [("ps", "ps"), ("ps -a", "ps"), ("ps.pid", ""), ("ps[0]", ""), ("ps = 4", ""), ("ps(); 3", ""), ("x", "")],
+)
+def test_a_shadowed_command_is_told_only_where_the_line_could_have_been_one(
+    reader: SourceReader, line: str, hint: str
+) -> None:
+    reader.variables = {"ps"}
+    assert reader.shadowed(line) == hint
