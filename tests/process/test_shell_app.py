@@ -172,7 +172,7 @@ def test_the_prompt_notices_kernels_that_come_and_go(start: Start, mesh: pk.Mesh
 def test_the_prompt_notices_a_death(start: Start, mesh: pk.Mesh) -> None:
     shell = start("k2", prompt="k2>")
     mesh["k2"].restart()
-    shell.expect("(restarted)>")
+    shell.expect("restarted)>")  # of a prompt that said (gone) in between, only what differs is drawn anew
     shell.enter("1")
     shell.expect("restarted since the last cell")
     shell.expect("k2>")
