@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,12 +27,25 @@ def running(kernel: pk.Kernel) -> bool:
     return kernel.describe()["running"] is not None
 
 
+def main_thread_waits() -> bool:
+    """Whether the main thread is in the client, and there in a wait."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    if frame is None or Path(frame.f_code.co_filename).name not in ("selectors.py", "threading.py"):
+        return False
+    while frame is not None:
+        if Path(members.__file__).parent == Path(frame.f_code.co_filename).parent:
+            return True
+        frame = frame.f_back
+    return False
+
+
 @contextmanager
 def ctrl_c_once(ready: Callable[[], object]) -> Iterator[None]:
     """Press Ctrl-C in this process once something is so."""
 
     def press() -> None:
         wait_until(ready)
+        wait_until(main_thread_waits)  # what is to be so may have been so before this block was entered
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     presser = threading.Thread(target=press)
