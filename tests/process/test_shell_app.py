@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from terminals import Terminal
+from shells import Start, interrupt_all, run, starting
 from waiting import wait_until
 
 import pyrokernel as pk
@@ -22,10 +21,7 @@ from pyrokernel.shell.lookout import look
 from pyrokernel.shell.parser import UNKNOWN, completeness, in_background
 from pyrokernel.shell.target import Target
 
-SHELL = [sys.executable, "-m", "pyrokernel", "shell"]
 COMING_FROM = Path(__file__).parents[2] / "docs" / "coming-from.md"
-
-Start = Callable[..., Terminal]
 
 
 @pytest.fixture
@@ -39,28 +35,9 @@ def config(tmp_path: Path) -> Path:
 @pytest.fixture
 def start(mesh: pk.Mesh, config: Path) -> Iterator[Start]:
     """Start a shell and wait for its prompt."""
-    opened: list[Terminal] = []
-
-    def begin(*words: str, prompt: str = "k0>", columns: int = 120, **variables: str) -> Terminal:
-        environ = {**os.environ, **mesh.settings.to_env(), "XDG_CONFIG_HOME": str(config.parent), **variables}
-        terminal = Terminal([*SHELL, *words], environ, size=(40, columns))
-        opened.append(terminal)
-        terminal.expect(prompt)
-        return terminal
-
-    yield begin
-    for terminal in opened:
-        terminal.close()
-    for kernel in mesh[:]:
-        if kernel.describe()["running"]:
-            kernel.interrupt(wait=2.0)
-
-
-def run(mesh: pk.Mesh, config: Path, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
-    environ = {**os.environ, **mesh.settings.to_env(), "XDG_CONFIG_HOME": str(config.parent)}
-    return subprocess.run(
-        [*SHELL, *arguments], env=environ, input=text, capture_output=True, text=True, timeout=60, check=False
-    )
+    with starting(mesh, XDG_CONFIG_HOME=str(config.parent)) as begin:
+        yield begin
+    interrupt_all(mesh)
 
 
 def test_the_startup_file_runs_before_the_first_prompt(start: Start, config: Path) -> None:
@@ -89,8 +66,8 @@ def test_what_fails_in_the_startup_file_is_told_with_its_line(start: Start, conf
 
 def test_the_startup_file_is_for_prompts_only(start: Start, mesh: pk.Mesh, config: Path) -> None:
     (config / "shell.pk").write_text("print('started up')\n")
-    assert run(mesh, config, "k0", "-c", "1 + 1").stdout == "2\n"
-    assert run(mesh, config, "k0", text="1 + 1\n").stdout == "2\n"
+    assert run(mesh, "k0", "-c", "1 + 1", XDG_CONFIG_HOME=str(config.parent)).stdout == "2\n"
+    assert run(mesh, "k0", text="1 + 1\n", XDG_CONFIG_HOME=str(config.parent)).stdout == "2\n"
     shell = start("k0", "--no-startup", prompt="Python runs on k0")
     shell.enter("1 + 1")
     assert "started up" not in shell.expect("\n2\n")
@@ -135,7 +112,7 @@ def test_an_alias_stands_for_a_command_or_for_python(start: Start, mesh: pk.Mesh
 
 def test_the_result_of_an_alias_can_go_to_a_file(mesh: pk.Mesh, config: Path, tmp_path: Path) -> None:
     path = tmp_path / "kernels.txt"
-    done = run(mesh, config, text=f"alias create list ps\nlist > {path}\n")
+    done = run(mesh, text=f"alias create list ps\nlist > {path}\n", XDG_CONFIG_HOME=str(config.parent))
     assert (done.returncode, done.stdout) == (0, "")
     assert "NAME" in path.read_text()
 
@@ -209,15 +186,15 @@ def test_every_command_has_an_example_that_is_one(mesh: pk.Mesh) -> None:
 
 
 def test_help_lists_subjects_and_tells_of_one_command(mesh: pk.Mesh, config: Path) -> None:
-    listed = run(mesh, config, "-c", "help").stdout.splitlines()
+    listed = run(mesh, "-c", "help", XDG_CONFIG_HOME=str(config.parent)).stdout.splitlines()
     subjects = [line for line in listed if re.fullmatch(r"\w+", line)]
     assert subjects[:3] == ["Kernels", "Cells", "Data"]
     assert subjects[-1] == "Shell"
     assert not any("_python" in line or "macro" in line or "run_script" in line for line in listed)
-    told = run(mesh, config, "-c", "help ps").stdout
+    told = run(mesh, "-c", "help ps", XDG_CONFIG_HOME=str(config.parent)).stdout
     assert "List the kernels of the mesh" in told
     assert told.endswith("For instance: ps > kernels.txt\n")
-    done = run(mesh, config, "-c", "help nothing")
+    done = run(mesh, "-c", "help nothing", XDG_CONFIG_HOME=str(config.parent))
     assert (done.returncode, done.stderr) == (1, "there is no command 'nothing'; `help` lists them all\n")
 
 

@@ -2,53 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from terminals import Terminal
+from shells import Start, interrupt_all, run, starting
 from waiting import wait_until
 
 import pyrokernel as pk
 
-SHELL = [sys.executable, "-m", "pyrokernel", "shell"]
 WAIT = "import threading; gate = threading.Event(); gate.wait()"
 
 
-def environ(mesh: pk.Mesh) -> dict[str, str]:
-    return {**os.environ, **mesh.settings.to_env()}
-
-
 @pytest.fixture
-def start(mesh: pk.Mesh) -> Iterator[Callable[..., Terminal]]:
+def start(mesh: pk.Mesh) -> Iterator[Start]:
     """Start a shell on some kernels and wait for its prompt."""
-    opened = []
-
-    def begin(*words: str, prompt: str = ">") -> Terminal:
-        terminal = Terminal([*SHELL, *words], environ(mesh))
-        opened.append(terminal)
-        terminal.expect(prompt)
-        return terminal
-
-    yield begin
-    for terminal in opened:
-        terminal.close()
-    for kernel in mesh[:]:
-        if kernel.describe()["running"]:
-            kernel.interrupt(wait=2.0)
-
-
-def run(mesh: pk.Mesh, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
-    command = [*SHELL, *arguments]
-    return subprocess.run(
-        command, env=environ(mesh), input=text, capture_output=True, text=True, timeout=60, check=False
-    )
-
-
-Start = Callable[..., Terminal]
+    with starting(mesh, prompt=">") as begin:
+        yield begin
+    interrupt_all(mesh)
 
 
 def gated(name: str, then: str) -> str:

@@ -3,50 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-from terminals import Terminal
+from shells import Start, run_lines, starting
 from waiting import wait_until
 
 import pyrokernel as pk
 
-SHELL = [sys.executable, "-m", "pyrokernel", "shell"]
-
-
-def run(mesh: pk.Mesh, *lines: str) -> subprocess.CompletedProcess[str]:
-    """Run lines as a script, on all three kernels."""
-    environ = {**os.environ, **mesh.settings.to_env()}
-    return subprocess.run(
-        SHELL, env=environ, input="\n".join(lines) + "\n", capture_output=True, text=True, timeout=60, check=False
-    )
-
 
 @pytest.fixture
-def start(mesh: pk.Mesh) -> Iterator[Callable[..., Terminal]]:
+def start(mesh: pk.Mesh) -> Iterator[Start]:
     """Start a shell on some kernels and wait for its prompt."""
-    opened = []
-
-    def begin(*words: str, prompt: str = "3 kernels>", **environ: str) -> Terminal:
-        terminal = Terminal([*SHELL, *words], {**os.environ, **mesh.settings.to_env(), **environ})
-        opened.append(terminal)
-        terminal.expect(prompt)
-        return terminal
-
-    yield begin
-    for terminal in opened:
-        terminal.close()
-
-
-Start = Callable[..., Terminal]
+    with starting(mesh, prompt="3 kernels>") as begin:
+        yield begin
 
 
 def test_scatter_and_gather_go_through_the_python_of_the_shell(mesh: pk.Mesh) -> None:
-    done = run(
+    done = run_lines(
         mesh, "here n = 6", "scatter x = [", "i * 10 for i in range(n)]", "len(x)", "gather x as y", "here y[-1]"
     )
     assert done.stderr == ""
@@ -59,7 +34,9 @@ def test_scatter_and_gather_go_through_the_python_of_the_shell(mesh: pk.Mesh) ->
 
 
 def test_push_sends_and_pull_brings_what_each_kernel_has(mesh: pk.Mesh) -> None:
-    done = run(mesh, "here v = [1, 2]", "push v", "push w = len(v)", "on k2 v.append(w)", "pull v", "here v['k2']")
+    done = run_lines(
+        mesh, "here v = [1, 2]", "push v", "push w = len(v)", "on k2 v.append(w)", "pull v", "here v['k2']"
+    )
     assert done.stdout.splitlines() == [
         "k0-k2: v (list of 2)",
         "k0-k2: w (int)",
@@ -67,18 +44,18 @@ def test_push_sends_and_pull_brings_what_each_kernel_has(mesh: pk.Mesh) -> None:
         "[k2] [1, 2, 2]",
         "[1, 2, 2]",
     ]
-    assert run(mesh, "use k1", "push v = 'one'", "pull v as u", "here u").stdout.splitlines()[-1] == "'one'"
+    assert run_lines(mesh, "use k1", "push v = 'one'", "pull v as u", "here u").stdout.splitlines()[-1] == "'one'"
 
 
 def test_map_takes_names_of_the_kernels_and_expressions_of_the_shell(mesh: pk.Mesh) -> None:
-    done = run(mesh, "import math", "map math.factorial over range(5)", "here _map[-1]")
+    done = run_lines(mesh, "import math", "map math.factorial over range(5)", "here _map[-1]")
     assert done.stdout.splitlines() == ["[1, 1, 2, 6, 24]", "24"]
-    done = run(mesh, "here k = 3", "map lambda x: x * k over range(1000) into r", "here len(r), sum(r)")
+    done = run_lines(mesh, "here k = 3", "map lambda x: x * k over range(1000) into r", "here len(r), sum(r)")
     assert done.stdout.splitlines()[-1] == str((1000, 3 * sum(range(1000))))
 
 
 def test_what_failed_in_a_map_is_counted_shown_and_kept(mesh: pk.Mesh) -> None:
-    done = run(mesh, "map lambda x: 1 // x over [2, 0, 1, 0]", "here 'never'")
+    done = run_lines(mesh, "map lambda x: 1 // x over [2, 0, 1, 0]", "here 'never'")
     assert done.returncode == 1
     assert done.stdout == "[0, <ZeroDivisionError>, 1, <ZeroDivisionError>]\n"
     assert re.match(r"2 of 4 items failed; the first, item 1 \(0\) on k\d:\nTraceback", done.stderr)
@@ -86,9 +63,9 @@ def test_what_failed_in_a_map_is_counted_shown_and_kept(mesh: pk.Mesh) -> None:
 
 
 def test_a_function_that_only_the_shell_knows_says_how_to_send_it(mesh: pk.Mesh) -> None:
-    done = run(mesh, "here def only_here(x): return x + 1", "", "map only_here over [1]")
+    done = run_lines(mesh, "here def only_here(x): return x + 1", "", "map only_here over [1]")
     assert "`map (only_here) over ...` sends it" in done.stderr
-    assert run(mesh, "here def only_here(x): return x + 1", "", "map (only_here) over [1]").stdout == "[2]\n"
+    assert run_lines(mesh, "here def only_here(x): return x + 1", "", "map (only_here) over [1]").stdout == "[2]\n"
 
 
 @pytest.mark.parametrize(
@@ -106,7 +83,7 @@ def test_a_function_that_only_the_shell_knows_says_how_to_send_it(mesh: pk.Mesh)
     ],
 )
 def test_a_command_that_cannot_be_done_says_why_and_ends_a_script(mesh: pk.Mesh, line: str, said: str) -> None:
-    done = run(mesh, line, "here 'never'")
+    done = run_lines(mesh, line, "here 'never'")
     assert (done.returncode, done.stdout) == (1, "")
     assert said in done.stderr
     assert "EXCEPTION" not in done.stderr
@@ -114,7 +91,7 @@ def test_a_command_that_cannot_be_done_says_why_and_ends_a_script(mesh: pk.Mesh,
 
 def test_parts_that_do_not_join_can_be_pulled(mesh: pk.Mesh) -> None:
     pytest.importorskip("numpy")
-    done = run(
+    done = run_lines(
         mesh, "import numpy, os", "on k0 a = numpy.zeros((2, 2))", "on k1,k2 a = numpy.zeros((2, 3))", "gather a"
     )
     assert "do not join: ValueError" in done.stderr

@@ -2,46 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from terminals import Terminal
+from shells import Start, run_lines, starting
 from waiting import wait_until
 
 import pyrokernel as pk
-
-SHELL = [sys.executable, "-m", "pyrokernel", "shell"]
-Start = Callable[..., Terminal]
-
-
-def run(mesh: pk.Mesh, *lines: str, words: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    """Run lines as a script, on all three kernels unless words say otherwise."""
-    environ = {**os.environ, **mesh.settings.to_env()}
-    text = "\n".join(lines) + "\n"
-    return subprocess.run(
-        [*SHELL, *words], env=environ, input=text, capture_output=True, text=True, timeout=60, check=False
-    )
 
 
 @pytest.fixture
 def start(mesh: pk.Mesh) -> Iterator[Start]:
     """Start a shell on some kernels and wait for its prompt."""
-    opened = []
-
-    def begin(*words: str, prompt: str = "k0>") -> Terminal:
-        terminal = Terminal([*SHELL, *words], {**os.environ, **mesh.settings.to_env()})
-        opened.append(terminal)
-        terminal.expect(prompt)
-        return terminal
-
-    yield begin
-    for terminal in opened:
-        terminal.close()
+    with starting(mesh) as begin:
+        yield begin
 
 
 def test_a_program_streams_and_is_given_values(start: Start, kernel: pk.Kernel) -> None:
@@ -59,25 +35,27 @@ def test_a_program_streams_and_is_given_values(start: Start, kernel: pk.Kernel) 
 
 
 def test_a_program_that_fails_fails_the_line(mesh: pk.Mesh) -> None:
-    done = run(mesh, "!echo before; exit 3", "'never'")
+    done = run_lines(mesh, "!echo before; exit 3", "'never'")
     assert (done.returncode, done.stdout, done.stderr) == (1, "[k0-k2] before\n", "[k0-k2] exit code 3\n")
 
 
 def test_lines_of_a_program_become_a_variable(mesh: pk.Mesh) -> None:
-    done = run(mesh, "n = 3", "lines = !seq {n}", "lines", "!!echo a; echo b", "_exit_code")
+    done = run_lines(mesh, "n = 3", "lines = !seq {n}", "lines", "!!echo a; echo b", "_exit_code")
     assert done.stdout.splitlines() == ["[k0-k2] ['1', '2', '3']", "[k0-k2] ['a', 'b']", "[k0-k2] 0"]
     assert done.stderr == ""
 
 
 def test_cd_is_for_the_kernels_and_lasts(mesh: pk.Mesh, tmp_path: Path) -> None:
-    done = run(mesh, f"cd {tmp_path}", "%pwd", "env SOME_NAME=1", "env SOME_NAME", "import os; os.getcwd()", "cd -")
+    done = run_lines(
+        mesh, f"cd {tmp_path}", "%pwd", "env SOME_NAME=1", "env SOME_NAME", "import os; os.getcwd()", "cd -"
+    )
     assert done.stdout.splitlines()[:4] == [
         f"[k0-k2] {tmp_path}",
         f"[k0-k2] {tmp_path}",
         "[k0-k2] 1",
         f"[k0-k2] '{tmp_path}'",
     ]
-    done = run(mesh, "!cd /")
+    done = run_lines(mesh, "!cd /")
     assert "`cd /` changes the directory of the kernels" in done.stderr
 
 
@@ -85,7 +63,7 @@ def test_a_name_is_inspected_while_a_cell_runs(mesh: pk.Mesh, kernel: pk.Kernel)
     kernel.execute("def double(x):\n    '''Twice x.'''\n    return 2 * x")
     cell = kernel.submit("import time; time.sleep(60)")
     wait_until(lambda: kernel.describe()["running"])
-    done = run(mesh, "double?", "double??", words=("k0",))
+    done = run_lines(mesh, "double?", "double??", words=("k0",))
     assert kernel.describe()["running"]
     kernel.interrupt(cell.id)
     page, source = done.stdout.split("Source:")
@@ -96,16 +74,16 @@ def test_a_name_is_inspected_while_a_cell_runs(mesh: pk.Mesh, kernel: pk.Kernel)
 
 def test_where_kernels_differ_it_says_how(mesh: pk.Mesh) -> None:
     mesh["k1"].push(only_there=1)
-    done = run(mesh, "only_there?")
+    done = run_lines(mesh, "only_there?")
     assert done.returncode == 0
     assert "Value:     1\n" in done.stdout
     assert done.stderr == "k0, k2: there is no `only_there`\n"
-    done = run(mesh, "nowhere_at_all?")
+    done = run_lines(mesh, "nowhere_at_all?")
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "k0-k2: there is no `nowhere_at_all`\n")
 
 
 def test_time_is_told_by_kernel(mesh: pk.Mesh) -> None:
-    done = run(mesh, "time 6 * 7", "%%time", "import time", "for _ in range(2):", "    time.sleep(0.1)", "", "1")
+    done = run_lines(mesh, "time 6 * 7", "%%time", "import time", "for _ in range(2):", "    time.sleep(0.1)", "", "1")
     first, *others = done.stdout.splitlines()
     assert first == "[k0-k2] 42"
     assert len(others) == 7
@@ -115,7 +93,7 @@ def test_time_is_told_by_kernel(mesh: pk.Mesh) -> None:
 
 
 def test_timeit_measures_in_the_namespace_of_the_kernels(mesh: pk.Mesh) -> None:
-    done = run(mesh, "n = 1000", "timeit -n 3 -r 2 sum(range(n))", words=("k0",))
+    done = run_lines(mesh, "n = 1000", "timeit -n 3 -r 2 sum(range(n))", words=("k0",))
     assert re.fullmatch(
         r"[\d.]+ .?s ± [\d.]+ .?s per loop \(mean ± std\. dev\. of 2 runs, 3 loops each\)\n(The slowest.*\n)?",
         done.stdout,
@@ -125,7 +103,7 @@ def test_timeit_measures_in_the_namespace_of_the_kernels(mesh: pk.Mesh) -> None:
 def test_a_file_runs_with_its_arguments_and_may_exit(mesh: pk.Mesh, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("import sys\nprint(sys.argv[1:], __file__)\nmade = 7\nsys.exit(int(sys.argv[1]))\n")
-    done = run(mesh, f"run {script} 0 -v 'a b'", "made", f"run {script} 4")
+    done = run_lines(mesh, f"run {script} 0 -v 'a b'", "made", f"run {script} 4")
     assert done.stdout.splitlines() == [
         f"[k0-k2] ['0', '-v', 'a b'] {script}",
         "[k0-k2] 7",

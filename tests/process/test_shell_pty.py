@@ -2,49 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-from terminals import Terminal
+from shells import Start, run, starting
 from waiting import wait_until
 
 import pyrokernel as pk
 
-SHELL = [sys.executable, "-m", "pyrokernel", "shell"]
-
-
-def environ(mesh: pk.Mesh) -> dict[str, str]:
-    return {**os.environ, **mesh.settings.to_env()}
-
 
 @pytest.fixture
-def start(mesh: pk.Mesh) -> Iterator[Callable[..., Terminal]]:
+def start(mesh: pk.Mesh) -> Iterator[Start]:
     """Start a shell on some kernels and wait for its prompt."""
-    opened = []
-
-    def begin(*words: str, prompt: str = "k0>") -> Terminal:
-        terminal = Terminal([*SHELL, *words], environ(mesh))
-        opened.append(terminal)
-        terminal.expect(prompt)
-        return terminal
-
-    yield begin
-    for terminal in opened:
-        terminal.close()
-
-
-def run(mesh: pk.Mesh, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
-    command = [*SHELL, *arguments]
-    return subprocess.run(
-        command, env=environ(mesh), input=text, capture_output=True, text=True, timeout=60, check=False
-    )
-
-
-Start = Callable[..., Terminal]
+    with starting(mesh) as begin:
+        yield begin
 
 
 def test_an_expression_is_answered_and_leaving_says_what_stays(start: Start) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from shells import Start, starting
 from terminals import Terminal
 from waiting import wait_until
 
@@ -24,8 +23,6 @@ ADMITTED = {
 }  # fmt: skip
 REFUSED = {"edit", "gather", "here", "map", "pull", "push", "run", "scatter"}
 
-Start = Callable[..., Terminal]
-
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
@@ -39,19 +36,15 @@ def home(tmp_path: Path) -> Path:
 @pytest.fixture
 def start(mesh: pk.Mesh, home: Path) -> Iterator[Start]:
     """Start a restricted shell on the first kernel and wait for its prompt."""
-    opened: list[Terminal] = []
-    environ = {**os.environ, **mesh.settings.to_env(), "XDG_CONFIG_HOME": str(home / "config"), "EDITOR": "touch"}
+    environ = {"XDG_CONFIG_HOME": str(home / "config"), "EDITOR": "touch"}
+    with starting(mesh, prompt="", options=("k0", "--restricted"), **environ) as begin:
 
-    def begin(*arguments: str) -> Terminal:
-        command = [sys.executable, "-m", "pyrokernel", "shell", "k0", "--restricted", *arguments]
-        terminal = Terminal(command, environ)
-        opened.append(terminal)
-        assert "the startup file ran" not in terminal.expect("k0>")
-        return terminal
+        def begin_restricted(*arguments: str) -> Terminal:
+            terminal = begin(*arguments)
+            assert "the startup file ran" not in terminal.expect("k0>")
+            return terminal
 
-    yield begin
-    for terminal in opened:
-        terminal.close()
+        yield begin_restricted
 
 
 def test_every_command_was_decided_on(mesh: pk.Mesh) -> None:
