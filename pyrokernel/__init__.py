@@ -19,6 +19,7 @@ from rooms above it, never from those below, nor from another process's folder::
     journal                      a kernel's event file: written in the kernel, read by its host
     again                        starting this interpreter anew with this very package
     scripts                      Python files as front/ and shell/ send them to kernels
+    tracebacks                   tracebacks without the frames of whoever ran the code
     survey                       the analysis that `pyrokernel demo` spreads over kernels
     wire/                        connections, and who may open them; the only room that knows Pyro5
     client/                      what you hold: Mesh, Group, Kernel, Cell, Job

@@ -10,10 +10,12 @@ import re
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from pyrokernel.messages import Event, EventKind, KernelInfo, KernelStatus, Receipt
+
+T = TypeVar("T", bound=Hashable)
 
 _HEADER = ("", "NAME", "STATUS", "CELLS", "WAIT", "MEMORY", "UP", "RESTARTS", "PID", "HOST", "TAGS", "DOING")
 _RIGHT = ("CELLS", "WAIT", "MEMORY", "UP", "RESTARTS", "PID")
@@ -21,6 +23,7 @@ _NUMBERED = re.compile(r"(.*?)(\d+)")
 _NAMES_SHOWN = 8
 _LEAST_WIDTH = 16
 _USUAL_WIDTH = 100
+_LEAST_SOURCE_WIDTH = 20
 _SPARED = ("PID", "HOST", "RESTARTS", "MEMORY", "UP", "WAIT", "TAGS", "CELLS")
 """Columns that a narrow terminal goes without, in this order."""
 
@@ -47,6 +50,14 @@ def label(names: Iterable[str]) -> str:
     parts = [first if first == last else f"{first}-{last}" for first, last, _, _ in runs]
     more = len(parts) - _NAMES_SHOWN
     return ", ".join(parts[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def names_by(values: Mapping[str, T]) -> dict[T, list[str]]:
+    """Return the names that have each value, in the order of the names: what is equal is said once."""
+    names: dict[T, list[str]] = {}
+    for name, value in values.items():
+        names.setdefault(value, []).append(name)
+    return names
 
 
 def one_line(text: str, width: int = 60) -> str:
@@ -108,6 +119,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Contai
         ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def wide_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Container[str] = ()) -> str:
+    """Lay out rows as `table`, as wide as the terminal: the last column is cut to what the others leave."""
+    used = max(map(len, table(header[:-1], [row[:-1] for row in rows], right=right).splitlines()))
+    left = max(_LEAST_SOURCE_WIDTH, shutil.get_terminal_size((_USUAL_WIDTH, 24)).columns - used - 2)
+    return table(header, [(*row[:-1], one_line(row[-1], left)) for row in rows], right=right)
 
 
 def format_kernels(infos: Sequence[KernelInfo], *, now: float, marked: Container[str] = ()) -> str:
@@ -178,6 +196,19 @@ def describe_receipts(receipts: Iterable[Receipt], kill: str) -> list[str]:
         hint = f"; to end it at the cost of the variables: {kill} {' '.join(names)}" if held else ""
         lines.append(f"{label(names)}: {outcome}{hint}")
     return lines
+
+
+def describe_busy(running: Mapping[str, Any], now: float) -> str:
+    """Say what a kernel is busy with, and since when.
+
+    Args:
+        running: From its `describe`.
+        now: Unix time in seconds.
+    """
+    since = f" since {span(max(0.0, now - running['since']))}" if running.get("since") else ""
+    asks = ", which waits for an answer to input()" if running.get("asks") else ""
+    what = "its init file" if running["author"] == "init" else f"a cell of {running['author']}"
+    return f"busy with {what}{since}{asks}: {one_line(running['source'])}"
 
 
 def describe_gap(event: Event) -> str:

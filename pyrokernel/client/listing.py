@@ -6,6 +6,7 @@ from typing import Any
 
 from pyrokernel.client.calls import gather, kernel_request
 from pyrokernel.client.group import Group
+from pyrokernel.errors import PyrokernelError
 
 ANSWER_SECONDS = 1.0
 """How long all kernels together get; one whose interpreter is held up cannot answer."""
@@ -23,8 +24,8 @@ def list_cells(group: Group, ended: int) -> tuple[list[dict[str, Any]], list[str
         "waiting", or as a reply has it), author, source, and where they are known execution_count, ename, started
         and duration; and the kernels that did not answer.
     """
-    abouts = ask_all(group, "describe")
-    pasts = ask_all(group, "cells", ended) if ended else {}
+    abouts, _, _ = ask_all(group, "describe")
+    pasts = ask_all(group, "cells", ended)[0] if ended else {}
     found: list[dict[str, Any]] = []
     for name, about in abouts.items():
         known = {cell["cell"] for cell in pasts.get(name, ())}
@@ -44,7 +45,18 @@ def list_cells(group: Group, ended: int) -> tuple[list[dict[str, Any]], list[str
     return found, [name for name in group.names if name not in abouts]
 
 
-def ask_all(group: Group, method: str, *args: Any) -> dict[str, Any]:
-    """Ask all kernels of a group the same; those that do not answer in time are not in what is returned."""
+def ask_all(
+    group: Group, method: str, *args: Any, timeout: float = ANSWER_SECONDS
+) -> tuple[dict[str, Any], dict[str, PyrokernelError], tuple[str, ...]]:
+    """Ask all kernels of a group the same, at once, also while cells run.
+
+    Args:
+        group: Which kernels.
+        method, args: A control method; docs/protocol.md lists them.
+        timeout: Seconds for all of it.
+
+    Returns:
+        Values and errors by kernel name, and the names that did not answer in time.
+    """
     links = [kernel.link for kernel in group]
-    return gather(group.mesh, links, kernel_request(method, *args), kind="control", timeout=ANSWER_SECONDS)[0]
+    return gather(group.mesh, links, kernel_request(method, *args), kind="control", timeout=timeout)

@@ -199,12 +199,8 @@ class Mesh:
             KernelNotFoundError: A word means none; none is ended.
             AccessRefusedError: One of them is protected; none on its machine is ended.
         """
-        roster = self.roster()
-        chosen = roster.choose(words)
-        roster.tell(chosen, "stop_kernels", STOP_SECONDS, force, timeout=START_SECONDS + STOP_SECONDS)
-        for info in chosen:
-            self.note_death(info.instance)
-        return [info.name for info in chosen]
+        ended, _ = self._end("stop_kernels", words, STOP_SECONDS, force)
+        return [info.name for info in ended]
 
     def restart(self, words: Iterable[str], *, force: bool = False) -> list[KernelInfo]:
         """End kernels and start them afresh under their names; their variables are lost.
@@ -220,12 +216,17 @@ class Mesh:
             KernelNotFoundError: A word means none; none is restarted.
             AccessRefusedError: One of them is protected; none on its machine is restarted.
         """
+        _, started = self._end("restart_kernels", words, force)
+        return [KernelInfo.from_wire(wire) for wire in started]
+
+    def _end(self, method: str, words: Iterable[str], *args: Any) -> tuple[list[KernelInfo], list[dict[str, Any]]]:
+        """Have the hosts end what words mean; return that, and what the hosts answered."""
         roster = self.roster()
         chosen = roster.choose(words)
-        started = roster.tell(chosen, "restart_kernels", force, timeout=START_SECONDS + STOP_SECONDS)
+        answers = roster.tell(chosen, method, *args, timeout=START_SECONDS + STOP_SECONDS)
         for info in chosen:
             self.note_death(info.instance)
-        return [KernelInfo.from_wire(wire) for wire in started]
+        return chosen, answers
 
     def signal_kernel(self, link: Link, signum: int, cell: str = "") -> bool:
         """Have its host signal an instance; False when that instance is gone.
@@ -294,11 +295,7 @@ class Mesh:
         Raises:
             KernelNotFoundError: Nobody has it.
         """
-        entry = self.lookup(name)
-        if entry.value("instance") in self._dead:
-            entry = self._successor(name, entry)
-            self._entries[name] = entry
-        return self._link(name, entry)
+        return self._link(name, self._present(name, self.lookup(name)))
 
     def lookup(self, name: str) -> Entry:
         """Return what the name server says of a kernel, or said last when it is away.
@@ -338,6 +335,12 @@ class Mesh:
             if link is not None:
                 link.close()
 
+    def _present(self, name: str, entry: Entry) -> Entry:
+        """Return an entry as it is or, if its instance is known to be dead, that of the next one."""
+        if entry.value("instance") in self._dead:
+            entry = self._entries[name] = self._successor(name, entry)
+        return entry
+
     def _successor(self, name: str, entry: Entry) -> Entry:
         """Wait until the host of a dead instance has given its name to the next one."""
         host = self.host_of(name)
@@ -358,11 +361,10 @@ class Mesh:
         kernels = []
         for name in names:
             entry = self._entries.get(name) or self.lookup(name)
-            if entry.value("instance") in self._dead:
-                try:
-                    entry = self._entries[name] = self._successor(name, entry)
-                except KernelNotFoundError:
-                    continue  # it stays dead, and its name is about to go
+            try:
+                entry = self._present(name, entry)
+            except KernelNotFoundError:
+                continue  # it stays dead, and its name is about to go
             kernels.append(Kernel(self, self._link(name, entry)))
         return Group(self, kernels)
 

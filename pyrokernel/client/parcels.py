@@ -12,13 +12,18 @@ from pyrokernel.wire.codec import Packed
 _INSTEAD = "locks, open files and connections stay in their process: make it in the kernel, with execute()"
 
 
-def pack_variables(values: Mapping[str, Any]) -> Packed:
+def pack_variables(values: Mapping[str, Any], *, of: str = "", instead: str = _INSTEAD) -> Packed:
     """Pickle variables.
+
+    Args:
+        values: By name.
+        of: Whose they are, as in " of kernel 'k0'".
+        instead: What to do about one that cannot travel.
 
     Raises:
         NotSerializableError: One cannot be pickled; the message names it.
     """
-    return _pack(dict(values), ((f"variable {name!r}", value) for name, value in values.items()))
+    return _pack(dict(values), ((f"variable {name!r}{of}", value) for name, value in values.items()), instead)
 
 
 def pack_part(name: str, part: Any, first: int) -> Packed:
@@ -81,15 +86,15 @@ def check_source(source: Any) -> None:
         )
 
 
-def explain(what: str, error: NotSerializableError) -> NotSerializableError:
+def explain(what: str, error: NotSerializableError, instead: str = _INSTEAD) -> NotSerializableError:
     """Return the error that says what it is that cannot travel, and what to do about it."""
     cause = error.__cause__ or error
-    named = NotSerializableError(f"{what} cannot travel: {type(cause).__name__}: {cause}; {_INSTEAD}")
+    named = NotSerializableError(f"{what} cannot travel: {type(cause).__name__}: {cause}; {instead}")
     named.__cause__ = cause
     return named
 
 
-def _pack(value: Any, parts: Iterable[tuple[str, Any]]) -> Packed:
+def _pack(value: Any, parts: Iterable[tuple[str, Any]], instead: str = _INSTEAD) -> Packed:
     try:
         return Packed.dump(value)
     except NotSerializableError as error:
@@ -98,8 +103,8 @@ def _pack(value: Any, parts: Iterable[tuple[str, Any]]) -> Packed:
             try:
                 Packed.dump(part)
             except NotSerializableError as found:
-                raise explain(what, found) from found
-        raise explain("the value", error) from error
+                raise explain(what, found, instead) from found
+        raise explain("the value", error, instead) from error
 
 
 def _used_by(function: Callable[..., Any], shown: str) -> Iterator[tuple[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,10 +13,9 @@ from pyrokernel.errors import CellNotFoundError, SettingsError
 from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.reach import open_mesh, settings_of
 from pyrokernel.front.terminal import complain, note, say, say_json
-from pyrokernel.texts import label, one_line, span, table
+from pyrokernel.texts import label, span, wide_table
 
 _HEADER = ("KERNEL", "CELL", "STATUS", "AUTHOR", "TIME", "SOURCE")
-_LEAST_WIDTH = 20
 
 
 def main(args: argparse.Namespace) -> int:
@@ -55,9 +53,7 @@ def format_cells(cells: Sequence[Mapping[str, Any]], *, now: float) -> str:
         )
         for cell in cells
     ]
-    used = max(map(len, table(_HEADER[:-1], [row[:-1] for row in rows], right=("TIME",)).splitlines()))
-    left = max(_LEAST_WIDTH, shutil.get_terminal_size((100, 24)).columns - used - 2)
-    return table(_HEADER, [(*row[:-1], one_line(row[-1], left)) for row in rows], right=("TIME",))
+    return wide_table(_HEADER, rows, right=("TIME",))
 
 
 def take_back(group: Group, beginning: str) -> tuple[str, list[str]]:

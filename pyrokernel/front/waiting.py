@@ -12,7 +12,7 @@ from pyrokernel.client.links import Link
 from pyrokernel.client.mesh import Mesh
 from pyrokernel.errors import PyrokernelError
 from pyrokernel.front.terminal import note
-from pyrokernel.texts import label, one_line, span
+from pyrokernel.texts import describe_busy, label
 
 _QUIET_SECONDS = 1.0
 """Nobody wonders before that."""
@@ -77,7 +77,4 @@ def describe_waiting(kernel: str, running: Mapping[str, Any], now: float) -> str
         running: From its `describe`.
         now: Unix time in seconds.
     """
-    since = f" since {span(max(0.0, now - running['since']))}" if running.get("since") else ""
-    asks = ", which waits for an answer to input()" if running.get("asks") else ""
-    what = "its init file" if running["author"] == "init" else f"a cell of {running['author']}"
-    return f"{kernel} is busy with {what}{since}{asks}: {one_line(running['source'])}; waiting (Ctrl-C leaves)"
+    return f"{kernel} is {describe_busy(running, now)}; waiting (Ctrl-C leaves)"

@@ -17,11 +17,11 @@ import io
 import linecache
 import os
 import sys
-import traceback
 import types
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from pyrokernel import tracebacks
 from pyrokernel.errors import SettingsError
 from pyrokernel.kernel.interrupts import Interrupts
 from pyrokernel.messages import HABIT
@@ -38,8 +38,7 @@ _FUTURE_FLAGS = {name: getattr(__future__, name).compiler_flag for name in __fut
 _CLASS_NAME = type.__dict__["__name__"]
 """Read so, the name of a class runs nothing of its metaclass."""
 
-_OWN_FOLDER = os.path.dirname(__file__) + os.sep
-_ASYNCIO_FOLDER = os.path.join(os.path.dirname(os.__file__), "asyncio") + os.sep
+_OWN_FRAMES = (os.path.dirname(__file__) + os.sep, HABIT)
 
 
 @dataclasses.dataclass
@@ -335,7 +334,7 @@ def _rotate_inputs(space: Namespace, source: str) -> None:
 def _keep_for_debugger(error: BaseException) -> None:
     """Let `pdb.pm()` look into the last failure, as at Python's own prompt; its frames live until the next one."""
     steps = error.__traceback__
-    while steps is not None and steps.tb_frame.f_code.co_filename.startswith((_OWN_FOLDER, HABIT)):
+    while steps is not None and steps.tb_frame.f_code.co_filename.startswith(_OWN_FRAMES):
         steps = steps.tb_next
     # Without a frame of the user's there is nothing to look into; whoever left a debugger has looked.
     if steps is None or isinstance(error, SystemExit) or type(error).__module__ == "bdb":
@@ -365,27 +364,7 @@ def _leave_debugger() -> None:
 
 def format_error(error: BaseException) -> str:
     """Format a traceback with the lines of the cell and without our own frames."""
-    if type(error) is HabitError:
-        return f"{error}\n"
-    try:
-        formatted = traceback.TracebackException(type(error), error, error.__traceback__, compact=True)
-        _hide_own_frames(formatted)
-        return "".join(formatted.format())
-    except Exception as failure:  # noqa: BLE001  an exception whose own attributes raise when they are looked at
-        return f"{type(error).__name__} (its traceback cannot be shown: {type(failure).__name__})\n"
-
-
-def _hide_own_frames(formatted: traceback.TracebackException | None) -> None:
-    """Leave out the frames of this room, and those of the event loop above the first of the user's."""
-    seen: set[int] = set()
-    while formatted is not None and id(formatted) not in seen:
-        seen.add(id(formatted))
-        frames = [frame for frame in formatted.stack if not frame.filename.startswith((_OWN_FOLDER, HABIT))]
-        while len(frames) > 1 and frames[0].filename.startswith(_ASYNCIO_FOLDER):
-            frames.pop(0)
-        formatted.stack[:] = frames
-        _hide_own_frames(formatted.__context__)
-        formatted = formatted.__cause__
+    return f"{error}\n" if type(error) is HabitError else tracebacks.format_error(error, _OWN_FRAMES)
 
 
 def _text_of(error: BaseException) -> str:

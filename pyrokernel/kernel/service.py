@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pyrokernel.client import inside
+from pyrokernel.client.parcels import pack_variables
 from pyrokernel.errors import AccessRefusedError, NotSerializableError, SettingsError, VariableNotFoundError
 from pyrokernel.journal import Journal
 from pyrokernel.kernel.capture import Capture
@@ -213,7 +214,8 @@ class KernelService:
             raise VariableNotFoundError(kernel=self._spec.name, names=tuple(missing))
         values = {name: variables[name] for name in names}
         if current_connection().vectored:
-            return self._pack(values)
+            of = f" of kernel {self._spec.name!r}"
+            return pack_variables(values, of=of, instead="use it there, or pull what you need of it")
         if not is_plain(values):
             raise NotSerializableError("these values are not plain data, and this client does not read pickles")
         return values
@@ -292,21 +294,6 @@ class KernelService:
             argv=None if options.get("argv") is None else [str(word) for word in options["argv"]],
             max_result_bytes=int(options.get("max_result_bytes") or 64 * 1024 * 1024),
         )
-
-    def _pack(self, values: dict[str, Any]) -> Packed:
-        """Pickle variables; the error names the one that cannot be."""
-        try:
-            return Packed.dump(values)
-        except NotSerializableError as error:
-            for name, value in values.items():
-                try:
-                    Packed.dump(value)
-                except NotSerializableError as found:
-                    raise NotSerializableError(
-                        f"variable {name!r} of kernel {self._spec.name!r} cannot travel: {found}; "
-                        "use it there, or pull what you need of it"
-                    ) from error
-            raise
 
     def _for_peer(self, reply: dict[str, Any]) -> dict[str, Any]:
         """Leave out a pickled value that the asking client could not read."""

@@ -9,7 +9,7 @@ from pyrokernel.client.calls import gather, kernel_request
 from pyrokernel.client.cell import Cell
 from pyrokernel.client.group import Group
 from pyrokernel.errors import PyrokernelError
-from pyrokernel.texts import label, one_line, span
+from pyrokernel.texts import describe_busy, label
 
 _ASK_SECONDS = 0.3
 
@@ -33,10 +33,7 @@ def describe_wait(group: Group, names: Iterable[str], cells: Mapping[str, Cell])
         running = about["running"]
         if not running or running["cell"] == cells[name].id:
             continue
-        since = f" since {span(max(0.0, now - running['since']))}" if running.get("since") else ""
-        asks = ", which waits for an answer to input()" if running.get("asks") else ""
-        what = "its init file" if running["author"] == "init" else f"a cell of {running['author']}"
-        alike.setdefault(f"busy with {what}{since}{asks}: {one_line(running['source'])}", []).append(name)
+        alike.setdefault(describe_busy(running, now), []).append(name)
     if missing:
         alike["silent: a C call may hold the interpreter"] = list(missing)
     return [f"{label(kernels)} {'is' if len(kernels) == 1 else 'are'} {what}" for what, kernels in alike.items()]

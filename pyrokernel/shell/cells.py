@@ -171,7 +171,7 @@ class CellCommands(CommandSet["Shell"]):
     def do_follow(self, args: argparse.Namespace) -> None:
         """Show what runs now, whoever sent it, until it ends; Ctrl-C leaves it running."""
         group = self._group(args.words)
-        abouts = ask_all(group, "describe")
+        abouts, _, _ = ask_all(group, "describe")
         silent = [name for name in group.names if name not in abouts]
         if silent:
             self._cmd.fail(f"{label(silent)} did not answer in time: a C call may hold the interpreter")

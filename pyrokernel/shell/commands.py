@@ -11,7 +11,8 @@ from cmd2 import Choices, Cmd2ArgumentParser, CommandSet, Statement, with_argpar
 
 from pyrokernel.client.group import Group
 from pyrokernel.client.kernel import Kernel
-from pyrokernel.errors import GatherError, PyrokernelError
+from pyrokernel.client.listing import ask_all
+from pyrokernel.errors import GatherError
 from pyrokernel.messages import Receipt
 from pyrokernel.shell.parser import Takes, arguments_of, takes
 from pyrokernel.texts import Tail, Transcript, describe_receipts, format_kernels, label, table
@@ -138,15 +139,16 @@ class KernelCommands(CommandSet["Shell"]):
         """List the variables of kernels."""
         group = self._group(args.words)
         holders: dict[tuple[str, str, str], list[str]] = {}
-        for kernel in group:
-            try:
-                variables = kernel.variables()
-            except PyrokernelError as error:
-                self._cmd.fail(str(error))
-                continue
+        seconds = group.mesh.settings.timeout
+        values, errors, missing = ask_all(group, "variables", timeout=seconds)
+        for error in errors.values():
+            self._cmd.fail(str(error))
+        for name in missing:
+            self._cmd.fail(f"kernel {name!r} did not answer variables in {seconds:g} s")
+        for name, variables in values.items():
             for found in variables:
                 key = (str(found["name"]), str(found["type"]), str(found["summary"]).partition("\n")[0])
-                holders.setdefault(key, []).append(kernel.name)
+                holders.setdefault(key, []).append(name)
         several = len(group) > 1
         found_by_name = sorted(holders.items(), key=lambda item: item[0][0])
         rows = [(label(names) if several else "", *key) for key, names in found_by_name]

@@ -16,7 +16,7 @@ from pyrokernel.errors import GatherError, PyrokernelError, VariableNotFoundErro
 from pyrokernel.shell.here import Offers, described
 from pyrokernel.shell.local import LocalCommands
 from pyrokernel.shell.parser import Takes, takes
-from pyrokernel.texts import label, one_line, plural
+from pyrokernel.texts import label, names_by, one_line, plural
 
 _VALUES_SHOWN = 8
 _AS = re.compile(r"(\w+)(?:\s+as\s+(\w+))?")
@@ -178,9 +178,7 @@ def by_kernel(values: Mapping[str, Any]) -> list[str]:
     """Show what each kernel has in short, equal values on one line with their kernels."""
     from pyrokernel.kernel.summaries import summary  # late, as in `here`
 
-    alike: dict[str, list[str]] = {}
-    for name, value in values.items():
-        alike.setdefault(summary(value), []).append(name)
+    alike = names_by({name: summary(value) for name, value in values.items()})
     lines = [f"[{label(names)}] {text}" for text, names in alike.items()]
     more = len(lines) - _VALUES_SHOWN
     return [*lines[:_VALUES_SHOWN], f"... and {more} more"] if more > 0 else lines

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from cmd2 import Cmd, Cmd2ArgumentParser, CommandSet, Statement, with_argparser
 
-from pyrokernel.client.calls import gather, kernel_request
 from pyrokernel.client.group import Group
+from pyrokernel.client.listing import ask_all
 from pyrokernel.messages import HABIT, Inspection
 from pyrokernel.scripts import read_script
 from pyrokernel.shell.completer import ANSWER_SECONDS, merge
@@ -23,12 +23,11 @@ from pyrokernel.shell.here import Offers
 from pyrokernel.shell.hints import ELSEWHERE
 from pyrokernel.shell.parser import Takes, assigned_by, in_background, takes
 from pyrokernel.shell.restricted import local
-from pyrokernel.texts import label, one_line, stopwatch
+from pyrokernel.texts import label, names_by, one_line, stopwatch
 
 if TYPE_CHECKING:
     from pyrokernel.shell.app import Shell  # noqa: F401 - names the application in the base class
 
-_ASK_SECONDS = 1.0
 _VARIANTS_SHOWN = 3
 _VALUES_SHOWN = 8
 _TIMES_SHOWN = 8
@@ -54,9 +53,7 @@ class HabitCommands(CommandSet["Shell"]):
             return
         detail = int(name != text)
         group = self._group()
-        links = [kernel.link for kernel in group]
-        request = kernel_request("inspect", name, len(name), {"detail": detail})
-        answers, errors, missing = gather(group.mesh, links, request, kind="control", timeout=_ASK_SECONDS)
+        answers, errors, missing = ask_all(group, "inspect", name, len(name), {"detail": detail})
         silent = [kernel for kernel in group.names if kernel in missing or kernel in errors]
         found = {kernel: Inspection.from_wire(answers[kernel]) for kernel in group.names if kernel in answers}
         known = {kernel: inspection for kernel, inspection in found.items() if inspection.found}
@@ -230,9 +227,7 @@ def describe(found: Mapping[str, Inspection], *, source: bool) -> list[str]:
         found: By kernel name, not empty.
         source: Show the source in place of the docstring, where there is one.
     """
-    variants: dict[tuple[str, ...], list[str]] = {}
-    for kernel, inspection in found.items():
-        variants.setdefault(_page(inspection, source), []).append(kernel)
+    variants = names_by({kernel: _page(inspection, source) for kernel, inspection in found.items()})
     lines: list[str] = []
     for page, kernels in list(variants.items())[:_VARIANTS_SHOWN]:
         if len(variants) > 1:
@@ -257,9 +252,7 @@ def _page(inspection: Inspection, source: bool) -> tuple[str, ...]:
 
 def _values(summaries: Mapping[str, str]) -> list[str]:
     """Show the value that a name has on each kernel, equal ones together."""
-    alike: dict[str, list[str]] = {}
-    for kernel, summary in summaries.items():
-        alike.setdefault(summary, []).append(kernel)
+    alike = names_by(summaries)
     if len(alike) == 1:
         (summary,) = alike
         return [f"Value:     {summary}"] if summary else []

@@ -16,10 +16,11 @@ import os
 import signal
 import sys
 import threading
-import traceback
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TextIO
+
+from pyrokernel.tracebacks import format_error
 
 _OWN_FOLDER = os.path.dirname(__file__) + os.sep
 
@@ -133,7 +134,7 @@ class Here:
         except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
             # As at a Python prompt: for `pdb.pm()` and `traceback.print_last()`.
             sys.last_type, sys.last_value, sys.last_traceback = type(error), error, error.__traceback__
-            outcome = Outcome(error=format_error(error))
+            outcome = Outcome(error=format_error(error, (_OWN_FOLDER,), bare=True))
         return outcome
 
     @contextlib.contextmanager
@@ -172,26 +173,6 @@ class Here:
         finally:
             self._running = False
             signal.signal(signal.SIGINT, before)
-
-
-def format_error(error: BaseException) -> str:
-    """Format a traceback without the frames of the shell."""
-    try:
-        formatted = traceback.TracebackException(type(error), error, error.__traceback__, compact=True)
-        _hide_own_frames(formatted)
-        alone = not formatted.stack and formatted.__cause__ is None and formatted.__context__ is None
-        return "".join(formatted.format_exception_only() if alone else formatted.format())
-    except Exception as failure:  # noqa: BLE001 - an exception whose own attributes raise when they are looked at
-        return f"{type(error).__name__} (its traceback cannot be shown: {type(failure).__name__})\n"
-
-
-def _hide_own_frames(formatted: traceback.TracebackException | None) -> None:
-    seen: set[int] = set()
-    while formatted is not None and id(formatted) not in seen:
-        seen.add(id(formatted))
-        formatted.stack[:] = [frame for frame in formatted.stack if not frame.filename.startswith(_OWN_FOLDER)]
-        _hide_own_frames(formatted.__context__)
-        formatted = formatted.__cause__
 
 
 def described(value: Any) -> str:

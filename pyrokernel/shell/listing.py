@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pyrokernel.texts import label, one_line, span, table
+from pyrokernel.texts import label, names_by, span, wide_table
 
 _HEADER = ("NUMBER", "CELL", "KERNELS", "FROM", "TIME", "STATUS", "SOURCE")
 _ORDER = {"running": 1, "waiting": 2}
-_LEAST_WIDTH = 20
 _NUMBERS_SHOWN = 3
 
 
@@ -26,18 +24,14 @@ def format_cells(cells: Sequence[Mapping[str, Any]], *, now: float) -> str:
         alike.setdefault(cell["cell"], []).append(cell)
     groups = sorted(alike.values(), key=lambda found: (max(map(_order, found)), max(map(_started, found))))
     rows = [_row(found, now) for found in groups]
-    used = max(map(len, table(_HEADER[:-1], [row[:-1] for row in rows], right=("NUMBER", "TIME")).splitlines()))
-    left = max(_LEAST_WIDTH, shutil.get_terminal_size((100, 24)).columns - used - 2)
-    return table(_HEADER, [(*row[:-1], one_line(row[-1], left)) for row in rows], right=("NUMBER", "TIME"))
+    return wide_table(_HEADER, rows, right=("NUMBER", "TIME"))
 
 
 def _row(found: Sequence[Mapping[str, Any]], now: float) -> tuple[str, ...]:
     first = found[0]
     numbers = sorted({cell["execution_count"] for cell in found if cell.get("execution_count")})
     shown = ",".join(map(str, numbers[:_NUMBERS_SHOWN])) + ("..." if len(numbers) > _NUMBERS_SHOWN else "")
-    statuses: dict[str, list[str]] = {}
-    for cell in found:
-        statuses.setdefault(cell.get("ename") or cell["status"], []).append(cell["kernel"])
+    statuses = names_by({cell["kernel"]: cell.get("ename") or cell["status"] for cell in found})
     status = ", ".join(f"{what} on {label(names)}" for what, names in statuses.items())
     seconds = [_seconds(cell, now) for cell in found]
     time = span(max(seconds)) if any(cell["status"] not in ("waiting", "cancelled") for cell in found) else ""

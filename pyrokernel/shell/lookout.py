@@ -9,9 +9,9 @@ import dataclasses
 import threading
 from collections.abc import Callable, Sequence
 
-from pyrokernel.client.calls import gather, kernel_request
 from pyrokernel.client.group import Group
 from pyrokernel.client.kernel import Kernel
+from pyrokernel.client.listing import ask_all
 from pyrokernel.client.mesh import Mesh
 from pyrokernel.errors import KernelNotFoundError, PyrokernelError
 from pyrokernel.shell.target import Target
@@ -62,10 +62,7 @@ def look(target: Target) -> View:
     group = _select(target.mesh, target.words)
     if not group:
         return View((), gone=list(known))
-    links = [kernel.link for kernel in group]
-    abouts, errors, missing = gather(
-        target.mesh, links, kernel_request("describe"), kind="control", timeout=_ANSWER_SECONDS
-    )
+    abouts, errors, missing = ask_all(group, "describe", timeout=_ANSWER_SECONDS)
     alive = [kernel for kernel in group if kernel.name not in errors]
     return View(
         names=[kernel.name for kernel in alive],

@@ -18,6 +18,7 @@ LAYERS = {
     "messages": 0,
     "texts": 0,
     "survey": 0,
+    "tracebacks": 0,
     "scripts": 0,
     "again": 0,
     "journal": 1,
