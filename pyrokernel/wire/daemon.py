@@ -252,6 +252,7 @@ class _Listener:
         path.chmod(0o600)
         self.sock.listen(1024)
         self._closing = threading.Event()
+        self._gate = threading.Lock()
         self._thread = threading.Thread(target=self._accept_loop, name="pyrokernel-accept", daemon=True)
 
     def start(self) -> None:
@@ -282,7 +283,12 @@ class _Listener:
             client.close()
             return
         conn = Connection(client, peer)
-        self.connections.add(conn)
+        with self._gate:
+            # Accepted while close() was at work: nobody would end it any more.
+            if self._closing.is_set():
+                conn.close()
+                return
+            self.connections.add(conn)
         thread = threading.Thread(
             target=self.daemon.serve_connection, args=(conn,), name="pyrokernel-client", daemon=True
         )
@@ -293,7 +299,8 @@ class _Listener:
             self.daemon.drop(conn)
 
     def close(self) -> None:
-        self._closing.set()
+        with self._gate:
+            self._closing.set()
         if self.sock is not None:
             # Closing alone would leave accept() waiting; shutdown wakes it.
             with contextlib.suppress(OSError):

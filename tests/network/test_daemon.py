@@ -24,6 +24,7 @@ from pyrokernel.wire.connection import frame
 from pyrokernel.wire.daemon import HANDSHAKE_SECONDS, Daemon
 from pyrokernel.wire.fanout import Fanout, Request
 from pyrokernel.wire.proxy import connect
+from pyrokernel.wire.trust import Peer, check_peer
 
 CONNECT = protocol.MSG_CONNECT
 
@@ -208,6 +209,19 @@ def test_another_user_is_refused_at_accept(daemon: Daemon, monkeypatch: pytest.M
     monkeypatch.setattr(trust, "peer_of", lambda sock: trust.Peer(uid=os.getuid() + 1))
     with dial(daemon) as sock:
         assert answer_of(sock) == b""
+
+
+def test_a_client_accepted_during_close_is_not_served(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    def close_first(client: socket.socket) -> Peer:
+        daemon.close()
+        return check_peer(client)
+
+    monkeypatch.setattr("pyrokernel.wire.daemon.check_peer", close_first)
+    connection = connect(daemon.uri_for(OBJECT), kind="control")
+    with Fanout() as fanout:
+        fanout.send(connection, Request(OBJECT, "echo", [1]), "x")
+        (answer,) = fanout.answers(time.monotonic() + 20)
+    assert answer.lost
 
 
 def test_a_client_refuses_a_daemon_of_another_user(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
