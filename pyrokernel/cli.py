@@ -122,12 +122,20 @@ def _add_serve(commands: _Commands) -> argparse.ArgumentParser:
         "serve",
         "serve",
         "start kernels and a host that watches over them, or join the host that runs",
-        "Without FILE.toml, -n and --name it starts one kernel, k0. Init files run once the kernels are ready; serve "
-        "waits up to 10 s for their end and says which failed, where, and how to mend that. Their kernels run all the "
-        "same, and serve --detach ends with code 1. A mesh file spells sizes and times as these options do.",
+        "Without FILE.toml, -n and --name it starts one kernel, k0. What FILE.toml and -n ask for is meant to exist: "
+        "kernels of these names that run already are left as they are, so -n 4 twice makes four. Init files run once "
+        "the kernels are ready; serve waits up to 10 s for their end and says which failed, where, and how to mend "
+        "that. Their kernels run all the same, and serve --detach ends with code 1. A mesh file spells sizes and times "
+        "as these options do.",
     )
     parser.add_argument("file", nargs="?", metavar="FILE.toml", help="mesh file that declares kernels")
-    parser.add_argument("-n", dest="number", type=count, metavar="N", help="this many kernels: k0, k1, ...")
+    parser.add_argument(
+        "-n",
+        dest="number",
+        type=count,
+        metavar="N",
+        help="this many kernels: k0, k1, ...; those that run are left as they are",
+    )
     parser.add_argument("--name", action="append", metavar="NAME", help="a kernel of this name (may be repeated)")
     parser.add_argument("--detach", action="store_true", help="return when they are ready; they survive logout")
     parser.add_argument("--portable", action="store_true", default=None, help="start kernels without fork")

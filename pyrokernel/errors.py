@@ -334,8 +334,6 @@ class RemoteError(PyrokernelError):
         text = f"{head} ({which}in kernel {self.kernel!r})"
         if self.traceback:
             text += "\n" + self.traceback.rstrip("\n")
-        if which:
-            text += "\nresults(check=False) returns the results of the other items"
         return text
 
 

@@ -56,6 +56,11 @@ def new_instance_id() -> str:
     return secrets.token_hex(8)
 
 
+def new_client_id() -> str:
+    """Make an id for a client, by which its cells are told from those of others: 16 hexadecimal digits."""
+    return secrets.token_hex(8)
+
+
 class KernelStatus(enum.StrEnum):
     """What a kernel is doing; each line says who moves it on."""
 
@@ -75,9 +80,9 @@ class EventKind(enum.StrEnum):
     """What a journal event reports; `Event.data` holds the fields named here."""
 
     QUEUED = "queued"
-    """A submitted cell waits: source, author."""
+    """A submitted cell waits: source, author, client, job."""
     STARTED = "started"
-    """A cell began: source, author, execution_count."""
+    """A cell began: source, author, client, job, execution_count."""
     OUTPUT = "output"
     """Text was written: stream ("stdout" or "stderr"), text, late (true after the cell ended)."""
     RESULT = "result"
@@ -423,6 +428,7 @@ class Death(Message):
         tail: The last lines of its output, at most 4 KiB.
         cause: One sentence, for people.
         successor: Instance id that answers to the name now, "" when none does.
+        started: Unix time in seconds of its birth, 0 when unknown.
     """
 
     kernel: str
@@ -436,6 +442,7 @@ class Death(Message):
     tail: str = ""
     cause: str = ""
     successor: str = ""
+    started: float = 0.0
 
     def to_error(self) -> KernelDiedError:
         """Return the exception that callers of the kernel get."""

@@ -23,7 +23,6 @@ _NUMBERED = re.compile(r"(.*?)(\d+)")
 _NAMES_SHOWN = 8
 _LEAST_WIDTH = 16
 _USUAL_WIDTH = 100
-_LEAST_SOURCE_WIDTH = 20
 _SPARED = ("PID", "HOST", "RESTARTS", "MEMORY", "UP", "WAIT", "TAGS", "CELLS")
 """Columns that a narrow terminal goes without, in this order."""
 
@@ -121,10 +120,26 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Contai
     return "\n".join(lines)
 
 
-def wide_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Container[str] = ()) -> str:
-    """Lay out rows as `table`, as wide as the terminal: the last column is cut to what the others leave."""
-    used = max(map(len, table(header[:-1], [row[:-1] for row in rows], right=right).splitlines()))
-    left = max(_LEAST_SOURCE_WIDTH, shutil.get_terminal_size((_USUAL_WIDTH, 24)).columns - used - 2)
+def wide_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Container[str] = (), spared: Sequence[str] = ()
+) -> str:
+    """Lay out rows as `table`, as wide as the terminal: the last column is cut to what the others leave.
+
+    Args:
+        header, rows, right: As for `table`.
+        spared: Columns that a narrow terminal goes without, in this order.
+    """
+    width = shutil.get_terminal_size((_USUAL_WIDTH, 24)).columns
+    for count in range(len(spared) + 1):
+        # A column without a word in it is left out.
+        rows = [
+            tuple("" if title in spared[:count] else cell for title, cell in zip(header, row, strict=True))
+            for row in rows
+        ]
+        used = max(map(len, table(header[:-1], [row[:-1] for row in rows], right=right).splitlines()))
+        if used + 2 + _LEAST_WIDTH <= width:
+            break
+    left = max(_LEAST_WIDTH // 2, width - used - 2)
     return table(header, [(*row[:-1], one_line(row[-1], left)) for row in rows], right=right)
 
 

@@ -8,19 +8,18 @@ import traceback
 _ASYNCIO_FOLDER = os.path.join(os.path.dirname(os.__file__), "asyncio") + os.sep
 
 
-def format_error(error: BaseException, own: tuple[str, ...], *, bare: bool = False) -> str:
-    """Format a traceback, and those of its causes and contexts.
+def format_error(error: BaseException, own: tuple[str, ...]) -> str:
+    """Format a traceback, and those of its causes and contexts; where no frame remains, the error alone.
 
     Args:
         error: What was raised; it may fight back when it is looked at.
         own: How the file names of the frames begin that are left out.
-        bare: Leave out the heading too where no frame remains.
     """
     try:
         formatted = traceback.TracebackException(type(error), error, error.__traceback__, compact=True)
         _hide(formatted, own)
         alone = not formatted.stack and formatted.__cause__ is None and formatted.__context__ is None
-        return "".join(formatted.format_exception_only() if bare and alone else formatted.format())
+        return "".join(formatted.format_exception_only() if alone else formatted.format())
     except Exception as failure:  # noqa: BLE001  an exception whose own attributes raise when they are looked at
         return f"{type(error).__name__} (its traceback cannot be shown: {type(failure).__name__})\n"
 

@@ -11,7 +11,7 @@ import struct
 import subprocess
 import termios
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 _ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07|[()][A-Z0-9]|[=>78])|[\x07\r]")
 
@@ -23,11 +23,19 @@ class Terminal:
         command: The process; it leads a session of its own, whose terminal this is.
         environ: Its environment.
         size: Rows and columns.
+        feed: Also takes all that is shown, as it comes, escape sequences included: a terminal emulator may.
     """
 
-    def __init__(self, command: Sequence[str], environ: Mapping[str, str], size: tuple[int, int] = (40, 120)) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        environ: Mapping[str, str],
+        size: tuple[int, int] = (40, 120),
+        feed: Callable[[bytes], object] | None = None,
+    ) -> None:
+        self._feed = feed
         self._master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
+        self.resize(*size)
         self.process = subprocess.Popen(
             command,
             stdin=slave,
@@ -46,19 +54,37 @@ class Terminal:
 
     def type(self, keys: str) -> None:
         """Press keys."""
-        os.write(self._master, keys.encode())
+        self.send(keys.encode())
+
+    def send(self, data: bytes) -> None:
+        """Send what no keyboard would, such as bytes that are no text."""
+        os.write(self._master, data)
 
     def enter(self, line: str) -> None:
         """Type a line, and Enter."""
         self.type(line + "\r")
 
+    def resize(self, rows: int, columns: int) -> None:
+        """Change the size of the window, of which the process is told by a signal."""
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
     def expect(self, shown: str, timeout: float = 10) -> str:
         """Wait until a text is shown, forget what came up to its end, and return that."""
-        deadline = time.monotonic() + timeout
-        while shown not in self.text:
-            self._read(deadline, shown)
+        self.until(lambda: shown in self.text, shown, timeout)
         before, _, self.text = self.text.partition(shown)
         return before + shown
+
+    def until(self, condition: Callable[[], object], wanted: str, timeout: float = 10) -> None:
+        """Read what is shown until a condition holds.
+
+        Args:
+            condition: Of `text`, or of what `feed` made of it.
+            wanted: What a failure says was not shown.
+            timeout: Seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while not condition():
+            self._read(deadline, wanted)
 
     def wait(self, timeout: float = 20) -> int:
         """Wait for the end of the process and return its exit code."""
@@ -88,6 +114,8 @@ class Terminal:
             data = os.read(self._master, 65536)
         except OSError:  # the other side is closed
             return False
+        if self._feed is not None:
+            self._feed(data)
         self._raw += data
         cut = self._raw.rfind(b"\x1b")
         # An escape sequence may be cut in two.

@@ -7,6 +7,7 @@ harmless. Long waits also listen to the hosts, which announce deaths that no soc
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,15 @@ USUAL = -1.0
 _OBITUARY_SECONDS = 1.0
 
 
+@dataclasses.dataclass(frozen=True)
+class _Due:
+    """A request without an answer, and when it was sent first (Unix time): what had died by then never began it."""
+
+    token: Any
+    request: Request
+    sent: float
+
+
 class Exchange:
     """Requests under way to some kernels of a mesh.
 
@@ -54,11 +64,10 @@ class Exchange:
         self._fanout = Fanout()
         self._links: dict[str, Link] = {}
         self._connections: dict[str, Connection] = {}
-        self._due: dict[str, list[tuple[Any, Request]]] = {}
+        self._due: dict[str, list[_Due]] = {}
         self._failed: list[tuple[str, Any, PyrokernelError]] = []
         self._ears: dict[str, Ear] = {}
         self._retried: set[str] = set()
-        self._sent: dict[str, float] = {}
         self._looked = False
 
     def __enter__(self) -> Exchange:
@@ -74,6 +83,9 @@ class Exchange:
 
     def send(self, link: Link, request: Request, token: Any = None) -> None:
         """Send a request to one kernel; a failure to do so comes out of `answers`."""
+        self._send(link, _Due(token, request, time.time()))
+
+    def _send(self, link: Link, due: _Due) -> None:
         name = link.name
         self._links[name] = link
         try:
@@ -83,14 +95,14 @@ class Exchange:
             if connection is None:
                 connection = self._connections[name] = link.take(self._kind)
         except KernelUnreachableError as error:
-            self._failed.append((name, token, self._explain(link, time.time()) or error))
+            death = self._obituary(link)
+            self._failed.append((name, due.token, self._explained(link, death, due.sent) if death else error))
             return
         except PyrokernelError as error:
-            self._failed.append((name, token, error))
+            self._failed.append((name, due.token, error))
             return
-        self._sent[name] = time.time()
-        self._due.setdefault(name, []).append((token, request))
-        self._fanout.send(connection, request, name)
+        self._due.setdefault(name, []).append(due)
+        self._fanout.send(connection, due.request, name)
 
     def answers(self, deadline: float | None = None) -> Iterator[tuple[str, Any, Any, PyrokernelError | None]]:
         """Yield (kernel name, token, value, error) as answers arrive, until none is due or the deadline passes."""
@@ -102,9 +114,8 @@ class Exchange:
             if not self.pending:
                 return
             now = time.monotonic()
-            if deadline is not None and now >= deadline:
-                return
-            if now >= listening_from:
+            late = deadline is not None and now >= deadline
+            if now >= listening_from and not late:
                 self._look_for_ring()
                 self._listen()
                 if self._failed:
@@ -116,6 +127,9 @@ class Exchange:
                 yield from self._take(answer)
                 if self._failed or not self.pending:
                     break
+            # What had arrived by the deadline counts, also when sending to one of the others took all of the time.
+            if late and not self._failed:
+                return
 
     def close(self) -> None:
         """Return the connections on which nothing is due, drop the others."""
@@ -144,7 +158,7 @@ class Exchange:
         if answer.lost:
             self._recover(name)
             return
-        token, _ = due.pop(0)
+        token = due.pop(0).token
         error = answer.error
         if answer.connection.sock.fileno() < 0:
             self._connections.pop(name, None)  # it ended with this answer
@@ -159,21 +173,23 @@ class Exchange:
         due = self._due.pop(name, [])
         self._connections.pop(name, None)
         link.close()
-        death = self._explain(link, self._sent[name])
-        if death is None and name not in self._retried:
+        death = self._obituary(link)
+        if death is not None:
+            self._failed.extend((name, lost.token, self._explained(link, death, lost.sent)) for lost in due)
+        elif name not in self._retried:
             self._retried.add(name)
-            for token, request in due:
-                self.send(link, request, token)
-            return
-        error = death or KernelUnreachableError(
-            f"kernel {name!r} closed the connection twice, and no host reports its death; try `pyrokernel doctor`",
-            kernel=name,
-            instance=link.instance,
-        )
-        self._failed.extend((name, token, error) for token, _ in due)
+            for lost in due:
+                self._send(link, lost)
+        else:
+            error = KernelUnreachableError(
+                f"kernel {name!r} closed the connection twice, and no host reports its death; try `pyrokernel doctor`",
+                kernel=name,
+                instance=link.instance,
+            )
+            self._failed.extend((name, lost.token, error) for lost in due)
 
-    def _explain(self, link: Link, sent: float) -> KernelConnectionError | None:
-        """Ask the host of a kernel whether it has died, and since when."""
+    def _obituary(self, link: Link) -> Death | None:
+        """Ask the host of a kernel whether it has died."""
         host = self._mesh.host_of(link.name)
         if host is None:
             return None
@@ -181,9 +197,12 @@ class Exchange:
             death = obituary(host, link.instance, _OBITUARY_SECONDS, _OBITUARY_SECONDS + 1.0)
         except KernelUnreachableError:
             return None  # no host to ask; the kernel itself may still answer
-        if death is None:
-            return None
-        self._mesh.note_death(link.instance)
+        if death is not None:
+            self._mesh.note_death(link.instance)
+        return death
+
+    def _explained(self, link: Link, death: Death, sent: float) -> KernelConnectionError:
+        """Return what a death means for a request that was sent at a moment (Unix time)."""
         if death.successor and death.at < sent:
             # It was gone before: the call never began, and the name has passed to another instance.
             restarted = KernelRestartedError(kernel=link.name, instance=link.instance, new_instance=death.successor)
@@ -207,7 +226,7 @@ class Exchange:
             ring = self._ring_to(us, (name, instance))
             if ring:
                 error = WouldDeadlockError(ring=ring)
-                self._failed.extend((name, token, error) for token, _ in self._due.pop(name))
+                self._failed.extend((name, lost.token, error) for lost in self._due.pop(name))
 
     def _ring_to(self, us: tuple[str, str], start: tuple[str, str]) -> tuple[str, ...]:
         """Follow who waits for whom from a kernel; return the names of the ring if it leads to us."""
@@ -272,7 +291,7 @@ class Exchange:
             connection.close()
         self._mesh.note_death(death.instance)
         error = death.to_error()
-        self._failed.extend((death.kernel, token, error) for token, _ in due)
+        self._failed.extend((death.kernel, lost.token, error) for lost in due)
 
 
 def kernel_request(method: str, *args: Any, cell: str = "") -> Request:

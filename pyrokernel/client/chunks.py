@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pyrokernel.client.calls import kernel_request
@@ -50,8 +50,12 @@ class Chunk:
     cell: str = ""
     link: Link = dataclasses.field(init=False)
 
-    def request(self, function: str | Packed, shown: str) -> Request:
+    def request(self, function: str | Packed, about: Mapping[str, str]) -> Request:
         """Make the request that calls a function with each item.
+
+        Args:
+            function: A dotted name, or a function pickled.
+            about: What the request says of its job: client, job, shown.
 
         Raises:
             NotSerializableError: An item cannot be pickled; the message names it when it is the only one.
@@ -61,7 +65,7 @@ class Chunk:
             "cell": self.cell,
             "map": True,
             "want": "value",
-            "shown": shown,
+            **about,
             "max_result_bytes": _MAX_RESULT_BYTES,
         }
         try:

@@ -10,10 +10,19 @@ from pyrokernel.client.calls import Exchange, kernel_request
 from pyrokernel.client.cell import Cell
 from pyrokernel.client.interrupts import interrupt
 from pyrokernel.client.job import Job
+from pyrokernel.client.kernel import Kernel
 from pyrokernel.client.links import LONG_POLL_SECONDS
 from pyrokernel.client.members import Members
-from pyrokernel.client.parcels import check_source, pack_arguments, pack_function, pack_part, pack_variables
+from pyrokernel.client.parcels import (
+    check_namespace,
+    check_source,
+    pack_arguments,
+    pack_function,
+    pack_part,
+    pack_variables,
+)
 from pyrokernel.client.partition import join, split
+from pyrokernel.client.roster import is_name, means, split_words
 from pyrokernel.errors import KernelDiedError, KernelNotFoundError, KernelRestartedError, PyrokernelError
 from pyrokernel.messages import Completion, Event, EventKind, Receipt, Reply, new_id
 
@@ -30,23 +39,31 @@ class Group(Members):
     """
 
     def __getitem__(self, key: Any) -> Any:
-        """Return a kernel by position or name; a smaller group by slice, or by a list of positions and names.
+        """Return a kernel by position or name; a smaller group by slice, by a list, or by words as `Mesh.select`.
 
         Raises:
-            KernelNotFoundError: No kernel of the group has that name.
+            KernelNotFoundError: Nothing in the group matches.
             IndexError: It has fewer kernels.
         """
         if isinstance(key, slice):
             return Group(self.mesh, self._kernels[key])
         if isinstance(key, (list, tuple)):
             # Each kernel once: calls are answered by name.
-            return Group(self.mesh, {kernel.name: kernel for kernel in (self[one] for one in key)}.values())
-        if isinstance(key, str):
-            for kernel in self._kernels:
-                if kernel.name == key:
-                    return kernel
-            raise KernelNotFoundError(f"no kernel {key!r} in this group of {', '.join(self.names)}")
-        return self._kernels[key]
+            chosen: dict[str, Kernel] = {}
+            for one in key:
+                found = self[one]
+                chosen.update((kernel.name, kernel) for kernel in (found if isinstance(found, Group) else [found]))
+            return Group(self.mesh, chosen.values())
+        if not isinstance(key, str):
+            return self._kernels[key]
+        words = split_words([key])
+        if len(words) > 1:
+            return self[words]
+        tags = self.mesh.tags() if key.startswith("tag:") else {}
+        matching = [kernel for kernel in self._kernels if means(key, kernel.name, tags.get(kernel.name, ()))]
+        if not matching:
+            raise KernelNotFoundError(f"no kernel matches {key!r} in this group of {', '.join(self.names) or 'none'}")
+        return matching[0] if is_name(key) else Group(self.mesh, matching)
 
     def __repr__(self) -> str:
         names = ", ".join(self.names[:8]) + (" ..." if len(self) > 8 else "")
@@ -90,19 +107,23 @@ class Group(Members):
         request = kernel_request("execute", source, options, cell=cell)
         return self._replies(request, timeout=timeout, check=check)
 
-    def call(self, function: str | Callable[..., Any], /, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def call(
+        self, function: str | Callable[..., Any], /, *args: Any, namespace: str = "", **kwargs: Any
+    ) -> dict[str, Any]:
         """Call a function on every kernel; return what each returned. Ctrl-C as in `execute`.
 
         Args:
             function: A dotted name in the kernels' namespaces, or a function, which travels.
             args, kwargs: The same arguments for all, pickled once.
+            namespace: Where a name is looked up, and a function's globals are; "" for the kernel's `__main__`. A
+                function's own argument of this name goes with `functools.partial`.
 
         Raises:
             As `execute`; NotSerializableError when something cannot travel, which it names.
         """
         cell = new_id()
         target, shown = pack_function(function)
-        options = self._options(cell, want="value", shown=shown)
+        options = self._options(cell, want="value", shown=shown, namespace=check_namespace(namespace))
         request = kernel_request("call", target, pack_arguments(args, kwargs), options, cell=cell)
         replies = self._replies(request, timeout=None, check=True)
         return {name: reply.result for name, reply in replies.items()}
@@ -162,19 +183,30 @@ class Group(Members):
                 if not ended:
                     ask(name)
 
-    def push(self, mapping: Mapping[str, Any] | None = None, /, **values: Any) -> None:
+    def push(self, mapping: Mapping[str, Any] | None = None, /, *, namespace: str = "", **values: Any) -> None:
         """Set variables in every kernel, pickled once, also while a cell runs.
+
+        Args:
+            mapping, values: Value by name. A variable called "namespace" goes into the mapping.
+            namespace: Where; "" for the kernel's `__main__`.
 
         Raises:
             GatherError: A kernel failed. SettingsError: A name is not an identifier.
             NotSerializableError: A variable cannot travel; the message names it.
         """
+        options = {"namespace": check_namespace(namespace)}
         values = {**(mapping or {}), **values}
-        self._control(kernel_request("push", pack_variables(values)), timeout=None)
+        self._control(kernel_request("push", pack_variables(values), options), timeout=None)
 
-    def pull(self, *names: str) -> dict[str, Any]:
-        """Return variables of every kernel: kernel name to value, or to a tuple when several names are given."""
-        values = self._control(kernel_request("pull", list(names)), timeout=None)
+    def pull(self, *names: str, namespace: str = "") -> dict[str, Any]:
+        """Return variables of every kernel: kernel name to value, or to a tuple when several names are given.
+
+        Args:
+            names: Which.
+            namespace: Of which namespace; "" for the kernel's `__main__`.
+        """
+        options = {"namespace": check_namespace(namespace)}
+        values = self._control(kernel_request("pull", list(names), options), timeout=None)
         loaded = {kernel: packed.load() for kernel, packed in values.items()}
         if len(names) == 1:
             return {kernel: found[names[0]] for kernel, found in loaded.items()}
@@ -213,6 +245,7 @@ class Group(Members):
         chunk: int | None = None,
         retries: int = 0,
         timeout: float | None = None,
+        shown: str = "",
     ) -> Job:
         """Call a function once per item, spread over the kernels; return at once.
 
@@ -225,29 +258,36 @@ class Group(Members):
                 twice. What waited behind that chunk never began, and is always sent to another.
             timeout: Seconds for the whole job; None for no limit. What runs when they have passed goes on,
                 and `Job.cancel` stops it.
+            shown: What lists of cells say was run; "" for the name of the function.
 
         Raises:
             NotSerializableError, SettingsError: The function cannot travel, or is none; `chunk` is below 1.
         """
         self._check_any()
-        return Job(self.mesh, self._kernels, function, items, chunk=chunk, retries=retries, timeout=timeout)
+        return Job(
+            self.mesh, self._kernels, function, items, chunk=chunk, retries=retries, timeout=timeout, shown=shown
+        )
 
-    def variables(self) -> dict[str, list[dict[str, Any]]]:
+    def variables(self, *, namespace: str = "") -> dict[str, list[dict[str, Any]]]:
         """List the variables of every kernel, as `Kernel.variables` does; also while cells run."""
-        return self._control(kernel_request("variables"))
+        return self._control(kernel_request("variables", {"namespace": namespace}))
 
-    def complete(self, code: str, cursor: int | None = None, *, timeout: float | None = None) -> dict[str, Completion]:
+    def complete(
+        self, code: str, cursor: int | None = None, *, timeout: float | None = None, namespace: str = ""
+    ) -> dict[str, Completion]:
         """Complete Python at a cursor on every kernel, also while cells run; runs no property.
 
         Args:
             code: The text so far.
             cursor: Offset in characters; None for the end.
             timeout: Seconds for all answers; None for the setting.
+            namespace: Whose names; "" for the kernel's `__main__`.
 
         Returns:
             Kernel name to what it offers; the kernels that fail or do not answer in time are not among them.
         """
-        request = kernel_request("complete", code, len(code) if cursor is None else cursor)
+        position = len(code) if cursor is None else cursor
+        request = kernel_request("complete", code, position, {"namespace": namespace})
         values, _, _ = self._gather(request, kind="control", timeout=timeout or self.mesh.settings.timeout)
         return {name: Completion.from_wire(value) for name, value in values.items()}
 

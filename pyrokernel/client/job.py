@@ -58,12 +58,14 @@ class Job:
         chunk: int | None,
         retries: int,
         timeout: float | None,
+        shown: str = "",
     ) -> None:
         if chunk is not None and chunk < 1:
             raise SettingsError(f"a chunk has at least 1 item, not {chunk}; None chooses a size")
         self._mesh = mesh
         self._kernels = list(kernels)
-        self._function, self._shown = pack_function(function)
+        self._function, self._name = pack_function(function)
+        self._about = {"client": mesh.client, "job": new_id(), "shown": shown or f"map({self._name}, ...)"}
         items = list(items)
         self._waiting = deque(cut(items, len(self._kernels), chunk=chunk, retries=retries))
         self._timeout = timeout
@@ -85,7 +87,7 @@ class Job:
 
     def __repr__(self) -> str:
         done, total = self.progress
-        return f"<Job {self._shown} {done} of {total} done>"
+        return f"<Job {self._name} {done} of {total} done>"
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -189,6 +191,8 @@ class Job:
     def _checked(self, index: int, check: bool) -> Any:
         result = self._results[index]
         if check and isinstance(result, _Failure):
+            if not getattr(result.error, "__notes__", ()):
+                result.error.add_note("results(check=False) returns the results of the other items")
             raise result.error
         return result.error if isinstance(result, _Failure) else result
 
@@ -258,7 +262,7 @@ class Job:
         """Send the next chunk to a kernel, if there is one left."""
         while chunk := self._next(link):
             try:
-                request = chunk.request(self._function, self._shown)
+                request = chunk.request(self._function, self._about)
             except (NotSerializableError, MessageTooLargeError) as error:
                 if not self._divide(chunk):
                     self._take(chunk, None, error)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pyrokernel.client.calls import USUAL, ask_kernel
 from pyrokernel.client.cell import Cell
 from pyrokernel.client.links import Link
+from pyrokernel.client.parcels import check_namespace
 from pyrokernel.errors import KernelRestartedError
 from pyrokernel.messages import Completion, Event, Inspection, Receipt, Reply
 
@@ -80,17 +81,18 @@ class Kernel:
             reply.raise_if_failed()
         return reply
 
-    def call(self, function: str | Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    def call(self, function: str | Callable[..., Any], /, *args: Any, namespace: str = "", **kwargs: Any) -> Any:
         """Call a function there and return what it returns. Ctrl-C as in `execute`.
 
         Args:
             function: A dotted name in the kernel's namespace, or a function, which travels.
             args, kwargs: Its arguments; they travel by pickle.
+            namespace: As `Group.call`.
 
         Raises:
             As `execute`; NotSerializableError when an argument or the value cannot travel.
         """
-        return self._alone().call(function, *args, **kwargs)[self.name]
+        return self._alone().call(function, *args, namespace=namespace, **kwargs)[self.name]
 
     def map(self, function: str | Callable[..., Any], items: Iterable[Any], **options: Any) -> Job:
         """Call a function once per item; return at once.
@@ -98,7 +100,7 @@ class Kernel:
         Args:
             function: As `call`; takes one argument.
             items: Any iterable; it is read at once.
-            options: chunk, retries, timeout as `Group.map`.
+            options: chunk, retries, timeout, shown as `Group.map`.
         """
         return self._alone().map(function, items, **options)
 
@@ -127,23 +129,31 @@ class Kernel:
         answer = self._ask("follow", after, timeout, options, timeout=timeout + self.mesh.settings.timeout)
         return [Event.from_wire(event) for event in answer["events"]]
 
-    def push(self, mapping: Mapping[str, Any] | None = None, /, **values: Any) -> None:
+    def push(self, mapping: Mapping[str, Any] | None = None, /, *, namespace: str = "", **values: Any) -> None:
         """Set variables in the kernel, also while a cell runs.
+
+        Args:
+            mapping, values, namespace: As `Group.push`.
 
         Raises:
             SettingsError: A name is not an identifier.
             NotSerializableError: A variable cannot travel; the message names it.
         """
-        self._alone().push(mapping, **values)
+        self._alone().push(mapping, namespace=namespace, **values)
 
-    def pull(self, *names: str) -> Any:
+    def pull(self, *names: str, namespace: str = "") -> Any:
         """Return a variable of the kernel, or a tuple of several, also while a cell runs.
+
+        Args:
+            names: Which.
+            namespace: Of which namespace; "" for `__main__`.
 
         Raises:
             VariableNotFoundError: There is no such variable.
             NotSerializableError: It cannot travel.
         """
-        values = self._ask("pull", list(names), timeout=None).load()
+        options = {"namespace": check_namespace(namespace)}
+        values = self._ask("pull", list(names), options, timeout=None).load()
         found = tuple(values[name] for name in names)
         return found[0] if len(names) == 1 else found
 
@@ -155,30 +165,35 @@ class Kernel:
         """Return a variable as `Group.gather` joins the parts of several kernels."""
         return self._alone().gather(name)
 
-    def complete(self, code: str, cursor: int | None = None, *, timeout: float | None = None) -> Completion:
+    def complete(
+        self, code: str, cursor: int | None = None, *, timeout: float | None = None, namespace: str = ""
+    ) -> Completion:
         """Complete Python at a cursor, also while a cell runs; runs no property.
 
         Args:
             code: The text so far.
             cursor: Offset in characters; None for the end.
+            timeout: Seconds to wait; None for the setting.
+            namespace: Whose names; "" for `__main__`.
         """
         position = len(code) if cursor is None else cursor
+        options = {"namespace": namespace}
         return Completion.from_wire(
-            self._ask("complete", code, position, timeout=timeout or self.mesh.settings.timeout)
+            self._ask("complete", code, position, options, timeout=timeout or self.mesh.settings.timeout)
         )
 
-    def inspect(self, code: str, cursor: int | None = None, *, detail: int = 0) -> Inspection:
+    def inspect(self, code: str, cursor: int | None = None, *, detail: int = 0, namespace: str = "") -> Inspection:
         """Describe the name at a cursor: signature, docstring, with `detail=1` its source."""
         position = len(code) if cursor is None else cursor
-        return Inspection.from_wire(self._ask("inspect", code, position, {"detail": detail}))
+        return Inspection.from_wire(self._ask("inspect", code, position, {"detail": detail, "namespace": namespace}))
 
-    def variables(self) -> list[dict[str, Any]]:
+    def variables(self, *, namespace: str = "") -> list[dict[str, Any]]:
         """List the variables: name, type, summary."""
-        found: list[dict[str, Any]] = self._ask("variables")
+        found: list[dict[str, Any]] = self._ask("variables", {"namespace": namespace})
         return found
 
     def cells(self, limit: int = 100) -> list[dict[str, Any]]:
-        """List the last cells that ended: id, source, author, status, duration; shape (n_cells,)."""
+        """List the last cells that ended, all of one job counted as one: id, source, author, status, duration."""
         found: list[dict[str, Any]] = self._ask("cells", limit)
         return found
 

@@ -167,7 +167,8 @@ class PrivateHost:
 def local(kernels: int | Sequence[KernelSpec] = 1, **options: Any) -> Mesh:
     """Start a private mesh: own directory, own name server, ends with the block or the client.
 
-    The kernels import from the folder of the script that is being run, as the script itself does.
+    The kernels import from the folder of the script that is being run, as the script itself does. Init files
+    have 10 s to end; one that goes on is not waited for any longer.
 
     Args:
         kernels: How many, named k0, k1, ...; or full specs, whose relative paths count from here.
@@ -175,6 +176,7 @@ def local(kernels: int | Sequence[KernelSpec] = 1, **options: Any) -> Mesh:
 
     Raises:
         HostError: A kernel did not start; the message says why.
+        RemoteError: An init file raised; the message says where. Of several kernels GatherError.
     """
     specs = [KernelSpec(name=f"k{number}") for number in range(kernels)] if isinstance(kernels, int) else kernels
     folder = _script_folder()
@@ -187,6 +189,15 @@ def local(kernels: int | Sequence[KernelSpec] = 1, **options: Any) -> Mesh:
     private.wait_ready()
     mesh = Mesh(private.settings, on_close=private.stop)
     mesh.hosts()
+    with_init = [spec.name for spec in specs if spec.init]
+    if with_init:
+        from pyrokernel.client.inits import check_inits
+
+        try:
+            check_inits(kernel.link for kernel in mesh[with_init])
+        except BaseException:
+            mesh.close()  # the caller would never have it
+            raise
     return mesh
 
 

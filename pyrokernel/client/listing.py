@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pyrokernel.client.calls import gather, kernel_request
 from pyrokernel.client.group import Group
 from pyrokernel.errors import PyrokernelError
+from pyrokernel.messages import Event, EventKind
+from pyrokernel.scripts import exit_of
 
 ANSWER_SECONDS = 1.0
 """How long all kernels together get; one whose interpreter is held up cannot answer."""
@@ -21,8 +24,8 @@ def list_cells(group: Group, ended: int) -> tuple[list[dict[str, Any]], list[str
 
     Returns:
         Per kernel the last cells that ended, what runs, what waits: each a dict with kernel, cell, status ("running",
-        "waiting", or as a reply has it), author, source, and where they are known execution_count, ename, started
-        and duration; and the kernels that did not answer.
+        "waiting", or as a reply has it), author, client, job, source, and where they are known execution_count,
+        ename, evalue, started, duration, items and failed; and the kernels that did not answer.
     """
     abouts, _, _ = ask_all(group, "describe")
     pasts = ask_all(group, "cells", ended)[0] if ended else {}
@@ -34,7 +37,7 @@ def list_cells(group: Group, ended: int) -> tuple[list[dict[str, Any]], list[str
         if running and running["cell"] not in known:
             found.append(
                 {
-                    **{key: running[key] for key in ("cell", "source", "author")},
+                    **{key: running[key] for key in ("cell", "source", "author", "client", "job") if key in running},
                     "kernel": name,
                     "status": "running",
                     "execution_count": about["execution_count"],
@@ -43,6 +46,44 @@ def list_cells(group: Group, ended: int) -> tuple[list[dict[str, Any]], list[str
             )
         found += [{"kernel": name, **cell, "status": "waiting"} for cell in about["waiting"]]
     return found, [name for name in group.names if name not in abouts]
+
+
+def fold_jobs(cells: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return cells with those of one job on one kernel as one entry, whose id is the job's.
+
+    Args:
+        cells: As `list_cells` returns them.
+    """
+    folded: dict[Any, list[Mapping[str, Any]]] = {}
+    for position, cell in enumerate(cells):
+        folded.setdefault((cell["kernel"], cell["job"]) if cell.get("job") else position, []).append(cell)
+    return [_fold(found) if found[0].get("job") else found[0] for found in folded.values()]
+
+
+def _fold(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return one entry for the parts of a job on one kernel: from the beginning of the first to the end of the last."""
+    begun = [part for part in parts if part.get("started")]
+    ended = [part for part in parts if part["status"] not in ("running", "waiting")]
+    # The first that failed speaks for all; between two parts a job runs, too.
+    entry = {**next((part for part in ended if part["status"] != "ok"), parts[0]), "cell": parts[0]["job"]}
+    entry["items"], entry["failed"] = (sum(part.get(name, 0) for part in ended) for name in ("items", "failed"))
+    if len(ended) < len(parts):
+        entry["status"], entry["ename"] = "running" if begun else "waiting", ""
+    if begun:
+        entry["started"] = min(part["started"] for part in begun)
+        entry["execution_count"] = min(part["execution_count"] for part in begun)
+        entry["duration"] = max(part["started"] + part.get("duration", 0.0) for part in begun) - entry["started"]
+    return entry
+
+
+def status_of(cell: Mapping[str, Any]) -> str:
+    """Say how it stands with a cell, or with a job: what it raised, how many of its items failed, or its status."""
+    if cell.get("ename") == "SystemExit":
+        code, _ = exit_of(Event(seq=0, kind=EventKind.ERROR, data=dict(cell))) or (0, "")
+        return f"exit {code}"
+    if cell.get("failed") and cell["status"] == "ok":
+        return f"{cell['failed']:,} failed"
+    return str(cell.get("ename") or cell["status"])
 
 
 def ask_all(

@@ -47,7 +47,8 @@ class Members(Sequence[Kernel]):
         return [kernel.name for kernel in self._kernels]
 
     def _options(self, cell: str, **given: Any) -> dict[str, Any]:
-        options = {"cell": cell, **{key: value for key, value in given.items() if value not in (None, "", False)}}
+        chosen = {key: value for key, value in given.items() if value not in (None, "", False)}
+        options = {"cell": cell, "client": self.mesh.client, **chosen}
         options.setdefault("max_result_bytes", self.mesh.settings.max_result_bytes)
         waiters = inside.waiters()
         if waiters:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from pyrokernel import settings as settings_module
@@ -27,6 +27,7 @@ from pyrokernel.messages import (
     STOP_SECONDS,
     KernelInfo,
     KernelSpec,
+    new_client_id,
 )
 from pyrokernel.settings import Settings
 from pyrokernel.wire.fanout import Request
@@ -46,10 +47,14 @@ class Mesh:
     Args:
         settings: Which mesh.
         on_close: Called after `close`; ends the host of a private mesh.
+
+    Attributes:
+        client: A random id, sent with every cell: by it lists of cells tell which are this client's own.
     """
 
     def __init__(self, settings: Settings, *, on_close: Callable[[], None] | None = None) -> None:
         self.settings = settings
+        self.client = new_client_id()
         self._on_close = on_close
         self._directory = Directory(settings.ns_address, timeout=min(settings.timeout, 5.0))
         self._entries: dict[str, Entry] = {}
@@ -85,6 +90,10 @@ class Mesh:
     def names(self) -> list[str]:
         """Names of all kernels, in natural order (k2 before k10)."""
         return list(self._refresh())
+
+    def tags(self) -> dict[str, Collection[str]]:
+        """Return the tags of all kernels, by their names."""
+        return {name: entry.values("tag") for name, entry in self._refresh().items()}
 
     def __len__(self) -> int:
         return len(self._refresh())
@@ -137,7 +146,7 @@ class Mesh:
             if is_name(word):
                 chosen[word] = Kernel(self, self.link_to(word))
                 continue
-            found = [name for name, entry in self._refresh().items() if means(word, name, entry.values("tag"))]
+            found = [name for name, tags in self.tags().items() if means(word, name, tags)]
             if not found:
                 raise self.roster().nobody(word)
             chosen.update((kernel.name, kernel) for kernel in self._group(found))

@@ -86,6 +86,20 @@ def check_source(source: Any) -> None:
         )
 
 
+def check_namespace(name: Any) -> str:
+    """Return the name of a namespace, unless it was meant as a variable or an argument of that name.
+
+    Raises:
+        SettingsError: It is not a text.
+    """
+    if not isinstance(name, str):
+        raise SettingsError(
+            f"namespace= says where, by a str, not {type(name).__name__}; push a variable of that name in a mapping: "
+            "push({'namespace': ...}), give an argument of that name with functools.partial"
+        )
+    return name
+
+
 def explain(what: str, error: NotSerializableError, instead: str = _INSTEAD) -> NotSerializableError:
     """Return the error that says what it is that cannot travel, and what to do about it."""
     cause = error.__cause__ or error

@@ -102,12 +102,13 @@ class Roster:
 
         Raises:
             KernelNotFoundError: A word means none.
+            HostError: It means none, but a host that could know it does not answer.
         """
         chosen: dict[str, KernelInfo] = {}
         for word in split_words(words):
             found = [info for info in self.infos if means(word, info.name, info.tags)]
             if not found:
-                raise self.nobody(word)
+                raise HostError(self._silence()) if self.silent else self.nobody(word)
             chosen.update((info.name, info) for info in found)
         return list(chosen.values())
 
@@ -119,8 +120,13 @@ class Roster:
             restart = command_line(self._mesh.settings, " ".join(["restart", *(info.name for info in dead)]))
             return KernelNotFoundError(f"{causes}; `{restart}` starts afresh")
         names = ", ".join(info.name for info in self.infos) or "none"
-        missing = f"; {', '.join(self.silent)} did not answer" if self.silent else ""
+        missing = f"; {self._silence()}" if self.silent else ""
         return KernelNotFoundError(f"no kernel matches {word!r}; there are: {names}{missing}")
+
+    def _silence(self) -> str:
+        """Say which hosts do not answer, and what brings their kernels back within reach."""
+        serve = command_line(self._mesh.settings, "serve --detach")
+        return f"host {', '.join(self.silent)} does not answer; if it is gone, `{serve}` there takes over its kernels"
 
     def tell(self, infos: Iterable[KernelInfo], method: str, *args: Any, timeout: float) -> list[dict[str, Any]]:
         """Call a method of each host with the names of its kernels, all at once; return what they answered, joined.
@@ -158,6 +164,9 @@ def describe(info: KernelInfo, about: dict[str, Any] | None, error: PyrokernelEr
     if info.status in (KernelStatus.DEAD, KernelStatus.STARTING) and about is None:
         return info
     if about is None:
+        if info.status == KernelStatus.UNKNOWN:  # whether it lives, its host would know
+            note = str(error) if error else "neither it nor its host answers"
+            return dataclasses.replace(info, answers=False, note=note)
         note = str(error) if error else "holds its interpreter"
         return dataclasses.replace(info, status=KernelStatus.BUSY, answers=False, note=note)
     own = _OWN if info.pid else (*_OWN, *_UNHOSTED)

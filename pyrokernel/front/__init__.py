@@ -5,7 +5,7 @@
     run        send code, show its output as it comes, answer with an exit code
                (`source` reads it, `answers` answers input(), `waiting` says what it waits for)
     cells      what runs, waits and ended last
-    logs       replay and follow what kernels printed, also the dead
+    logs       replay and follow what kernels printed, also the dead (`lives` lists when each lived)
     control    interrupt, restart, stop
     shell      hand over to the interactive shell
     demo       the main job on real input, and what survives a kill (`progress` shows how far it is)

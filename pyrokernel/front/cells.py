@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pyrokernel.client.group import Group
-from pyrokernel.client.listing import list_cells
+from pyrokernel.client.listing import fold_jobs, list_cells, status_of
 from pyrokernel.errors import CellNotFoundError, SettingsError
 from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.reach import open_mesh, settings_of
 from pyrokernel.front.terminal import complain, note, say, say_json
-from pyrokernel.texts import label, span, wide_table
+from pyrokernel.texts import label, plural, span, wide_table
 
 _HEADER = ("KERNEL", "CELL", "STATUS", "AUTHOR", "TIME", "SOURCE")
 
@@ -36,7 +36,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def format_cells(cells: Sequence[Mapping[str, Any]], *, now: float) -> str:
-    """Lay out cells, one a line, as wide as the terminal.
+    """Lay out cells, one a line, as wide as the terminal; all parts of a job on a kernel are one line.
 
     Args:
         cells: As `client.listing.list_cells` returns them.
@@ -51,7 +51,7 @@ def format_cells(cells: Sequence[Mapping[str, Any]], *, now: float) -> str:
             _time_of(cell, now),
             cell["source"] or "(not read yet)",
         )
-        for cell in cells
+        for cell in fold_jobs(cells)
     ]
     return wide_table(_HEADER, rows, right=("TIME",))
 
@@ -84,9 +84,9 @@ def take_back(group: Group, beginning: str) -> tuple[str, list[str]]:
 
 
 def _status_of(cell: Mapping[str, Any]) -> str:
-    if cell.get("ename") == "SystemExit":
-        return "exited"
-    return f"raised {cell['ename']}" if cell.get("ename") else str(cell["status"])
+    status = status_of(cell)
+    status = f"raised {status}" if status == cell.get("ename") else status
+    return f"{status} ({plural(cell['items'], 'item')})" if cell.get("items") else status
 
 
 def _time_of(cell: Mapping[str, Any], now: float) -> str:

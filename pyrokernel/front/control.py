@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import select
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 
-from pyrokernel.errors import NameServerNotFoundError
+from pyrokernel.errors import AccessRefusedError, NameServerNotFoundError
 from pyrokernel.front.cells import take_back
 from pyrokernel.front.exits import ExitCode, worst
 from pyrokernel.front.reach import living_records, open_mesh, settings_of
@@ -14,7 +16,7 @@ from pyrokernel.front.serve import start_detached
 from pyrokernel.front.terminal import complain, note, say, say_json
 from pyrokernel.host.processes import ProcessWatch
 from pyrokernel.messages import START_SECONDS, STOP_SECONDS, Receipt
-from pyrokernel.settings import command_line
+from pyrokernel.settings import Settings, command_line
 from pyrokernel.texts import describe_receipts, label, plural
 
 _OUTCOME_CODES = {"unanswered": ExitCode.TIMEOUT, "caught": ExitCode.TIMEOUT, "refused": ExitCode.REFUSED}
@@ -39,7 +41,8 @@ def interrupt(args: argparse.Namespace) -> int:
 
 def restart(args: argparse.Namespace) -> int:
     """Give kernels a fresh instance; the dead come back too."""
-    with open_mesh(settings_of(args)) as mesh:
+    settings = settings_of(args)
+    with open_mesh(settings) as mesh, _saying_how(settings, "restart", *args.words):
         started = mesh.restart(args.words, force=args.force)
     if args.json:
         say_json([info.to_wire() for info in started])
@@ -64,7 +67,7 @@ def stop(args: argparse.Namespace) -> int:
         note("the host is gone, its kernels live: starting a host to end them")
         start_detached(settings, [])
         mesh = open_mesh(settings)
-    with mesh:
+    with mesh, _saying_how(settings, "stop", *(["--all"] if args.all else []), *args.words):
         if args.words:
             return _say_stopped(mesh.stop(args.words, force=args.force), [], args.json)
         roster = mesh.roster()
@@ -79,6 +82,17 @@ def stop(args: argparse.Namespace) -> int:
             if name == settings.host_name:
                 _await_end(pid)
     return _say_stopped([info.name for info in roster.infos if info.host in ended], ended, args.json)
+
+
+@contextlib.contextmanager
+def _saying_how(settings: Settings, *words: str) -> Iterator[None]:
+    """Add to the refusal of a protected kernel the command that does it all the same."""
+    try:
+        yield
+    except AccessRefusedError as error:
+        if not str(error).startswith("protected"):
+            raise
+        raise AccessRefusedError(f"{error}: {command_line(settings, shlex.join([*words, '--force']))}") from error
 
 
 def _say_stopped(names: Sequence[str], hosts: Sequence[str], as_json: bool) -> int:

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 
 from pyrokernel import __version__
 from pyrokernel.client.calls import gather, kernel_request
+from pyrokernel.client.inits import await_init
 from pyrokernel.client.kernel import Kernel
 from pyrokernel.client.mesh import Mesh
 from pyrokernel.errors import NameServerNotFoundError, PyrokernelError, VersionMismatchError
 from pyrokernel.front.exits import ExitCode
-from pyrokernel.front.inits import await_init
+from pyrokernel.front.inits import advise_restart
 from pyrokernel.front.machine import Finding, check_machine, origins
 from pyrokernel.front.reach import open_mesh, settings_of
 from pyrokernel.front.terminal import paint, say, say_json
@@ -122,7 +123,7 @@ def _check_kernels(mesh: Mesh) -> Iterator[Finding]:
         if info.init_error:
             end = await_init(mesh[name].link, 0.0)
             text = f"{state}, but its init file failed: {end or one_line(info.init_error, 200)}"
-            remedy = f"correct the file, then: {command_line(mesh.settings, f'restart {name}')}"
+            remedy = advise_restart([name], mesh.settings, [name] if info.protected else [])
             yield Finding("wrong", about, text, remedy)
         else:
             yield Finding("ok", about, state)

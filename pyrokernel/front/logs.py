@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from pyrokernel.client.kernel import Kernel
@@ -21,14 +20,14 @@ from pyrokernel.errors import (
     NameServerNotFoundError,
 )
 from pyrokernel.front.exits import ExitCode
+from pyrokernel.front.lives import find_lives, lives_on_disk, note_life_before, say_lives
 from pyrokernel.front.reach import open_mesh, settings_of
-from pyrokernel.front.terminal import note, say, say_json
-from pyrokernel.host.deaths import DeathLog
+from pyrokernel.front.terminal import note
 from pyrokernel.host.places import Places
 from pyrokernel.journal import JournalReader
-from pyrokernel.messages import Death, Event, EventKind, KernelStatus
+from pyrokernel.messages import Event, EventKind, KernelStatus
 from pyrokernel.settings import Settings
-from pyrokernel.texts import Tail, Transcript, table
+from pyrokernel.texts import Tail, Transcript
 
 _LONG_POLL_SECONDS = 25.0
 
@@ -86,7 +85,7 @@ def main(args: argparse.Namespace) -> int:
         mesh = open_mesh(settings)
     except NameServerNotFoundError:
         if args.lives and (lives := lives_on_disk(settings, args.kernel)):
-            return _say_lives(lives, args.json)
+            return say_lives(lives, args.json)
         past = _on_disk(settings, args.kernel, args.instance)
         if past is None:
             raise
@@ -94,8 +93,10 @@ def main(args: argparse.Namespace) -> int:
         return _Reading(args).replay(past)
     with mesh:
         if args.lives:
-            return _say_lives(find_lives(mesh, args.kernel), args.json)
+            return say_lives(find_lives(mesh, args.kernel), args.json)
         journal = find_journal(mesh, args.kernel, args.instance)
+        if not args.instance and not args.cell:
+            note_life_before(mesh, args.kernel, journal.instance)
         reading = _Reading(args)
         code = reading.replay(journal, lambda: find_journal(mesh, args.kernel, journal.instance))
         if not args.follow or reading.ended or not isinstance(journal, LiveJournal):
@@ -231,76 +232,3 @@ def _on_disk(settings: Settings, name: str, instance: str) -> DiskJournal | None
     found = (path.name for path in Places.of(settings).journals(name) if path.name.startswith(instance))
     newest = next(found, None)
     return DiskJournal(settings, name, newest) if newest else None
-
-
-def find_lives(mesh: Mesh, name: str) -> list[dict[str, Any]]:
-    """Ask the hosts for the lives of a kernel that have a journal, newest first.
-
-    Returns:
-        Per life: instance, host, alive, started and ended (Unix time in seconds, None where that is not known),
-        cause, journal_dir.
-
-    Raises:
-        KernelNotFoundError: There is none.
-    """
-    roster = mesh.roster()
-    born = {info.instance: info.started for info in roster.infos}
-    lives = []
-    for host in roster.hosts.values():
-        for past in mesh.ask_host(host, "instances", name):
-            instance = past["instance"]
-            wire = mesh.ask_host(host, "obituary", instance)
-            first = mesh.ask_host(host, "read_journal", name, instance, 0, 1)["events"]
-            events = [Event.from_wire(event) for event in first]
-            life = _life(instance, born.get(instance) or _first_time(events), Death.from_wire(wire) if wire else None)
-            lives.append({**life, "host": host.name, "alive": past["alive"], "journal_dir": past["journal_dir"]})
-    if not lives:
-        known = ", ".join(info.name for info in roster.infos) or "none"
-        raise KernelNotFoundError(f"there is no journal of kernel {name!r}; kernels are: {known}")
-    return lives
-
-
-def lives_on_disk(settings: Settings, name: str) -> list[dict[str, Any]]:
-    """Look for the lives of a kernel where no host is left to ask; as `find_lives`, [] when there is none."""
-    places = Places.of(settings)
-    deaths = DeathLog(places.deaths)
-    lives = []
-    for path in places.journals(name):
-        started = _first_time(JournalReader(path).read(0, max_bytes=1))
-        life = _life(path.name, started, deaths.of(path.name, 0.0))
-        lives.append({**life, "host": settings.host_name, "alive": False, "journal_dir": str(path)})
-    return lives
-
-
-def _life(instance: str, started: float | None, death: Death | None) -> dict[str, Any]:
-    return {
-        "instance": instance,
-        "started": started,
-        "ended": death.at if death else None,
-        "cause": death.cause if death else "",
-    }
-
-
-def _first_time(events: Iterable[Event]) -> float | None:
-    return next((event.at for event in events if event.at), None)
-
-
-def _say_lives(lives: list[dict[str, Any]], as_json: bool) -> int:
-    if as_json:
-        say_json(lives)
-        return ExitCode.OK
-    rows = [
-        (
-            life["instance"][:8],
-            _moment(life["started"]),
-            "lives" if life["alive"] else _moment(life["ended"]),
-            life["cause"],
-        )
-        for life in lives
-    ]
-    say(table(("INSTANCE", "STARTED", "ENDED", "CAUSE"), rows))
-    return ExitCode.OK
-
-
-def _moment(at: float | None) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if at else "?"

@@ -131,9 +131,9 @@ class Run:
             deadline: Moment of the monotonic clock.
             follow: Until the cells end; else only until they are taken.
         """
-        options = {"want": "text", "cell": self._cell, "stdin": self._asks, **self._source.options()}
-        submit = kernel_request("submit", self._source.text, options)
         mesh = self._group.mesh
+        options = {"want": "text", "cell": self._cell, "client": mesh.client, "stdin": self._asks}
+        submit = kernel_request("submit", self._source.text, {**options, **self._source.options()})
         with Exchange(mesh, "control", blocking=False) as exchange:
             for kernel in self._group:
                 exchange.send(kernel.link, submit, submit)

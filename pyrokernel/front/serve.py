@@ -42,7 +42,7 @@ def main(args: argparse.Namespace) -> int:
     config = HostConfig(settings=settings.dump(), specs=tuple(spec.to_wire() for spec in specs), detached=args.detach)
     if args.detach:
         report = _start(config)
-        code: int = worst([_announce(report, settings), report_inits(_init_links(report, specs), settings)])
+        code: int = worst([_announce(report, settings), _report_inits(report, settings, specs)])
     else:
         code, report = _be_host(config, settings, specs)
     if not report.get("running"):
@@ -122,20 +122,25 @@ def _be_host(config: HostConfig, settings: Settings, specs: Sequence[KernelSpec]
             return  # the host is about to end; raised here, the error would only be logged
         _announce(report, settings, foreground=True)
         # Beside the host, whose work must not wait for init files.
-        links = _init_links(report, specs)
-        threading.Thread(target=report_inits, args=(links, settings), name="pyrokernel-inits", daemon=True).start()
+        arguments = (report, settings, specs)
+        threading.Thread(target=_report_inits, args=arguments, name="pyrokernel-inits", daemon=True).start()
 
     code = run(config, on_ready=on_ready)
     return code if heard.get("ok") else _announce(heard, settings), heard
 
 
-def _init_links(report: Mapping[str, Any], specs: Sequence[KernelSpec]) -> list[Link]:
-    """Return the ways to the kernels of a report that have an init file."""
+def _report_inits(report: Mapping[str, Any], settings: Settings, specs: Sequence[KernelSpec]) -> ExitCode:
+    """Say what became of the init files of the kernels of a report."""
     named = {spec.name for spec in specs if spec.init}
     infos = report.get("kernels", ())
-    return [
+    links = [
         Link(info["name"], info["uri"], info["instance"]) for info in infos if info["name"] in named and info["uri"]
     ]
+    return report_inits(links, settings, _protected(specs))
+
+
+def _protected(specs: Sequence[KernelSpec]) -> set[str]:
+    return {spec.name for spec in specs if spec.protected}
 
 
 def _announce(report: Mapping[str, Any], settings: Settings, *, foreground: bool = False) -> ExitCode:
@@ -192,28 +197,31 @@ def _open_when_ready(settings: Settings) -> Mesh:
 def _join(args: argparse.Namespace, settings: Settings, declared: Sequence[KernelSpec]) -> int:
     """Start what is asked for through the host that runs already.
 
-    What a mesh file declares is meant to exist, so a name of it that lives is left alone; -n means that many more.
+    What a mesh file or -n asks for is meant to exist, so a name of it that lives is left alone.
     """
     with _open_when_ready(settings) as mesh:
         infos = mesh.roster().infos
-        taken = {info.name for info in infos} | set(mesh.names)
         living = [info.name for info in infos if info.status != "dead"]
-        kept = [spec.name for spec in declared if spec.name in living]
-        fresh = [spec for spec in declared if spec.name not in living]
-        specs = [*fresh, *specs_of(args, taken=[*taken, *(spec.name for spec in declared)])]
+        # Numbered kernels are this machine's: a name that one of another machine has is not meant.
+        here = {info.name for info in infos if info.host == settings.host_name}
+        elsewhere = {*living, *mesh.names} - here
+        asked = [*declared, *specs_of(args, taken=[*elsewhere, *(spec.name for spec in declared)])]
+        kept = [spec.name for spec in asked if spec.name in living and spec.name not in (args.name or ())]
+        specs = [spec for spec in asked if spec.name not in kept]
         note(f"a host runs already for mesh {settings.mesh!r}: joined it")
         if kept:
-            note(f"left as they are: {label(kept)}")
+            note(f"already running, left as they are: {label(kept)}")
         try:
             group = list(mesh.start(specs)) if specs else []
         except HostError as error:
             raise explained(error) from error
         started = [kernel.name for kernel in group]
-        say(f"started: {label(started)}" if started else "started nothing: no new kernel was asked for (-n, --name)")
+        say(f"started: {label(started)}" if started else "started nothing; for more: a higher -n, or --name")
         names = [*living, *started]
         _describe(f"mesh {settings.mesh!r} on {settings.host_name}", names, settings, foreground=False)
         with_init = {spec.name for spec in specs if spec.init}
-        return report_inits([kernel.link for kernel in group if kernel.name in with_init], settings)
+        links = [kernel.link for kernel in group if kernel.name in with_init]
+        return report_inits(links, settings, _protected(specs))
 
 
 def _environment(pairs: Sequence[str]) -> dict[str, str]:

@@ -312,4 +312,5 @@ class LifeCycle:
             tail=tail or (life.launch.output() if life.launch else ""),
             cause=kernel.cause,
             successor=successor,
+            started=life.started,
         )

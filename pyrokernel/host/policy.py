@@ -109,7 +109,7 @@ def describe_ending(ending: Ending, asked: Asked = Asked.NOT) -> str:
     if asked is not Asked.NOT:
         return f"{text}, because a {asked.value} was asked for"
     if ending.signal == signal.SIGKILL:
-        text += "; not by this host: another process, or the system because memory ran out"
+        text += "; not by this host: its own code, another process, or the system because memory ran out"
     return text
 
 

@@ -123,6 +123,25 @@ def send_signal(pid: int, number: int) -> None:
             return
 
 
+def interrupt(pid: int) -> None:
+    """Send SIGINT to the group of a kernel, so that it meets the kernel's main thread, which alone can raise it.
+
+    A signal to a process is for its main thread if that can take it. No thread of a stopped one can: the first that
+    runs on takes it, and where that is another one the main thread sleeps on. So there each is signalled by itself.
+    """
+    tgkill = getattr(ctypes.CDLL(None), "tgkill", None)
+    fields = _stat_fields(pid)
+    if tgkill is None or not fields or fields[0] != "T":
+        send_signal(pid, signal.SIGINT)
+        return
+    group = fields[2]
+    for entry in filter(str.isdecimal, os.listdir("/proc")):
+        if int(entry) != pid and _stat_fields(int(entry))[2:3] == [group]:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(int(entry), signal.SIGINT)
+    tgkill(pid, pid, signal.SIGINT)
+
+
 def ask_to_end(pid: int) -> None:
     """Ask one process, and not its children, to end; a kernel does so at once."""
     with contextlib.suppress(ProcessLookupError):

@@ -134,7 +134,10 @@ class Supervisor:
             # On a full disk, or when the journal was removed, whatever runs is interrupted: most likely that cell.
             with contextlib.suppress(OSError):
                 Path(kernel.life.birth.journal_dir, "interrupt").write_text(cell)
-        processes.send_signal(kernel.life.pid, number)
+        if number == signal.SIGINT:
+            processes.interrupt(kernel.life.pid)
+        else:
+            processes.send_signal(kernel.life.pid, number)
         return True
 
     # What the host process tells
@@ -162,6 +165,11 @@ class Supervisor:
             futures.append(kernel.ready())
             self._take_over(kernel, revive=kernel.name not in skipped)
         return futures
+
+    def record_living(self) -> None:
+        """Write down again what the next host must know of the kernels that live."""
+        for kernel in self._living():
+            self._cycle.registry.write(kernel.record())
 
     def is_adopted(self, name: str) -> bool:
         """Tell whether the present instance of a kernel was started by another host."""
@@ -272,6 +280,4 @@ class Supervisor:
 def _check_unprotected(kernels: Iterable[Kernel]) -> None:
     protected = [kernel.name for kernel in kernels if kernel.spec.protected and kernel.alive]
     if protected:
-        raise AccessRefusedError(
-            f"protected: {', '.join(protected)}; to lose the variables all the same, say so with --force (force=True)"
-        )
+        raise AccessRefusedError(f"protected: {', '.join(protected)}; only by force, which loses the variables")

@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pyrokernel.client import inside
@@ -50,11 +50,14 @@ class Cell:
         call: The function (by name or pickled), its arguments, and whether it is mapped over items; or None.
         want: "none", "text", "mime" or "value".
         plain: The client reads no pickles.
-        author: Who sent it.
+        author, client: Who sent it, and from where: the id of that client, "" where it has none.
+        job: Id of the job it is a part of, "" for none.
         waiters: (kernel, instance) of the kernels that wait for it.
         namespace, filename: Where it runs, and how tracebacks call it ("" for its number).
         argv: `sys.argv` of a script, None for what is none.
+        begin: Called when it starts.
         started: Since when it runs, Unix time in seconds; 0 before.
+        items, failed: How many items it was mapped over, and how many of them failed.
     """
 
     source: str
@@ -63,14 +66,19 @@ class Cell:
     want: str = "text"
     plain: bool = False
     author: str = ""
+    client: str = ""
+    job: str = ""
     waiters: Sequence[tuple[str, str]] = ()
     namespace: str = ""
     filename: str = ""
     argv: Sequence[str] | None = None
     shown: str = ""
     max_result_bytes: int = 64 * 1024 * 1024
+    begin: Callable[[], None] | None = None
     state: str = "new"
     started: float = 0.0
+    items: int = 0
+    failed: int = 0
     reply: dict[str, Any] | None = None
     size: int = 0
 
@@ -78,6 +86,11 @@ class Cell:
     def title(self) -> str:
         """What lists and events say was run."""
         return self.shown or self.source
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """Whose it is, as lists and events have it."""
+        return {"author": self.author, "client": self.client, "job": self.job}
 
 
 class Cells:
@@ -119,7 +132,7 @@ class Cells:
             if not self._admit(cell):
                 return False
             cell.state = "queued"
-            self.journal.append(EventKind.QUEUED, cell.id, source=_short(cell.title), author=cell.author)
+            self.journal.append(EventKind.QUEUED, cell.id, source=_short(cell.title), **cell.origin)
             return True
 
     def queue(self, cell: Cell) -> None:
@@ -206,20 +219,26 @@ class Cells:
             return time.monotonic() - self.last_used
 
     def waiting(self) -> list[dict[str, Any]]:
-        """Return the submitted cells that have not started: id, source, author."""
+        """Return the submitted cells that have not started, as `listed` has them."""
         with self._changed:
-            return [listed(cell.id, cell.title, cell.author) for cell in self._queue]
+            return [listed(cell.id, cell.title, cell.origin) for cell in self._queue]
 
     def recent(self, limit: int) -> list[dict[str, Any]]:
-        """Return the last cells that ended, newest last: id, source, author, status, count, started, duration."""
+        """Return the last cells that ended, newest last, as `listed` has them and with what came of them.
+
+        Args:
+            limit: How many; all those of one job count as one.
+        """
         with self._changed:
-            ended = [cell for cell in self._kept if cell.reply is not None][-limit:]
-        names = ("status", "execution_count", "started", "duration", "ename")
-        return [
-            listed(cell.id, cell.title, cell.author)
-            | {name: cell.reply[name] for name in names if cell.reply is not None}
-            for cell in ended
-        ]
+            kept = list(self._kept)
+        ended: list[dict[str, Any]] = []
+        counted: set[str] = set()
+        for cell in reversed(kept):
+            key = cell.job or cell.id
+            if key in counted or len(counted) < limit:
+                counted.add(key)
+                ended.append(listed(cell.id, cell.title, cell.origin) | _ending(cell))
+        return ended[::-1]
 
     def _find(self, cell: str) -> Cell:
         found = self._known.get(cell)
@@ -271,10 +290,10 @@ class Cells:
     def _run_whole(self, cell: Cell, count: int) -> dict[str, Any]:
         cell.started, begun, cpu_begun = time.time(), time.perf_counter(), time.process_time()
         self.running = cell
+        if cell.begin is not None:
+            cell.begin()
         self.capture.begin(cell.id)
-        self.journal.append(
-            EventKind.STARTED, cell.id, source=_short(cell.title), author=cell.author, execution_count=count
-        )
+        self.journal.append(EventKind.STARTED, cell.id, source=_short(cell.title), **cell.origin, execution_count=count)
         with inside.serving(cell.waiters):
             outcome = self._execute(cell, count)
         if os.getpid() != self._pid:
@@ -327,7 +346,11 @@ class Cells:
             variables = self.interpreter.namespace(cell.namespace).variables
             target = resolve(function, variables)
             args, kwargs = arguments.load()
-            return _map(target, args) if mapped else target(*args, **kwargs)
+            if not mapped:
+                return target(*args, **kwargs)
+            results = _map(target, args)
+            cell.items, cell.failed = len(results), sum(not good for good, _ in results)
+            return results
 
         return self.interpreter.run_call(cell.id, call, render)
 
@@ -344,7 +367,7 @@ class Cells:
 
     def _finish(self, cell: Cell, reply: dict[str, Any]) -> None:
         """Keep a reply and let go of the oldest beyond the caps."""
-        cell.reply, cell.state, cell.call = reply, "done", None
+        cell.reply, cell.state, cell.call, cell.begin = reply, "done", None, None
         value = reply["value"]
         cell.size = len(reply["stdout"]) + len(reply["stderr"]) + len(reply["text"]) + len(reply["traceback"])
         cell.size += value.size_bytes if isinstance(value, Packed) else 0
@@ -411,15 +434,23 @@ def _render(value: Any, cell: Cell) -> dict[str, Any]:
     if cell.want == "value":
         shown["value"], shown["missing"] = pack_value(value, max_bytes=cell.max_result_bytes, plain=cell.plain)
     if cell.call is None:
-        shown["text"], shown["cut"] = text_of(value)
+        shown["text"], shown["cut"] = text_of(value, for_people=cell.want == "text")
     if cell.want == "mime":
         shown["data"] = bundle_of(value, shown.get("text", ""))
     return shown
 
 
-def listed(cell: str, source: str, author: str) -> dict[str, Any]:
-    """Return what lists of cells say of each."""
-    return {"cell": cell, "source": _short(source, MAX_SOURCE_LISTED_CHARS), "author": author}
+def listed(cell: str, source: str, origin: Mapping[str, str]) -> dict[str, Any]:
+    """Return what lists of cells say of each: id, source, author, client, job."""
+    return {"cell": cell, "source": _short(source, MAX_SOURCE_LISTED_CHARS), **origin}
+
+
+def _ending(cell: Cell) -> dict[str, Any]:
+    """Return what lists of cells say of one that has ended."""
+    reply = cell.reply or {}
+    ending = {name: reply[name] for name in ("status", "execution_count", "started", "duration", "ename")}
+    ending["evalue"] = reply["evalue"][:MAX_SOURCE_LISTED_CHARS]
+    return ending | ({"items": cell.items, "failed": cell.failed} if cell.items else {})
 
 
 def _short(source: str, limit: int = MAX_SOURCE_EVENT_CHARS) -> str:

@@ -19,6 +19,7 @@ from pyrokernel.kernel.columns import column_labels, pandas_kind
 from pyrokernel.kernel.expressions import value_before
 from pyrokernel.kernel.keys import spell_keys
 from pyrokernel.kernel.modules import list_members, list_modules
+from pyrokernel.kernel.paths import complete_path, may_be_path
 from pyrokernel.kernel.reading import (
     MISSING,
     SCAN_LIMIT,
@@ -44,7 +45,13 @@ Matches = dict[str, str]
 
 
 def complete(
-    code: str, cursor: int, namespace: dict[str, Any], *, allow_dir: bool = False, extra: Iterable[str] = ()
+    code: str,
+    cursor: int,
+    namespace: dict[str, Any],
+    *,
+    allow_dir: bool = False,
+    extra: Iterable[str] = (),
+    files: bool = False,
 ) -> Completion:
     """Find what the text before the cursor could become.
 
@@ -54,6 +61,7 @@ def complete(
         namespace: The kernel's variables; may change while it is read.
         allow_dir: Whether a user's `__dir__` may be called: only while no cell runs.
         extra: More names, such as commands; completed where a variable could stand.
+        files: Whether the asker may know which files there are: completed in strings.
 
     Returns:
         At most 1,000 matches; none for what cannot be understood. A key is completed without the
@@ -61,7 +69,7 @@ def complete(
     """
     cursor = max(0, min(cursor, len(code)))
     try:
-        start, matches = _Finder(code[:cursor], namespace, allow_dir, extra).find()
+        start, matches = _Finder(code[:cursor], namespace, allow_dir, extra, files).find()
     except Exception:  # noqa: BLE001 - half-typed code over foreign objects: Tab shows nothing rather than an error
         start, matches = cursor, {}
     shown = dict(itertools.islice(matches.items(), MATCH_LIMIT))
@@ -76,11 +84,14 @@ def complete(
 class _Finder:
     """One question: the tokens before the cursor and what may be looked at."""
 
-    def __init__(self, source: str, namespace: dict[str, Any], allow_dir: bool, extra: Iterable[str]) -> None:
+    def __init__(
+        self, source: str, namespace: dict[str, Any], allow_dir: bool, extra: Iterable[str], files: bool
+    ) -> None:
         self.source = source
         self.namespace = namespace
         self.allow_dir = allow_dir
         self.extra = extra
+        self.files = files
         self.words: dict[int, str] = {}
         self.tail = Tail(source)
         tokens = self.tail.tokens
@@ -225,7 +236,7 @@ class _Finder:
     # -- keys
 
     def _in_string(self) -> tuple[int, Matches]:
-        """Complete the key in `d["ke`, a column name in `df[["a", "b`, or the expression in an f-string."""
+        """Complete the key in `d["ke`, a column name in `df[["a", "b`, the expression in an f-string, or a path."""
         token = self.tail.tokens[-1]
         prefix, quote, body, closed = string_parts(token)
         start = len(self.source) - len(body)
@@ -233,12 +244,17 @@ class _Finder:
             return len(self.source), {}
         if "f" in prefix:
             at = open_brace(body)
-            if at is None:
-                return start, {}
-            inner, matches = _Finder(body[at:], self.namespace, self.allow_dir, self.extra).find()
-            return start + at + inner, matches
+            if at is not None:
+                inner, matches = _Finder(body[at:], self.namespace, self.allow_dir, self.extra, self.files).find()
+                return start + at + inner, matches
         self.end = len(self.tail.tokens) - 1
-        return start, self._keys(prefix, quote, body)
+        keys = {} if "f" in prefix else self._keys(prefix, quote, body)
+        if keys or not self.files or not may_be_path(self.tail):
+            return start, keys
+        found = complete_path(body)
+        typed = body[found.cursor_start :]
+        names = spell_keys(found.matches, prefix, quote, typed, MATCH_LIMIT)
+        return start + found.cursor_start, {name: "directory" if name.endswith("/") else "file" for name in names}
 
     def _in_number(self) -> tuple[int, Matches]:
         token = self.tail.tokens[-1]

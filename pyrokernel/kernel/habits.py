@@ -15,14 +15,13 @@ import os
 import re
 import shlex
 import signal
-import string
 import subprocess
 import sys
 import timeit
 from typing import Any
 
+from pyrokernel.kernel.expanding import expand
 from pyrokernel.kernel.interpreter import HabitError
-from pyrokernel.messages import HABIT
 from pyrokernel.texts import stopwatch
 
 _GRACE_SECONDS = 2.0
@@ -38,7 +37,6 @@ def inner(_it, _timer):
     return _timer() - _t0
 """
 _SECRET = re.compile("KEY|TOKEN|SECRET|PASS|CREDENTIAL", re.IGNORECASE)
-_NAME = re.compile(r"[A-Za-z_]\w*")
 
 _left = ""
 """The directory before the last `cd`."""
@@ -66,6 +64,36 @@ def lines_of(command: str, variables: dict[str, Any]) -> list[str]:
     return b"".join(output).decode("utf-8", "surrogateescape").splitlines()
 
 
+def script(program: str, text: str, variables: dict[str, Any]) -> None:
+    """Run lines of a shell, as they are: what they write is output of the cell.
+
+    Args:
+        program: Which shell; "" for the one of `sh`.
+        text: The lines.
+        variables: The namespace; `_exit_code` is set there.
+
+    Raises:
+        HabitError: There is no such shell, or the exit code is not 0.
+    """
+    _fail_unless_ok(_run(text, variables, program=program))
+
+
+def writefile(path: str, text: str, append: bool, variables: dict[str, Any]) -> None:
+    """Write lines to a file, as they are; of the path, `$name` and `{expression}` become values.
+
+    Raises:
+        HabitError: It cannot be written.
+    """
+    path = _path(path, variables)
+    try:
+        with open(path, "a" if append else "w", encoding="utf-8") as stream:
+            stream.write(text + "\n" if text else "")
+    except (OSError, UnicodeError) as error:
+        raise HabitError(f"writefile: {path}: {getattr(error, 'strerror', None) or error}") from None
+    lines = text.count("\n") + bool(text)
+    print(f"{path}: {lines} line{'s' * (lines != 1)} {'added' if append else 'written'}")
+
+
 def pip(words: str, variables: dict[str, Any]) -> None:
     """Run pip with the Python of this kernel.
 
@@ -88,11 +116,9 @@ def cd(path: str, variables: dict[str, Any]) -> None:
         HabitError: There is no such directory.
     """
     global _left
-    path = expand(path, variables).strip()
-    if len(path) > 1 and path[0] == path[-1] and path[0] in "'\"":
-        path = path[1:-1]
     before = _directory()
-    target = (_left or before) if path == "-" else os.path.expanduser(path or "~")
+    target = _path(path, variables)
+    target = (_left or before) if target == "-" else target or os.path.expanduser("~")
     try:
         os.chdir(target)
     except OSError as error:
@@ -160,95 +186,42 @@ def time_it(statement: str, setup: str, number: int, repeat: int, variables: dic
         print(f"The slowest run took {max(runs) / min(runs):.2f} times longer than the fastest.")
 
 
-def expand(command: str, variables: dict[str, Any]) -> str:
-    """Put values of the namespace into a command: `$name` and `{expression}`.
-
-    As in IPython, `$$` is a dollar, `{{` and `}}` are braces, and single quotes keep a `$` from meaning
-    anything. What is no variable, or no Python, stays as it is: it may mean something to the shell.
-    """
-    parts: list[str] = []
-    quote, braces, at = "", 0, 0
-    while at < len(command):
-        sign, pair = command[at], command[at : at + 2]
-        text, length = sign, 1
-        if sign == "\\" and quote != "'":
-            text, length = pair, 2
-        elif sign in "'\"" and quote in ("", sign):
-            quote = "" if quote else sign
-        elif sign == "$" and quote != "'":
-            text, length = _dollar(command, at, variables)
-        elif pair == "{{":
-            text, length, braces = "{", 2, braces + 1
-        elif pair == "}}" and braces:
-            text, length, braces = "}", 2, braces - 1
-        elif sign == "{":
-            text, length = _braces(command, at, variables)
-        parts.append(text)
-        at += length
-    return "".join(parts)
+def _path(text: str, variables: dict[str, Any]) -> str:
+    """Return the path that somebody typed, perhaps between quotation marks."""
+    path = expand(text, variables).strip()
+    if len(path) > 1 and path[0] == path[-1] and path[0] in "'\"":
+        path = path[1:-1]
+    return os.path.expanduser(path)
 
 
-def _dollar(command: str, at: int, variables: dict[str, Any]) -> tuple[str, int]:
-    """Return what a dollar sign becomes, together with the characters after it that are used up."""
-    if command.startswith("$$", at):
-        return "$", 2
-    if command.startswith("${", at):
-        end = command.find("}", at)
-        return (command[at : end + 1], end + 1 - at) if end > 0 else ("${", 2)
-    name = _NAME.match(command, at + 1)
-    if name is None or name[0] not in variables:
-        return "$", 1
-    return str(variables[name[0]]), name.end() - at
-
-
-def _braces(command: str, at: int, variables: dict[str, Any]) -> tuple[str, int]:
-    """Return what an opening brace becomes, together with the characters up to its closing one."""
-    end = at
-    while (end := command.find("}", end + 1)) > 0:
-        for expression, spec, conversion in _readings(command[at + 1 : end]):
-            # The name of a builtin alone is more likely a word of another language, as in awk '{print}'.
-            if _NAME.fullmatch(expression) and expression not in variables:
-                continue
-            try:
-                value = eval(compile(expression.strip(), HABIT, "eval", dont_inherit=True), variables)
-            except (SyntaxError, NameError):
-                continue
-            return format(string.Formatter().convert_field(value, conversion), spec), end + 1 - at
-    return "{", 1
-
-
-def _readings(text: str) -> list[tuple[str, str, Any]]:
-    """Return how what stands in braces can be read: expression, format, conversion."""
-    readings: list[tuple[str, str, Any]] = [(text, "", None)] if text.strip() else []
-    try:
-        parsed = list(string.Formatter().parse("{" + text + "}"))
-    except ValueError:
-        return readings
-    if len(parsed) == 1 and parsed[0][1] and (parsed[0][2] or parsed[0][3]):
-        readings.append((parsed[0][1], parsed[0][2] or "", parsed[0][3]))
-    return readings
-
-
-def _run(command: str, variables: dict[str, Any], output: list[bytes] | None = None) -> int:
+def _run(command: str, variables: dict[str, Any], output: list[bytes] | None = None, program: str = "") -> int:
     """Run a command of the system's shell and return its exit code; an interrupt gives it time to clean up.
 
     Args:
         command: Already expanded.
         variables: Get the exit code.
         output: Takes standard output; None leaves it where output goes.
+        program: The shell; "" for the user's.
+
+    Raises:
+        HabitError: The shell does not start.
     """
     usual = os.environ.get("SHELL", "")
-    shell = usual if os.path.isabs(usual) and os.access(usual, os.X_OK) else "/bin/sh"
+    shell = program or (usual if os.path.isabs(usual) and os.access(usual, os.X_OK) else "/bin/sh")
     sys.stdout.flush()
     # It stays in the kernel's process group, so that an interrupt reaches it, and its children, without us.
-    with subprocess.Popen([shell, "-c", command], stdout=None if output is None else subprocess.PIPE) as process:
+    try:
+        process = subprocess.Popen([shell, "-c", command], stdout=None if output is None else subprocess.PIPE)
+    except (OSError, ValueError) as error:  # such as no shell of that name, a text of more than 128 KiB, a zero byte
+        raise HabitError(f"{shell}: {getattr(error, 'strerror', None) or error}") from None
+    with process:
         try:
             if process.stdout is not None and output is not None:
                 output.extend(process.stdout)
             code = process.wait()
         except KeyboardInterrupt:
             _end(process)
-            raise
+            raise KeyboardInterrupt from None  # a new one, without the frames of waiting
     variables["_exit_code"] = code
     return code
 

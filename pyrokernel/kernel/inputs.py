@@ -78,6 +78,11 @@ class Inputs:
         """Note that a cell was sent by a front end that is about to follow it."""
         self._attachments.attach(cell, sock, self._attachments.grace)
 
+    def renew(self, cell: str, sock: socket.socket) -> None:
+        """Note that such a cell starts only now: whoever sent it may have waited with following until it does."""
+        if not has_hung_up(sock):
+            self.expect(cell, sock)
+
     def begin_follow(self, cell: str, sock: socket.socket) -> None:
         """Note that a front end that can answer waits for events of a cell, "" for all."""
         self._attachments.attach(cell, sock)

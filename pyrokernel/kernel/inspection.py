@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import codeop
+from collections.abc import Collection
 from typing import Any, Final
 
 from pyrokernel.kernel.expressions import value_before
@@ -63,14 +64,22 @@ def _inspect(code: str, cursor: int, namespace: dict[str, Any], detail: int) -> 
     )
 
 
-def list_variables(namespace: dict[str, Any]) -> list[dict[str, Any]]:
+def list_variables(namespace: dict[str, Any], names: Collection[str] | None = None) -> list[dict[str, Any]]:
     """List the variables of a namespace by name, those that begin with "_" left out.
+
+    Args:
+        namespace: The variables; may change while it is read.
+        names: List only these, as far as they are there.
 
     Returns:
         One dict each: name, type (its type's name), summary (at most 200 characters) and size (number of
         items, elements or rows; None where that means nothing). At most 10,000.
     """
-    items = [(name, value) for name, value in snapshot(namespace) if type(name) is str and not name.startswith("_")]
+    items = [
+        (name, value)
+        for name, value in snapshot(namespace)
+        if type(name) is str and not name.startswith("_") and (names is None or name in names)
+    ]
     items.sort(key=lambda item: item[0])
     return [
         {"name": name, "type": type_name(type(value)), "summary": full_summary(value), "size": size(value)}

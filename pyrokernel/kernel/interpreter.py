@@ -15,7 +15,6 @@ import dataclasses
 import inspect
 import io
 import linecache
-import os
 import sys
 import types
 from collections.abc import Callable
@@ -23,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from pyrokernel import tracebacks
 from pyrokernel.errors import SettingsError
+from pyrokernel.kernel import debugging
 from pyrokernel.kernel.interrupts import Interrupts
-from pyrokernel.messages import HABIT
 
 if TYPE_CHECKING:
     import asyncio
@@ -37,8 +36,6 @@ _INPUTS = ("_i", "_ii", "_iii")
 _FUTURE_FLAGS = {name: getattr(__future__, name).compiler_flag for name in __future__.all_feature_names}
 _CLASS_NAME = type.__dict__["__name__"]
 """Read so, the name of a class runs nothing of its metaclass."""
-
-_OWN_FRAMES = (os.path.dirname(__file__) + os.sep, HABIT)
 
 
 @dataclasses.dataclass
@@ -102,7 +99,7 @@ class Interpreter:
         self._shown: list[Any] = []
         self.namespace()
         sys.displayhook = self._displayhook
-        sys.breakpointhook = _break
+        sys.breakpointhook = debugging.break_here
 
     def namespace(self, name: str = "") -> Namespace:
         """Return a namespace, made on first use; "" is the default one.
@@ -204,7 +201,7 @@ class Interpreter:
 
         # Armed again: the exception's own __str__ is user code, and may be without end.
         failure = self._run_armed(cell, describe)
-        self._run_armed(cell, lambda: _keep_for_debugger(error))  # looking at what it is may run user code too
+        self._run_armed(cell, lambda: debugging.keep_failure(error))  # looking at what it is may run user code too
         if failure is not None:
             outcome.evalue = f"<its text cannot be shown: {_CLASS_NAME.__get__(type(failure))}>"
             outcome.traceback = f"{outcome.ename}: {outcome.evalue}\n"
@@ -218,7 +215,7 @@ class Interpreter:
                 self.interrupts.settle()
             finally:
                 self.interrupts.disarm()
-                _leave_debugger()
+                debugging.leave()
         except BaseException as error:  # noqa: BLE001  the user's code may raise anything
             self.interrupts.disarm()  # again: a SIGINT at its first instruction kept it from doing anything
             return error
@@ -331,40 +328,9 @@ def _rotate_inputs(space: Namespace, source: str) -> None:
     space.input = source[:_INPUT_CHARS]
 
 
-def _keep_for_debugger(error: BaseException) -> None:
-    """Let `pdb.pm()` look into the last failure, as at Python's own prompt; its frames live until the next one."""
-    steps = error.__traceback__
-    while steps is not None and steps.tb_frame.f_code.co_filename.startswith(_OWN_FRAMES):
-        steps = steps.tb_next
-    # Without a frame of the user's there is nothing to look into; whoever left a debugger has looked.
-    if steps is None or isinstance(error, SystemExit) or type(error).__module__ == "bdb":
-        return
-    BaseException.with_traceback(error, steps)  # where pdb begins, since 3.13
-    sys.last_type, sys.last_value, sys.last_traceback = type(error), error, steps
-    sys.last_exc = error  # type: ignore[attr-defined, unused-ignore]  # since 3.12
-
-
-def _break(*args: Any, **kwargs: Any) -> None:
-    """Stand in as `sys.breakpointhook`: pdb does not step from the end of a cell into this room, nor takes SIGINT."""
-    if os.environ.get("PYTHONBREAKPOINT"):
-        sys.__breakpointhook__(*args, **kwargs)  # noqa: T100  the user chose another debugger, or none
-        return
-    import pdb  # noqa: T100  here it is wanted; 10 ms that only debugging needs
-
-    pdb.Pdb(skip=[f"{__package__}.*"], nosigint=True).set_trace(sys._getframe(1))
-
-
-def _leave_debugger() -> None:
-    """End the tracing of a debugger that was stepped out of its cell: it would stop in the next one."""
-    tracer = sys.gettrace()
-    bdb = sys.modules.get("bdb")
-    if bdb is not None and isinstance(tracer, types.MethodType) and issubclass(type(tracer.__self__), bdb.Bdb):
-        sys.settrace(None)
-
-
 def format_error(error: BaseException) -> str:
     """Format a traceback with the lines of the cell and without our own frames."""
-    return f"{error}\n" if type(error) is HabitError else tracebacks.format_error(error, _OWN_FRAMES)
+    return f"{error}\n" if type(error) is HabitError else tracebacks.format_error(error, debugging.OWN_FRAMES)
 
 
 def _text_of(error: BaseException) -> str:

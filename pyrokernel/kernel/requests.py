@@ -18,6 +18,8 @@ from pyrokernel.wire.connection import HEADER_BYTES, Connection, IncomingMessage
 _PEEK_BYTES = 64 * 1024
 """Longer requests are listed without their source."""
 
+_MAX_ID_CHARS = 64
+
 
 def cell_id(options: Mapping[str, Any]) -> str:
     """Return the id that the client chose, a new one if it chose none.
@@ -33,9 +35,10 @@ def cell_id(options: Mapping[str, Any]) -> str:
     return cell
 
 
-def author(options: Mapping[str, Any], uid: int) -> str:
-    """Return who a cell is of: who the options say, or the account of the peer."""
-    return str(options.get("author") or _user_name(uid))
+def origin(options: Mapping[str, Any], uid: int) -> dict[str, str]:
+    """Return whose a cell is: author (who the options say, or the account of the peer), client and job."""
+    given = {name: str(options.get(name) or "")[:_MAX_ID_CHARS] for name in ("client", "job")}
+    return {"author": str(options.get("author") or _user_name(uid)), **given}
 
 
 def shown(options: Mapping[str, Any]) -> str:
@@ -44,7 +47,9 @@ def shown(options: Mapping[str, Any]) -> str:
 
 
 def show_call(function: Any, options: Mapping[str, Any]) -> str:
-    """Return how a call reads in lists."""
+    """Return how a call reads in lists; a part of a job, as its client wants the job to be shown."""
+    if options.get("map") and shown(options):
+        return shown(options)
     return f"{function if isinstance(function, str) else options.get('shown', 'function')}(...)"
 
 
@@ -63,7 +68,7 @@ def peek_request(connection: Connection) -> dict[str, Any] | None:
             source = show_call(args[0], options) if method == "call" else shown(options) or str(args[0])
     except (OSError, ProtocolError, ValueError, TypeError, IndexError):
         pass  # read meanwhile, too long, or not what our clients send: it waits all the same
-    return listed(cell, source, author(options, connection.peer.uid))
+    return listed(cell, source, origin(options, connection.peer.uid))
 
 
 @functools.cache

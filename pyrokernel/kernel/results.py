@@ -20,6 +20,7 @@ MAX_REPR_ITEMS = 100_000
 _ROOM_FOR_REPLY = 16 * 1024 * 1024
 """What else a reply may hold beside its value: output, text, traceback."""
 _SIZED = (str, bytes, bytearray, list, tuple, dict, set, frozenset)
+_LAID_OUT = (list, tuple, dict, set)
 MAX_BUNDLE_CHARS = 16 * 1024 * 1024
 
 _MIME_METHODS = {
@@ -34,8 +35,12 @@ _MIME_METHODS = {
 """The methods by which objects show themselves; names as in IPython's display protocol."""
 
 
-def text_of(value: Any) -> tuple[str, bool]:
+def text_of(value: Any, *, for_people: bool = False) -> tuple[str, bool]:
     """Return the repr of a value and whether it was cut at 1 MiB characters.
+
+    Args:
+        value: Any object.
+        for_people: Show a long list or dict over several lines.
 
     Raises:
         Exception: Whatever the object's `__repr__` raises; the caller runs this as user code.
@@ -46,8 +51,20 @@ def text_of(value: Any) -> tuple[str, bool]:
         return f"{repr(head)[:MAX_TEXT_CHARS]}... ({len(value)} {unit})", True
     text = repr(value)
     if len(text) <= MAX_TEXT_CHARS:
-        return text, False
+        return over_lines(value, text) if for_people else text, False
     return f"{text[:MAX_TEXT_CHARS]}... ({len(text)} characters, the first {MAX_TEXT_CHARS} shown)", True
+
+
+def over_lines(value: Any, text: str) -> str:
+    """Return the repr of a builtin container over several lines, if it is long."""
+    if type(value) not in _LAID_OUT:
+        return text
+    from pyrokernel.kernel.layout import laid_out  # on first use: kernels start without it
+
+    try:
+        return laid_out(value, text)
+    except Exception:  # noqa: BLE001  the repr of an item is user code, and may work only once
+        return text
 
 
 def _head_of(value: Any) -> tuple[Any, str]:

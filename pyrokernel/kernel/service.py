@@ -7,6 +7,7 @@ answered at once, also while a cell runs. docs/protocol.md describes each method
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import threading
@@ -24,8 +25,9 @@ from pyrokernel.kernel.completion import complete
 from pyrokernel.kernel.inputs import Inputs
 from pyrokernel.kernel.inspection import inspect_name, list_variables
 from pyrokernel.kernel.interrupts import Interrupts
-from pyrokernel.kernel.requests import author, cell_id, show_call, shown
-from pyrokernel.messages import Event, EventKind, KernelBirth, KernelSpec, KernelStatus, Receipt
+from pyrokernel.kernel.paths import complete_path, complete_program
+from pyrokernel.kernel.requests import cell_id, origin, show_call, shown
+from pyrokernel.messages import Completion, Event, EventKind, KernelBirth, KernelSpec, KernelStatus, Receipt
 from pyrokernel.wire.codec import Packed, is_plain
 from pyrokernel.wire.daemon import current_connection, current_peer, expose
 
@@ -161,11 +163,17 @@ class KernelService:
 
     @expose
     def complete(self, code: str, cursor: int = -1, options: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Complete Python at a cursor."""
+        """Complete Python at a cursor; with option "what", a "path" or "program" of this machine."""
         self._cells.touch()
         idle = self._cells.running is None
         position = len(code) if cursor < 0 else cursor
-        return complete(code, position, self._variables(options), allow_dir=idle).to_wire()
+        may_run = current_peer().may_run_code
+        what = str((options or {}).get("what") or "python")
+        if what == "python":
+            return complete(code, position, self._variables(options), allow_dir=idle, files=may_run).to_wire()
+        if not may_run:
+            return Completion(cursor_start=position, cursor_end=position).to_wire()
+        return (complete_program if what == "program" else complete_path)(code[:position]).to_wire()
 
     @expose
     def inspect(self, code: str, cursor: int = -1, options: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -176,12 +184,13 @@ class KernelService:
 
     @expose
     def variables(self, options: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-        """List the variables of a namespace: name, type, summary."""
-        return list_variables(self._variables(options))
+        """List the variables of a namespace: name, type, summary; with option "names", only these."""
+        names = (options or {}).get("names")
+        return list_variables(self._variables(options), None if names is None else frozenset(names))
 
     @expose
     def cells(self, limit: int = 100) -> list[dict[str, Any]]:
-        """List the last cells whose replies are kept: id, source, author, status, count, duration."""
+        """List the last cells whose replies are kept, all of one job counted as one: source, author, status ..."""
         return self._cells.recent(limit)
 
     @expose
@@ -234,7 +243,7 @@ class KernelService:
             "protected": self._spec.protected,
             "status": KernelStatus.BUSY.value if running else KernelStatus.IDLE.value,
             "running": {
-                **listed(running.id, running.title, running.author),
+                **listed(running.id, running.title, running.origin),
                 "since": running.started,
                 "asks": self._inputs.asks(running.id),
             }
@@ -280,17 +289,24 @@ class KernelService:
         if want not in _WANTS:
             raise SettingsError(f"want is one of {', '.join(_WANTS)}, not {want!r}")
         cell = cell_id(options)
+        whose = origin(options, current_peer().uid)
+        begin = None
         if options.get("stdin"):
-            self._inputs.expect(cell, current_connection().sock)
+            front_end = current_connection().sock
+            self._inputs.expect(cell, front_end)
+            begin = functools.partial(self._inputs.renew, cell, front_end)
         return Cell(
             source=source,
             id=cell,
             want=want,
             plain=not current_connection().vectored,
-            author=author(options, current_peer().uid),
+            author=whose["author"],
+            client=whose["client"],
+            job=whose["job"],
             waiters=[tuple(pair) for pair in options.get("waiters") or ()],
             namespace=str(options.get("namespace") or ""),
             filename=str(options.get("filename") or ""),
+            begin=begin,
             argv=None if options.get("argv") is None else [str(word) for word in options["argv"]],
             max_result_bytes=int(options.get("max_result_bytes") or 64 * 1024 * 1024),
         )

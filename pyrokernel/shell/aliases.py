@@ -5,6 +5,7 @@ Not cmd2's own aliases, which are words for words: here what an alias stands for
 
 from __future__ import annotations
 
+import keyword
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -65,6 +66,9 @@ class Aliases:
         reader = self._shell.reader
         if not _WORD.fullmatch(name):
             self._shell.fail(f"{name!r} cannot be an alias: letters, digits and '_', beginning with a letter")
+            return
+        if keyword.iskeyword(name) or keyword.issoftkeyword(name):
+            self._shell.fail(f"{name!r} is a word of Python's own, and would be lost to it")
             return
         if name in reader.commands and name not in self.lines:
             self._shell.fail(f"{name!r} is a command of the shell already")

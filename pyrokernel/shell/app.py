@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 import textwrap
 import time
@@ -25,27 +24,22 @@ from pyrokernel.shell.data import DataCommands
 from pyrokernel.shell.editing import Editing
 from pyrokernel.shell.habits import HabitCommands
 from pyrokernel.shell.here import Here
-from pyrokernel.shell.hints import for_failure, for_word
+from pyrokernel.shell.hints import for_failure, for_unknown
 from pyrokernel.shell.history import History, Unwritten
 from pyrokernel.shell.house import House
+from pyrokernel.shell.inspecting import InspectCommands
 from pyrokernel.shell.jobs import JobCommands
 from pyrokernel.shell.keys import set_up_prompt
 from pyrokernel.shell.local import HereCommands
 from pyrokernel.shell.lookout import Lookout, View, look
-from pyrokernel.shell.parser import (
-    Parser,
-    Piece,
-    SourceReader,
-    Takes,
-    bound_names,
-    dedented,
-    in_background,
-)
+from pyrokernel.shell.parser import Parser, Piece, SourceReader, Takes
 from pyrokernel.shell.restricted import ignore_job_control
 from pyrokernel.shell.runner import Runner
+from pyrokernel.shell.source import bound_names, dedented, in_background
 from pyrokernel.shell.startup import run_startup, startup_file
 from pyrokernel.shell.target import Target
 from pyrokernel.shell.tour import TourCommands
+from pyrokernel.shell.variables import look_up
 from pyrokernel.texts import label, span
 
 
@@ -73,6 +67,7 @@ class Shell(House):
         command_sets = [
             KernelCommands(),
             CellCommands(),
+            InspectCommands(),
             HabitCommands(),
             HereCommands(here),
             DataCommands(here),
@@ -125,9 +120,9 @@ class Shell(House):
             self.notice(note)
         if changed:
             self.reader.variables.clear()
-            self.fail(
-                f"{label(changed)}: restarted since the last cell, variables are gone; repeat the line to run it there"
-            )
+            others = len(changed) < len(self.target.group)
+            again = "nothing ran on the others either, repeat the line" if others else "repeat the line to run it there"
+            self.fail(f"{label(changed)}: restarted since the last cell, variables are gone; {again}")
             return False
         ok = self.run_cell(self.target.group, source, **options)
         self.target.settle()
@@ -136,10 +131,7 @@ class Shell(House):
 
     def do__unknown(self, statement: Statement) -> None:
         """Say that there is no such command."""
-        word = str(statement.raw).split()[0].lstrip(":%")
-        near = difflib.get_close_matches(word, self.reader.commands, 1)
-        hint = f"; did you mean `{near[0]}`?" if near else ""
-        self.fail(for_word(word) or f"there is no command {word!r}{hint or ';'} `help` lists them all")
+        self.fail(for_unknown(statement.raw, self.reader.commands))
 
     def run_cell(self, group: Group, source: str, **options: Any) -> bool:
         """Run a cell on a group and show it; say whether it succeeded everywhere. With a trailing `&`, only send it.
@@ -184,6 +176,12 @@ class Shell(House):
         self.run_pieces([Piece(text)])
         return self._left
 
+    def onecmd_plus_hooks(self, line: str, **options: Any) -> bool:
+        """Run a line, after it was found out whether its first word is a variable in the kernels."""
+        with self.sigint_protection:
+            look_up(line, self.reader, self.target.group)
+        return super().onecmd_plus_hooks(line, **options)
+
     def onecmd(self, statement: Statement | str, *, add_to_history: bool = True) -> bool:
         """Run one command or cell; what the machinery meets is an error message, not the end of the shell."""
         try:
@@ -225,7 +223,7 @@ class Shell(House):
         where = group.names[0] if len(group) == 1 else f"all of {label(group.names)}"
         return (
             f"Python runs on {where}. TAB completes, Ctrl-C interrupts, Ctrl-D leaves; kernels keep running.\n"
-            "`use k0` chooses kernels, `on k0 EXPR` asks one of them, `ps` lists them, `help` lists all commands."
+            "`use k0` chooses kernels, `on k0 EXPR` asks one, `ps` lists them; `help` lists commands, `tour` teaches."
         )
 
     def leave(self) -> None:
@@ -300,7 +298,8 @@ def run_shell(
 def _run_lines(shell: Shell, lines: Iterable[str]) -> int:
     ok = shell.run_pieces(shell.reader.pieces(lines))
     if ok:
-        return 0 if shell.background.finish() else 1
+        finished = shell.background.finish()
+        return shell.exit_code or (0 if finished else 1)  # which `here exit(3)` sets
     for job in shell.background.jobs:
         shell.notice(f"{job.announce()} goes on")
     return 1

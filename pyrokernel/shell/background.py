@@ -12,13 +12,18 @@ from pyrokernel.client.cell import Cell
 from pyrokernel.client.group import Group
 from pyrokernel.client.mesh import Mesh
 from pyrokernel.errors import KernelDiedError, PyrokernelError
-from pyrokernel.messages import Event, EventKind
+from pyrokernel.messages import Event, EventKind, new_id
+from pyrokernel.scripts import exit_of
 from pyrokernel.shell.following import Follower
 from pyrokernel.shell.runner import Runner, send
-from pyrokernel.texts import label, one_line, span
+from pyrokernel.texts import label, names_by, one_line, span
 
 MAX_JOBS = 200
 _SHOWN_CHARS = 100
+_TOGETHER_SECONDS = 0.3
+"""How long a failure or a question of one kernel waits for the same of others, to be told together."""
+
+_FAILURES = ("failed", "lost")
 
 
 @dataclasses.dataclass
@@ -27,6 +32,9 @@ class Outcome:
 
     Attributes:
         number: Its execution count, 0 before it started.
+        exit: Code and text of a `sys.exit` that ended it, None for none.
+        question: What its `input()` asks, until that is told; None for nothing.
+        told: Whether its end was told.
         text: Result or error, in one line.
         more: Whether it said more than that.
         how: "" while it runs; then "done", "failed", "cancelled" or "lost".
@@ -38,11 +46,19 @@ class Outcome:
     more: bool = False
     how: str = ""
     seconds: float = 0.0
+    exit: tuple[int, str] | None = None
+    question: str | None = None
+    told: bool = False
+
+    @property
+    def urgent(self) -> bool:
+        """Whether there is something to tell before the cell has ended elsewhere."""
+        return self.question is not None or (self.how in _FAILURES and not self.told)
 
     def take(self, item: Event | PyrokernelError) -> None:
         """Note what happened."""
         if isinstance(item, PyrokernelError):
-            self.how = "lost"
+            self.how, self.question = "lost", None
             self.text = one_line(str(item), _SHOWN_CHARS)
             if isinstance(item, KernelDiedError):
                 self.text = f"the kernel died: {item.cause or 'cause unknown'}"
@@ -53,14 +69,20 @@ class Outcome:
                 self.number = int(data.get("execution_count", 0))
             case EventKind.OUTPUT:
                 self.more = True
+            case EventKind.INPUT:
+                self.question = one_line(str(data["prompt"]), _SHOWN_CHARS)
             case EventKind.RESULT:
                 self.text = one_line(data["text"], _SHOWN_CHARS)
                 self.more = self.more or self.text != data["text"]
             case EventKind.ERROR:
-                self.text = one_line(f"{data['ename']}: {data['evalue']}".removesuffix(": "), _SHOWN_CHARS)
-                self.more = True
+                self.exit = exit_of(item)
+                text = f"{data['ename']}: {data['evalue']}".removesuffix(": ")
+                self.text = one_line(text if self.exit is None else f"exit {self.exit[0]}", _SHOWN_CHARS)
+                self.more = self.more or self.exit is None or bool(self.exit[1])
             case EventKind.ENDED:
-                self.how = {"ok": "done", "error": "failed"}.get(data["status"], str(data["status"]))
+                self.question = None
+                status = "ok" if self.exit == (0, "") else str(data["status"])
+                self.how = {"ok": "done", "error": "failed"}.get(status, status)
                 self.seconds = float(data.get("duration", 0.0))
 
 
@@ -87,10 +109,30 @@ class Job:
         """Say what was sent where."""
         return f"[{self.number}] {label(self.cells)}: cell {self.id[:8]}"
 
-    def describe(self) -> list[str]:
+    def news(self) -> list[str]:
+        """Return what is to be told now: questions, failures, and once it has ended everywhere, all ends."""
+        asking = {name: outcome.question for name, outcome in self.outcomes.items() if outcome.question is not None}
+        lines = [
+            f"[{self.number}] {label(names)}: asks {f'{question!r}' if question else 'for a line'}; "
+            f"`follow {self.number}` answers"
+            for question, names in names_by(asking).items()
+        ]
+        over = {
+            name: outcome
+            for name, outcome in self.outcomes.items()
+            if outcome.how and not outcome.told and (self.done or outcome.how in _FAILURES)
+        }
+        lines += self._describe(over)
+        for outcome in over.values():
+            outcome.told = True
+        for outcome in self.outcomes.values():
+            outcome.question = None
+        return lines
+
+    def _describe(self, outcomes: Mapping[str, Outcome]) -> list[str]:
         """Say how it ended; equal outcomes on one line."""
         alike: dict[tuple[str, str], list[str]] = {}
-        for name, outcome in self.outcomes.items():
+        for name, outcome in outcomes.items():
             alike.setdefault((outcome.how, outcome.text), []).append(name)
         lines = []
         for (how, text), names in alike.items():
@@ -118,7 +160,8 @@ class Background:
         self.tell: Callable[[str], None] | None = None
         self._jobs: dict[str, Job] = {}
         self._count = 0
-        self._hushed: set[str] = set()
+        self._hushed: set[tuple[str, str]] = set()
+        self._due: set[str] = set()
         self._lock = threading.Lock()
         self._follower: Follower | None = None
 
@@ -136,8 +179,9 @@ class Background:
         """
         if len(self._jobs) >= MAX_JOBS:
             raise PyrokernelError(f"{MAX_JOBS} cells are in the background already; wait for some, or `cancel` them")
-        sent = self._runner.sent.new()
-        cells, failed = send(group, source, sent, stdin=False, **options)
+        sent = new_id()
+        # In a script nobody would be told of a question.
+        cells, failed = send(group, source, sent, stdin=self.tell is not None, **options)
         if not cells:
             raise next(iter(failed.values()))
         with self._lock:
@@ -148,6 +192,8 @@ class Background:
             self._jobs[sent] = job
             if self.tell is not None:
                 self._follow(group.mesh, cells)
+                if failed:
+                    self._tell_soon(job)
         return job
 
     def finish(self) -> bool:
@@ -160,9 +206,9 @@ class Background:
         return ok
 
     @contextlib.contextmanager
-    def hushed(self, cells: Iterable[str]) -> Iterator[None]:
+    def hushed(self, cells: Iterable[Cell]) -> Iterator[None]:
         """Tell nothing of some cells while they are on the screen."""
-        self._hushed = set(cells)
+        self._hushed = {(cell.kernel, cell.id) for cell in cells}
         try:
             yield
         finally:
@@ -172,7 +218,7 @@ class Background:
         """Follow some more cells, in the one thread for all."""
         fresh = self._follower is None
         if self._follower is None:
-            self._follower = Follower(mesh)
+            self._follower = Follower(mesh, stdin=True)  # keeps questions open, until somebody answers
         for cell in cells.values():
             self._follower.add(cell)
         if fresh:
@@ -197,12 +243,32 @@ class Background:
             job = self._jobs.get(cell.id)
             if job is None:
                 return
-            job.outcomes[cell.kernel].take(item)
-            if not job.done:
+            outcome = job.outcomes[cell.kernel]
+            outcome.take(item)
+            if (cell.kernel, cell.id) in self._hushed:
+                outcome.told, outcome.question = bool(outcome.how), None
+            if job.done:
+                del self._jobs[cell.id]
+                lines = job.news()
+            else:
+                if outcome.urgent:
+                    self._tell_soon(job)
                 return
-            del self._jobs[cell.id]
-        if cell.id not in self._hushed:
-            self._say(job.describe())
+        self._say(lines)
+
+    def _tell_soon(self, job: Job) -> None:
+        """Tell what is urgent about a job, in a moment: other kernels may be about to say the same."""
+        if job.id not in self._due:
+            self._due.add(job.id)
+            timer = threading.Timer(_TOGETHER_SECONDS, self._tell_now, (job,))
+            timer.daemon = True
+            timer.start()
+
+    def _tell_now(self, job: Job) -> None:
+        with self._lock:
+            self._due.discard(job.id)
+            lines = job.news()
+        self._say(lines)
 
     def _give_up(self, why: str) -> None:
         with self._lock:
@@ -212,4 +278,5 @@ class Background:
 
     def _say(self, lines: list[str]) -> None:
         assert self.tell is not None  # or there would be no thread
-        self.tell("\n".join(lines))
+        if lines:
+            self.tell("\n".join(lines))

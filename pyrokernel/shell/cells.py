@@ -13,21 +13,19 @@ from pyrokernel.client.cell import Cell
 from pyrokernel.client.group import Group
 from pyrokernel.client.listing import ask_all, list_cells
 from pyrokernel.errors import GatherError
-from pyrokernel.messages import EventKind
-from pyrokernel.shell.display import Display
-from pyrokernel.shell.journals import Journal, Past, find_cells, is_cell
+from pyrokernel.messages import HABIT
+from pyrokernel.shell.background import Job
+from pyrokernel.shell.journals import Journal, Past, is_cell
 from pyrokernel.shell.listing import format_cells
+from pyrokernel.shell.replaying import replay
 from pyrokernel.shell.watching import Watcher
-from pyrokernel.texts import describe_gap, label, one_line, span
+from pyrokernel.texts import label, one_line, span
 
 if TYPE_CHECKING:
     from pyrokernel.shell.app import Shell  # noqa: F401 - names the application in the base class
 
 _LISTED = 20
-_POST_MORTEM = (
-    '__import__("pdb").pm() if getattr(__import__("sys"), "last_traceback", None)'
-    ' else print("nothing has failed in this kernel yet")'
-)
+_POST_MORTEM = "__import__('pyrokernel.kernel.debugging', fromlist=['debugging']).look_back()"
 
 
 class CellCommands(CommandSet["Shell"]):
@@ -66,7 +64,7 @@ class CellCommands(CommandSet["Shell"]):
             "words",
             nargs="*",
             metavar="KERNELS|CELL",
-            help="kernels; or the number or id of a cell, which is replayed: source, output, result",
+            help="kernels; or the number or id of a cell, which is replayed; of a `map`, its cells are listed",
             choices_provider=CellCommands.kernel_words,
         )
         parser.add_argument(
@@ -82,78 +80,14 @@ class CellCommands(CommandSet["Shell"]):
         group = self._group([word for word in args.words if word not in chosen])
         if chosen:
             for word in chosen:
-                self._replay(group, word)
+                replay(self._cmd, group, word)
             return
         found, silent = list_cells(group, max(0, args.ended))
-        self._cmd.print_lines([format_cells(found, now=time.time()) if found else "no cells yet"])
+        if found or not silent:
+            self._cmd.print_lines([format_cells(found, now=time.time()) if found else "no cells yet"])
         if silent:
             self._cmd.fail(f"{label(silent)} did not answer in time: a C call may hold the interpreter")
         self._cmd.last_result = found
-
-    def _replay(self, group: Group, word: str) -> None:
-        """Show a cell again: its source, what it wrote, what came of it."""
-        found = find_cells(group, word)
-        if not found:
-            self._cmd.fail(f"no cell {word} on {label(group.names)}, or it is too long ago; `cells -n 100` lists more")
-            return
-        alike = [cell for cell in found if cell["cell"] == found[0]["cell"]]
-        others = [cell["kernel"] for cell in found if cell not in alike]
-        names = [cell["kernel"] for cell in alike]
-        if others:
-            self._cmd.notice(f"this is cell {word} of {label(names)}; `cells {others[0]} {word}` shows another")
-        self._print_header(alike)
-        on_screen = self._cmd.stdout.isatty()
-        how = f"`cells {word} > FILE` writes all that the journal has"
-        if self._cmd.restricted:
-            how = f"after `set lines {100 * self._cmd.lines}`, `cells {word}` shows more"
-        display = Display(
-            names,
-            lambda _, text: self._cmd.write("stdout", text),
-            clock=lambda: 0.0,  # nothing comes late: equals wait for each other however long reading takes
-            see_all=(lambda _: how) if on_screen else None,
-            lines=self._cmd.lines,
-        )
-        for cell in alike:
-            self._print_events(group, cell, display)
-        display.flush(all_of_it=True)
-        display.margin()
-        running = [cell["kernel"] for cell in alike if cell["status"] == "running"]
-        if running:
-            self._cmd.notice(f"still runs on {label(running)}; `follow {' '.join(running)}` goes on from here")
-        self._cmd.last_result = alike
-
-    def _print_header(self, alike: list[dict[str, Any]]) -> None:
-        first = alike[0]
-        begun = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(first["started"])) if first.get("started") else ""
-        names = label(cell["kernel"] for cell in alike)
-        count = first.get("execution_count") or "?"
-        parts = [f"[{count}] {names}", begun, first["author"], f"cell {first['cell'][:8]}", first["status"]]
-        if first.get("duration"):
-            parts.append(span(max(cell.get("duration", 0.0) for cell in alike)))
-        self._cmd.print_lines(["  ".join(filter(None, parts))])
-
-    def _print_events(self, group: Group, cell: dict[str, Any], display: Display) -> None:
-        """Put what a journal has of a cell on a display."""
-        name = cell["kernel"]
-        journal = Journal(group[name], cell["cell"], float(cell.get("started") or 0.0))
-        for event in journal.read(journal.begin()) if cell["status"] != "waiting" else ():
-            data = event.data
-            match event.kind:
-                case EventKind.STARTED:
-                    first, *rest = str(data["source"]).rstrip("\n").split("\n")
-                    source = "\n".join([f">>> {first}", *(f"... {line}" for line in rest)])
-                    display.output(name, "stdout", source + "\n")
-                case EventKind.OUTPUT:
-                    display.output(name, data["stream"], data["text"])
-                case EventKind.RESULT:
-                    display.result(name, data["text"])
-                case EventKind.ERROR:
-                    display.error(name, data["traceback"] or f"{data['ename']}: {data['evalue']}")
-                case EventKind.INPUT:
-                    display.remark(name, f"[asked: {data.get('prompt', '')}]")
-                case EventKind.GAP:
-                    display.remark(name, describe_gap(event))
-        display.ended(name)
 
     @staticmethod
     def _kernels_parser(description: str) -> Cmd2ArgumentParser:
@@ -162,22 +96,40 @@ class CellCommands(CommandSet["Shell"]):
             "words",
             nargs="*",
             metavar="KERNELS",
-            help="names, patterns, or nothing for the current group",
+            help="names, patterns, nothing for the current group; or the number of a cell in the background: 1",
             choices_provider=CellCommands.kernel_words,
         )
         return parser
 
+    def _job(self, word: str) -> Job | None:
+        """Return the cell in the background that a word means, "1" or "[1]"; a kernel of that name comes first."""
+        number = word.strip("[]")
+        if word in self._cmd.target.mesh.names:
+            return None
+        return next((job for job in self._cmd.background.jobs if str(job.number) == number), None)
+
     @with_argparser(lambda: CellCommands._kernels_parser("Show what runs now, whoever sent it, until it ends."))
     def do_follow(self, args: argparse.Namespace) -> None:
         """Show what runs now, whoever sent it, until it ends; Ctrl-C leaves it running."""
-        group = self._group(args.words)
-        abouts, _, _ = ask_all(group, "describe")
-        silent = [name for name in group.names if name not in abouts]
+        word = " ".join(args.words)
+        job = self._job(word)
+        if job is None and word.isdecimal() and word not in self._cmd.target.mesh.names:
+            self._cmd.fail(f"no cell [{word}] is in the background any more; `cells` lists what ran")
+            return
+        group = job.group if job else self._group(args.words)
+        abouts, errors, silent = ask_all(group, "describe")
+        for error in errors.values():
+            self._cmd.fail(str(error))
         if silent:
             self._cmd.fail(f"{label(silent)} did not answer in time: a C call may hold the interpreter")
-        running = {name: about for name, about in abouts.items() if about["running"]}
+        running = {
+            name: about
+            for name, about in abouts.items()
+            if about["running"] and (job is None or about["running"]["cell"] == job.id)
+        }
         if not running:
-            self._cmd.print_lines([f"nothing runs on {label(abouts)}"] if abouts else [])
+            what = f"[{job.number}] does not run" if job else "nothing runs"
+            self._cmd.print_lines([f"{what} on {label(abouts)}"] if abouts else [])
             self._cmd.last_result = None
             return
         self._introduce(running)
@@ -187,7 +139,7 @@ class CellCommands(CommandSet["Shell"]):
             cell = about["running"]
             journal = Journal(group[name], cell["cell"], float(cell.get("since") or 0.0))
             past[name], cells[name] = journal.recent(cell.get("asks"))
-        with self._cmd.background.hushed(cell.id for cell in cells.values()):
+        with self._cmd.background.hushed(cells.values()):
             self._cmd.last_result = self._cmd.runner.attach(group[list(cells)], cells, past)
 
     def _introduce(self, running: dict[str, Any]) -> None:
@@ -215,7 +167,7 @@ class CellCommands(CommandSet["Shell"]):
     def do_cancel(self, args: argparse.Namespace) -> None:
         """Keep a cell that waits from starting."""
         word = args.cell.strip("[]")
-        job = next((job for job in self._cmd.background.jobs if str(job.number) == word), None)
+        job = self._job(args.cell)
         group = job.group if job else self._group([])
         listed, _ = list_cells(group, 0)
         meant = [cell for cell in listed if cell["cell"].startswith(job.id if job else word)]
@@ -257,7 +209,8 @@ class CellCommands(CommandSet["Shell"]):
         if len(group) != 1:
             self._cmd.fail(f"pdb looks into one kernel at a time: `debug {group.names[0]}`")
             return
-        self._cmd.last_result = self._cmd.run_cell(group, _POST_MORTEM)
+        shown = args.cmd2_statement.raw.strip()
+        self._cmd.last_result = self._cmd.run_cell(group, _POST_MORTEM, filename=HABIT, shown=shown)
 
     @staticmethod
     def _watch_parser() -> Cmd2ArgumentParser:
@@ -272,7 +225,7 @@ class CellCommands(CommandSet["Shell"]):
             if not self._cmd.at_prompt:
                 self._cmd.fail("watch tells a person at a prompt; in a script, `pyrokernel logs -f` follows a kernel")
                 return
-            self._watcher = Watcher(lambda: self._cmd.target.group, self._cmd.runner.sent, self._cmd.tell)
+            self._watcher = Watcher(lambda: self._cmd.target.group, self._cmd.tell)
             self._watcher.start()
         elif args.state == "off" and self._watcher is not None:
             self._watcher.stop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cmd2 import Choices, Cmd2ArgumentParser, CommandSet, Statement, with_argparser
@@ -15,7 +15,7 @@ from pyrokernel.client.listing import ask_all
 from pyrokernel.errors import GatherError
 from pyrokernel.messages import Receipt
 from pyrokernel.shell.parser import Takes, arguments_of, takes
-from pyrokernel.texts import Tail, Transcript, describe_receipts, format_kernels, label, table
+from pyrokernel.texts import Tail, Transcript, describe_receipts, format_kernels, label, table, wide_table
 
 if TYPE_CHECKING:
     from pyrokernel.shell.app import Shell  # noqa: F401 - names the application in the base class
@@ -144,7 +144,7 @@ class KernelCommands(CommandSet["Shell"]):
         for error in errors.values():
             self._cmd.fail(str(error))
         for name in missing:
-            self._cmd.fail(f"kernel {name!r} did not answer variables in {seconds:g} s")
+            self._cmd.fail(f"kernel {name!r} did not answer in {seconds:g} s: a C call may hold its interpreter")
         for name, variables in values.items():
             for found in variables:
                 key = (str(found["name"]), str(found["type"]), str(found["summary"]).partition("\n")[0])
@@ -152,10 +152,16 @@ class KernelCommands(CommandSet["Shell"]):
         several = len(group) > 1
         found_by_name = sorted(holders.items(), key=lambda item: item[0][0])
         rows = [(label(names) if several else "", *key) for key, names in found_by_name]
-        self._cmd.print_lines([table(("KERNELS", "NAME", "TYPE", "VALUE"), rows) if rows else "no variables"])
+        if values:
+            self._cmd.print_lines([self._variables(rows) if rows else "no variables"])
         self._cmd.last_result = sorted({key[0] for key in holders})
 
     do_whos = do_who
+
+    def _variables(self, rows: Sequence[tuple[str, ...]]) -> str:
+        """Lay out variables, on a terminal as wide as that."""
+        header = ("KERNELS", "NAME", "TYPE", "VALUE")
+        return wide_table(header, rows, spared=("TYPE",)) if self._cmd.stdout.isatty() else table(header, rows)
 
     @staticmethod
     def _logs_parser() -> Cmd2ArgumentParser:

@@ -11,7 +11,7 @@ import itertools
 import queue
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
@@ -23,7 +23,7 @@ from pyrokernel.client.group import Group
 from pyrokernel.errors import PyrokernelError
 from pyrokernel.shell.display import harmless, plain
 from pyrokernel.shell.parser import Takes, rest_of
-from pyrokernel.texts import label
+from pyrokernel.texts import label, one_line
 
 if TYPE_CHECKING:
     from pyrokernel.shell.app import Shell
@@ -31,14 +31,18 @@ if TYPE_CHECKING:
 ANSWER_SECONDS = 0.15
 """Later than this, Tab offers nothing: a list that pops up while one types on is worse than none."""
 
-_ASK_SHARE = 0.8
-"""Of the time for an answer, what the kernels get: those that answered are shown, though another holds on."""
+ASK_SECONDS = 0.8 * ANSWER_SECONDS
+"""What the kernels get of it: those that answered are shown, though another holds on."""
 
 _MAX_UNANSWERED = 4
 _SHOWN_IN_ONE_COLUMN = 7
 
+# Together with the space between, less than the 60 above which prompt_toolkit would cut columns in half.
+_NAME_WIDTH = 28
+_ABOUT_WIDTH = 29
+
 _FIRST_WORD = re.compile(r"\s*(:|%{0,2})\w*\Z")
-_COMMAND = re.compile(r"\s*(?::|%{0,2})\w+\s+")
+_COMMAND = re.compile(r"\s*(?:(?:\w+\s*=\s*)?!+\s*|(?::|%{0,2})\w+\s+)")
 _WORDS_THEN_PYTHON = re.compile(r"\s*(?::|%{0,2})\w+\s+(\S+)\s+")
 _LAST_WORD = re.compile(r"\S*\Z")
 
@@ -86,9 +90,9 @@ class Router(Completer):
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         """Return what the text before the cursor could become."""
         found = self._find(document)
-        style = CompleteStyle.COLUMN if len(found) <= _SHOWN_IN_ONE_COLUMN else CompleteStyle.MULTI_COLUMN
-        self._shell.main_session.complete_style = style
-        return found
+        few = len(found) <= _SHOWN_IN_ONE_COLUMN
+        self._shell.main_session.complete_style = CompleteStyle.COLUMN if few else CompleteStyle.MULTI_COLUMN
+        return found if few else in_columns(found)
 
     def _find(self, document: Document) -> list[Completion]:
         text = document.text_before_cursor
@@ -132,6 +136,8 @@ class Router(Completer):
 
     def _arguments(self, line: str, cursor: int) -> list[Completion]:
         """Complete a word after a command."""
+        called = line.lstrip().lstrip(":%")  # as the parser hands it to cmd2
+        line, cursor = called, cursor - (len(line) - len(called))
         match = _LAST_WORD.search(line[:cursor])
         assert match is not None  # it may be empty, but it is there
         word = match[0]
@@ -152,7 +158,7 @@ class Router(Completer):
         if not group or not code.strip():
             return []
         nothing: dict[str, messages.Completion] = {}
-        found = self._in_time(lambda: group.complete(code, timeout=ANSWER_SECONDS * _ASK_SHARE), nothing)
+        found = self._in_time(lambda: group.complete(code, timeout=ASK_SECONDS), nothing)
         return [
             Completion(match, start - len(code), display=harmless(match), display_meta=harmless(about))
             for match, start, about in merge(found)
@@ -163,6 +169,21 @@ class Router(Completer):
 
     def _group_of(self, words: str) -> Group | None:
         return self._in_time(lambda: self._shell.target.mesh.select([words]), None)
+
+
+def in_columns(found: Sequence[Completion]) -> list[Completion]:
+    """Write beside each match what is said of it: a list of several columns has no place of its own for that."""
+    about_width = min(_ABOUT_WIDTH, max(len(match.display_meta_text) for match in found))
+    name_width = min(_NAME_WIDTH, max(len(match.display_text) for match in found))
+    return [
+        Completion(
+            match.text,
+            match.start_position,
+            display=f"{match.display_text:{name_width}}  {one_line(match.display_meta_text, about_width)}".rstrip(),
+            display_meta=match.display_meta,
+        )
+        for match in found
+    ]
 
 
 def merge(found: Mapping[str, messages.Completion]) -> list[tuple[str, int, str]]:

@@ -46,6 +46,10 @@ class FrontEnd(Protocol):
         """How many lines of a cell's output are shown."""
 
     @property
+    def result_lines(self) -> int:
+        """How many lines of a result are shown."""
+
+    @property
     def stdout(self) -> TextIO:
         """Where the shell writes."""
 
@@ -115,8 +119,7 @@ class Detaching:
     def press(self) -> bool:
         """Leave."""
         names = sorted(self._live)
-        verb = "goes" if len(names) == 1 else "go"
-        self._front.notice(f"detached; the cell on {label(names)} {verb} on, `interrupt {' '.join(names)}` ends it")
+        self._front.notice(f"detached; what runs on {label(names)} goes on, `interrupt {' '.join(names)}` ends it")
         return False
 
     def due(self) -> float | None:

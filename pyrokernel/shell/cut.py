@@ -8,7 +8,13 @@ LINE_CHARS = 200
 
 LAST_LINES = 20
 TEXT_LINE_CHARS = 20
-"""Of a result, so many characters are shown for each line that might be."""
+"""Of a giant, so many characters are shown for each line that might be."""
+
+RESULT_LINES = 70
+"""A result at the prompt is shown up to here, a little more than a screen: pandas shows 60 rows itself."""
+
+RESULT_LINE_CHARS = 80
+"""One that has no lines is shown up to so many characters for each that it may have."""
 
 _TAIL_CHARS = 8000
 
@@ -77,15 +83,16 @@ class Cut:
         return len(text)
 
 
-def cut_text(text: str, see_all: str, lines: int = MAX_LINES) -> str:
+def cut_text(text: str, see_all: str, lines: int = MAX_LINES, line_chars: int = TEXT_LINE_CHARS) -> str:
     """Return a text that came whole, of which the middle is left out if it is a giant.
 
     Args:
         text: Such as a repr.
         see_all: How to see all of it.
-        lines: How many lines may stay, and 20 times as many characters.
+        lines: How many lines may stay.
+        line_chars: So many times as many characters.
     """
-    chars = lines * TEXT_LINE_CHARS
+    chars = lines * line_chars
     if len(text) <= chars and text.count("\n") < lines:
         return text
     last_lines, last_chars = max(1, lines // 4), chars // 4

@@ -11,10 +11,10 @@ import collections
 import dataclasses
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pyrokernel.errors import without_origin
-from pyrokernel.shell.cut import LAST_LINES, MAX_LINES, Cut, cut_text
+from pyrokernel.shell.cut import LAST_LINES, MAX_LINES, RESULT_LINE_CHARS, RESULT_LINES, Cut, cut_text
 from pyrokernel.texts import label
 
 HOLD_LINE_SECONDS = 0.05
@@ -23,8 +23,15 @@ HOLD_LINE_SECONDS = 0.05
 HOLD_REPLY_SECONDS = 1.0
 """How long a result or an error does; a kernel that is much slower than the others shows its own later."""
 
+_TOGETHER_SECONDS = 0.25
+"""Results and errors that came no later after the one that is due are shown with it, in the order of the kernels."""
+
 COLOUR = re.compile("\x1b\\[[0-9;]*m")
-_CONTROLS = re.compile("\x1b\\[[0-9;]*[mK]|[\x00-\x07\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_CONTROLS = re.compile(
+    "\x1b\\[[0-9;]*[mK]|[\x00-\x07\x0b\x0c\x0e-\x1f\x7f-\x9f]"
+    # What turns the direction of text or has no width; the joiners that scripts and emoji need stay.
+    "|[\\u061c\\u200b\\u200e\\u200f\\u202a-\\u202e\\u2060-\\u2069\\ufeff]"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +56,9 @@ class Display:
         write: Takes a stream ("stdout" or "stderr") and text.
         clock: Seconds, as `time.monotonic`.
         see_all: Says how to see all of a kernel's output, where floods are to be cut; None shows everything.
+        see_result: Says how to see a whole result, where long ones are to be cut much sooner than output.
         lines: How many are shown before the cut.
+        result_lines: How many of a result, if there is `see_result`.
 
     Attributes:
         at_margin: Whether the last thing that was shown ended its line.
@@ -62,7 +71,9 @@ class Display:
         *,
         clock: Callable[[], float] = time.monotonic,
         see_all: Callable[[str], str] | None = None,
+        see_result: Callable[[str], str] | None = None,
         lines: int = MAX_LINES,
+        result_lines: int = RESULT_LINES,
     ) -> None:
         self._names = list(names)
         self._several = len(self._names) > 1
@@ -72,8 +83,8 @@ class Display:
         self._partial: dict[tuple[str, str], str] = {}
         self._live = set(self._names)
         self.at_margin = True
-        self._see_all = see_all
-        self._max_lines = lines
+        self._see_all, self._see_result = see_all, see_result
+        self._max_lines, self._result_lines = lines, result_lines
         last = max(3, LAST_LINES // len(self._names))
         self._cuts = {name: Cut(lines, last) for name in self._names if see_all}
         self._told: set[str] = set()
@@ -122,12 +133,16 @@ class Display:
 
     def result(self, kernel: str, text: str) -> None:
         """Show the value of a cell."""
-        self._reply(kernel, "stdout", text, text)
+        shown = self._without_middle(kernel, text)
+        if self._see_all is not None and self._see_result is not None:
+            how = self._see_result if shown is text else self._see_all
+            shown = cut_text(text, how(kernel), min(self._result_lines, self._max_lines), RESULT_LINE_CHARS)
+        self._reply(kernel, "stdout", shown, text)
 
     def error(self, kernel: str, text: str) -> None:
         """Show a traceback, or why there is no reply."""
         text = text.rstrip("\n")
-        self._reply(kernel, "stderr", text, without_origin(text, kernel))
+        self._reply(kernel, "stderr", self._without_middle(kernel, text), without_origin(text, kernel))
 
     def ended(self, kernel: str) -> None:
         """Note that a kernel says no more."""
@@ -154,17 +169,27 @@ class Display:
             heads = {name: held[0] for name, held in self._held.items() if held}
             if not heads:
                 return
-            now = self._clock()
-            # With a head from everyone, waiting longer cannot fold more.
-            whole = all_of_it or self._live <= heads.keys()
-            first = min(heads, key=lambda name: (heads[name].ready, self._names.index(name)))
-            if not whole and heads[first].ready > now:
+            first = self._first_due(heads, all_of_it=all_of_it)
+            if first is None:
                 return
             item = heads[first]
             alike = [name for name, head in heads.items() if (head.stream, head.key) == (item.stream, item.key)]
             for name in alike:
                 self._held[name].popleft()
             self._show(alike, item)
+
+    def _first_due(self, heads: Mapping[str, _Item], *, all_of_it: bool) -> str | None:
+        """Return whose item is to be shown next: lines as they came, then results in the order of the kernels."""
+        now = self._clock()
+        # With a head from everyone, waiting longer cannot fold more.
+        whole = all_of_it or self._live <= heads.keys()
+        due = {name: item for name, item in heads.items() if whole or item.ready <= now}
+        lines = [name for name in due if not due[name].block]
+        if lines:
+            return min(lines, key=lambda name: (due[name].ready, self._names.index(name)))
+        if due:
+            due |= {name: item for name, item in heads.items() if item.block and item.ready <= now + _TOGETHER_SECONDS}
+        return min(due, key=self._names.index, default=None)
 
     def _show_rest(self, kernel: str) -> None:
         """Show the end of what was cut."""
@@ -177,17 +202,19 @@ class Display:
         for line in lines:
             self._output(kernel, "stdout", line + "\n")
 
+    def _without_middle(self, kernel: str, text: str) -> str:
+        """Cut a giant, where floods are to be cut."""
+        return text if self._see_all is None else cut_text(text, self._see_all(kernel), self._max_lines)
+
     def _reply(self, kernel: str, stream: str, text: str, key: str) -> None:
         self._show_rest(kernel)
-        if self._see_all is not None:
-            text = cut_text(text, self._see_all(kernel), self._max_lines)
-            key = cut_text(key, "", self._max_lines)
         if not self._several:
             self.margin()
             self._emit(stream, text + "\n")
             return
         self._end_lines(kernel)
-        self._hold(kernel, stream, text, HOLD_REPLY_SECONDS, key=key, block=True)
+        # Two giants may differ in what is cut; a number stands for all of it while it is held.
+        self._hold(kernel, stream, text, HOLD_REPLY_SECONDS, key=f"{len(key)} {hash(key)}", block=True)
 
     def _hold(
         self, kernel: str, stream: str, text: str, seconds: float, *, key: str | None = None, block: bool = False
@@ -220,4 +247,9 @@ def plain(text: str) -> str:
 
 def harmless(text: str) -> str:
     """Show control characters instead of letting the terminal obey them; colours, tabs and redrawn lines stay."""
-    return _CONTROLS.sub(lambda match: match[0] if len(match[0]) > 1 else f"\\x{ord(match[0]):02x}", text)
+    return _CONTROLS.sub(lambda match: match[0] if len(match[0]) > 1 else _escaped(match[0]), text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

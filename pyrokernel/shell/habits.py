@@ -14,72 +14,41 @@ from typing import TYPE_CHECKING, Any
 from cmd2 import Cmd, Cmd2ArgumentParser, CommandSet, Statement, with_argparser
 
 from pyrokernel.client.group import Group
-from pyrokernel.client.listing import ask_all
-from pyrokernel.messages import HABIT, Inspection
+from pyrokernel.messages import HABIT
 from pyrokernel.scripts import read_script
-from pyrokernel.shell.completer import ANSWER_SECONDS, merge
-from pyrokernel.shell.cut import cut_text
 from pyrokernel.shell.here import Offers
-from pyrokernel.shell.hints import ELSEWHERE
-from pyrokernel.shell.parser import Takes, assigned_by, in_background, takes
+from pyrokernel.shell.hints import ELSEWHERE, RUN_OPTIONS
+from pyrokernel.shell.parser import Takes, assigned_by, block_of, heads_block, takes
+from pyrokernel.shell.paths import last_word, offer_folders, offer_words
 from pyrokernel.shell.restricted import local
-from pyrokernel.texts import label, names_by, one_line, stopwatch
+from pyrokernel.shell.source import completeness, in_background
+from pyrokernel.texts import label, stopwatch
 
 if TYPE_CHECKING:
     from pyrokernel.shell.app import Shell  # noqa: F401 - names the application in the base class
 
-_VARIANTS_SHOWN = 3
-_VALUES_SHOWN = 8
 _TIMES_SHOWN = 8
 _LOOPS = re.compile(r"\s*-([nr])\s*(\d+)(?=\s|\Z)")
+_APPEND = re.compile(r"(?:(-a|--append)(?:\s+|\Z))?(.*)", re.DOTALL)
 _CD = re.compile(r"cd(\s+[^;&|]*)?")
 
 
 class HabitCommands(CommandSet["Shell"]):
-    """Look at objects, run programs and files, measure."""
+    """Run programs and files, measure, change directory and environment."""
 
     DEFAULT_CATEGORY = "Habits"
 
-    @takes(Takes.TEXT)
-    def do_inspect(self, statement: Statement) -> None:
-        """Say what a name is in the kernels: NAME?, or NAME?? for its source; also inspect [--source] NAME.
-
-        It answers while a cell runs, and runs no code of the object.
-        """
-        text = str(statement).strip()
-        name = text.removeprefix("--source").strip()
-        if not name:
-            self._cmd.fail("usage: NAME? or NAME??, for instance `len?`")
-            return
-        detail = int(name != text)
-        group = self._group()
-        answers, errors, missing = ask_all(group, "inspect", name, len(name), {"detail": detail})
-        silent = [kernel for kernel in group.names if kernel in missing or kernel in errors]
-        found = {kernel: Inspection.from_wire(answers[kernel]) for kernel in group.names if kernel in answers}
-        known = {kernel: inspection for kernel, inspection in found.items() if inspection.found}
-        if known:
-            text = "\n".join(describe(known, source=bool(detail)))
-            self._cmd.print_lines([self._in_short(text, name)])
-        without = [kernel for kernel in found if kernel not in known]
-        if without:
-            hint = "" if known or name not in self._cmd.reader.commands else f"; `help {name}` tells of the command"
-            say = self._cmd.notice if known else self._cmd.fail
-            say(f"{label(without)}: there is no `{one_line(name)}`{hint}")
-        if silent:
-            (self._cmd.notice if found else self._cmd.fail)(f"{label(silent)}: no answer; a C call may hold on")
-        self._cmd.last_result = {kernel: inspection.to_wire() for kernel, inspection in known.items()}
-
-    def offer_inspect(self, text: str) -> Offers:
-        """Complete a name that the kernels know."""
-        return merge(self._cmd.target.group.complete(text, timeout=0.8 * ANSWER_SECONDS))
-
-    @takes(Takes.TEXT)
+    @takes(Takes.CELL)
     def do_sh(self, statement: Statement) -> None:
         """Run a program on the kernels: !COMMAND. With NAME = !COMMAND, the lines it prints become a variable.
 
         $NAME and {EXPRESSION} stand for values of the kernel, $$ for a dollar. It runs in the kernel's directory
-        and environment, with nothing to read; an exit code other than 0 counts as a failure.
+        and environment, with nothing to read; an exit code other than 0 counts as a failure. Below %%bash, %%sh
+        or %%!, many lines run as they are, $NAME and {EXPRESSION} too.
         """
+        if heads_block(statement.raw):
+            self._run_block(statement)
+            return
         command, name = str(statement).strip(), assigned_by(statement.raw)
         value = command.startswith("!")
         command = command.lstrip("!").strip()
@@ -93,6 +62,36 @@ class HabitCommands(CommandSet["Shell"]):
         else:
             self._run(_call("sh", command), statement)
 
+    def offer_sh(self, text: str) -> Offers:
+        """Complete a program or file of the kernels' machines."""
+        return offer_words(self._cmd.target.group, text, programs=True)
+
+    def _run_block(self, statement: Statement) -> None:
+        """Run the lines below %%bash or %%sh."""
+        word, arguments, text = block_of(statement.raw)
+        if arguments or not text.strip():
+            self._cmd.fail(f"usage: %%{word}, and on the lines below what it is to run")
+            return
+        self._run(_call("script", word.strip("!"), text), statement)
+
+    @takes(Takes.CELL)
+    def do_writefile(self, statement: Statement) -> None:
+        """Write a file on the kernels: %%writefile [-a] FILE, and what is to be in it below; -a adds to the file.
+
+        It begins in the directory of the kernels, see `cd`. Of FILE, $NAME and {EXPRESSION} are values of the kernel.
+        """
+        _, arguments, text = block_of(statement.raw)
+        option, path = _APPEND.fullmatch(arguments).groups()  # type: ignore[union-attr]  # it matches any text
+        if not heads_block(statement.raw) or not path:
+            self._cmd.fail("usage: %%writefile [-a] FILE, and on the lines below what is to be in it")
+            return
+        group = self._group()
+        if option and len(hosts := one_per_host(group)) < len(group):
+            self._cmd.notice(f"on {label(hosts.names)} only: kernels of one host share files")
+            group = hosts
+        source = _call("writefile", path, text, bool(option))
+        self._cmd.last_result = self._cmd.run_cell(group, source, filename=HABIT, shown=statement.raw.strip())
+
     @takes(Takes.PYTHON)
     def do_time(self, statement: Statement) -> None:
         """Run Python and say how long it took: time SOURCE, or a block below %%time.
@@ -104,9 +103,7 @@ class HabitCommands(CommandSet["Shell"]):
             self._cmd.fail("usage: time SOURCE, for instance `time sum(range(1000))`")
             return
         self._cmd.run_on_target(source, shown=statement.raw.strip())
-        ended = {name: ending for name, ending in self._cmd.runner.outcomes.items() if "duration" in ending}
-        self._cmd.print_lines(describe_times(ended))
-        self._cmd.last_result = {name: (ending["duration"], ending.get("cpu")) for name, ending in ended.items()}
+        self._tell_times()
 
     @takes(Takes.PYTHON)
     def do_timeit(self, statement: Statement) -> None:
@@ -119,6 +116,9 @@ class HabitCommands(CommandSet["Shell"]):
         if not source.strip():
             self._cmd.fail("usage: timeit [-n LOOPS] [-r RUNS] SOURCE, for instance `timeit sum(range(1000))`")
             return
+        if re.match(r"-[a-z]\b", source) and completeness(source) == "invalid":
+            self._cmd.fail(f"timeit knows -n LOOPS and -r RUNS, not {source[:2]}; it prints what it measures")
+            return
         behind = in_background(source)
         call = _call("time_it", behind or source, setup, options.get("n", 0), options.get("r", 0))
         self._run(f"{call} &" if behind else call, statement)
@@ -126,7 +126,11 @@ class HabitCommands(CommandSet["Shell"]):
     @staticmethod
     def _run_parser() -> Cmd2ArgumentParser:
         parser = Cmd2ArgumentParser(description="Run a Python file of this machine on the kernels.")
-        parser.add_argument("file", metavar="FILE", help="its path here", completer=Cmd.path_complete)
+        parser.add_argument("-i", action="store_true", help="accepted: it always sees the variables of the kernels")
+        parser.add_argument("-t", "--time", action="store_true", help="say how long it took")
+        for option, instead in RUN_OPTIONS.items():
+            parser.add_argument(option, dest="instead", action="store_const", const=instead, help=argparse.SUPPRESS)
+        parser.add_argument("file", nargs="?", metavar="FILE", help="its path here", completer=Cmd.path_complete)
         parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGUMENTS", help="for its sys.argv")
         return parser
 
@@ -134,16 +138,25 @@ class HabitCommands(CommandSet["Shell"]):
     @with_argparser(lambda: HabitCommands._run_parser())
     def do_run(self, args: argparse.Namespace) -> None:
         """Run a Python file of this machine on the kernels."""
+        if args.instead or not args.file:
+            self._cmd.fail(args.instead or "usage: run FILE [ARGUMENTS], for instance `run nightly.py --fast`")
+            return
         behind = args.arguments[-1:] == ["&"]
         words = args.arguments[:-1] if behind else args.arguments
         script = read_script(args.file, words)
         text = f"{script.text} &" if behind else script.text
         self._cmd.run_on_target(text, shown=shlex.join(["run", args.file, *words]), **script.options())
+        if args.time and not behind:
+            self._tell_times()
 
     @takes(Takes.TEXT)
     def do_cd(self, statement: Statement) -> None:
         """Change the working directory of the kernels: cd [DIRECTORY]; home without one, "-" is the one before."""
         self._run(_call("cd", str(statement)), statement)
+
+    def offer_cd(self, text: str) -> Offers:
+        """Complete a directory of the kernels' machines."""
+        return offer_folders(self._cmd.target.group, text)
 
     @takes(Takes.TEXT)
     def do_pwd(self, statement: Statement) -> None:
@@ -167,6 +180,12 @@ class HabitCommands(CommandSet["Shell"]):
         if ok and re.match("(install|uninstall)\\b", words):
             self._cmd.notice("modules that kernels have imported already stay as they are until `restart`")
 
+    def offer_pip(self, text: str) -> Offers:
+        """Complete a file of the kernels' machines, where a path or the option before it says that it is one."""
+        word = last_word(text).value
+        is_path = "/" in word or word.startswith((".", "~")) or re.search(r"\s-[rec]\s+\S*\Z", text)
+        return offer_words(self._cmd.target.group, text) if is_path else []
+
     @takes(Takes.TEXT)
     def do_load_ext(self, statement: Statement) -> None:
         """Say what stands for an extension of IPython: load_ext NAME."""
@@ -183,6 +202,12 @@ class HabitCommands(CommandSet["Shell"]):
         """Say how to begin anew."""
         self._cmd.fail(ELSEWHERE["reset"])
 
+    def _tell_times(self) -> None:
+        """Say how long the last cell took."""
+        ended = {name: ending for name, ending in self._cmd.runner.outcomes.items() if "duration" in ending}
+        self._cmd.print_lines(describe_times(ended))
+        self._cmd.last_result = {name: (ending["duration"], ending.get("cpu")) for name, ending in ended.items()}
+
     def _group(self) -> Group:
         """Return the current group, looked up anew."""
         target = self._cmd.target
@@ -192,15 +217,11 @@ class HabitCommands(CommandSet["Shell"]):
         """Run a cell that we made of a command."""
         self._cmd.last_result = self._cmd.run_on_target(source, filename=HABIT, shown=statement.raw.strip())
 
-    def _in_short(self, text: str, name: str) -> str:
-        see_all = f"`pyrokernel shell -c '{one_line(name)}??'` shows all"
-        return cut_text(text, see_all, self._cmd.lines) if self._cmd.at_prompt else text
-
 
 _HABITS = "__import__('pyrokernel.kernel.habits', fromlist=['habits'])"
 
 
-def _call(function: str, *arguments: str | int) -> str:
+def _call(function: str, *arguments: str | int | bool) -> str:
     """Return the line that calls a function of `pyrokernel.kernel.habits` on the variables of the kernel."""
     return f"{_HABITS}.{function}({', '.join(map(repr, arguments))}, globals())"
 
@@ -218,47 +239,6 @@ def split_timeit(raw: str) -> tuple[dict[str, int], str, str]:
         return options, "", text.strip()
     setup, _, source = text.partition("\n")
     return options, setup.strip(), source
-
-
-def describe(found: Mapping[str, Inspection], *, source: bool) -> list[str]:
-    """Say what a name is; where kernels differ, for each what it is there.
-
-    Args:
-        found: By kernel name, not empty.
-        source: Show the source in place of the docstring, where there is one.
-    """
-    variants = names_by({kernel: _page(inspection, source) for kernel, inspection in found.items()})
-    lines: list[str] = []
-    for page, kernels in list(variants.items())[:_VARIANTS_SHOWN]:
-        if len(variants) > 1:
-            lines += ["", f"[{label(kernels)}]"]
-        lines += [*page[:2], *_values({kernel: found[kernel].summary for kernel in kernels}), *page[2:]]
-    more = [kernel for kernels in list(variants.values())[_VARIANTS_SHOWN:] for kernel in kernels]
-    lines += ["", f"{label(more)}: different again"] if more else []
-    return lines[1:] if len(variants) > 1 else lines
-
-
-def _page(inspection: Inspection, source: bool) -> tuple[str, ...]:
-    """Return the lines about a name, but for its value; the first two are of one line each."""
-    head = inspection.signature or inspection.name
-    head = f"{inspection.name}{head}" if head.startswith("(") else head
-    page = [f"Name:      {head}", f"Type:      {inspection.type}"]
-    if source and inspection.source:
-        return (*page, "Source:", inspection.source.rstrip("\n"))
-    page += ["Docstring:", inspection.docstring] if inspection.docstring else []
-    page += ["Source:    not kept"] if source else []
-    return tuple(page)
-
-
-def _values(summaries: Mapping[str, str]) -> list[str]:
-    """Show the value that a name has on each kernel, equal ones together."""
-    alike = names_by(summaries)
-    if len(alike) == 1:
-        (summary,) = alike
-        return [f"Value:     {summary}"] if summary else []
-    lines = [f"Value:     [{label(kernels)}] {one_line(summary, 80)}" for summary, kernels in alike.items()]
-    more = len(lines) - _VALUES_SHOWN
-    return [*lines[:_VALUES_SHOWN], f"           ... and {more} more"] if more > 0 else lines
 
 
 def describe_times(ended: Mapping[str, Mapping[str, Any]]) -> list[str]:

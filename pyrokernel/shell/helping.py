@@ -47,6 +47,7 @@ EXAMPLES: Mapping[str, str] = {
     "watch": "watch on",
     "who": "who k0",
     "whos": "whos k0",
+    "writefile": "%%writefile notes.txt",
 }
 """By command, a line that one could type."""
 

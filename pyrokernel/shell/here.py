@@ -70,7 +70,9 @@ class Here:
                 return
             value = eval(compile(ast.Expression(last.value), filename, "eval", dont_inherit=True), self.namespace)
             if value is not None and not source.rstrip().endswith(";"):
-                outcome.shown = repr(value)
+                from pyrokernel.kernel.results import over_lines
+
+                outcome.shown = over_lines(value, repr(value))
                 outcome.value = self.namespace["_"] = value
 
         return self._guard(body)
@@ -105,7 +107,7 @@ class Here:
             return self.offer_names(code)
         from pyrokernel.kernel.completion import complete
 
-        found = complete(code, len(code), self.namespace)
+        found = complete(code, len(code), self.namespace, files=True)
         return [(match, found.cursor_start, kind) for match, kind in zip(found.matches, found.types, strict=True)]
 
     def offer_names(self, text: str) -> Offers:
@@ -134,7 +136,7 @@ class Here:
         except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
             # As at a Python prompt: for `pdb.pm()` and `traceback.print_last()`.
             sys.last_type, sys.last_value, sys.last_traceback = type(error), error, error.__traceback__
-            outcome = Outcome(error=format_error(error, (_OWN_FOLDER,), bare=True))
+            outcome = Outcome(error=format_error(error, (_OWN_FOLDER,)))
         return outcome
 
     @contextlib.contextmanager

@@ -5,6 +5,7 @@ Not cmd2's own history file, which each shell rewrites whole when it ends.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -58,19 +59,46 @@ class Unwritten(InMemoryHistory):
             super().append_string(string)
 
 
-def found(lines: Iterable[str], text: str, limit: int) -> list[str]:
+def positive(text: str) -> int:
+    """Read a number above 0.
+
+    Raises:
+        ValueError: It is none.
+    """
+    number = int(text)
+    if number < 1:
+        raise ValueError(f"must be above 0, not {number}")
+    return number
+
+
+def numbers(text: str) -> range:
+    """Read `3` or `3-5`.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    first, dash, last = text.partition("-")
+    return range(int(first), int(last if dash else first) + 1)
+
+
+ALL = range(1, sys.maxsize)
+"""The numbers of all lines."""
+
+
+def found(lines: Iterable[str], text: str, limit: int | None, numbers: range = ALL) -> list[str]:
     """Lay out lines typed before with their numbers, the oldest first.
 
     Args:
         lines: All of them, newest first.
         text: Only those that have it, in whatever case; "" for all.
-        limit: How many of those, the last ones.
+        limit: How many of those, the last ones; None for all.
+        numbers: Only those.
     """
     numbered = list(enumerate(reversed(list(lines)), 1))
-    kept = [(number, line) for number, line in numbered if text.lower() in line.lower()][-limit:]
+    kept = [(number, line) for number, line in numbered if number in numbers and text.lower() in line.lower()]
     margin = len(str(len(numbered)))
     shown = []
-    for number, line in kept:
+    for number, line in kept[-(limit or len(kept)) :]:
         first, *rest = line.split("\n")
         shown += [f"{number:>{margin}}  {first}", *(f"{'':>{margin}}  {more}" for more in rest)]
     return shown

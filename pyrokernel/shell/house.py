@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import sys
 import termios
@@ -15,10 +16,10 @@ from cmd2 import Choices, Cmd2ArgumentParser, CommandSet, Completions, Settable,
 from prompt_toolkit.history import History
 from prompt_toolkit.input.typeahead import clear_typeahead
 
-from pyrokernel.shell.cut import MAX_LINES
+from pyrokernel.shell.cut import MAX_LINES, RESULT_LINES
 from pyrokernel.shell.display import COLOUR, harmless
 from pyrokernel.shell.helping import details, overview, wrap
-from pyrokernel.shell.history import found
+from pyrokernel.shell.history import ALL, found, numbers, positive
 from pyrokernel.shell.parser import PYTHON, UNKNOWN
 from pyrokernel.shell.pictures import draw
 from pyrokernel.shell.restricted import admit, is_local, refusal
@@ -42,13 +43,16 @@ class House(cmd2.Cmd):
         restricted: Serve others: without what touches this machine's files and processes.
 
     Attributes:
+        at_prompt: Whether lines are typed at its prompt; else they come from a script.
         failed: Whether the last command or cell failed.
         refused: Commands that a restricted shell knows by name only.
-        lines: How many lines of a cell's output are shown.
+        lines, result_lines: How many lines of a cell's output and of its result are shown.
         times_cells: Whether to say how long each cell took.
     """
 
     DEFAULT_CATEGORY = "Shell"
+
+    at_prompt = False
 
     def __init__(self, command_sets: Iterable[CommandSet[Any]], past: History, *, restricted: bool = False) -> None:
         self.failed = False
@@ -56,6 +60,7 @@ class House(cmd2.Cmd):
         self.restricted = restricted
         self.refused: set[str] = set()
         self.lines = MAX_LINES
+        self.result_lines = RESULT_LINES
         self.times_cells = False
         if restricted:
             command_sets, self.refused = admit(command_sets)
@@ -67,6 +72,7 @@ class House(cmd2.Cmd):
             terminators=[],
             command_sets=command_sets,
         )
+        self.pager = os.environ.get("PAGER") or self.pager
         for name in _LEFT_OUT:
             # The way in which cmd2 itself leaves out `py` and `ipy`.
             setattr(self, f"do_{name}", None)
@@ -95,7 +101,8 @@ class House(cmd2.Cmd):
 
     def build_settables(self) -> None:
         """Offer what means something here; cmd2 calls this."""
-        self.add_settable(Settable("lines", _positive, "how many lines of a cell's output are shown, then a cut", self))
+        self.add_settable(Settable("lines", positive, "how many lines of a cell's output are shown, then a cut", self))
+        self.add_settable(Settable("result_lines", positive, "how many lines of a result are shown, then a cut", self))
         self.add_settable(
             Settable("timing", bool, "say after each cell how long it took", self, settable_attrib_name="times_cells")
         )
@@ -109,6 +116,15 @@ class House(cmd2.Cmd):
     def width(self) -> int:
         """How many columns there are for text."""
         return max(_LEAST_WIDTH, shutil.get_terminal_size((_NO_TERMINAL, 24)).columns)
+
+    def onecmd_plus_hooks(self, line: str, **options: Any) -> bool:
+        """Run a line, unless it could not travel: a paste may bring bytes of another encoding."""
+        try:
+            line.encode()
+        except UnicodeEncodeError:
+            self.fail("nothing ran: the line is not valid UTF-8, where it shows ? in place of a character")
+            return False
+        return super().onecmd_plus_hooks(line, **options)
 
     def onecmd(self, statement: Statement | str, *, add_to_history: bool = True) -> bool:
         """Run one command or cell, unless it would write a file that is not the user's."""
@@ -189,6 +205,21 @@ class House(cmd2.Cmd):
         for line in lines:
             self.write("stdout", line + "\n")
 
+    @property
+    def has_pager(self) -> bool:
+        """Whether what is longer than the screen can be shown screen by screen; a pager starts programs."""
+        words = shlex.split(self.pager)
+        tty = self.at_prompt and self.interactive and self.stdout.isatty()
+        return tty and not self.restricted and bool(words and shutil.which(words[0]))
+
+    def page(self, text: str) -> None:
+        """Print a text, screen by screen if it is longer than that."""
+        rows = sum(max(1, -(-len(line) // self.width)) for line in text.split("\n"))
+        if self.has_pager and rows >= shutil.get_terminal_size().lines:
+            self.ppaged(harmless(text))
+        elif text:
+            self.print_lines([text])
+
     def ask(self, prompt: str, *, password: bool = False, afresh: bool = False) -> str:
         """Read an answer, at the terminal or from the next line of a script that is piped in."""
         if self.interactive:
@@ -217,7 +248,7 @@ class House(cmd2.Cmd):
         """List all commands by subject, or say what one does."""
         name = (args.command or "").lstrip(":%")
         if not name:
-            self.print_lines(overview(self._subjects(), self.width))
+            self.page("\n".join(overview(self._subjects(), self.width)))
         elif name in self.refused:
             refusal(name, self.fail)(Statement(""))
         elif name not in self.get_visible_commands():
@@ -227,7 +258,7 @@ class House(cmd2.Cmd):
             assert function is not None  # it is visible
             parser = self.command_parsers.get(function)
             usage = parser.format_help() if parser else ""
-            self.print_lines(details(name, function.__doc__ or "", usage, self.width))
+            self.page("\n".join(details(name, function.__doc__ or "", usage, self.width)))
 
     def _subjects(self) -> dict[str, dict[str, str]]:
         """Return the docstrings of all commands by subject and name."""
@@ -242,17 +273,20 @@ class House(cmd2.Cmd):
     @staticmethod
     def _history_parser() -> Cmd2ArgumentParser:
         parser = Cmd2ArgumentParser(description="Show lines typed before, in this shell and earlier ones.")
-        parser.add_argument("-s", "--search", default="", metavar="TEXT", help="only those that have it")
+        parser.add_argument("range", nargs="?", type=numbers, metavar="N or N-M", help="only those of such numbers")
+        parser.add_argument("-s", "-g", "--search", default="", metavar="TEXT", help="only those that have it")
         parser.add_argument(
-            "-n", "--number", type=_positive, default=_HISTORY_SHOWN, help=f"how many (default: {_HISTORY_SHOWN})"
+            "-n", "--number", type=positive, metavar="LINES", help=f"how many (default: {_HISTORY_SHOWN})"
         )
         return parser
 
     @with_argparser(lambda: House._history_parser())
     def do_history(self, args: argparse.Namespace) -> None:
         """Show lines typed before, in this shell and earlier ones."""
-        lines = found(self.past.load_history_strings(), args.search, args.number)
-        self.print_lines(lines or [f"no line has {args.search!r}" if args.search else "nothing was typed yet"])
+        limit = args.number or (None if args.range else _HISTORY_SHOWN)
+        lines = found(self.past.load_history_strings(), args.search, limit, args.range or ALL)
+        nothing = "nothing was typed yet" if args.range is None else "there are no such lines"
+        self.print_lines(lines or [f"no line has {args.search!r}" if args.search else nothing])
         self.last_result = lines
 
     def do_exit(self, _: Statement) -> bool:
@@ -262,15 +296,3 @@ class House(cmd2.Cmd):
     def do_quit(self, _: Statement | str) -> bool:
         """Leave the shell; the kernels stay."""
         return True
-
-
-def _positive(text: str) -> int:
-    """Read a number above 0.
-
-    Raises:
-        ValueError: It is none.
-    """
-    number = int(text)
-    if number < 1:
-        raise ValueError(f"must be above 0, not {number}")
-    return number

@@ -13,11 +13,12 @@ from typing import Any
 from cmd2 import Statement
 
 from pyrokernel.client.job import Job
-from pyrokernel.errors import CellCancelledError, PyrokernelError, RemoteError
+from pyrokernel.errors import CellCancelledError, KernelDiedError, PyrokernelError, RemoteError
 from pyrokernel.shell.here import Offers, Outcome
 from pyrokernel.shell.live import LiveLine
 from pyrokernel.shell.local import LocalCommands
 from pyrokernel.shell.parser import Takes, takes
+from pyrokernel.shell.successors import greet_successors
 from pyrokernel.texts import one_line, plural, span
 
 _REDRAW_SECONDS = 0.2
@@ -53,11 +54,16 @@ class JobCommands(LocalCommands):
         items = self._here.evaluate(items_text, list)
         if self._failed(items):
             return
-        results, failures, cancelled = self._wait(self._group().map(function.value, items.value), what)
+        job = self._group().map(function.value, items.value, shown=statement.raw.strip())
+        results, failures, cancelled = self._wait(job, what)
         # Of those that Ctrl-C stopped, its own message tells.
         told = {index: error for index, error in failures.items() if not (cancelled and _kind(error) in _STOPPED)}
         if told:
             self._tell(told, name, len(results))
+        died = {error.kernel: error for error in failures.values() if isinstance(error, KernelDiedError)}
+        if died:
+            greet_successors(self._cmd.target.mesh, died.values(), self._cmd.notice)
+            self._cmd.target.settle()  # what was told of need not be told again before the next cell
         if by_name and what.partition(".")[0] in self._here.namespace and _not_found(failures):
             self._cmd.notice(
                 f"the kernels do not know it, the shell's own Python does: `map ({what}) over ...` sends it"

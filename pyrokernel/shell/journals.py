@@ -56,6 +56,13 @@ def find_cells(group: Group, word: str) -> list[dict[str, Any]]:
     return []
 
 
+def find_parts(group: Group, word: str) -> list[dict[str, Any]]:
+    """Return the cells of the job whose id begins with a word: entries of `list_cells`."""
+    listed, _ = list_cells(group, _LIMITS[-1])
+    jobs = [cell["job"] for cell in listed if cell.get("job", "").startswith(word)]
+    return [cell for cell in listed if cell.get("job") == jobs[-1]] if jobs else []
+
+
 def _is_meant(cell: dict[str, Any], word: str) -> bool:
     if word.isdecimal() and len(word) < _ID_SHOWN:
         return str(cell.get("execution_count", "")) == word

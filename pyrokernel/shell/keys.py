@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import threading
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,7 @@ from prompt_toolkit.layout.processors import HighlightMatchingBracketProcessor
 
 from pyrokernel.shell.completer import Router
 from pyrokernel.shell.lexer import ShellLexer, python_lexer
-from pyrokernel.shell.parser import dedented
+from pyrokernel.shell.source import dedented, margin_below, without_prompts
 
 if TYPE_CHECKING:
     from pyrokernel.shell.app import Shell
@@ -32,6 +34,8 @@ def set_up_prompt(shell: Shell, history: History) -> None:
     session.lexer = ShellLexer(shell.reader)
     session.input_processors = [*(session.input_processors or ()), HighlightMatchingBracketProcessor()]
     session.prompt_continuation = lambda width, line_number, wrap_count: "... ".rjust(width)
+    # cmd2 asks the buffer that has the focus: a search for `f(` would be a block, and lose its way back.
+    session.multiline = Condition(lambda: not shell.reader.finished(session.default_buffer.text))
     assert session.key_bindings is not None  # cmd2 passes its own
     session.key_bindings = merge_key_bindings([session.key_bindings, _bindings(shell)])
     if shell.interactive:
@@ -45,14 +49,15 @@ def colour_soon(shell: Shell) -> None:
     """Get ready to colour Python once the first prompt is on the screen, and draw it anew then."""
     session = shell.main_session
 
-    def work() -> None:
+    def work(loop: asyncio.AbstractEventLoop) -> None:
         # Another object, because what was drawn is kept by lexer and text.
         session.lexer = ShellLexer(shell.reader, python_lexer())
-        session.app.invalidate()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: that prompt has ended already
+            loop.call_soon_threadsafe(session.app.invalidate)
 
     def begin(_: Application[str]) -> None:
         session.app.after_render -= begin
-        threading.Thread(target=work, name="colours", daemon=True).start()
+        threading.Thread(target=work, args=(asyncio.get_running_loop(),), name="colours", daemon=True).start()
 
     session.app.after_render += begin
 
@@ -60,15 +65,22 @@ def colour_soon(shell: Shell) -> None:
 def _bindings(shell: Shell) -> KeyBindings:
     bindings = KeyBindings()
 
+    def typing() -> bool:
+        """Whether this is a line of the shell; searches, and answers to kernels, have these keys too."""
+        return shell.interactive and get_app().current_buffer is shell.main_session.default_buffer
+
     def in_block() -> bool:
         """Whether Enter asks for one more line."""
-        return shell.interactive and not shell.reader.finished(get_app().current_buffer.text)
+        return typing() and not shell.reader.finished(get_app().current_buffer.text)
 
     @bindings.add(Keys.BracketedPaste)
     def paste(event: KeyPressEvent) -> None:
-        """Insert a pasted block whole; cmd2 would replay it as keystrokes, and run its first half."""
+        """Insert a pasted block whole; cmd2 would replay it as keystrokes, and run its first half.
+
+        Margin and prompts go only where it is all there is: in the middle of a text they may be part of a string.
+        """
         text = event.data.replace("\r\n", "\n").replace("\r", "\n")
-        event.current_buffer.insert_text(text if event.current_buffer.text else dedented(text))
+        event.current_buffer.insert_text(text if event.current_buffer.text else dedented(without_prompts(text)))
 
     @bindings.add("tab", filter=Condition(_in_margin))
     def indent(event: KeyPressEvent) -> None:
@@ -77,11 +89,13 @@ def _bindings(shell: Shell) -> KeyBindings:
 
     @bindings.add("enter", filter=Condition(in_block) & ~completion_is_selected)
     def next_line(event: KeyPressEvent) -> None:
-        """Go on with a block at its margin, one step further in after a colon."""
-        line = event.current_buffer.document.current_line_before_cursor
-        deeper = line.rstrip().endswith(":")
-        event.current_buffer.newline(copy_margin=True)
-        event.current_buffer.insert_text("    " if deeper else "")
+        """Go on with a block at its margin."""
+        event.current_buffer.insert_text("\n" + margin_below(event.current_buffer.document.text_before_cursor))
+
+    @bindings.add("escape", "enter", filter=Condition(typing))
+    def more(event: KeyPressEvent) -> None:
+        """Add a line where Enter would run what is there."""
+        next_line(event)
 
     return bindings
 

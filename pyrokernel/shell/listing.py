@@ -5,34 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pyrokernel.texts import label, names_by, span, wide_table
+from pyrokernel.client.listing import fold_jobs, status_of
+from pyrokernel.texts import label, names_by, plural, span, wide_table
 
 _HEADER = ("NUMBER", "CELL", "KERNELS", "FROM", "TIME", "STATUS", "SOURCE")
 _ORDER = {"running": 1, "waiting": 2}
 _NUMBERS_SHOWN = 3
 
 
-def format_cells(cells: Sequence[Mapping[str, Any]], *, now: float) -> str:
+def format_cells(cells: Sequence[Mapping[str, Any]], *, now: float, whole_jobs: bool = True) -> str:
     """Lay out cells, one a line, as wide as the terminal: what ended, what runs, what waits.
 
     Args:
         cells: As `client.listing.list_cells` returns them.
         now: Unix time in seconds.
+        whole_jobs: Give a job one line, and not one to each of its parts.
     """
     alike: dict[str, list[Mapping[str, Any]]] = {}
-    for cell in cells:
+    for cell in fold_jobs(cells) if whole_jobs else cells:
         alike.setdefault(cell["cell"], []).append(cell)
     groups = sorted(alike.values(), key=lambda found: (max(map(_order, found)), max(map(_started, found))))
     rows = [_row(found, now) for found in groups]
-    return wide_table(_HEADER, rows, right=("NUMBER", "TIME"))
+    return wide_table(_HEADER, rows, right=("NUMBER", "TIME"), spared=("TIME", "FROM", "CELL"))
 
 
 def _row(found: Sequence[Mapping[str, Any]], now: float) -> tuple[str, ...]:
     first = found[0]
     numbers = sorted({cell["execution_count"] for cell in found if cell.get("execution_count")})
     shown = ",".join(map(str, numbers[:_NUMBERS_SHOWN])) + ("..." if len(numbers) > _NUMBERS_SHOWN else "")
-    statuses = names_by({cell["kernel"]: cell.get("ename") or cell["status"] for cell in found})
+    statuses = names_by({cell["kernel"]: status_of(cell) for cell in found})
     status = ", ".join(f"{what} on {label(names)}" for what, names in statuses.items())
+    status = status if len(statuses) > 1 else next(iter(statuses))
+    items = sum(cell.get("items", 0) for cell in found)
     seconds = [_seconds(cell, now) for cell in found]
     time = span(max(seconds)) if any(cell["status"] not in ("waiting", "cancelled") for cell in found) else ""
     return (
@@ -41,7 +45,7 @@ def _row(found: Sequence[Mapping[str, Any]], now: float) -> tuple[str, ...]:
         label(cell["kernel"] for cell in found),
         first["author"],
         time,
-        status if len(statuses) > 1 else next(iter(statuses)),
+        f"{status} ({plural(items, 'item')})" if items else status,
         first["source"],
     )
 

@@ -85,7 +85,13 @@ class HereCommands(LocalCommands):
         """
         source = str(statement)
         if source.strip():
-            outcome = self._here.run(source)
+            try:
+                outcome = self._here.run(source)
+            except SystemExit as left:
+                if left.code is None or isinstance(left.code, int):
+                    raise
+                self._cmd.fail(str(left.code))  # as Python itself
+                raise SystemExit(1) from None
             if not self._failed(outcome) and outcome.shown:
                 self._cmd.print_lines([self._in_short(outcome.shown, "here print(_)")])
             self._cmd.last_result = outcome.value

@@ -97,44 +97,65 @@ class Lookout:
         self, see: Callable[[], View], tell: Callable[[View], None], *, seconds: float = AGAIN_SECONDS
     ) -> None:
         self._see, self._tell, self._seconds = see, tell, seconds
-        self._waits = threading.Event()
-        self._over = threading.Event()
+        self._changed = threading.Condition()
+        self._over = self._waits = False
+        self._prompts = 0
         self._thread = threading.Thread(target=self._work, name="lookout", daemon=True)
 
     def resume(self) -> None:
         """Begin to look, or go on: the prompt waits."""
-        self._waits.set()
-        if not self._thread.is_alive() and not self._over.is_set():
+        with self._changed:
+            if self._over:
+                return
+            self._prompts += 1
+            self._waits = True
+            self._changed.notify_all()
+        if not self._thread.is_alive():
             self._thread.start()
 
     def pause(self) -> None:
-        """Stop looking: a line was entered."""
-        self._waits.clear()
+        """Stop looking: a line was entered. A look that is under way is not told, it may have seen that line run."""
+        with self._changed:
+            self._waits = False
 
     def close(self) -> None:
         """End; a look that is under way ends soon, and is not told."""
-        self._over.set()
-        self._waits.set()
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join(2 * _ANSWER_SECONDS)
 
     def _work(self) -> None:
-        while not self._over.is_set():
-            self._waits.wait()
-            if self._over.wait(_FIRST_SECONDS):
-                return
-            self._look_while_waiting()
-
-    def _look_while_waiting(self) -> None:
-        while self._waits.is_set() and not self._over.is_set():
-            try:
-                seen = self._see()
-            except (PyrokernelError, OSError):
-                seen = None  # nobody can say just now; whoever runs a cell is told why
-            except Exception:
-                if self._over.is_set():
-                    return  # connections were closed below a look that took too long to be waited for
-                raise
-            if seen is not None and self._waits.is_set() and not self._over.is_set():
+        prompt = 0
+        while prompt := self._due(prompt):
+            seen = self._look()
+            if seen is not None and self._is_at(prompt):
                 self._tell(seen)
-            self._over.wait(self._seconds)
+
+    def _due(self, before: int) -> int:
+        """Wait for the next look: soon at a new prompt, after a while at the same; return its number, 0 at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._over or self._prompts != before, self._seconds if before else None)
+            while not self._over:
+                prompt = self._prompts
+                self._changed.wait_for(lambda: self._over or self._prompts != prompt, _FIRST_SECONDS)  # noqa: B023
+                if self._waits and self._prompts == prompt:
+                    return prompt
+                self._changed.wait_for(lambda: self._over or self._waits)
+            return 0
+
+    def _look(self) -> View | None:
+        try:
+            return self._see()
+        except (PyrokernelError, OSError):
+            return None  # nobody can say just now; whoever runs a cell is told why
+        except Exception:
+            if self._over:
+                return None  # connections were closed below a look that took too long to be waited for
+            raise
+
+    def _is_at(self, prompt: int) -> bool:
+        """Whether the prompt that was looked at still waits."""
+        with self._changed:
+            return self._waits and not self._over and self._prompts == prompt

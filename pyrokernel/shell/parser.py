@@ -8,24 +8,28 @@ mean in it what they mean in Python.
 
 from __future__ import annotations
 
-import ast
-import codeop
 import contextlib
 import dataclasses
 import enum
-import functools
 import re
-import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from cmd2.parsing import Statement, StatementParser
+
+from pyrokernel.shell.source import completeness, is_blank
 
 PYTHON = "_python"
 """The command that Python becomes; hidden, so that the word stays free for a variable."""
 
 UNKNOWN = "_unknown"
 """The command that `%word` becomes when no command of that name exists; it cannot be Python either."""
+
+OTHER_NAMES = {
+    "!": "sh", "bash": "sh", "file": "writefile", "hist": "history", "lsmagic": "help", "magic": "help",
+    "quickref": "help",
+}  # fmt: skip
+"""What IPython calls some of our commands, after "%"; without that, these are words of Python."""
 
 
 class Takes(enum.Enum):
@@ -39,6 +43,8 @@ class Takes(enum.Enum):
     """Python, to the end of the block."""
     WORD_AND_PYTHON = enum.auto()
     """One word, then Python to the end of the block."""
+    CELL = enum.auto()
+    """Text to the end of the line; below `%%`, lines that are not Python."""
 
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -54,18 +60,16 @@ def takes(what: Takes) -> Callable[[Command], Command]:
     return mark
 
 
-_COMPOUND = (
-    ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.If, ast.For, ast.AsyncFor, ast.While, ast.Try,
-    ast.TryStar, ast.With, ast.AsyncWith, ast.Match,
-)  # fmt: skip
-
-_FIRST_WORD = re.compile(r"\s*(:|%{0,2})([A-Za-z_]\w*)(.*)", re.DOTALL)
+_FIRST_WORD = re.compile(r"\s*(:|%{0,2})([A-Za-z_]\w*|(?<=%%)!)(.*)", re.DOTALL)
 _SYSTEM = re.compile(r"\s*(?:([A-Za-z_]\w*)\s*=\s*)?!(.*)", re.DOTALL)
-_NAME = r"[A-Za-z_][\w.]*(?:\[[^\]]*\][\w.]*)*"
-_QUESTION = re.compile(rf"\s*(?:(\?\??)\s*({_NAME})|({_NAME})\s*(\?\??))\s*")
+_NAME = r"[A-Za-z_][\w.]*(?:\[[^\]]*\][\w.]*)*|[\w.*]*\*[\w.*]*"
+_QUESTION = re.compile(rf"\s*(?:(\?\??)\s*({_NAME})|({_NAME}|)\s*(\?\??))\s*")
 _ASSIGNS = re.compile(r"(=(?!=)|(\+|-|\*\*?|//?|%|@|&|\||\^|<<|>>)=|:\s*[\w\"'\[(]+.*=)")
 _OPERATES = re.compile(r"([=!<>]=|[<*%@&^,.(\[{;?~]|[-+]\s|//?\s|(in|is|and|or|not|if|for)\b)")
 _LEAVES = re.compile(r"\s*(exit|quit)\s*\(\s*\)\s*;?\s*")
+_WORDS = re.compile(r"(\S*)(.*)", re.DOTALL)
+_WITH_PYTHON = (Takes.PYTHON, Takes.WORD_AND_PYTHON)
+_WITH_BLOCKS = (*_WITH_PYTHON, Takes.CELL)
 _GOES_ON = re.compile(r"(elif|else|except|finally)\b|[)\]}]")
 
 
@@ -100,8 +104,11 @@ class SourceReader:
             return "inspect"
         match = _FIRST_WORD.match(line)
         if match is None:
-            return ""
+            return UNKNOWN if heads_block(line) else ""
         sign, word, rest = match.groups()
+        word = _meant(sign, word)
+        if sign == "%%" and self.commands.get(word) not in _WITH_BLOCKS:
+            return UNKNOWN
         if word not in self.commands:
             return UNKNOWN if sign else ""
         if sign or not rest.strip():
@@ -141,7 +148,7 @@ class SourceReader:
         for line in lines:
             line = line.rstrip("\r\n")
             at_margin = bool(line.strip()) and not line[0].isspace()
-            whole = bool(block) and block[0].lstrip().startswith("%%")
+            whole = bool(block) and heads_block(block[0])
             ends = not line.strip() if whole else at_margin and not _GOES_ON.match(line)
             if block and ends and self._state(block) == "open":
                 yield taken()
@@ -157,7 +164,8 @@ class SourceReader:
     def split(self, text: str) -> list[Piece]:
         """Cut what was typed or pasted at its commands; Python between them stays together, blank lines and all."""
         lines = text.split("\n")
-        if len(lines) == 1 or not any(self.command_of(line) for line in lines):
+        # What was entered as one block is one: the second half of a shell script must not run as Python.
+        if len(lines) == 1 or heads_block(text) or not any(self.command_of(line) for line in lines):
             return [Piece(text, self.command_of(text))]
         merged: list[Piece] = []
         for piece in self.pieces(lines):
@@ -184,12 +192,12 @@ class SourceReader:
         if not command:
             return completeness(text)
         what = self.commands.get(command)
-        if what not in (Takes.PYTHON, Takes.WORD_AND_PYTHON):
-            return "complete"
-        if block[0].lstrip().startswith("%%"):
-            # A whole block belongs to it, however soon that could end.
-            return "incomplete" if len(block) == 1 or completeness(rest_of(text)) == "incomplete" else "open"
-        return completeness(rest_of(text) if what is Takes.PYTHON else arguments_of(text)[1])
+        source = arguments_of(text)[1] if what is Takes.WORD_AND_PYTHON else rest_of(text)
+        if heads_block(block[0]):
+            # A whole block belongs to it, however soon that could end, and whether or not the command exists.
+            goes_on = what in _WITH_PYTHON and completeness(source) == "incomplete"
+            return "incomplete" if len(block) == 1 or goes_on else "open"
+        return completeness(source) if what in _WITH_PYTHON else "complete"
 
 
 class Parser(StatementParser):
@@ -240,7 +248,7 @@ class Parser(StatementParser):
             name, signs = (question[2], question[1]) if question[2] else (question[3], question[4])
             return Statement(f"--source {name}" if signs == "??" else name, raw=line, command=command)
         if command and self.reader.commands.get(command, Takes.TEXT) is Takes.WORDS:
-            return super().parse(line.strip().lstrip(":%"))
+            return super().parse(f"{command} {rest_of(line)}")
         text = rest_of(line) if command else line
         terminator = "\n" if self._script or self.reader.finished(line) else ""
         return Statement(text, raw=line, command=command or PYTHON, multiline_command=True, terminator=terminator)
@@ -252,7 +260,7 @@ def rest_of(text: str) -> str:
     if match:
         return match[2].strip()
     match = _FIRST_WORD.match(text)
-    return match[3].strip() if match else text
+    return _without_margins(match[3]) if match else text
 
 
 def assigned_by(text: str) -> str:
@@ -263,74 +271,28 @@ def assigned_by(text: str) -> str:
 
 def arguments_of(text: str) -> tuple[str, str]:
     """Split `on WORDS SOURCE` into words and source."""
-    words, _, source = rest_of(text).partition(" ")
-    return words, source.strip()
+    words, source = _WORDS.fullmatch(rest_of(text)).groups()  # type: ignore[union-attr]  # it matches any text
+    return words, _without_margins(source)
 
 
-def in_background(source: str) -> str:
-    """Return the source before a trailing `&`, "" when there is none that is not Python's own."""
-    stripped = source.rstrip()
-    if not stripped.endswith("&") or completeness(source) == "complete":
-        return ""
-    source = stripped[:-1].rstrip()
-    return source if completeness(source) in ("complete", "open") else ""
+def heads_block(text: str) -> bool:
+    """Whether a text begins with `%%`: the lines below its first belong to that."""
+    return text.lstrip().startswith("%%")
 
 
-def is_blank(text: str) -> bool:
-    """Whether there is nothing to run: only blank lines and comments."""
-    return all(not line.strip() or line.lstrip().startswith("#") for line in text.split("\n"))
+def block_of(text: str) -> tuple[str, str, str]:
+    """Split what `%%WORD ARGUMENTS` heads into that word, its arguments and the lines below, as they are."""
+    head, _, below = text.strip("\n").partition("\n")
+    match = _FIRST_WORD.match(head)
+    return (match[2], match[3].strip(), below.rstrip()) if match else ("", "", below.rstrip())
 
 
-def dedented(source: str) -> str:
-    """Undo the margin of a block that was pasted from the inside of something."""
-    return textwrap.dedent(source) if source[:1] in (" ", "\t") else source
+def _meant(sign: str, word: str) -> str:
+    """Return our name of a command."""
+    return OTHER_NAMES.get(word, word) if sign.startswith("%") else word
 
 
-def bound_names(source: str) -> set[str]:
-    """Return the names that a cell sets at its top level, as far as its text says; none when it does not parse."""
-    try:
-        tree = _compiled(dedented(source))
-    except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError):
-        return set()
-    names: set[str] = set()
-    for node in tree.body if tree is not None else []:
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            names.add(node.name)
-            continue
-        for child in ast.walk(node):
-            if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
-                names.add(child.id)
-            elif isinstance(child, ast.alias):
-                names.add((child.asname or child.name).partition(".")[0])
-    return names
-
-
-@functools.lru_cache(maxsize=256)
-def completeness(source: str) -> str:
-    """Judge Python source, alone, without running it.
-
-    Returns:
-        "complete"; "open" (valid, and ends in a block that could go on); "incomplete"; or "invalid".
-    """
-    try:
-        tree = _compiled(dedented(source))
-    except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError):
-        return "invalid"
-    if tree is None:
-        return "incomplete"
-    last = tree.body[-1] if tree.body else None
-    if isinstance(last, _COMPOUND) and last.end_lineno != last.lineno:
-        return "open"
-    return "complete"
-
-
-def _compiled(source: str) -> ast.Module | None:
-    """Parse source; None when it is incomplete."""
-    judge = codeop.CommandCompiler()
-    # Kernels run `await` at the top level.
-    judge.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-    if judge(source, "<input>", "exec") is None:
-        return None
-    flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-    tree: ast.Module = compile(source, "<input>", "exec", flags, dont_inherit=True)
-    return tree
+def _without_margins(text: str) -> str:
+    """Strip a text; where it begins with the end of a line, the margin of the next stays."""
+    head, _, below = text.partition("\n")
+    return text.strip() if head.strip() or not below.strip() else below.rstrip()

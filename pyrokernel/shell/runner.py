@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import collections
+import threading
 from collections.abc import Mapping
 from typing import Any
 
+from pyrokernel.client.calls import gather, kernel_request
 from pyrokernel.client.cell import Cell
 from pyrokernel.client.group import Group
 from pyrokernel.errors import GatherError, KernelUnreachableError, PyrokernelError, ReplyTimeoutError
@@ -13,41 +14,23 @@ from pyrokernel.messages import new_id
 from pyrokernel.shell.ctrl_c import Attention, Detaching, FrontEnd, Interrupting
 from pyrokernel.shell.journals import Past
 from pyrokernel.shell.showing import Showing
+from pyrokernel.texts import label
 
-_SENT_KEPT = 10_000
+_Sent = tuple[Mapping[str, Cell], Mapping[str, PyrokernelError]]
+"""What `send` returns."""
 
-
-class Sent:
-    """Ids of the cells that this shell sent, the last so many; any thread may look."""
-
-    def __init__(self) -> None:
-        self._ids: dict[str, None] = {}
-        self._order: collections.deque[str] = collections.deque()
-
-    def new(self) -> str:
-        """Make an id for a cell, known before anybody can see that it runs."""
-        cell = new_id()
-        self._ids[cell] = None
-        self._order.append(cell)
-        if len(self._order) > _SENT_KEPT:
-            self._ids.pop(self._order.popleft(), None)
-        return cell
-
-    def __contains__(self, cell: object) -> bool:
-        return cell in self._ids
+_TAKE_BACK_SECONDS = 0.4
 
 
 class Runner:
     """Runs cells for a front end, one at a time.
 
     Attributes:
-        sent: The cells it sent.
         outcomes: What came of the last cell that `run` showed; see `Showing`.
     """
 
     def __init__(self, front: FrontEnd) -> None:
         self._front = front
-        self.sent = Sent()
         self.outcomes: Mapping[str, Mapping[str, Any]] = {}
 
     def run(self, group: Group, source: str, **options: Any) -> bool:
@@ -63,13 +46,54 @@ class Runner:
         """
         with Attention() as attention:
             self.outcomes = {}
-            cells, failed = send(group, source, self.sent.new(), stdin=True, **options)
+            sent = self._send(attention, group, source, new_id(), **options)
+            if sent is None:
+                return False
+            cells, failed = sent
             showing = Showing(self._front, attention, group, cells)
             self.outcomes = showing.outcomes
             showing.react_with(Interrupting(self._front, group, cells, showing.live, showing.cancelled))
             for name, error in failed.items():
                 showing.fail(name, error)
             return showing.to_end()
+
+    def _send(self, attention: Attention, group: Group, source: str, cell: str, **options: Any) -> _Sent | None:
+        """Send a cell, in a thread that Ctrl-C need not wait for; None when it was taken back."""
+        outcome: list[_Sent | BaseException] = []
+
+        def work() -> None:
+            try:
+                outcome.append(send(group, source, cell, stdin=True, **options))
+            except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+                outcome.append(error)
+            attention.inbox.put(None)
+
+        threading.Thread(target=work, name="send", daemon=True).start()
+        while not outcome:
+            attention.inbox.get()
+            if attention.pressed and not outcome:
+                self._take_back(group, cell)
+                return None
+        if isinstance(outcome[0], BaseException):
+            raise outcome[0]
+        return outcome[0]
+
+    def _take_back(self, group: Group, cell: str) -> None:
+        """Stop a cell that not all kernels have taken, and say where it may run all the same.
+
+        Hosts are not asked to signal the silent ones: what holds those is another cell.
+        """
+        self._front.notice("not every kernel has taken the cell: it is taken back")
+        links = [kernel.link for kernel in group]
+        cancelled, _, silent = gather(
+            group.mesh, links, kernel_request("cancel", cell), kind="control", timeout=_TAKE_BACK_SECONDS
+        )
+        begun = [link for link in links if cancelled.get(link.name) is False]
+        request = kernel_request("interrupt", cell, _TAKE_BACK_SECONDS / 2)
+        gather(group.mesh, begun, request, kind="control", timeout=_TAKE_BACK_SECONDS)
+        if silent:
+            why = "a C call may hold the interpreter"
+            self._front.notice(f"{label(silent)}: may still run it, {why}; `cells` tells later")
 
     def attach(
         self, group: Group, cells: Mapping[str, Cell], past: Mapping[str, Past] | None = None, *, ours: bool = False
@@ -93,9 +117,7 @@ class Runner:
             return showing.to_end(stdin=not ours)
 
 
-def send(
-    group: Group, source: str, cell: str, *, stdin: bool, **options: Any
-) -> tuple[Mapping[str, Cell], Mapping[str, PyrokernelError]]:
+def send(group: Group, source: str, cell: str, *, stdin: bool, **options: Any) -> _Sent:
     """Queue a cell on every kernel of a group.
 
     Returns:

@@ -6,7 +6,6 @@ raises nothing here: it is one more message in the same queue, so no event is lo
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import threading
 import time
@@ -15,7 +14,7 @@ from typing import Any
 
 from pyrokernel.client.cell import Cell
 from pyrokernel.client.group import Group
-from pyrokernel.errors import CellNotFoundError, KernelConnectionError, KernelDiedError, PyrokernelError
+from pyrokernel.errors import CellNotFoundError, KernelConnectionError, KernelDiedError
 from pyrokernel.messages import Event, EventKind
 from pyrokernel.scripts import exit_of
 from pyrokernel.shell.busy import describe_wait
@@ -24,7 +23,8 @@ from pyrokernel.shell.display import Display
 from pyrokernel.shell.following import Follower
 from pyrokernel.shell.journals import Past
 from pyrokernel.shell.live import LiveLine, Watch
-from pyrokernel.texts import describe_gap, label
+from pyrokernel.shell.successors import greet_successors
+from pyrokernel.texts import describe_gap
 
 _EVENTS_AHEAD = 200
 """Events that may wait to be shown; the follower then waits, and the kernels' journals keep the rest."""
@@ -32,7 +32,6 @@ _EVENTS_AHEAD = 200
 _NEWS_SECONDS = 0.3
 """How long the end of an interrupted cell may take to be heard of."""
 
-_SUCCESSOR_SECONDS = 2.0
 _PATIENCE_SECONDS = 1.0
 """After this long without a start, the shell says what a kernel is busy with."""
 
@@ -73,8 +72,14 @@ class Showing:
         self._live_line = LiveLine(front.stdout) if front.at_prompt else None
         self._line_shown = False
         self._watch = Watch(list(cells))
-        see_all = self._see_all if front.at_prompt else None
-        self._display = Display(group.names, self._write, see_all=see_all, lines=front.lines)
+        self._display = Display(
+            group.names,
+            self._write,
+            see_all=self._see_all if front.at_prompt else None,
+            see_result=self._see_result if front.at_prompt else None,
+            lines=front.lines,
+            result_lines=front.result_lines,
+        )
 
     def react_with(self, reaction: Reaction) -> None:
         """Say what Ctrl-C does."""
@@ -125,7 +130,7 @@ class Showing:
         self._display.margin()
         if not self.live and self._reaction.due() is not None:
             self._reaction.tick()
-        self._greet_successors()
+        greet_successors(self._group.mesh, self._died, self._front.notice)
         return self._ok
 
     def fail(self, name: str, error: Exception) -> None:
@@ -261,9 +266,16 @@ class Showing:
             return f"`set lines {100 * self._front.lines}` shows more of the next"
         if not self._cells:  # no kernel has taken it
             return f"`pyrokernel logs {name}` has what it ran before"
+        return f"`cells {self._which(name)} > FILE` writes all that the journal has"
+
+    def _see_result(self, name: str) -> str:
+        """Say how to see a whole result that is too long to be shown unasked."""
+        return f"`cells {self._which(name)}` shows all"
+
+    def _which(self, name: str) -> str:
+        """Say what `cells` knows the cell by."""
         one = len(self._cells) == 1 and name in self._numbers
-        which = self._numbers[name] if one else next(iter(self._cells.values())).id[:8]
-        return f"`cells {which} > FILE` writes all that the journal has"
+        return str(self._numbers[name]) if one else next(iter(self._cells.values())).id[:8]
 
     def _end(self, name: str) -> None:
         self.live.discard(name)
@@ -302,27 +314,3 @@ class Showing:
             self._front.notice(f"kernel {name!r}: {error}")
         except KernelConnectionError:
             return  # how it ended comes as an event
-
-    def _greet_successors(self) -> None:
-        """Say which of the dead answer again."""
-        if not self._died:
-            return
-        deadline = time.monotonic() + _SUCCESSOR_SECONDS
-        waiting = {error.kernel: str(error.instance) for error in self._died}
-        back: list[str] = []
-        while waiting and time.monotonic() < deadline:
-            for name, instance in list(waiting.items()):
-                if instance not in ("", self._instance_of(name, instance)):
-                    back.append(name)
-                    del waiting[name]
-            if waiting:
-                time.sleep(0.02)
-        if back:
-            self._front.notice(f"{label(back)}: a fresh kernel answers now; its variables are gone")
-        if waiting:
-            self._front.notice(f"{label(waiting)}: not back yet; `ps` tells more")
-
-    def _instance_of(self, name: str, otherwise: str) -> str:
-        with contextlib.suppress(PyrokernelError):
-            return self._group.mesh.link_to(name).instance
-        return otherwise

@@ -14,7 +14,8 @@ from cmd2 import Cmd2ArgumentParser, CommandSet, with_argparser
 from cmd2.plugin import PostcommandData
 
 from pyrokernel.shell.helping import wrap
-from pyrokernel.shell.parser import PYTHON, in_background
+from pyrokernel.shell.parser import PYTHON
+from pyrokernel.shell.source import bound_names, in_background
 
 if TYPE_CHECKING:
     from prompt_toolkit.buffer import Buffer
@@ -31,12 +32,14 @@ class Deed:
         command: Which command that was, "" for Python.
         ok: Whether it went well.
         completed: Whether TAB offered something for it.
+        interrupted: Whether Ctrl-C ended it.
     """
 
     text: str
     command: str = ""
     ok: bool = True
     completed: bool = False
+    interrupted: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,22 +48,24 @@ class Step:
 
     Attributes:
         title: What it is about.
-        text: What to type, and what to make of it.
+        text: What to type, and what to make of it; {kernel} is the name of one.
         done: Whether a deed was it.
         needs: Commands without which there is nothing to learn here.
+        alone: The text where there is one kernel only; "" for the same.
     """
 
     title: str
     text: str
     done: Callable[[Deed], bool]
     needs: Sequence[str] = ()
+    alone: str = ""
 
 
 STEPS = (
     Step(
         "Python",
         "What is no command is Python, and runs in the kernels. Type:\n    x = 20 + 22",
-        lambda deed: not deed.command and deed.ok,
+        lambda deed: not deed.command and deed.ok and "x" in bound_names(deed.text),
     ),
     Step(
         "TAB",
@@ -70,11 +75,14 @@ STEPS = (
     ),
     Step(
         "some of the kernels",
-        "`on` sends one line elsewhere, `use` chooses where all lines go, `ps` lists the kernels. Type:\n"
-        "    on k0 x + 1\n"
-        "A mesh of one kernel is not much; `pyrokernel serve -n 3` in another terminal adds some to this one.",
-        lambda deed: deed.command in ("on", "use") and deed.ok,
+        "Python goes to all kernels of the group; `on` sends one line to some, `use` chooses where all lines go, `ps`\n"
+        "lists the kernels. Type:\n"
+        "    on {kernel} x + 1",
+        lambda deed: deed.command == "on" and deed.ok,
         ("on", "use"),
+        "`on` sends one line to some of the kernels, `use` chooses where all lines go, `ps` lists the kernels. Type:\n"
+        "    on {kernel} x + 1\n"
+        "There is one now; `pyrokernel serve -n 3` in another terminal adds some.",
     ),
     Step(
         "data to kernels and back",
@@ -88,27 +96,29 @@ STEPS = (
     ),
     Step(
         "questions",
-        'A kernel that asks is answered here. Type, and answer:\n    name = input("who? ")',
-        lambda deed: not deed.command and deed.ok and "input(" in deed.text,
+        "A kernel that asks is answered here; of several that ask, each in its turn. Type, and answer:\n"
+        '    on {kernel} name = input("who? ")',
+        lambda deed: deed.command in ("", "on") and deed.ok and "input(" in deed.text,
+        alone='A kernel that asks is answered here. Type, and answer:\n    name = input("who? ")',
     ),
     Step(
         "Ctrl-C",
         "Ctrl-C interrupts what runs, and leaves kernel, variables and shell alone. Type, wait a moment, Ctrl-C:\n"
         "    import time; time.sleep(60)",
-        lambda deed: not deed.command and not deed.ok,
+        lambda deed: deed.interrupted,
     ),
     Step(
         "in the background",
         "With `&` at its end a line runs on while you type others; a word above the prompt tells its end. Type:\n"
         "    import time; time.sleep(5); x &",
-        lambda deed: bool(in_background(deed.text)),
+        lambda deed: deed.ok and bool(in_background(deed.text)),
     ),
     Step(
         "what ran",
         "The kernels remember what ran and what it printed, whoever sent it: `cells` lists it, `cells 1` shows one\n"
-        "again, `logs k0` is the end of it all. Type:\n"
+        "again, `logs {kernel}` is the end of it all. Type:\n"
         "    cells",
-        lambda deed: deed.command in ("cells", "logs") and deed.ok,
+        lambda deed: deed.command == "cells" and deed.ok,
         ("cells", "logs"),
     ),
 )
@@ -126,6 +136,7 @@ class Tour:
         commands: Those there are; steps about others are left out.
 
     Attributes:
+        kernels: Names of those in use, at least one.
         steps: What there is to learn.
         position: Index of the step they are at; the number of steps when they have done all.
     """
@@ -133,6 +144,7 @@ class Tour:
     def __init__(self, commands: Collection[str]) -> None:
         self.steps = [step for step in STEPS if all(name in commands for name in step.needs)]
         self.position = 0
+        self.kernels: Sequence[str] = ("k0",)
 
     @property
     def over(self) -> bool:
@@ -145,7 +157,9 @@ class Tour:
         if self.over:
             return LEAVING
         step = self.steps[self.position]
-        return f"Tour {self.position + 1} of {len(self.steps)}: {step.title}\n{step.text}"
+        text = step.alone if step.alone and len(self.kernels) == 1 else step.text
+        text = text.format(kernel=self.kernels[-1])
+        return f"Tour {self.position + 1} of {len(self.steps)}: {step.title}\n{text}"
 
     def take(self, deed: Deed) -> bool:
         """Note what was typed; say whether that was the step."""
@@ -198,6 +212,7 @@ class TourCommands(CommandSet["Shell"]):
             self._show(self._tour)
 
     def _show(self, tour: Tour) -> None:
+        tour.kernels = self._cmd.target.group.names or tour.kernels
         self._say("\n" + tour.text)
         if tour.over:
             self._tour = None
@@ -212,15 +227,18 @@ class TourCommands(CommandSet["Shell"]):
             self._cmd.register_postcmd_hook(self._after)
             self._cmd.main_session.default_buffer.on_completions_changed += self._offered
 
-    def _offered(self, _: Buffer) -> None:
-        self._completed = True
+    def _offered(self, buffer: Buffer) -> None:
+        # They also change when there are none any more.
+        self._completed = self._completed or buffer.complete_state is not None
 
     def _after(self, data: PostcommandData) -> PostcommandData:
         """Take note of a line that ran; cmd2 calls this after each."""
         text = data.statement.raw
         if self._tour is not None and len(self._cmd.reader.split(text)) == 1:
             command = "" if data.statement.command == PYTHON else data.statement.command
-            deed = Deed(text, command, not self._cmd.failed, self._completed)
+            endings = self._cmd.runner.outcomes.values() if self._cmd.failed and not command else ()
+            interrupted = any(ending.get("ename") == "KeyboardInterrupt" for ending in endings)
+            deed = Deed(text, command, not self._cmd.failed, self._completed, interrupted)
             self._completed = False
             if self._tour.take(deed):
                 self._show(self._tour)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pyrokernel.client.calls import Exchange, kernel_request
 from pyrokernel.client.group import Group
 from pyrokernel.client.links import LONG_POLL_SECONDS, Link
+from pyrokernel.client.listing import status_of
 from pyrokernel.errors import PyrokernelError
 from pyrokernel.shell.following import STEP_SECONDS
 from pyrokernel.texts import label, one_line, span
@@ -28,7 +29,7 @@ class _Place:
 
     Attributes:
         link: The way to it.
-        known: Cells that were told of, or not to be: id to whether they had ended.
+        known: Cells and jobs that were told of, or not to be: id to whether they had ended.
         after: Journal position after which something is new; -1 before the first look.
         latest, running: What its description said at the last look.
         asked: Whether a request is under way.
@@ -52,6 +53,11 @@ class _Place:
         return True
 
 
+def _key(cell: Mapping[str, Any]) -> str:
+    """Return what a cell is told of as: the parts of a job are one."""
+    return str(cell.get("job") or cell["cell"])
+
+
 class News:
     """What was seen since it was last told; the same cell on several kernels is one line."""
 
@@ -60,14 +66,17 @@ class News:
 
     def started(self, kernel: str, cell: dict[str, Any]) -> None:
         """Note a cell that runs."""
-        entry = self._found.setdefault(cell["cell"], {**cell, "began": [], "over": {}})
-        entry["began"].append(kernel)
+        entry = self._entry(cell)
+        if kernel not in entry["began"]:
+            entry["began"].append(kernel)
 
     def ended(self, kernel: str, cell: dict[str, Any]) -> None:
         """Note a cell that is over."""
-        entry = self._found.setdefault(cell["cell"], {**cell, "began": [], "over": {}})
-        how = "ok" if cell["status"] == "ok" else cell.get("ename") or cell["status"]
-        entry["over"].setdefault(how, []).append((kernel, float(cell.get("duration") or 0.0)))
+        entry = self._entry(cell)
+        entry["over"].setdefault(status_of(cell), []).append((kernel, float(cell.get("duration") or 0.0)))
+
+    def _entry(self, cell: dict[str, Any]) -> dict[str, Any]:
+        return self._found.setdefault(_key(cell), {**cell, "began": [], "over": {}})
 
     def tell(self) -> list[str]:
         """Return it as lines, and forget it."""
@@ -100,12 +109,11 @@ class Watcher:
 
     Args:
         group: Returns the kernels to look at, as they are now.
-        own: Cells that are not others'.
         tell: Shows lines above the prompt.
     """
 
-    def __init__(self, group: Callable[[], Group], own: Container[str], tell: Callable[[str], None]) -> None:
-        self._group, self._own, self._tell = group, own, tell
+    def __init__(self, group: Callable[[], Group], tell: Callable[[str], None]) -> None:
+        self._group, self._tell = group, tell
         self._stopped = threading.Event()
         self._places: dict[str, _Place] = {}
         self._away: dict[str, float] = {}
@@ -198,13 +206,18 @@ class Watcher:
         name = place.link.name
         over = {cell["cell"] for cell in ended}
         for cell in ended:
-            unseen = cell["cell"] not in place.known
-            if place.note(cell["cell"], True) and not first and cell["cell"] not in self._own:
+            unseen = _key(cell) not in place.known
+            # Of a job nobody knows here which part is its last: its beginning is told, and no end.
+            if place.note(_key(cell), not cell.get("job")) and not first and not self._is_own(cell):
                 if unseen and cell["status"] != "cancelled":
                     self._news.started(name, cell)
-                self._news.ended(name, cell)
+                if not cell.get("job"):
+                    self._news.ended(name, cell)
         running = place.running
-        if not running or running["cell"] in over or running["cell"] in self._own:
+        if not running or running["cell"] in over or self._is_own(running):
             return
-        if place.note(running["cell"], False):
+        if place.note(_key(running), False):
             self._news.started(name, running)
+
+    def _is_own(self, cell: Mapping[str, Any]) -> bool:
+        return bool(cell.get("client") == self._group().mesh.client)

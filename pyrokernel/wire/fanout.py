@@ -209,10 +209,10 @@ class Fanout:
         connection = lane.connection
         try:
             message = connection.reader.read(connection.sock)
-            if message is None:
-                return
-            if not connection.greeted:
+            if message is not None and not connection.greeted:
                 read_greeting(connection, message)
+                message = connection.reader.read(connection.sock)  # the answer may have come with it
+            if message is None:
                 return
             if not lane.due:
                 raise ProtocolError("an answer that nobody asked for")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -21,6 +22,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("*/README.md"))]
 README = (ROOT / "README.md").read_text()
 TOUR = "## A tour in ten lines"
+SCREENS = ROOT / "docs" / "screens"
+SVG = "{http://www.w3.org/2000/svg}"
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
 
 LINKS = sorted(
@@ -125,6 +128,28 @@ def test_every_page_of_docs_is_linked_from_the_readme() -> None:
 @pytest.mark.parametrize(("page", "link"), LINKS)
 def test_every_link_leads_somewhere(page: str, link: str) -> None:
     assert ((ROOT / page).parent / link).exists()
+
+
+def test_the_page_of_the_shell_shows_every_picture_and_says_what_is_on_it() -> None:
+    page = (ROOT / "docs" / "shell.md").read_text()
+    shown = re.findall(r"!\[([^\]]+)\]\(screens/([\w-]+\.svg)\)", page)
+    assert sorted(name for _, name in shown) == sorted(path.name for path in SCREENS.glob("*.svg"))
+    assert page.count("![") == len(shown)
+
+
+@pytest.mark.parametrize("path", sorted(SCREENS.glob("*.svg")), ids=lambda path: str(path.name))
+def test_a_picture_is_small_whole_and_has_a_title(path: Path) -> None:
+    assert path.stat().st_size < 40_000
+    root = ElementTree.parse(path).getroot()
+    assert root.tag == SVG + "svg"
+    title = root.find(SVG + "title")
+    assert title is not None
+    assert title.text
+    # Nothing is fetched from anywhere, and nothing of whoever made it is on it.
+    text = path.read_text(encoding="utf-8")
+    assert "href" not in text
+    assert "url(" not in text
+    assert "/home/" not in text
 
 
 def test_the_page_of_settings_lists_each_with_its_variable() -> None:

@@ -95,8 +95,8 @@ class Served:
             return int(mesh.ask_host(host, "describe")["pid"])
 
     def stop(self) -> None:
-        """End everything."""
-        self.cli("stop", check=False)
+        """End everything, what is protected too."""
+        self.cli("stop", "--force", check=False)
 
 
 @pytest.fixture

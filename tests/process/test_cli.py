@@ -126,10 +126,17 @@ def test_logs_of_the_dead_can_be_read_and_following_goes_on_with_the_next(served
         served.cli("run", "-k", "k0", "-c", "print('first words')")
         assert logs.stderr
         assert any(line == "first words\n" for line in iter(logs.stdout.readline, "")), logs.stderr.read()
+    told = served.cli("logs", "k0").stderr
+    assert told.startswith("this life of k0 is ")
+    assert f"the one before it (see pyrokernel logs k0 --instance {before['instance'][:8]}): killed by SIGKILL" in told
+    lives = json.loads(served.cli("logs", "k0", "--lives", "--json").stdout)
+    assert {life["instance"]: life["started"] for life in lives}[before["instance"]] == before["started"]
     past = served.cli("logs", "k0", "--instance", before["instance"][:6]).stdout
     assert "last words" in past
     assert "first words" not in past
     served.cli("stop")
+    on_disk = served.cli("logs", "k0", "--lives", "--json").stdout
+    assert {life["instance"]: life["started"] for life in json.loads(on_disk)}[before["instance"]] == before["started"]
     on_disk = served.cli("logs", "k0")
     assert "first words" in on_disk.stdout
     assert "on disk" in on_disk.stderr
@@ -141,7 +148,9 @@ def test_restart_respects_protection_and_stop_by_name_leaves_the_rest(served: Se
     assert before["camera"]["tags"] == ["optics"]
     refused = served.cli("restart", "camera", check=False)
     assert refused.returncode == ExitCode.REFUSED
-    assert "--force" in refused.stderr
+    assert refused.stderr.endswith(
+        "protected: camera; only by force, which loses the variables: pyrokernel restart camera --force\n"
+    )
     served.cli("restart", "tag:optics", "k0", "--force")
     after = ps(served)
     assert after["camera"]["instance"] != before["camera"]["instance"]
@@ -156,9 +165,15 @@ def test_restart_respects_protection_and_stop_by_name_leaves_the_rest(served: Se
 
 
 def test_a_second_serve_joins_and_a_living_name_is_refused(served: Served) -> None:
-    done = served.cli("serve", "-n", "1")
+    done = served.cli("serve", "-n", "3")
     assert "joined" in done.stderr
-    assert list(ps(served)) == ["k0", "k1", "k2"]
+    assert "already running, left as they are: k0-k1" in done.stderr
+    assert "started: k2" in done.stdout
+    before = ps(served)
+    assert list(before) == ["k0", "k1", "k2"]
+    again = served.cli("serve", "-n", "3", "--detach")
+    assert "started nothing; for more: a higher -n" in again.stdout
+    assert {name: row["pid"] for name, row in ps(served).items()} == {name: row["pid"] for name, row in before.items()}
     taken = served.cli("serve", "--name", "k0", check=False)
     assert taken.returncode == ExitCode.REFUSED
     assert len(taken.stderr.splitlines()) == 2

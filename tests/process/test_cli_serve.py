@@ -68,6 +68,16 @@ def test_kernels_that_fail_alike_are_told_in_one_line(served: Served, broken: Pa
     assert line.endswith("pyrokernel restart a0 a1")
 
 
+def test_a_protected_kernel_whose_init_file_fails_is_restarted_by_the_advice(served: Served, broken: Path) -> None:
+    done = served.cli("serve", "--name", "camera", "--init", str(broken), "--protected", check=False)
+    advice = "pyrokernel restart camera --force"
+    assert done.stderr.splitlines()[-1].endswith(advice)
+    report = json.loads(served.cli("doctor", "--json", check=False).stdout)
+    (finding,) = [finding for finding in report["findings"] if finding["about"] == "kernel camera"]
+    assert finding["remedy"].endswith(advice)
+    served.cli(*advice.split()[1:])
+
+
 def test_an_init_file_of_a_mesh_file_is_told_or_refused(
     places: dict[str, str], served_at: Callable[..., Served], broken: Path
 ) -> None:
@@ -84,8 +94,9 @@ def test_an_init_file_of_a_mesh_file_is_told_or_refused(
 
 
 def test_an_init_file_that_goes_on_is_said_to(served: Served, tmp_path: Path) -> None:
+    from pyrokernel.client.inits import await_init
     from pyrokernel.front.exits import ExitCode as Code
-    from pyrokernel.front.inits import await_init, report_inits
+    from pyrokernel.front.inits import report_inits
 
     path = tmp_path / "slow.py"
     path.write_text("import time\nprint('on', flush=True)\ntime.sleep(60)\n")

@@ -191,11 +191,25 @@ def test_an_init_file_runs_at_every_start(tmp_path: Any) -> None:
         assert "camera on\n" in texts
 
 
-def test_an_init_file_that_fails_is_shown() -> None:
-    with pk.local([pk.KernelSpec(name="camera", init="/nonexistent/camera.py")]) as mesh:
-        kernel = mesh["camera"]
-        kernel.execute("1")
-        assert "camera.py" in kernel.describe()["init_error"]
+def test_an_init_file_that_fails_is_shown(mesh: pk.Mesh) -> None:
+    mesh.start([pk.KernelSpec(name="camera", init="/nonexistent/camera.py")])
+    kernel = mesh["camera"]
+    kernel.execute("1")
+    assert "camera.py" in kernel.describe()["init_error"]
+
+
+def test_a_private_mesh_whose_init_file_fails_is_an_error_that_names_the_line(tmp_path: Any) -> None:
+    init = tmp_path / "camera.py"
+    init.write_text("import os\nos.environ['NO_SUCH_PORT']\n")
+    with pytest.raises(pk.RemoteError) as caught:
+        pk.local([pk.KernelSpec(name="camera", init=str(init)), pk.KernelSpec(name="k0")])
+    error = caught.value
+    assert (error.kernel, error.ename) == ("camera", "KeyError")
+    first, *traceback = str(error).splitlines()
+    assert first == f"the init file of kernel 'camera' failed: KeyError: 'NO_SUCH_PORT' ({init}, line 2)"
+    assert "    os.environ['NO_SUCH_PORT']" in traceback
+    with pytest.raises(pk.GatherError, match="2 of 2 kernels failed\ncamera, k0: the init file of this kernel"):
+        pk.local([pk.KernelSpec(name=name, init=str(init)) for name in ("camera", "k0")])
 
 
 def test_what_was_printed_right_before_a_death_still_arrives(mesh: pk.Mesh) -> None:

@@ -30,6 +30,45 @@ def test_kernels_are_chosen_by_name_number_pattern_and_slice(mesh: pk.Mesh) -> N
         mesh.tagged("big")
 
 
+def test_a_group_takes_the_words_that_a_mesh_takes(mesh: pk.Mesh) -> None:
+    mesh.start([pk.KernelSpec(name="gpu", tags=("big",))])
+    try:
+        group = mesh[["gpu", "k2", "k0"]]
+        assert group["k*"].names == ["k2", "k0"]
+        assert group["tag:big"].names == ["gpu"]
+        assert group["all"].names == group.names
+        assert group["k0,gpu"].names == group[["k0", "tag:big"]].names == ["k0", "gpu"]
+        assert group["gpu"].name == "gpu"
+        for word in ("k1", "x*", "k0,k1", "tag:small"):
+            with pytest.raises(pk.KernelNotFoundError, match="in this group of gpu, k2, k0"):
+                group[word]
+    finally:
+        mesh.stop(["gpu"])
+
+
+def test_a_namespace_of_its_own_has_variables_calls_and_completion(mesh: pk.Mesh) -> None:
+    kernel, group = mesh["k0"], mesh[:2]
+    group.push(size=1)
+    kernel.push({"namespace": 7}, namespace="trial", size=20)
+    assert kernel.pull("size", "namespace", namespace="trial") == (20, 7)
+    group.push({"size": 30}, namespace="other")
+    assert group.pull("size", namespace="other") == {"k0": 30, "k1": 30}
+    assert group.pull("size") == {"k0": 1, "k1": 1}
+    kernel.execute("def doubled(): return 2 * size", namespace="trial")
+    assert kernel.call("doubled", namespace="trial") == 40
+    with pytest.raises(pk.RemoteError):
+        kernel.call("doubled")
+    assert kernel.complete("doub", namespace="trial").matches == ("doubled",)
+    assert kernel.complete("doub").matches == ()
+    assert group.complete("siz", namespace="other")["k1"].matches == ("size",)
+    assert kernel.inspect("doubled", namespace="trial").found
+    names = [variable["name"] for variable in kernel.variables(namespace="trial")]
+    assert set(names) >= {"size", "namespace", "doubled"}
+    for meant in (lambda: kernel.push(namespace=7), lambda: kernel.call(dict, namespace=7)):
+        with pytest.raises(pk.SettingsError, match="mapping"):
+            meant()
+
+
 def test_ps_asks_the_kernels_too(mesh: pk.Mesh) -> None:
     cell = mesh["k1"].submit("import time; time.sleep(60)")
     wait_until(lambda: mesh["k1"].describe()["running"] is not None)

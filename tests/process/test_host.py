@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -67,6 +68,29 @@ def test_a_report_names_the_kernels_and_the_name_server(start: Starter) -> None:
     assert directory.lookup("pyrokernel.kernel.k0").uri == host.report["kernels"][0]["uri"]
     assert directory.lookup(f"pyrokernel.host.{host.report['host']}").value("pid") == str(host.process.pid)
     directory.close()
+
+
+@linux
+def test_a_host_whose_directory_is_removed_starts_over_there_with_its_kernels(
+    start: Starter, places: dict[str, str]
+) -> None:
+    host = start("k0", "k1")
+    before = pids(host)
+    host.call("stop_kernels", ["k1"])
+    shutil.rmtree(places["runtime_dir"])
+    wait_until(lambda: listener_pid(str(host.settings.host_socket)) == host.process.pid)
+    assert pids(host) == {"k0": before["k0"]}
+    directory = Directory(host.report["ns"])
+    assert directory.lookup("pyrokernel.kernel.k0").value("pid") == str(before["k0"])
+    directory.close()
+    assert start("k2").report["running"]
+    host.call("restart_kernels", ["k0"], True)  # its socket went with the directory
+    assert host.ask_kernel("k0", "ping") == host.kernels()["k0"]["instance"]
+    shutil.rmtree(places["runtime_dir"])  # and again
+    wait_until(lambda: listener_pid(str(host.settings.host_socket)) == host.process.pid)
+    host.call("shutdown", "the test is over")
+    assert host.wait() == 0
+    assert not os.path.exists(places["runtime_dir"]) or os.listdir(places["runtime_dir"]) == []
 
 
 def test_there_is_one_host_per_mesh_and_machine(start: Starter) -> None:
@@ -328,6 +352,29 @@ def test_each_end_is_told_as_the_protocol_says(start: Starter, method: str, argu
     assert [death.kernel for death in deaths] == ["k0", "k1"]
     protocol = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
     assert re.search(rf"^\| `{method}\([^|]*\| list of Death \|", protocol, re.MULTILINE)
+
+
+@linux
+def test_a_stopped_kernel_is_interrupted_when_it_goes_on(start: Starter) -> None:
+    host = start("k0")
+    info = host.kernels()["k0"]
+    pid = info["pid"]
+
+    def submit(source: str) -> str:
+        return str(host.ask_kernel("k0", "submit", source, {"want": "text"})["cell"])
+
+    source = "import subprocess, time; child = subprocess.Popen(['sleep', '60']); print('on'); time.sleep(60)"
+    for _ in range(6):  # any thread may be the first to go on, and so take the signal
+        cell = submit(source)
+        options = {"cell": cell}
+        wait_until(lambda: "output" in str(host.ask_kernel("k0", "follow", 0, 0.0, options)["events"]))  # noqa: B023
+        os.kill(pid, signal.SIGSTOP)
+        wait_until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+        assert host.call("signal_kernel", "k0", info["instance"], int(signal.SIGINT), cell)
+        os.kill(pid, signal.SIGCONT)
+        assert host.ask_kernel("k0", "reply", cell, 10)["ename"] == "KeyboardInterrupt"
+        child = submit("child.wait(10)")
+        assert host.ask_kernel("k0", "reply", child, 10)["text"] == f"-{signal.SIGINT}"
 
 
 def test_whoever_listens_can_be_found(start: Starter) -> None:

@@ -262,3 +262,21 @@ def test_a_group_is_chosen_from_a_group(group: pk.Group) -> None:
         group[["k0", "nobody"]]
     with pytest.raises(IndexError):
         group[[7]]
+
+
+def test_the_cells_of_a_job_say_whose_they_are_and_count_as_one(kernel: pk.Kernel) -> None:
+    kernel.execute("'before'")
+    kernel.map(lambda n: 1 // (n - 3), range(10), chunk=2, shown="what I typed").wait()
+    parts = kernel.cells(1)
+    assert {(part["source"], part["client"], part["author"] != "") for part in parts} == {
+        ("what I typed", kernel.mesh.client, True)
+    }
+    assert [(part["items"], part["failed"]) for part in parts] == [(2, 0), (2, 1), (2, 0), (2, 0), (2, 0)]
+    (job,) = {part["job"] for part in parts}
+    before, *same = kernel.cells(2)
+    assert (before["source"], before["job"], before["client"]) == ("'before'", "", kernel.mesh.client)
+    assert same == parts
+    (started,) = (event for event in kernel.events(cell=parts[0]["cell"]) if event.kind == "started")
+    assert (started.data["client"], started.data["job"]) == (kernel.mesh.client, job)
+    kernel.map("abs", [1]).wait()
+    assert [part["source"] for part in kernel.cells(1)] == ["map(abs, ...)"]

@@ -18,7 +18,8 @@ from pyrokernel.cli import build_parser
 from pyrokernel.shell.app import Shell
 from pyrokernel.shell.helping import EXAMPLES
 from pyrokernel.shell.lookout import look
-from pyrokernel.shell.parser import UNKNOWN, completeness, in_background
+from pyrokernel.shell.parser import UNKNOWN
+from pyrokernel.shell.source import completeness, in_background
 from pyrokernel.shell.target import Target
 
 COMING_FROM = Path(__file__).parents[2] / "docs" / "coming-from.md"
@@ -103,6 +104,8 @@ def test_an_alias_stands_for_a_command_or_for_python(start: Start, mesh: pk.Mesh
     shell.expect("alias 'loop' stands for itself")
     shell.enter("alias create ps who")
     shell.expect("'ps' is a command of the shell already")
+    shell.enter("alias create class ps")
+    shell.expect("'class' is a word of Python's own")
     shell.enter("alias delete ask")
     shell.enter("ask = 5; ask")
     shell.expect("\n5\n")
@@ -158,9 +161,9 @@ def test_the_prompt_notices_a_death(start: Start, mesh: pk.Mesh) -> None:
 def test_kernels_are_left_alone_while_a_line_runs(mesh: pk.Mesh) -> None:
     shell = Shell(mesh)
     shell.pre_prompt()
-    assert shell._lookout._waits.is_set()
+    assert shell._lookout._waits
     shell.onecmd_plus_hooks("ps > /dev/null")
-    assert not shell._lookout._waits.is_set()
+    assert not shell._lookout._waits
     shell._lookout.close()
 
 
@@ -208,6 +211,8 @@ def test_history_has_numbers_and_searches(start: Start) -> None:
     shell.expect("  'needle' + ' one'\n")
     shell.enter("history -n 1")
     shell.expect("  history -n 1\n")
+    shell.enter("%hist -n 1")
+    shell.expect("  %hist -n 1\n")
 
 
 def test_edit_opens_the_last_cell_and_runs_what_is_saved(start: Start, tmp_path: Path) -> None:
@@ -317,7 +322,7 @@ def test_the_tour_can_be_passed_over_and_stopped(start: Start) -> None:
 
 
 def test_forty_columns_are_enough(start: Start, config: Path) -> None:
-    shell = start("k0", prompt="Python runs on k0.", columns=40)
+    shell = start("k0", prompt="Python runs on k0.", columns=40, PAGER="cat")
     texts = [shell.expect("k0>")]
     for line in ("help", "help logs", "ps", "use nobody-like-this", "alias create", "tour", "history -n 1", "set"):
         shell.enter(line)

@@ -56,6 +56,51 @@ def test_a_script_waits_for_its_background_at_the_end(mesh: pk.Mesh) -> None:
     assert done.stderr.endswith("ZeroDivisionError: division by zero\n")
 
 
+def test_questions_in_the_background_wait_until_they_are_answered_in_follow(start: Start, kernel: pk.Kernel) -> None:
+    shell = start("k0")
+    shell.enter("first = input('one? ') &")
+    shell.expect("[1] k0: asks 'one?'; `follow 1` answers")
+    # It is not followed before the other has ended, and asks as soon as it runs.
+    shell.enter("second = input('two? ') &")
+    shell.expect("[2] k0: cell ")
+    shell.enter("follow 1")
+    shell.expect("(Ctrl-C leaves it running)")
+    shell.expect("\none?")
+    shell.enter("un")
+    shell.expect("[2] k0: asks 'two?'; `follow 2` answers")
+    shell.enter("follow k0")
+    shell.expect("\ntwo?")
+    shell.enter("deux")
+    shell.expect("k0>")
+    assert kernel.pull("first", "second") == ("un", "deux")
+    shell.enter("follow 2")
+    shell.expect("no cell [2] is in the background any more")
+
+
+def test_a_question_in_the_background_fails_when_the_shell_has_left(start: Start, kernel: pk.Kernel) -> None:
+    shell = start("k0")
+    shell.enter("input('anybody? ') &")
+    shell.expect("`follow 1` answers")
+    shell.expect(">")
+    shell.type("\x04")
+    assert shell.wait() == 0
+    wait_until(lambda: kernel.describe()["running"] is None, timeout=15)
+    assert kernel.cells()[-1]["ename"] == "InputUnavailableError"
+
+
+def test_a_failure_in_the_background_of_a_group_is_told_while_others_go_on(start: Start, mesh: pk.Mesh) -> None:
+    shell = start("k0", "k1")
+    mesh["k1"].push(bad=1)
+    shell.enter(
+        "import time; 1 / ('bad' not in globals()); [time.sleep(0.01) for n in iter(lambda: 'end' in globals(), 1)] &"
+    )
+    shell.expect("[1] k1: failed after ")
+    shell.expect("ZeroDivisionError")
+    assert mesh["k0"].describe()["running"]
+    mesh["k0"].push(end=1)
+    assert "k1" not in shell.expect("[1] k0: done in ")
+
+
 def test_follow_shows_what_another_runs_from_its_beginning(start: Start, kernel: pk.Kernel) -> None:
     cell = kernel.submit(gated("on_with_it", "print('later')"), want="text")
     early = kernel.submit("'next'", want="text")
@@ -81,7 +126,7 @@ def test_follow_shows_the_last_lines_of_much_output_and_ctrl_c_leaves_the_cell(s
     assert "\nn 4900\n" in shown
     assert "\nn 4700\n" not in shown
     shell.type("\x03")
-    shell.expect("detached; the cell on k0 goes on")
+    shell.expect("detached; what runs on k0 goes on")
     assert kernel.describe()["running"]["cell"] == cell.id
     cell.interrupt()
 
@@ -112,6 +157,36 @@ def test_cells_are_listed_once_for_all_kernels_and_replayed(start: Start, mesh: 
     done = run(mesh, "-c", f"cells {kernel.cells(2)[0]['cell'][:10]}")
     assert "[k0-k2] same\n[k0-k2] 4711\n" in done.stdout
     assert run(mesh, "k0", "-c", "cells 999999").returncode == 1
+
+
+def test_a_map_is_one_row_whose_cells_are_listed_by_its_id(mesh: pk.Mesh) -> None:
+    line = "map lambda n: 1 // (n - 7) over range(60)"
+    run(mesh, "-c", line)
+    _, row = run(mesh, "-c", "cells -n 1", COLUMNS="200").stdout.splitlines()
+    assert "k0-k2" in row
+    assert "1 failed on k" in row
+    assert row.endswith(f"(60 items)  {line}")
+    _, *parts = run(mesh, "-c", f"cells {row.split()[1]}").stdout.splitlines()
+    assert len(parts) == 30
+    assert sum("1 failed (2 items)" in part for part in parts) == 1
+    number = parts[0].split()[0]
+    assert f">>> {line}\n" in run(mesh, parts[0].split()[2], "-c", f"cells {number}").stdout
+
+
+def test_cells_of_a_kernel_that_does_not_answer_are_not_said_to_be_none(mesh: pk.Mesh) -> None:
+    mesh["k2"].submit("import ctypes; ctypes.PyDLL(None).sleep(4)")
+    wait_until(lambda: not _answers(mesh))
+    done = run(mesh, "k2", "-c", "cells")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "k2 did not answer in time" in done.stderr
+
+
+def _answers(mesh: pk.Mesh) -> bool:
+    try:
+        return bool(mesh["k2"].describe(timeout=0.2))
+    except pk.ReplyTimeoutError:
+        return False
 
 
 def test_cells_lists_what_runs_and_waits_and_cancel_keeps_it_from_starting(start: Start, kernel: pk.Kernel) -> None:
@@ -149,6 +224,19 @@ def test_watch_tells_what_others_run_and_not_what_this_shell_runs(start: Start, 
     assert cell.reply(10).ok
 
 
+def test_watch_tells_a_map_of_others_once_and_none_of_this_shell(start: Start, mesh: pk.Mesh) -> None:
+    shell = start()
+    shell.enter("watch on")
+    shell.expect("watch is on")
+    shell.enter("map abs over range(60)")
+    shell.expect("here: _map (list of 60)")
+    mesh[:].map("abs", range(60)).wait()
+    mesh["k0"].execute("'the last'")
+    shown = shell.expect("ran 'the last'")
+    assert "map abs" not in shown
+    assert shown.count("map(abs, ...)") == 1
+
+
 def test_a_breakpoint_is_answered_at_the_prompt_and_ctrl_c_leaves_it(start: Start) -> None:
     shell = start("k0")
     shell.enter("x = 41; breakpoint(); print('went', 'on')")
@@ -175,14 +263,15 @@ def test_debug_opens_the_last_failure(start: Start) -> None:
     shell.expect("ZeroDivisionError")
     shell.expect("k0>")
     shell.enter("debug k0")
+    shell.expect("\nZeroDivisionError: division by zero\n")
     shell.expect("(Pdb)")
     shell.enter("p divisor")
     shell.expect("\n0\n")
     shell.expect("(Pdb)")
     shell.type("\x04")
     shell.expect("k0>")
-    shell.enter("6 * 7")
-    shell.expect("\n42\n")
+    shell.enter("cells -n 1")
+    shell.expect(" ok      debug k0\n")
 
 
 def test_a_flood_is_cut_and_its_end_shown(start: Start, mesh: pk.Mesh, tmp_path: Path) -> None:

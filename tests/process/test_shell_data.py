@@ -197,3 +197,27 @@ def test_tab_completes_names_of_the_shell_and_of_the_kernels(start: Start) -> No
     complete("push unlikely_ze", "bra")
     shell.type("\r")
     shell.expect("k0: unlikely_zebra (str of 3)")
+
+
+def test_exit_here_ends_a_script_with_its_code(mesh: pk.Mesh) -> None:
+    done = run_lines(mesh, "here exit(3)", "print('never')")
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
+    done = run_lines(mesh, "here import sys; sys.exit('why')")
+    assert (done.returncode, done.stderr) == (1, "why\n")
+
+
+def test_a_death_under_map_is_told_once(start: Start, mesh: pk.Mesh) -> None:
+    shell = start()
+    shell.enter("map (lambda x: x == 1 and __import__('os').kill(__import__('os').getpid(), 9)) over range(3)")
+    shell.expect("a fresh kernel answers now; its variables are gone")
+    shell.expect("here: _map")
+    shell.enter("40 + 2")
+    assert "restarted since" not in shell.expect("[k0-k2] 42\n")
+
+
+def test_a_failure_in_a_list_gives_no_advice_of_the_library(mesh: pk.Mesh) -> None:
+    job = mesh[:].map(lambda x: 1 // x, [0, 1])
+    with pytest.raises(pk.RemoteError) as caught:
+        job.results()
+    assert caught.value.__notes__ == ["results(check=False) returns the results of the other items"]
+    assert "check=False" not in repr(job.results(check=False)[0])

@@ -133,7 +133,7 @@ def test_a_block_below_time_is_typed_line_by_line(start: Start) -> None:
     shell.expect("(CPU ")
 
 
-def test_tab_after_a_program_offers_nothing_and_harms_nothing(start: Start) -> None:
+def test_tab_after_a_program_where_nothing_fits_harms_nothing(start: Start) -> None:
     shell = start("k0")
     shell.type("!echo one\t two")
     shell.type("\r")
@@ -180,3 +180,67 @@ def test_a_reply_says_how_much_processor_time_it_took(kernel: pk.Kernel) -> None
     assert idle.cpu < 0.1 < idle.duration
     ended = [event for event in kernel.events(cell=idle.cell) if event.kind == "ended"]
     assert ended[0].data["cpu"] == idle.cpu
+
+
+def test_a_script_of_the_system_is_typed_line_by_line(start: Start) -> None:
+    shell = start("k0")
+    for line in ("%%bash", "for i in one two; do", "  echo $i-{a,b}", "done", ""):
+        shell.enter(line)
+    shell.expect("\none-a one-b\ntwo-a two-b\n")
+    shell.enter("%%nothing")
+    for line in ("print('never' + ' run')", "ps"):
+        shell.enter(line)
+    shell.enter("")
+    assert "never run" not in shell.expect("nothing ran: there is no command 'nothing'")
+    assert "NAME" not in shell.expect("k0>")
+
+
+def test_a_file_is_written_on_the_kernels(mesh: pk.Mesh, tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    done = run_lines(mesh, f"%%writefile {path}", "x = '$HOME'", "", f"%%writefile -a {path}", "y = 2", "", "1")
+    assert done.stdout.splitlines() == [f"[k0-k2] {path}: 1 line written", f"{path}: 1 line added", "[k0-k2] 1"]
+    assert "on k0 only: kernels of one host share files" in done.stderr
+    assert path.read_text() == "x = '$HOME'\ny = 2\n"
+    assert run_lines(mesh, "writefile x").stderr.startswith("usage: %%writefile")
+
+
+def test_names_are_found_by_pattern(mesh: pk.Mesh, kernel: pk.Kernel) -> None:
+    kernel.execute("import os; marked_one = marked_two = 1")
+    done = run_lines(mesh, "os.*cwd?", "marked*?", "?", "nothing_*_here?", words=("k0",))
+    assert done.stdout.splitlines()[:3] == ["os.getcwd  function", "marked_one  int", "marked_two  int"]
+    assert "np.*load*?" in done.stdout
+    assert done.stderr == "no name matches `nothing_*_here`\n"
+
+
+def test_options_that_are_ipythons_are_answered(mesh: pk.Mesh, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("print('ran')\n")
+    assert re.fullmatch(r"ran\n.*\(CPU .*\)\n", run_lines(mesh, f"%run -i -t {script}", words=("k0",)).stdout)
+    for line, answer in (
+        (f"%run -d {script}", "`breakpoint()` in the file"),
+        ("%run -m json.tool", "runpy"),
+        ("%timeit -o 1 + 1", "timeit knows -n LOOPS and -r RUNS, not -o"),
+    ):
+        done = run_lines(mesh, line, words=("k0",))
+        assert (done.returncode, done.stdout) == (1, "")
+        assert answer in done.stderr
+
+
+def test_what_is_longer_than_the_screen_is_shown_by_a_pager(start: Start) -> None:
+    shell = start("k0", PAGER="sed s/^/paged:/")
+    shell.enter("help")
+    shell.expect("\npaged:Kernels\n")
+    shell.enter("len?")
+    shell.expect("\nName:      len(obj, /)\n")
+    shell.enter("import argparse")
+    shell.enter("argparse.ArgumentParser??")
+    shell.expect("\npaged:Source:\n")
+    shell.expect("k0>")
+    shell.enter("help > /dev/null")
+    assert "paged:" not in shell.expect("k0>")
+    without = start("k0", PAGER="/nowhere/pager")
+    without.enter("help")
+    without.expect("\nKernels\n")
+    shell = start("k0", "--restricted", PAGER="sed s/^/paged:/")
+    shell.enter("help")
+    shell.expect("\nKernels\n")

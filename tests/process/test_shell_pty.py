@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from shells import Start, run, starting
@@ -214,3 +216,131 @@ def test_lines_typed_before_are_remembered_in_a_private_file(start: Start, mesh:
     again = start("k0")
     again.type("\x1b[A\x1b[A\r")  # the newest is "exit"
     again.expect("\n'remembered line'\n")
+
+
+def test_a_pasted_session_runs_what_was_typed_in_it(start: Start) -> None:
+    shell = start("k0")
+    shell.type("\x1b[200~>>> for i in range(2):\n...     print('at', i)\n... \nat 0\nat 1\n>>> 20 + 22\n0\n\x1b[201~\r")
+    shell.expect("\nat 0\nat 1\n42\n")
+    shell.type("text = '''\x1b[200~>>> 1\n\x1b[201~'''\r")
+    shell.enter("text")
+    shell.expect("\n'>>> 1\\n'\n")
+
+
+def test_a_string_of_several_lines_is_typed_as_it_is(start: Start) -> None:
+    shell = start("k0")
+    for line in ("def f():", "'''one:", "  two", "'''", "return 3", ""):
+        shell.enter(line)
+    shell.expect("k0>")
+    shell.enter("f.__doc__, f()")
+    shell.expect("\n('one:\\n  two\\n', 3)\n")
+
+
+def test_a_line_is_added_where_enter_would_run(start: Start) -> None:
+    shell = start("k0")
+    shell.type("print(40 + 1)\x1b\r")
+    shell.enter("print(40 + 2)")
+    shell.expect("\n41\n42\n")
+
+
+def test_a_block_comes_back_from_history_whole_and_can_be_changed_inside(start: Start) -> None:
+    shell = start("k0")
+    shell.type("\x1b[200~def half(x):\n    return x // 2\n\x1b[201~\r")
+    shell.expect("k0>")
+    shell.type("\x1b[A\x1b[A\x1b[B")  # the block, then up and down in it
+    shell.type("\x05 + 1")
+    shell.enter("")
+    shell.enter("")
+    shell.enter("half(40)")
+    shell.expect("\n21\n")
+
+
+def test_a_search_in_history_may_be_for_half_a_call(start: Start) -> None:
+    shell = start("k0")
+    shell.enter("print('fo' + 'und')")
+    shell.expect("\nfound\n")
+    shell.expect("k0>")
+    shell.type("\x12print(")
+    shell.expect("'fo' + 'und')")
+    shell.type("\r")
+    shell.enter("")
+    shell.expect("\nfound\n")
+    shell.enter("answer = input('what? ')")
+    shell.expect("\nwhat?")
+    shell.enter("f(")
+    shell.enter("answer")
+    shell.expect("\n'f('\n")
+
+
+def test_matching_brackets_are_shown(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = start("k0")
+    monkeypatch.setattr("terminals._ESCAPES", re.compile("\0"))  # the colours are looked at
+    shell.type("f(1)")
+    shell.expect("48;2;170;204;204m(")
+    shell.expect("48;2;170;204;204m)")
+
+
+def test_a_restart_of_one_of_several_says_that_the_others_did_not_run_the_line_either(
+    start: Start, mesh: pk.Mesh
+) -> None:
+    shell = start(prompt="3 kernels>")
+    mesh["k1"].restart()
+    shell.enter("print('ran')")
+    shell.expect("k1: restarted since the last cell, variables are gone; nothing ran on the others either")
+    shell.enter("print('ran')")
+    shell.expect("[k0-k2] ran\n")
+
+
+def test_a_long_dict_is_laid_out_and_a_long_result_cut_at_a_screen(start: Start) -> None:
+    shell = start("k0")
+    shell.enter("{'name': 'x' * 50, 'parts': ['y' * 50]}")
+    shell.expect("\n{'name': '" + "x" * 50 + "',\n 'parts': ['" + "y" * 50 + "']}\n")
+    shell.enter("['item %d' % n for n in range(500)]")
+    assert "'item 400'" not in shell.expect("'item 499']\n")
+    shell.enter("None")
+    shell.enter("set result_lines 1000")
+    shell.enter("['item %d' % n for n in range(500)]")
+    assert "'item 400'" in shell.expect("'item 499']\n")
+
+
+def test_ctrl_c_while_a_program_runs_shows_none_of_our_waiting(start: Start, kernel: pk.Kernel) -> None:
+    shell = start("k0")
+    shell.enter("!sleep 60")
+    wait_until(lambda: kernel.describe()["running"])
+    shell.type("\x03")
+    shell.expect("k0: interrupted")
+    assert "subprocess" not in shell.expect("KeyboardInterrupt\n")
+
+
+def test_ctrl_c_takes_a_line_back_that_a_deaf_kernel_has_not_taken(start: Start, mesh: pk.Mesh, tmp_path: Path) -> None:
+    shell = start(prompt="3 kernels>")
+    begun = tmp_path / "begun"
+    cell = mesh["k1"].submit(f"import ctypes; open({str(begun)!r}, 'w').close(); ctypes.PyDLL(None).sleep(6)")
+    wait_until(begun.exists)
+    shell.enter("print('ran')")
+    shell.expect("print('ran')\n")
+    wait_until(lambda: mesh["k2"].cells(1) and mesh["k2"].cells(1)[-1]["source"] == "print('ran')")
+    shell.type("\x03")
+    shell.expect("k1: may still run it", timeout=5)
+    shell.expect("3 kernels")
+    assert cell.reply(timeout=20).status == "ok"  # what another sent was not touched
+
+
+def test_bytes_of_another_encoding_are_refused_in_a_sentence(start: Start) -> None:
+    shell = start("k0")
+    for paste in (b"x = '\xff'\r", b"\x1b[200~use \xff\x1b[201~\r"):
+        shell.send(paste)
+        assert "Error" not in shell.expect("nothing ran: the line is not valid UTF-8")
+        shell.expect("k0>")
+
+
+def test_variables_fit_a_narrow_terminal(start: Start) -> None:
+    shell = start("k0", columns=40)
+    shell.enter("quite_a_long_name = {'some': 'words ' * 20}; 'se' + 't'")
+    shell.expect("'set'")
+    shell.expect("k0>")
+    shell.enter("who")
+    shell.expect("NAME ")
+    header, row = shell.expect("...\n").splitlines()[-2:]
+    assert "VALUE" in header
+    assert len(row) <= 40

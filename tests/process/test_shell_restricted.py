@@ -19,7 +19,7 @@ ADMITTED = {
     # runs or unpickles nothing. What kernels do is their business: `sh`, `pip` and `cd` are cells like others.
     "alias", "cancel", "cd", "cells", "debug", "env", "exit", "follow", "help", "history", "inspect", "interrupt",
     "load_ext", "logs", "matplotlib", "on", "pip", "ps", "pwd", "quit", "reset", "restart", "set", "sh", "stop",
-    "time", "timeit", "tour", "use", "watch", "who", "whos",
+    "time", "timeit", "tour", "use", "watch", "who", "whos", "writefile",
 }  # fmt: skip
 REFUSED = {"edit", "gather", "here", "map", "pull", "push", "run", "scatter"}
 

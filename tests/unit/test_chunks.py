@@ -90,4 +90,4 @@ def test_a_chunk_is_halved_until_one_item_is_left() -> None:
 
 def test_an_item_that_cannot_travel_is_named_once_it_is_alone() -> None:
     with pytest.raises(NotSerializableError, match=r"item 7 \(<lock>\) cannot travel: TypeError"):
-        Chunk(7, [threading.Lock()], 0).request("f", "f")
+        Chunk(7, [threading.Lock()], 0).request("f", {"shown": "f"})

@@ -249,6 +249,13 @@ def test_a_word_without_a_kernel_is_an_error_that_lists_them() -> None:
         ROSTER.choose(["k0", "cpu"])
 
 
+def test_where_a_host_does_not_answer_nobody_says_that_its_kernels_do_not_exist() -> None:
+    roster = Roster(Mesh(Settings(mesh="lab")), INFOS, {}, ["bench"])
+    with pytest.raises(HostError, match=r"bench does not answer.*`pyrokernel --mesh lab serve --detach`"):
+        roster.choose(["k7"])
+    assert "bench does not answer" in str(roster.nobody("k7"))
+
+
 # ps
 
 
@@ -263,9 +270,12 @@ def test_ps_shows_what_runs_and_why_the_dead_died() -> None:
     assert second.split() == ["k1", "dead", "5", "killed", "by", "SIGSEGV"]
 
 
-def test_a_kernel_that_does_not_describe_itself_is_busy() -> None:
+def test_a_kernel_that_does_not_describe_itself_is_busy_if_its_host_knows_that_it_lives() -> None:
     info = describe(KernelInfo(name="k0", instance="1", status="idle"), None, None)
     assert (info.status, info.answers) == ("busy", False)
+    lost = describe(KernelInfo(name="k0", instance="1", status="unknown"), None, None)
+    assert (lost.status, lost.answers) == ("unknown", False)
+    assert format_kernels([lost], now=0.0).endswith("neither it nor its host answers")
 
 
 # Writing
@@ -388,7 +398,7 @@ def test_cells_are_listed_with_what_became_of_them() -> None:
     lines = [line.split() for line in format_cells(cells, now=100.0).splitlines()]
     assert lines[0] == ["KERNEL", "CELL", "STATUS", "AUTHOR", "TIME", "SOURCE"]
     assert lines[1] == ["k0", "12345678", "raised", "ValueError", "ada", "500", "ms", "fit(", "..."]
-    assert lines[2][2] == "exited"
+    assert lines[2][2:4] == ["exit", "0"]
     assert lines[3] == ["k0", "12345678", "running", "ada", "10.0", "s", "wait()"]
     assert lines[4] == ["k0", "12345678", "waiting", "(not", "read", "yet)"]
 

@@ -116,6 +116,27 @@ def test_a_front_end_that_cannot_show_as_fast_as_the_cell_prints_still_asks(
     assert asked.result() == "Ada"
 
 
+def test_a_cell_that_waited_long_counts_on_its_front_end_anew_when_it_starts(
+    asked: Asked, front_end: tuple[socket.socket, ...]
+) -> None:
+    asked.inputs.expect(OURS, front_end[0])
+    wait_until(lambda: not asked.inputs._attachments.has(OURS))
+    asked.inputs.renew(OURS, front_end[0])
+    request = asked.begin()
+    asked.inputs.begin_follow(OURS, front_end[0])
+    asked.inputs.answer(request, "Ada")
+    assert asked.result() == "Ada"
+
+
+def test_a_cell_whose_front_end_left_before_it_starts_counts_on_nobody(
+    asked: Asked, front_end: tuple[socket.socket, ...]
+) -> None:
+    front_end[1].close()
+    asked.inputs.renew(OURS, front_end[0])
+    with pytest.raises(InputUnavailableError, match="none is attached to this cell"):
+        asked.inputs.read("who? ")
+
+
 def hang_up(asked: Asked, ours: socket.socket, theirs: socket.socket) -> None:
     asked.inputs.end_follow(OURS, ours, asked.questions)
     theirs.close()

@@ -201,3 +201,8 @@ def test_variables_are_listed_by_name_with_type_summary_and_size() -> None:
     assert (found["loud"]["summary"], found["loud"]["size"]) == (f"<{__name__}.LoudList, 2 items>", 2)
     assert found["error"]["summary"] == "ValueError('no', 2)"
     assert found["sys"]["summary"] == "<module sys>"
+
+
+def test_variables_can_be_asked_for_by_name() -> None:
+    found = list_variables({"ps": 3, "other": 4, "_x": 5}, {"ps", "use", "_x"})
+    assert [variable["name"] for variable in found] == ["ps"]

@@ -242,3 +242,29 @@ def test_a_giant_input_is_not_kept(interpreter: Interpreter) -> None:
 def test_namespaces_have_inputs_of_their_own(interpreter: Interpreter) -> None:
     run(interpreter, "1", namespace="other")
     assert run(interpreter, "_i").rendered == "''"
+
+
+def test_a_script_runs_as_it_is(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    variables: dict[str, Any] = {"name": "bob"}
+    habits.script("sh", "name=eve\nif true; then\n  echo $name {name}\nfi\n\nexit 0", variables)
+    assert capfd.readouterr().out == "eve {name}\n"
+    with pytest.raises(HabitError, match="exit code 3"):
+        habits.script("", "exit 3", variables)
+    assert variables["_exit_code"] == 3
+    with pytest.raises(HabitError, match="nowhere-at-all: No such file"):
+        habits.script("nowhere-at-all", "ls", variables)
+    with pytest.raises(HabitError, match="Argument list too long"):
+        habits.script("sh", "#" * 200_000, variables)
+
+
+def test_a_file_is_written_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    habits.writefile('"$name.txt"', "  a $name\n{b}", False, {"name": "notes"})
+    habits.writefile("notes.txt", "c", True, {})
+    assert (tmp_path / "notes.txt").read_text() == "  a $name\n{b}\nc\n"
+    habits.writefile("notes.txt", "", False, {})
+    assert (tmp_path / "notes.txt").read_text() == ""
+    assert capsys.readouterr().out == (
+        "notes.txt: 2 lines written\nnotes.txt: 1 line added\nnotes.txt: 0 lines written\n"
+    )
+    with pytest.raises(HabitError, match="writefile: nowhere/x: No such file"):
+        habits.writefile("nowhere/x", "", False, {})

@@ -15,7 +15,7 @@ from pyrokernel.settings import Settings
 from pyrokernel.shell.aliases import _takes
 from pyrokernel.shell.editing import edited, editor
 from pyrokernel.shell.helping import details, overview, summary, wrap
-from pyrokernel.shell.history import History, Unwritten, found
+from pyrokernel.shell.history import History, Unwritten, found, numbers
 from pyrokernel.shell.lookout import Lookout, View
 from pyrokernel.shell.parser import SourceReader, Takes
 from pyrokernel.shell.restricted import admit, local
@@ -64,6 +64,10 @@ def test_history_shows_numbers_and_searches() -> None:
     assert found(newest_first, "", 2) == ["3  def f():", "       return 1", "4  x = 1"]
     assert found(newest_first, "import", 10) == ["1  IMPORT", "2  import os"]
     assert found(newest_first, "nowhere", 10) == []
+    assert found(newest_first, "", None, numbers("2-3")) == ["2  import os", "3  def f():", "       return 1"]
+    assert found(newest_first, "", 1, numbers("2")) == ["2  import os"]
+    with pytest.raises(ValueError, match="invalid literal"):
+        numbers("~1/2")
 
 
 @pytest.mark.parametrize("kind", ["file", "memory"])
@@ -140,7 +144,6 @@ def test_kernels_are_looked_at_only_while_the_prompt_waits() -> None:
     wait_until(lambda: len(told) >= 3)
     assert [view.busy for view in told[:3]] == [1, 3, 4]  # a look that fails says nothing
     lookout.pause()
-    wait_until(lambda: not lookout._waits.is_set())
     lookout.resume()
     lookout.close()
     assert not any(thread.name == "lookout" for thread in threading.enumerate())
@@ -167,6 +170,27 @@ def test_a_look_that_ends_after_the_line_was_entered_is_not_told() -> None:
     assert told == []
 
 
+def test_a_look_begun_before_a_line_is_not_told_at_the_prompt_after_it() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    told: list[View] = []
+
+    def see() -> View:
+        first = not begun.is_set()
+        begun.set()
+        assert go_on.wait(10)
+        return View(["k0"], busy=int(first))
+
+    lookout = Lookout(see, told.append, seconds=60)
+    lookout.resume()
+    assert begun.wait(10)
+    lookout.pause()
+    lookout.resume()  # the line took less time than the look
+    go_on.set()
+    wait_until(lambda: told)  # at once, not after the minute between two looks
+    lookout.close()
+    assert [view.busy for view in told] == [0]
+
+
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_look_may_fail_in_any_way_once_it_is_not_wanted_any_more() -> None:
     begun, go_on = threading.Event(), threading.Event()
@@ -181,7 +205,7 @@ def test_a_look_may_fail_in_any_way_once_it_is_not_wanted_any_more() -> None:
     assert begun.wait(10)
     closing = threading.Thread(target=lookout.close)
     closing.start()
-    wait_until(lookout._over.is_set)
+    wait_until(lambda: lookout._over)
     go_on.set()
     closing.join(10)
     wait_until(lambda: not any(thread.name == "lookout" for thread in threading.enumerate()))
@@ -216,7 +240,7 @@ DEEDS = [
     Deed("on k0 x", "on"),
     Deed("gather part", "gather"),
     Deed("name = input('who? ')"),
-    Deed("import time; time.sleep(60)", ok=False),
+    Deed("import time; time.sleep(60)", ok=False, interrupted=True),
     Deed("import time; time.sleep(3) &"),
     Deed("cells", "cells"),
 ]
@@ -227,7 +251,10 @@ def test_the_tour_goes_on_when_its_line_was_typed_and_only_then() -> None:
     assert len(DEEDS) == len(STEPS) == len(tour.steps)
     for number, deed in enumerate(DEEDS):
         assert f"Tour {number + 1} of 8: " in tour.text
-        others = [Deed("ps", "ps"), Deed("tour", "tour"), Deed("use nobody", "use", ok=False)]
+        others = [
+            *(Deed("ps", "ps"), Deed("tour", "tour"), Deed("use nobody", "use", ok=False), Deed("1 + 1")),
+            *(Deed("typo!", ok=False), Deed("use k0", "use"), Deed("logs", "logs"), Deed("nothing &", ok=False)),
+        ]
         assert not any(tour.take(other) for other in others)
         assert tour.take(deed)
     assert tour.over
@@ -243,9 +270,28 @@ def test_the_tour_passes_over_what_is_not_there() -> None:
     assert tour.over
 
 
+def test_the_tour_names_a_kernel_there_is_and_knows_when_it_is_the_only_one() -> None:
+    tour = Tour(COMPLETE)
+    texts: dict[tuple[str, ...], str] = {}
+    for kernels in (("gpu-0",), ("gpu-0", "gpu-1", "gpu-2")):
+        tour.kernels, tour.position = kernels, 0
+        texts[kernels] = ""
+        while not tour.over:
+            texts[kernels] += tour.text
+            tour.skip()
+    alone, several = texts.values()
+    assert "on gpu-0 x + 1" in alone
+    assert "adds some" in alone
+    assert '\n    name = input("who? ")' in alone
+    assert "on gpu-2 x + 1" in several
+    assert "adds some" not in several
+    assert 'on gpu-2 name = input("who? ")' in several
+    assert not any("k0" in text or "{" in text for text in texts.values())
+
+
 def test_the_tour_fits_a_small_terminal() -> None:
     for step in STEPS:
-        for line in step.text.split("\n"):
+        for line in [*step.text.split("\n"), *step.alone.split("\n")]:
             assert all(len(part) <= 72 or " " not in part for part in wrap(line, 72))
             assert len(line) <= 110, "a line that is typed is not to be broken"
 

@@ -10,12 +10,12 @@ import pytest
 from waiting import wait_until
 
 from pyrokernel.errors import GatherError, KernelDiedError, KernelUnreachableError, PyrokernelError
+from pyrokernel.front import cells as front_cells
 from pyrokernel.messages import Event
 from pyrokernel.shell import background, watching
 from pyrokernel.shell.background import MAX_JOBS, Background
 from pyrokernel.shell.journals import Journal, is_cell
 from pyrokernel.shell.listing import format_cells
-from pyrokernel.shell.runner import Sent
 from pyrokernel.shell.watching import News
 
 
@@ -34,8 +34,12 @@ class FakeKernel:
         self.name, self.link = name, FakeLink(name)
 
 
+class FakeMesh:
+    client = "ours"
+
+
 class FakeGroup:
-    mesh: Any = None
+    mesh: Any = FakeMesh()
 
     def __init__(self, names: str) -> None:
         self.names = names.split()
@@ -45,7 +49,7 @@ class FakeGroup:
         return FakeKernel(key) if isinstance(key, str) else FakeGroup(" ".join(key))
 
     def submit(self, source: str, *, want: str, stdin: bool, cell: str) -> dict[str, FakeCell]:
-        assert not stdin, "nobody is there to answer"
+        self.answered = stdin
         if self.refusing:
             raise GatherError(errors=self.refusing, replies={})
         return {name: FakeCell(name, cell) for name in self.names}
@@ -56,7 +60,8 @@ class FakeFollower:
 
     made: ClassVar[list[FakeFollower]] = []
 
-    def __init__(self, mesh: Any) -> None:
+    def __init__(self, mesh: Any, *, stdin: bool) -> None:
+        assert stdin, "questions stay open as long as it follows"
         self.added: list[FakeCell] = []
         self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.idle = False
@@ -77,7 +82,6 @@ class FakeFollower:
 
 class FakeRunner:
     def __init__(self) -> None:
-        self.sent = Sent()
         self.attached: list[list[str]] = []
         self.ok = True
 
@@ -116,7 +120,6 @@ def ended(status: str, duration: float = 0.0) -> Event:
 def test_the_end_is_told_with_kernel_duration_and_first_line(behind: Background, told: list[str]) -> None:
     job = behind.start(FakeGroup("k0"), "source")  # type: ignore[arg-type]
     assert job.announce() == f"[1] k0: cell {job.id[:8]}"
-    assert job.id in behind._runner.sent
     (follower,) = FakeFollower.made
     for item in (started(17), event("result", text="[1,\n 2]"), ended("ok", 3.2)):
         follower.happen("k0", item)
@@ -143,6 +146,50 @@ def test_equal_ends_are_one_line_and_different_ones_are_told_by_kernel(behind: B
     ]
 
 
+@pytest.mark.parametrize(
+    ("evalue", "line"),
+    [("0", "done in 1.0 s: exit 0"), ("no way", "failed after 1.0 s: exit 1 (`cells 0` shows the rest)")],
+)
+def test_who_leaves_by_sys_exit_has_failed_only_with_a_code(
+    behind: Background, told: list[str], evalue: str, line: str
+) -> None:
+    behind.start(FakeGroup("k0"), "source")  # type: ignore[arg-type]
+    (follower,) = FakeFollower.made
+    follower.happen("k0", event("error", ename="SystemExit", evalue=evalue, traceback="..."))
+    follower.happen("k0", ended("error", 1.0))
+    wait_until(lambda: told)
+    assert told == [f"[1] k0: {line}"]
+
+
+def test_a_failure_on_one_kernel_is_told_before_the_others_end(behind: Background, told: list[str]) -> None:
+    behind.start(FakeGroup("k0 k1 k2 k3"), "source")  # type: ignore[arg-type]
+    (follower,) = FakeFollower.made
+    for name in ("k1", "k2"):
+        follower.happen(name, event("error", ename="ValueError", evalue="bad", traceback="..."))
+        follower.happen(name, ended("error", 2.0))
+    follower.happen("k3", ended("ok", 2.0))
+    wait_until(lambda: told)
+    assert [line.partition(" (`")[0] for line in told] == ["[1] k1-k2: failed after 2.0 s: ValueError: bad"]
+    follower.happen("k0", ended("ok", 3.0))
+    wait_until(lambda: len(told) == 2)
+    assert told[1] == "[1] k0, k3: done in 3.0 s"
+
+
+def test_a_question_is_told_once_with_the_way_to_answer_it(behind: Background, told: list[str]) -> None:
+    job = behind.start(FakeGroup("k0 k1"), "source")  # type: ignore[arg-type]
+    (follower,) = FakeFollower.made
+    for name in ("k0", "k1"):
+        follower.happen(name, event("input", request="1", prompt="Name? ", password=False))
+    wait_until(lambda: told)
+    assert told == ["[1] k0-k1: asks 'Name?'; `follow 1` answers"]
+    with behind.hushed([FakeCell("k0", job.id)]):  # type: ignore[list-item]
+        follower.happen("k0", event("input", request="2", prompt="Age? ", password=False))
+        follower.happen("k0", ended("ok", 1.0))
+        follower.happen("k1", ended("ok", 1.0))
+        wait_until(lambda: len(told) == 2)
+    assert told[1] == "[1] k1: done in 1.0 s"
+
+
 def test_one_thread_follows_all_and_a_new_one_begins_when_all_have_ended(behind: Background, told: list[str]) -> None:
     for _ in range(3):
         behind.start(FakeGroup("k0"), "source")  # type: ignore[arg-type]
@@ -162,7 +209,7 @@ def test_what_is_on_the_screen_is_not_told_again(behind: Background, told: list[
     job = behind.start(FakeGroup("k0"), "source")  # type: ignore[arg-type]
     behind.start(FakeGroup("k1"), "source")  # type: ignore[arg-type]
     (follower,) = FakeFollower.made
-    with behind.hushed([job.id]):
+    with behind.hushed([FakeCell("k0", job.id)]):  # type: ignore[list-item]
         follower.happen("k0", ended("ok"))
         follower.happen("k1", ended("ok", 1.0))
         wait_until(lambda: told)
@@ -195,9 +242,11 @@ def test_what_no_kernel_takes_is_an_error_at_once(behind: Background) -> None:
 def test_a_script_waits_for_all_in_their_order(told: list[str]) -> None:
     runner = FakeRunner()
     behind = Background(runner)  # type: ignore[arg-type]
-    behind.start(FakeGroup("k0"), "source")  # type: ignore[arg-type]
+    alone = FakeGroup("k0")
+    behind.start(alone, "source")  # type: ignore[arg-type]
     behind.start(FakeGroup("k1 k2"), "source")  # type: ignore[arg-type]
     assert FakeFollower.made == []
+    assert not alone.answered, "nobody would be told of a question"
     runner.ok = False
     assert not behind.finish()
     assert runner.attached == [["k0"], ["k1", "k2"]]
@@ -232,15 +281,17 @@ def test_much_news_is_cut() -> None:
 
 
 def test_a_watcher_tells_of_others_only_and_of_each_once() -> None:
-    sent = Sent()
-    own = sent.new()
-    watcher = watching.Watcher(lambda: None, sent, print)  # type: ignore[arg-type,return-value]
+    own = "own"
+    watcher = watching.Watcher(lambda: FakeGroup("k0"), print)  # type: ignore[arg-type,return-value]
     place = watching._Place(FakeLink("k0"))  # type: ignore[arg-type]
 
     def look(running: str, *over: str) -> list[str]:
-        base = {"author": "bob", "source": "1"}
-        place.running = {**base, "cell": running} if running else None
-        watcher._compare(place, [{**base, "cell": cell, "status": "ok", "duration": 1.0} for cell in over])
+        def entry(cell: str) -> dict[str, Any]:
+            client = "ours" if cell == own else ""
+            return {"author": "bob", "source": "1", "cell": cell, "client": client, "job": cell if cell == own else ""}
+
+        place.running = entry(running) if running else None
+        watcher._compare(place, [{**entry(cell), "status": "ok", "duration": 1.0} for cell in over])
         return [line.split(":")[0] + line.split(":")[1][:9] for line in watcher._news.tell()]
 
     assert look("b", "a") == ["k0 bob runs"], "what is over when it begins is no news, what runs is"
@@ -248,6 +299,61 @@ def test_a_watcher_tells_of_others_only_and_of_each_once() -> None:
     assert look(own, "a", "b") == ["k0 the cell"]
     assert look("", "a", "b", own, "c") == ["k0 bob ran "]
     assert look("", "b", own, "c") == []
+
+
+def test_of_a_job_of_others_the_beginning_is_told_once() -> None:
+    watcher = watching.Watcher(lambda: FakeGroup("k0"), print)  # type: ignore[arg-type,return-value]
+    place = watching._Place(FakeLink("k0"), after=0)  # type: ignore[arg-type]
+    part = {"author": "bob", "source": "map(f, ...)", "client": "his", "job": "j"}
+    over = [{**part, "cell": str(number), "status": "ok", "duration": 1.0} for number in range(4)]
+    place.running = {**part, "cell": "4"}
+    watcher._compare(place, over[:2])
+    assert watcher._news.tell() == ["k0: bob runs map(f, ...)"]
+    watcher._compare(place, over)
+    assert watcher._news.tell() == []
+
+
+def job_part(number: int, kernel: str, **more: Any) -> dict[str, Any]:
+    part = {"kernel": kernel, "cell": f"{number}" * 32, "job": "e" * 32, "author": "bob", "source": "map f over x"}
+    ended = {"status": "ok", "execution_count": number, "started": 10.0 * number, "duration": 2.0}
+    return {**part, **ended, "items": 25, "failed": 0, **more}
+
+
+def test_a_job_is_one_row() -> None:
+    parts = [job_part(1, "k0"), job_part(2, "k0"), job_part(3, "k1"), job_part(4, "k1", failed=3)]
+    alone = {
+        "kernel": "k0",
+        "cell": "a" * 32,
+        "job": "",
+        "status": "ok",
+        "source": "1",
+        "author": "bob",
+        "started": 1.0,
+    }
+    _, first, row = format_cells([alone, *parts], now=100.0).splitlines()
+    assert first.split()[0] == "aaaaaaaa"
+    assert row.split()[:4] == ["1,3", "eeeeeeee", "k0-k1", "bob"]
+    assert "bob   12.0 s  ok on k0, 3 failed on k1 (100 items)  map f over x" in row
+    assert len(format_cells(parts, now=100.0, whole_jobs=False).splitlines()) == 5
+
+
+@pytest.mark.parametrize(
+    ("last", "shown"),
+    [
+        ({"status": "running"}, "running (25 items)"),
+        ({"status": "waiting"}, "running (25 items)"),
+        ({"status": "error", "ename": "KeyboardInterrupt", "items": 0}, "KeyboardInterrupt (25 items)"),
+    ],
+)
+def test_how_it_stands_with_a_job(last: dict[str, Any], shown: str) -> None:
+    assert shown in format_cells([job_part(1, "k0"), job_part(2, "k0", **last)], now=100.0)
+
+
+@pytest.mark.parametrize(("evalue", "shown"), [("", "exit 0"), ("0", "exit 0"), ("3", "exit 3"), ("no way", "exit 1")])
+def test_a_cell_that_left_by_sys_exit_shows_its_exit_code(evalue: str, shown: str) -> None:
+    cell = {"kernel": "k0", "cell": "a" * 32, "author": "bob", "source": "1", "ename": "SystemExit", "evalue": evalue}
+    for lay_out in (format_cells, front_cells.format_cells):
+        assert f" {shown} " in lay_out([{**cell, "status": "error", "started": 1.0}], now=2.0)
 
 
 def test_cells_are_listed_in_order_and_equal_ones_once() -> None:

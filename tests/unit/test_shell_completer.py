@@ -8,11 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.completion import Completion as Match
 from prompt_toolkit.document import Document
 
 from pyrokernel.errors import KernelUnreachableError
 from pyrokernel.messages import Completion
-from pyrokernel.shell.completer import ANSWER_SECONDS, InTime, Router, merge
+from pyrokernel.shell.completer import ANSWER_SECONDS, InTime, Router, in_columns, merge
 from pyrokernel.shell.parser import SourceReader, Takes
 
 
@@ -83,6 +84,26 @@ def test_the_source_of_on_is_completed_as_python() -> None:
 def test_a_command_that_offers_something_completes_the_text_after_it() -> None:
     (match,) = router().get_completions(Document(":take  some ca"), CompleteEvent())
     assert (match.text, match.start_position, match.display_meta_text) == ("some cakes", -len("some ca"), "int")
+
+
+def test_a_list_of_several_columns_says_beside_each_name_what_it_is() -> None:
+    found = in_columns([Match("x" * 30, display_meta="int"), Match("run", -2, display_meta="s" * 40), Match("z")])
+    assert [match.display_text for match in found] == ["x" * 30 + "  int", f"{'run':28}  {'s' * 25} ...", "z"]
+    assert (found[1].text, found[1].start_position, found[1].display_meta_text) == ("run", -2, "s" * 40)
+
+
+def test_a_program_line_is_offered_what_stands_after_its_sign() -> None:
+    asked: list[str] = []
+    found = router()
+
+    def offer(text: str) -> list[tuple[str, int, str]]:
+        asked.append(text)
+        return []
+
+    found._shell.offers["sh"] = offer
+    for text in ("!ls da", "x = !ls da", "!!ls da", "  !ls da"):
+        assert offered(found, text) == []
+    assert asked == ["ls da"] * 4
 
 
 def test_an_empty_group_offers_nothing() -> None:

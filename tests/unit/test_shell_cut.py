@@ -91,3 +91,32 @@ def test_kernels_that_say_the_same_are_cut_together_and_different_ones_share_the
         display.ended(name)
     assert len(said) < 1100
     assert said[-1] == "[k1] k1 1999\n"
+
+
+def test_a_long_result_at_the_prompt_is_cut_at_about_a_screen() -> None:
+    said: list[str] = []
+    display = Display(
+        ["k0"],
+        lambda _, text: said.append(text),
+        see_all=lambda name: "see FILE",
+        see_result=lambda name: "see cell",
+    )
+    display.result("k0", "\n".join(f"row {n}" for n in range(180)))
+    (shown,) = said
+    assert shown.count("\n") == 71
+    assert shown.startswith("row 0\n")
+    assert "not shown; see cell ...\n" in shown
+    assert shown.endswith("row 179\n")
+    display.result("k0", "x" * 9000)
+    assert "... 3,400 characters are not shown; see cell ..." in said[1]
+    display.result("k0", "x" * 2 * GIANT)
+    assert "... 34,400 characters are not shown; see FILE ..." in said[2]
+
+
+def test_results_that_differ_only_in_what_is_cut_are_not_called_equal() -> None:
+    said: list[str] = []
+    display = Display(["k0", "k1"], lambda _, text: said.append(text), see_all=lambda name: "see FILE")
+    for name in ("k0", "k1"):
+        display.result(name, "x" * GIANT + name + "x" * GIANT)
+        display.ended(name)
+    assert [text[:5] for text in said] == ["[k0]\n", "[k1]\n"]

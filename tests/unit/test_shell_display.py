@@ -78,6 +78,33 @@ def test_a_result_is_held_until_all_have_ended_or_a_second_has_passed() -> None:
     assert screen.text == "[k0] 1\n"
 
 
+def test_results_shown_at_one_moment_are_in_the_order_of_the_kernels_and_later_ones_stay_later() -> None:
+    screen = Screen("k0", "k1", "k2", "k3")
+    for now, name in ((0.0, "k3"), (0.1, "k1"), (0.9, "k0")):
+        screen.now = now
+        screen.display.result(name, name)
+        screen.display.ended(name)
+    screen.now = HOLD_REPLY_SECONDS
+    screen.display.flush()
+    assert screen.text == "[k1] k1\n[k3] k3\n"
+    screen.display.result("k2", "k2")
+    screen.display.ended("k2")
+    assert screen.text == "[k1] k1\n[k3] k3\n[k0] k0\n[k2] k2\n"
+
+
+def test_lines_of_output_come_before_results_in_the_order_they_came() -> None:
+    screen = Screen("k0", "k1")
+    screen.display.output("k1", "stdout", "from k1\n")
+    screen.now = 0.01
+    screen.display.output("k0", "stdout", "from k0\n")
+    screen.display.result("k1", "1")
+    screen.display.result("k0", "0")
+    screen.now = 0.02
+    for name in ("k1", "k0"):
+        screen.display.ended(name)
+    assert screen.text == "[k1] from k1\n[k0] from k0\n[k0] 0\n[k1] 1\n"
+
+
 def test_a_remark_has_a_line_of_its_own_and_is_folded() -> None:
     alone = Screen("k0")
     alone.display.output("k0", "stdout", "half")
@@ -105,3 +132,10 @@ def test_output_comes_before_the_result_and_unfinished_lines_are_ended() -> None
 def test_terminal_controls_are_shown_and_colours_stay() -> None:
     assert harmless("\x1b[31mred\x1b[0m\ttab\r\n") == "\x1b[31mred\x1b[0m\ttab\r\n"
     assert harmless("\x1b]0;title\x07\x1b[2J\x9b") == "\\x1b]0;title\\x07\\x1b[2J\\x9b"
+
+
+def test_what_turns_text_around_or_has_no_width_is_shown_and_joiners_of_scripts_stay() -> None:
+    for code in (0x61C, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF):
+        assert harmless(f"a{chr(code)}b") == f"a\\u{code:04x}b"
+    for text in ("\u0646\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\U0001f469\u200d\U0001f4bb"):
+        assert harmless(text) == text

@@ -7,15 +7,17 @@ from typing import Any
 import pytest
 
 from pyrokernel.messages import Inspection
-from pyrokernel.shell.habits import HabitCommands, describe, describe_times, one_per_host, split_timeit
-from pyrokernel.shell.hints import ELSEWHERE, PROGRAMS, for_failure, for_word
+from pyrokernel.shell.habits import HabitCommands, describe_times, one_per_host, split_timeit
+from pyrokernel.shell.hints import ELSEWHERE, PROGRAMS, RUN_OPTIONS, for_failure, for_unknown, for_word
+from pyrokernel.shell.inspecting import InspectCommands, describe
 from pyrokernel.shell.parser import Parser, Piece, SourceReader, Takes, assigned_by
 from pyrokernel.shell.restricted import admit
 from pyrokernel.texts import stopwatch
 
 COMMANDS = {
-    name.removeprefix("do_"): getattr(getattr(HabitCommands, name), "takes", Takes.WORDS)
-    for name in dir(HabitCommands)
+    name.removeprefix("do_"): getattr(getattr(commands, name), "takes", Takes.WORDS)
+    for commands in (HabitCommands, InspectCommands)
+    for name in dir(commands)
     if name.startswith("do_")
 }
 
@@ -197,4 +199,33 @@ def test_words_of_elsewhere_have_an_answer_of_one_line() -> None:
     for word in ("autoreload", "debug", "history", "paste", "save", "store", "edit"):
         assert for_word(word)
     assert not PROGRAMS & (ELSEWHERE.keys() | COMMANDS.keys())
-    assert all("\n" not in answer and len(answer) < 130 for answer in ELSEWHERE.values())
+    for answer in (*ELSEWHERE.values(), *RUN_OPTIONS.values()):
+        assert "\n" not in answer
+        assert len(answer) < 130
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("Out", "`cells`"), ("_5", "`cells`"), ("In", "`history 3-5`"), ("_i3", "`history 3-5`"), ("_x", "")],
+)
+def test_what_ipython_keeps_by_number_is_told_wherever_it_stands(name: str, hint: str) -> None:
+    found = for_failure(f"for x in y:\n    print({name})", failure("NameError", f"name '{name}' is not defined"))
+    assert hint in found
+    assert bool(hint) == bool(found)
+    assert for_failure("get_ipython().magic('ls')", failure("NameError", "name 'get_ipython' is not defined"))
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("%nonsense", "there is no command 'nonsense'; `help` lists them all"),
+        (":tme 3", "there is no command 'tme'; did you mean `time`? `help` lists them all"),
+        ("%%nonsense\nrm x", "nothing ran: there is no command 'nonsense'; `help` lists them all"),
+        ("%%cd\n/tmp", "nothing ran: `cd` takes no lines below it; `cd` alone is a line"),
+        ("%autoreload 2", ELSEWHERE["autoreload"]),
+        ("%%capture out\nx", f"nothing ran: {ELSEWHERE['capture']}"),
+        ("%%\nx", "nothing ran: there is no command ''; `help` lists them all"),
+    ],
+)
+def test_a_command_that_does_not_exist_is_answered(text: str, answer: str) -> None:
+    assert for_unknown(text, COMMANDS) == answer

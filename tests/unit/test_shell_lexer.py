@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from prompt_toolkit.document import Document
 from prompt_toolkit.utils import Event
-from waiting import wait_until
 
 from pyrokernel.shell.keys import colour_soon
 from pyrokernel.shell.lexer import ShellLexer, python_lexer
@@ -59,15 +59,25 @@ def test_python_is_plain_as_long_as_its_lexer_is_not_ready() -> None:
 
 def test_colours_are_made_ready_once_when_the_prompt_has_been_drawn() -> None:
     redrawn: list[bool] = []
-    app = SimpleNamespace(invalidate=lambda: redrawn.append(True))
+    drawn_again = asyncio.Event()
+
+    def draw() -> None:
+        redrawn.append(True)
+        drawn_again.set()
+
+    app = SimpleNamespace(invalidate=draw)
     app.after_render = Event(app)
     plain = ShellLexer(READER)
     session = SimpleNamespace(lexer=plain, app=app)
     shell: Any = SimpleNamespace(main_session=session, reader=READER)
     colour_soon(shell)
     assert session.lexer is plain
-    app.after_render.fire()
-    app.after_render.fire()
-    wait_until(lambda: redrawn)
+
+    async def draw_twice() -> None:
+        app.after_render.fire()
+        app.after_render.fire()
+        await asyncio.wait_for(drawn_again.wait(), 10)
+
+    asyncio.run(draw_twice())
     assert len(session.lexer.lex_document(Document("len('a')"))(0)) > 1
     assert redrawn == [True]

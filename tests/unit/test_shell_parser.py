@@ -11,17 +11,15 @@ from pyrokernel.shell.parser import (
     Piece,
     SourceReader,
     Takes,
-    bound_names,
-    completeness,
-    dedented,
-    in_background,
+    block_of,
 )
+from pyrokernel.shell.source import bound_names, completeness, dedented, in_background, margin_below, without_prompts
 
 COMMANDS = {
     **dict.fromkeys(("help", "logs", "ps", "quit", "restart", "set", "use"), Takes.WORDS),
     "on": Takes.WORD_AND_PYTHON,
     "time": Takes.PYTHON,
-    "sh": Takes.TEXT,
+    "sh": Takes.CELL,
     "inspect": Takes.TEXT,
 }
 
@@ -193,6 +191,11 @@ def test_names_that_a_cell_binds_are_seen() -> None:
         ("%time f(x)", "time", "f(x)"),
         ("time f(x)", "time", "f(x)"),
         ("%nothing 3", UNKNOWN, "3"),
+        ("?", "inspect", ""),
+        ("np.*load*?", "inspect", "np.*load*"),
+        ("*.py", PYTHON, "*.py"),
+        ("%lsmagic", "help", ""),
+        ("lsmagic", PYTHON, "lsmagic"),
         ("time.sleep(3)", PYTHON, "time.sleep(3)"),
         ("time = 3", PYTHON, "time = 3"),
         ("x = 7 % 3", PYTHON, "x = 7 % 3"),
@@ -234,3 +237,64 @@ def test_a_shadowed_command_is_told_only_where_the_line_could_have_been_one(
 ) -> None:
     reader.variables = {"ps"}
     assert reader.shadowed(line) == hint
+
+
+@pytest.mark.parametrize(
+    ("head", "command"),
+    [
+        ("%%bash", "sh"), ("%%sh", "sh"), ("%%!", "sh"), ("%%on k0", "on"), ("%%time", "time"),
+        ("%%nothing x", UNKNOWN), ("%%ps", UNKNOWN), ("%%", UNKNOWN), ("%%3", UNKNOWN),
+    ],
+)  # fmt: skip
+def test_what_stands_below_two_percent_signs_never_runs_as_python(
+    reader: SourceReader, head: str, command: str
+) -> None:
+    body = "for i in 1 2; do\n  rm $i\ndone"
+    assert not reader.finished(head)
+    assert not reader.finished(f"{head}\nx = 1")
+    assert reader.finished(f"{head}\nx = 1\n")
+    pasted = f"{head}\n{body}\n\nuse k0\n"
+    assert reader.split(pasted) == [Piece(pasted, command)]
+    if command in ("sh", UNKNOWN):
+        assert list(reader.pieces(f"{head}\n{body}\n\nx".split("\n"))) == [
+            Piece(f"{head}\n{body}", command),
+            Piece("x"),
+        ]
+
+
+def test_the_lines_below_two_percent_signs_stay_as_they_are(reader: SourceReader) -> None:
+    assert block_of("%%bash  a b \n  one\n\n two\n\n") == ("bash", "a b", "  one\n\n two")
+    assert block_of("%%!\nls") == ("!", "", "ls")
+    assert str(Parser(reader).parse("%%time\n    x = 1\n    y = 2\n")) == "    x = 1\n    y = 2"
+
+
+@pytest.mark.parametrize(
+    ("pasted", "source"),
+    [
+        (">>> x = 1\n>>> x\n1\n", "x = 1\nx"),
+        ("\n    >>> for i in x:\n    ...     i\n    ...\n    0\n", "for i in x:\n    i\n"),
+        ("In [1]: x = 1\n\nIn [12]: def f():\n    ...:     return 1\n    ...: \n\nIn [13]: f()\nOut[13]: 1\n",
+         "x = 1\ndef f():\n    return 1\n\nf()"),
+        ("x = '''\n>>> 1\n'''", None), ("'''\nIn [1]: 1\n'''", None), ("...\nx", None), (">>>x", None),
+    ],
+)  # fmt: skip
+def test_a_pasted_session_loses_its_prompts_and_what_was_printed(pasted: str, source: str | None) -> None:
+    assert without_prompts(pasted) == (pasted if source is None else source)
+
+
+@pytest.mark.parametrize(
+    ("typed", "margin"),
+    [
+        ("if x:", "    "),
+        ("if x:\n    y", "    "),
+        ("if x:\n    for y in x:  ", "        "),
+        ("    x = '''a", ""),
+        ("def f():\n    '''a:", ""),
+        ("def f():\n    '''a\n  b: c", ""),
+        ("def f():\n    '''a\nb'''", "    "),
+        ("def f():\n    '''a'''", "    "),
+        ('x = f"""a', ""),
+    ],
+)
+def test_a_string_of_several_lines_is_not_indented(typed: str, margin: str) -> None:
+    assert margin_below(typed) == margin

@@ -83,6 +83,9 @@ class FakeProcesses:
     def send_signal(self, pid: int, number: int) -> None:
         self.signals.append((pid, int(number)))
 
+    def interrupt(self, pid: int) -> None:
+        self.signals.append((pid, int(signal.SIGINT)))
+
     def ask_to_end(self, pid: int) -> None:
         self.signals.append((pid, int(signal.SIGTERM)))
 
