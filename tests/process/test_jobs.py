@@ -26,7 +26,7 @@ def test_a_failure_names_its_item(group: pk.Group) -> None:
     with pytest.raises(pk.RemoteError, match=r"ValueError: .*\(item 2 \('three'\) in kernel 'k\d'\)") as caught:
         job.results()
     assert caught.value.index == 2
-    assert "results(check=False)" in str(caught.value)
+    assert "results(check=False)" in " ".join(caught.value.__notes__)
     results = job.results(check=False)
     assert [results[0], results[1], results[3]] == [1, 2, 4]
     assert results[2].index == 2

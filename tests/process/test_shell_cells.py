@@ -71,7 +71,7 @@ def test_questions_in_the_background_wait_until_they_are_answered_in_follow(star
     shell.enter("follow k0")
     shell.expect("\ntwo?")
     shell.enter("deux")
-    shell.expect("k0>")
+    shell.expect(">")  # of a prompt that said (busy) for a moment, only what differs is drawn anew
     assert kernel.pull("first", "second") == ("un", "deux")
     shell.enter("follow 2")
     shell.expect("no cell [2] is in the background any more")
@@ -295,8 +295,8 @@ def test_a_giant_result_is_cut_in_the_middle(start: Start) -> None:
     shell = start("k0")
     shell.enter("'a' * 60_000 + 'z' * 40_000")
     shell.expect("\n'aaa")
-    shown = shell.expect("\n... 80,002 characters are not shown; `cells ")
-    assert 14_000 < shown.count("a") < 16_000
+    shown = shell.expect("\n... 94,402 characters are not shown; `cells ")
+    assert 4_000 < shown.count("a") < 4_400
     shell.expect("zzz'\n")
 
 

@@ -317,9 +317,9 @@ def test_ctrl_c_takes_a_line_back_that_a_deaf_kernel_has_not_taken(start: Start,
     begun = tmp_path / "begun"
     cell = mesh["k1"].submit(f"import ctypes; open({str(begun)!r}, 'w').close(); ctypes.PyDLL(None).sleep(6)")
     wait_until(begun.exists)
-    shell.enter("print('ran')")
-    shell.expect("print('ran')\n")
-    wait_until(lambda: mesh["k2"].cells(1) and mesh["k2"].cells(1)[-1]["source"] == "print('ran')")
+    shell.enter("print('taken by two')")
+    shell.expect("print('taken by two')\n")
+    wait_until(lambda: mesh["k2"].cells(1) and mesh["k2"].cells(1)[-1]["source"] == "print('taken by two')")
     shell.type("\x03")
     shell.expect("k1: may still run it", timeout=5)
     shell.expect("3 kernels")

@@ -52,7 +52,7 @@ def test_every_command_was_decided_on(mesh: pk.Mesh) -> None:
     assert set(shell.get_visible_commands()) == ADMITTED, "decide: LOCAL = True, or admitted here with a look at it"
     assert shell.refused == REFUSED
     assert {name for name in shell.get_all_commands() if name[0] != "_"} == ADMITTED | REFUSED
-    assert set(shell.settables) == {"lines", "timing"}
+    assert set(shell.settables) == {"lines", "result_lines", "timing"}
 
 
 def test_the_words_of_refused_commands_are_known(mesh: pk.Mesh) -> None:
