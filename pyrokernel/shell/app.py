@@ -93,7 +93,6 @@ class Shell(House):
         self.runner = Runner(self)
         self.background = Background(self.runner)
         set_up_prompt(self, past)
-        self._view = View(self.target.group.names)
         self._lookout = Lookout(lambda: look(self.target), self._take_view)
         self.show_target()
 
@@ -149,6 +148,8 @@ class Shell(House):
                 self.notice(job.announce())
         begun = time.monotonic()
         ok = bool(behind) or self.runner.run(group, dedented(source), **options)
+        if not behind and self.runner.died:
+            self.target.settle()  # what was told of need not be told again before the next cell
         if self.times_cells and not behind:
             self.notice(f"took {span(time.monotonic() - begun)}")
         self.failed = not ok
@@ -197,9 +198,7 @@ class Shell(House):
 
     def show_target(self) -> None:
         """Bring the prompt up to date with what is known without asking anybody."""
-        names = self.target.group.names
-        self._view = View(names, busy=self._view.busy if list(self._view.names) == names else 0)
-        self.prompt = f"{self._view.prompt}> "
+        self.prompt = f"{View(self.target.group.names).prompt}> "
 
     def pre_prompt(self) -> None:
         """Begin to look at the kernels; cmd2 calls this when the prompt waits."""
@@ -211,9 +210,13 @@ class Shell(House):
         self._lookout.pause()
         return super().precmd(statement)
 
+    def tell(self, text: str) -> None:
+        """Show lines above the prompt; what they tell of may have changed what the prompt says."""
+        super().tell(text)
+        self._lookout.look_again()
+
     def _take_view(self, view: View) -> None:
         """Have the prompt say what was seen; the thread that looks calls this."""
-        self._view = view
         self.add_alert(prompt=f"{view.prompt}> ")
 
     @property

@@ -62,6 +62,9 @@ class FrontEnd(Protocol):
     def notice(self, text: str) -> None:
         """Say something of the shell's own."""
 
+    def fitted(self, text: str) -> str:
+        """Return a sentence in lines of the terminal's width."""
+
     def ask(self, prompt: str, *, password: bool = False, afresh: bool = False) -> str:
         """Read a line, with `afresh` not one typed before the question; raises KeyboardInterrupt or EOFError."""
 
@@ -90,7 +93,13 @@ class Attention:
 
 
 class Reaction(Protocol):
-    """What Ctrl-C does."""
+    """What Ctrl-C does.
+
+    Attributes:
+        does: That, in a word or two.
+    """
+
+    does: str
 
     def press(self) -> bool:
         """React; say whether to go on showing the cells."""
@@ -112,6 +121,8 @@ class Detaching:
         front: Where to say so.
         live: Kernels whose cell has not ended; looked at, not changed.
     """
+
+    does = "leaves it running"
 
     def __init__(self, front: FrontEnd, live: set[str]) -> None:
         self._front, self._live = front, live
@@ -143,6 +154,8 @@ class Interrupting:
         live: Kernels where it has not ended; looked at, not changed.
         cancelled: Is told the kernels where it will not begin.
     """
+
+    does = "interrupts"
 
     def __init__(
         self,

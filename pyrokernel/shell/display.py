@@ -26,6 +26,9 @@ HOLD_REPLY_SECONDS = 1.0
 _TOGETHER_SECONDS = 0.25
 """Results and errors that came no later after the one that is due are shown with it, in the order of the kernels."""
 
+_BRIEF_LINES = 4
+"""Of a result or an error, when those of other kernels have filled the screen."""
+
 COLOUR = re.compile("\x1b\\[[0-9;]*m")
 _CONTROLS = re.compile(
     "\x1b\\[[0-9;]*[mK]|[\x00-\x07\x0b\x0c\x0e-\x1f\x7f-\x9f]"
@@ -38,7 +41,10 @@ _CONTROLS = re.compile(
 class _Item:
     """Something one kernel said: a line of output, a result, or an error.
 
-    `key` is what makes it equal to another: the same error has another cell number in each kernel.
+    Attributes:
+        key: What makes it equal to another: the same error has another cell number in each kernel.
+        brief: What to show instead when the screen is full already, "" for nothing else.
+        always: It is shown also then: it tells of what is not.
     """
 
     stream: str
@@ -46,6 +52,8 @@ class _Item:
     key: str
     ready: float
     block: bool = False
+    brief: str = ""
+    always: bool = False
 
 
 class Display:
@@ -85,21 +93,43 @@ class Display:
         self.at_margin = True
         self._see_all, self._see_result = see_all, see_result
         self._max_lines, self._result_lines = lines, result_lines
-        last = max(3, LAST_LINES // len(self._names))
+        last = max(1, LAST_LINES // len(self._names))
         self._cuts = {name: Cut(lines, last) for name in self._names if see_all}
         self._told: set[str] = set()
         self._lines = 0
 
     def output(self, kernel: str, stream: str, text: str) -> None:
         """Show text that a kernel wrote."""
-        if kernel in self._cuts:
-            cut = self._cuts[kernel]
-            # Kernels that say different things fill the screen together.
-            cut.closed = cut.closed or self._lines >= self._max_lines
+        cut = self._cuts.get(kernel)
+        if cut is not None:
+            if self._lines >= self._max_lines:
+                self._close(kernel)
             text = cut.take(text)
         if text:
             self._output(kernel, stream, text)
-        if kernel in self._cuts and self._cuts[kernel].closed and kernel not in self._told:
+        if cut is not None and cut.closed:
+            self._tell_cut(kernel)
+            self.flush()
+
+    def _close(self, kernel: str, *lines: str) -> None:
+        """Show no more lines of a kernel: those that wait to be shown are counted with the rest.
+
+        Kernels that say different things fill the screen together.
+        """
+        cut = self._cuts[kernel]
+        cut.closed = True
+        held = self._held[kernel]
+        hidden = [item for item in held if not (item.block or item.always)]
+        self._held[kernel] = collections.deque(item for item in held if item.block or item.always)
+        for line in [*lines, *(item.text for item in hidden)]:
+            cut.take(line + "\n")
+        for stream in ("stdout", "stderr"):
+            cut.take(self._partial.pop((kernel, stream), ""))
+        self._tell_cut(kernel)
+
+    def _tell_cut(self, kernel: str) -> None:
+        """Say, once, that a kernel's output is cut."""
+        if kernel not in self._told:
             assert self._see_all is not None  # or nothing would be cut
             self._told.add(kernel)
             self._remark(kernel, f"... more output is not shown; {self._see_all(kernel)}")
@@ -121,6 +151,7 @@ class Display:
             self._cuts[kernel].take(text + "\n")
         else:
             self._remark(kernel, text)
+            self.flush()
 
     def _remark(self, kernel: str, text: str) -> None:
         if not self._several:
@@ -128,8 +159,7 @@ class Display:
             self._emit("stderr", text + "\n")
             return
         self._end_lines(kernel)
-        self._hold(kernel, "stderr", text, HOLD_LINE_SECONDS)
-        self.flush()
+        self._hold(kernel, "stderr", text, HOLD_LINE_SECONDS, always=True)
 
     def result(self, kernel: str, text: str) -> None:
         """Show the value of a cell."""
@@ -200,7 +230,10 @@ class Display:
         if hidden > len(lines):
             self._remark(kernel, f"... {hidden:,} lines not shown; the last of them:")
         for line in lines:
-            self._output(kernel, "stdout", line + "\n")
+            if self._several:
+                self._hold(kernel, "stdout", line, HOLD_LINE_SECONDS, always=True)
+            else:
+                self._emit("stdout", line + "\n")
 
     def _without_middle(self, kernel: str, text: str) -> str:
         """Cut a giant, where floods are to be cut."""
@@ -213,15 +246,15 @@ class Display:
             self._emit(stream, text + "\n")
             return
         self._end_lines(kernel)
+        brief = "" if self._see_all is None else cut_text(text, self._see_all(kernel), _BRIEF_LINES, RESULT_LINE_CHARS)
         # Two giants may differ in what is cut; a number stands for all of it while it is held.
-        self._hold(kernel, stream, text, HOLD_REPLY_SECONDS, key=f"{len(key)} {hash(key)}", block=True)
+        digest = f"{len(key)} {hash(key)}"
+        ready = self._clock() + HOLD_REPLY_SECONDS
+        self._held[kernel].append(_Item(stream, text, digest, ready, block=True, brief=brief))
 
-    def _hold(
-        self, kernel: str, stream: str, text: str, seconds: float, *, key: str | None = None, block: bool = False
-    ) -> None:
-        text = text if block else text.rpartition("\r")[2]  # a progress bar drew over what came before
-        ready = self._clock() + seconds
-        self._held[kernel].append(_Item(stream, text, text if key is None else key, ready, block))
+    def _hold(self, kernel: str, stream: str, text: str, seconds: float, *, always: bool = False) -> None:
+        text = text.rpartition("\r")[2]  # a progress bar drew over what came before
+        self._held[kernel].append(_Item(stream, text, text, self._clock() + seconds, always=always))
 
     def _end_lines(self, kernel: str) -> None:
         for stream in ("stdout", "stderr"):
@@ -230,8 +263,14 @@ class Display:
                 self._hold(kernel, stream, rest, HOLD_LINE_SECONDS)
 
     def _show(self, kernels: Sequence[str], item: _Item) -> None:
-        gap = "\n" if item.block and "\n" in item.text else " "
-        self._emit(item.stream, f"[{label(kernels)}]{gap}{item.text}\n")
+        full = bool(self._cuts) and self._lines >= self._max_lines
+        if full and not (item.block or item.always):
+            for name in kernels:
+                self._close(name, item.text)
+            return
+        text = item.brief if full and item.brief else item.text
+        gap = "\n" if item.block and "\n" in text else " "
+        self._emit(item.stream, f"[{label(kernels)}]{gap}{text}\n")
 
     def _emit(self, stream: str, text: str) -> None:
         if text:

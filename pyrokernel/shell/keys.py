@@ -13,9 +13,10 @@ from prompt_toolkit.history import History
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent, merge_key_bindings
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.layout.processors import HighlightMatchingBracketProcessor
+from prompt_toolkit.styles import merge_styles
 
 from pyrokernel.shell.completer import Router
-from pyrokernel.shell.lexer import ShellLexer, python_lexer
+from pyrokernel.shell.lexer import COLOURS, ShellLexer, python_lexer
 from pyrokernel.shell.source import dedented, margin_below, without_prompts
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def set_up_prompt(shell: Shell, history: History) -> None:
     session = shell.main_session
     session.completer = Router(shell)
     session.lexer = ShellLexer(shell.reader)
+    session.style = merge_styles([session.style, COLOURS] if session.style else [COLOURS])
     session.input_processors = [*(session.input_processors or ()), HighlightMatchingBracketProcessor()]
     session.prompt_continuation = lambda width, line_number, wrap_count: "... ".rjust(width)
     # cmd2 asks the buffer that has the focus: a search for `f(` would be a block, and lose its way back.

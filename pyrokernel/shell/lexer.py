@@ -12,6 +12,7 @@ from collections.abc import Callable
 from prompt_toolkit.document import Document
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.lexers import Lexer, PygmentsLexer, SimpleLexer
+from prompt_toolkit.styles import Style
 
 from pyrokernel.shell.parser import UNKNOWN, SourceReader, Takes
 
@@ -52,6 +53,25 @@ class ShellLexer(Lexer):
             return [(style, head), *_without(python(0), len(head))] if rest else [(style, head)]
 
         return colours
+
+
+COLOURS = Style.from_dict(
+    {
+        "pygments.keyword": "bold #009040",
+        "pygments.operator.word": "bold #009040",
+        "pygments.name.builtin": "#9060c0",
+        "pygments.name.function": "#3080d0",
+        "pygments.name.class": "bold #3080d0",
+        "pygments.name.namespace": "#3080d0",
+        "pygments.name.exception": "#c05050",
+        "pygments.name.decorator": "#b060b0",
+        "pygments.literal.string": "#b07030",
+        "pygments.literal.number": "#209090",
+        "pygments.comment": "italic #808080",
+        "pygments.error": "#d04040",
+    }
+)
+"""Of medium brightness: they are read on light paper and on dark. Those of Pygments are made for light alone."""
 
 
 def python_lexer() -> Lexer:

@@ -11,6 +11,7 @@ from pyrokernel.texts import label, names_by, plural, span, wide_table
 _HEADER = ("NUMBER", "CELL", "KERNELS", "FROM", "TIME", "STATUS", "SOURCE")
 _ORDER = {"running": 1, "waiting": 2}
 _NUMBERS_SHOWN = 3
+_NAMES_WIDTH = 12
 
 
 def format_cells(cells: Sequence[Mapping[str, Any]], *, now: float, whole_jobs: bool = True) -> str:
@@ -34,7 +35,7 @@ def _row(found: Sequence[Mapping[str, Any]], now: float) -> tuple[str, ...]:
     numbers = sorted({cell["execution_count"] for cell in found if cell.get("execution_count")})
     shown = ",".join(map(str, numbers[:_NUMBERS_SHOWN])) + ("..." if len(numbers) > _NUMBERS_SHOWN else "")
     statuses = names_by({cell["kernel"]: status_of(cell) for cell in found})
-    status = ", ".join(f"{what} on {label(names)}" for what, names in statuses.items())
+    status = ", ".join(f"{what} on {_briefly(names)}" for what, names in statuses.items())
     status = status if len(statuses) > 1 else next(iter(statuses))
     items = sum(cell.get("items", 0) for cell in found)
     seconds = [_seconds(cell, now) for cell in found]
@@ -48,6 +49,12 @@ def _row(found: Sequence[Mapping[str, Any]], now: float) -> tuple[str, ...]:
         f"{status} ({plural(items, 'item')})" if items else status,
         first["source"],
     )
+
+
+def _briefly(names: Sequence[str]) -> str:
+    """Name kernels, or count them where their names would push the source off the line."""
+    named = label(names)
+    return named if len(named) <= _NAMES_WIDTH else f"{len(names)} kernels"
 
 
 def _order(cell: Mapping[str, Any]) -> int:

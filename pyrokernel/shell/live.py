@@ -66,12 +66,13 @@ class Watch:
         """Return in how many seconds the line has something new to say."""
         return max(0.0, self._next - self._clock())
 
-    def line(self, live: Sequence[str], waiting: Sequence[str] = ()) -> str:
+    def line(self, live: Sequence[str], waiting: Sequence[str] = (), *, ctrl_c: str) -> str:
         """Return what to say now.
 
         Args:
             live: Kernels whose cell has not ended.
             waiting: Those among them on which it has not begun.
+            ctrl_c: What Ctrl-C does.
         """
         now = self._clock()
         self._next = now + AGAIN_SECONDS
@@ -82,4 +83,4 @@ class Watch:
             parts.append(f"{label(running)} {'runs' if len(running) == 1 else 'run'}")
         if behind:
             parts.append(f"{label(behind)} {'waits' if len(behind) == 1 else 'wait'} for the cell before")
-        return f"{', '.join(parts)}, {span(now - self._begun)} (Ctrl-C interrupts)"
+        return f"{', '.join(parts)}, {span(now - self._begun)} (Ctrl-C {ctrl_c})"

@@ -99,7 +99,7 @@ class Lookout:
         self._see, self._tell, self._seconds = see, tell, seconds
         self._changed = threading.Condition()
         self._over = self._waits = False
-        self._prompts = 0
+        self._turn = 0
         self._thread = threading.Thread(target=self._work, name="lookout", daemon=True)
 
     def resume(self) -> None:
@@ -107,11 +107,17 @@ class Lookout:
         with self._changed:
             if self._over:
                 return
-            self._prompts += 1
+            self._turn += 1
             self._waits = True
             self._changed.notify_all()
         if not self._thread.is_alive():
             self._thread.start()
+
+    def look_again(self) -> None:
+        """Look soon, because something has happened (any thread)."""
+        with self._changed:
+            self._turn += 1
+            self._changed.notify_all()
 
     def pause(self) -> None:
         """Stop looking: a line was entered. A look that is under way is not told, it may have seen that line run."""
@@ -127,21 +133,21 @@ class Lookout:
             self._thread.join(2 * _ANSWER_SECONDS)
 
     def _work(self) -> None:
-        prompt = 0
-        while prompt := self._due(prompt):
+        turn = 0
+        while turn := self._due(turn):
             seen = self._look()
-            if seen is not None and self._is_at(prompt):
+            if seen is not None and self._is_at(turn):
                 self._tell(seen)
 
     def _due(self, before: int) -> int:
-        """Wait for the next look: soon at a new prompt, after a while at the same; return its number, 0 at the end."""
+        """Wait for the next look: soon in a new turn, after a while in the same; return which it is, 0 at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._over or self._prompts != before, self._seconds if before else None)
+            self._changed.wait_for(lambda: self._over or self._turn != before, self._seconds if before else None)
             while not self._over:
-                prompt = self._prompts
-                self._changed.wait_for(lambda: self._over or self._prompts != prompt, _FIRST_SECONDS)  # noqa: B023
-                if self._waits and self._prompts == prompt:
-                    return prompt
+                turn = self._turn
+                self._changed.wait_for(lambda: self._over or self._turn != turn, _FIRST_SECONDS)  # noqa: B023
+                if self._waits and self._turn == turn:
+                    return turn
                 self._changed.wait_for(lambda: self._over or self._waits)
             return 0
 
@@ -155,7 +161,7 @@ class Lookout:
                 return None  # connections were closed below a look that took too long to be waited for
             raise
 
-    def _is_at(self, prompt: int) -> bool:
-        """Whether the prompt that was looked at still waits."""
+    def _is_at(self, turn: int) -> bool:
+        """Whether the prompt still waits, and nothing has happened since that turn began."""
         with self._changed:
-            return self._waits and not self._over and self._prompts == prompt
+            return self._waits and not self._over and self._turn == turn

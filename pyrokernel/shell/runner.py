@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pyrokernel.client.calls import gather, kernel_request
 from pyrokernel.client.cell import Cell
 from pyrokernel.client.group import Group
-from pyrokernel.errors import GatherError, KernelUnreachableError, PyrokernelError, ReplyTimeoutError
+from pyrokernel.errors import GatherError, KernelDiedError, KernelUnreachableError, PyrokernelError, ReplyTimeoutError
 from pyrokernel.messages import new_id
 from pyrokernel.shell.ctrl_c import Attention, Detaching, FrontEnd, Interrupting
 from pyrokernel.shell.journals import Past
@@ -26,12 +26,13 @@ class Runner:
     """Runs cells for a front end, one at a time.
 
     Attributes:
-        outcomes: What came of the last cell that `run` showed; see `Showing`.
+        outcomes, died: What came of the last cell that `run` showed; see `Showing`.
     """
 
     def __init__(self, front: FrontEnd) -> None:
         self._front = front
         self.outcomes: Mapping[str, Mapping[str, Any]] = {}
+        self.died: Sequence[KernelDiedError] = ()
 
     def run(self, group: Group, source: str, **options: Any) -> bool:
         """Run a cell on every kernel of a group and show it; say whether it succeeded on all.
@@ -45,13 +46,13 @@ class Runner:
             PyrokernelError: It could not even be sent.
         """
         with Attention() as attention:
-            self.outcomes = {}
+            self.outcomes, self.died = {}, ()
             sent = self._send(attention, group, source, new_id(), **options)
             if sent is None:
                 return False
             cells, failed = sent
             showing = Showing(self._front, attention, group, cells)
-            self.outcomes = showing.outcomes
+            self.outcomes, self.died = showing.outcomes, showing.died
             showing.react_with(Interrupting(self._front, group, cells, showing.live, showing.cancelled))
             for name, error in failed.items():
                 showing.fail(name, error)

@@ -51,6 +51,7 @@ class Showing:
     Attributes:
         live: Kernels whose cell has not ended.
         outcomes: By kernel name, data of its events "error" and "ended".
+        died: The deaths that were told.
     """
 
     def __init__(self, front: FrontEnd, attention: Attention, group: Group, cells: Mapping[str, Cell]) -> None:
@@ -59,7 +60,7 @@ class Showing:
         self.live = set(cells)
         self.outcomes: dict[str, dict[str, Any]] = {name: {} for name in cells}
         self._reaction: Reaction
-        self._died: list[KernelDiedError] = []
+        self.died: list[KernelDiedError] = []
         self._ok = True
         self._pressed = 0
         self._waiting = set(cells)
@@ -130,18 +131,18 @@ class Showing:
         self._display.margin()
         if not self.live and self._reaction.due() is not None:
             self._reaction.tick()
-        greet_successors(self._group.mesh, self._died, self._front.notice)
+        greet_successors(self._group.mesh, self.died, self._front.notice)
         return self._ok
 
     def fail(self, name: str, error: Exception) -> None:
         """Show why there is nothing (more) of a cell."""
         self._ok = False
         if isinstance(error, KernelDiedError):
-            self._died.append(error)
+            self.died.append(error)
             who = "died" if len(self._group) > 1 else f"kernel {name!r} died"
-            self._display.error(name, f"{who}: {error.cause or 'cause unknown'}")
+            self._display.error(name, self._front.fitted(f"{who}: {error.cause or 'cause unknown'}"))
         else:
-            self._display.error(name, str(error))
+            self._display.error(name, self._front.fitted(str(error)))
         self._end(name)
 
     def cancelled(self, name: str) -> None:
@@ -239,7 +240,7 @@ class Showing:
             for line in describe_wait(self._group, self._waiting, self._cells):
                 self._front.notice(line)
         if self._live_line and self._watch.due() <= 0.0:
-            line = self._watch.line(sorted(self.live), sorted(self._waiting))
+            line = self._watch.line(sorted(self.live), sorted(self._waiting), ctrl_c=self._reaction.does)
             if self._display.at_margin:
                 self._live_line.show(line)
                 self._line_shown = True

@@ -123,6 +123,14 @@ def test_a_death_is_shown_with_its_cause_and_the_shell_lives_on(start: Start) ->
     shell.expect("\n'back'\n")
 
 
+def test_after_a_death_under_on_the_next_line_runs(start: Start) -> None:
+    shell = start(prompt="3 kernels>")
+    shell.enter("on k2 import os; os.kill(os.getpid(), 9)")
+    shell.expect("k2: a fresh kernel answers now")
+    shell.enter("'all of ' + 'them'")
+    shell.expect("[k0-k2] 'all of them'")
+
+
 def test_a_restart_by_others_is_told_before_anything_runs(start: Start, mesh: pk.Mesh) -> None:
     shell = start("k2", prompt="k2>")
     mesh["k2"].restart()

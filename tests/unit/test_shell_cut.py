@@ -93,6 +93,44 @@ def test_kernels_that_say_the_same_are_cut_together_and_different_ones_share_the
     assert said[-1] == "[k1] k1 1999\n"
 
 
+def test_many_kernels_that_say_different_things_at_once_fill_one_screen() -> None:
+    said: list[str] = []
+    names = [f"k{n}" for n in range(64)]
+    display = Display(names, lambda _, text: said.append(text), clock=lambda: 0.0, see_all=lambda name: "see FILE")
+    for name in names:
+        display.output(name, "stdout", "".join(f"{name} {n}\n" for n in range(300)))
+    for name in names:
+        display.ended(name)
+    assert len(said) < 1000 + 3 * len(names)
+    shown = [line.partition("] ")[2] for line in said]
+    of_k3 = [int(line.split()[1]) for line in shown if line.startswith("k3 ")]
+    assert 1 < len(of_k3) < 300
+    assert of_k3 == [*range(len(of_k3) - 1), 299]  # its beginning, nothing twice, and its last line
+    hidden = 300 - len(of_k3) + 1
+    assert f"[k3] ... {hidden:,} lines not shown; the last of them:\n" in said
+    assert "k63 299\n" in shown
+
+
+def test_many_long_results_that_differ_fill_one_screen() -> None:
+    said: list[str] = []
+    names = [f"k{n}" for n in range(64)]
+    display = Display(
+        names,
+        lambda _, text: said.append(text),
+        clock=lambda: 0.0,
+        see_all=lambda name: "see FILE",
+        see_result=lambda name: "see all",
+    )
+    for name in names:
+        display.result(name, "\n".join(f"{name} {n}" for n in range(60)))
+        display.ended(name)
+    lines = "".join(said).split("\n")
+    assert len(lines) < 1000 + 10 * len(names)
+    assert lines.count("k0 30") == 1
+    assert "k63 0" in lines
+    assert "k63 30" not in lines
+
+
 def test_a_long_result_at_the_prompt_is_cut_at_about_a_screen() -> None:
     said: list[str] = []
     display = Display(

@@ -56,7 +56,7 @@ def test_it_says_who_is_done_who_runs_and_who_waits() -> None:
     watch = Watch(["k0", "k1", "k2", "k3"], clock=lambda: now[0])
     assert watch.due() == 1.0
     now[0] = 112.0
-    assert watch.line(["k1", "k2", "k3"], ["k3"]) == (
+    assert watch.line(["k1", "k2", "k3"], ["k3"], ctrl_c="interrupts") == (
         "1 of 4 done, k1-k2 run, k3 waits for the cell before, 12.0 s (Ctrl-C interrupts)"
     )
     assert watch.due() == 1.0
@@ -66,4 +66,4 @@ def test_of_one_kernel_it_does_not_count() -> None:
     now = [0.0]
     watch = Watch(["k0"], clock=lambda: now[0])
     now[0] = 75.0
-    assert watch.line(["k0"]) == "k0 runs, 1 min (Ctrl-C interrupts)"
+    assert watch.line(["k0"], ctrl_c="leaves it running") == "k0 runs, 1 min (Ctrl-C leaves it running)"

@@ -41,6 +41,9 @@ class FakeFront:
     def notice(self, text: str) -> None:
         self.notices.append(text)
 
+    def fitted(self, text: str) -> str:
+        return text
+
     def ask(self, prompt: str, *, password: bool = False, afresh: bool = False) -> str:
         self.asked.append(prompt)
         answer = self.answers.pop(0)
