@@ -14,6 +14,7 @@ from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Se
 from typing import Any, TypeVar
 
 from pyrokernel.messages import Event, EventKind, KernelInfo, KernelStatus, Receipt
+from pyrokernel.scripts import exit_of
 
 T = TypeVar("T", bound=Hashable)
 
@@ -51,12 +52,31 @@ def label(names: Iterable[str]) -> str:
     return ", ".join(parts[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
+def describe_silence(names: Iterable[str]) -> str:
+    """Say that kernels did not answer."""
+    return f"{label(names)} did not answer in time: a C call may hold the interpreter"
+
+
 def names_by(values: Mapping[str, T]) -> dict[T, list[str]]:
     """Return the names that have each value, in the order of the names: what is equal is said once."""
     names: dict[T, list[str]] = {}
     for name, value in values.items():
         names.setdefault(value, []).append(name)
     return names
+
+
+def status_of(cell: Mapping[str, Any]) -> str:
+    """Say how it stands with a cell, or with a job: what it raised, how many of its items failed, or its status.
+
+    Args:
+        cell: As `client.listing.list_cells` and `fold_jobs` return them.
+    """
+    if cell.get("ename") == "SystemExit":
+        code, _ = exit_of(Event(seq=0, kind=EventKind.ERROR, data=dict(cell))) or (0, "")
+        return f"exit {code}"
+    if cell.get("failed") and cell["status"] == "ok":
+        return f"{cell['failed']:,} failed"
+    return str(cell.get("ename") or cell["status"])
 
 
 def one_line(text: str, width: int = 60) -> str:

@@ -59,6 +59,7 @@ class Group(Members):
         words = split_words([key])
         if len(words) > 1:
             return self[words]
+        key = words[0] if words else key
         tags = self.mesh.tags() if key.startswith("tag:") else {}
         matching = [kernel for kernel in self._kernels if means(key, kernel.name, tags.get(kernel.name, ()))]
         if not matching:
@@ -115,8 +116,8 @@ class Group(Members):
         Args:
             function: A dotted name in the kernels' namespaces, or a function, which travels.
             args, kwargs: The same arguments for all, pickled once.
-            namespace: Where a name is looked up, and a function's globals are; "" for the kernel's `__main__`. A
-                function's own argument of this name goes with `functools.partial`.
+            namespace: Where a name is looked up; "" for the kernel's `__main__`. A function's own argument of this
+                name goes with `functools.partial`.
 
         Raises:
             As `execute`; NotSerializableError when something cannot travel, which it names.

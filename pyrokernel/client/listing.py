@@ -8,8 +8,6 @@ from typing import Any
 from pyrokernel.client.calls import gather, kernel_request
 from pyrokernel.client.group import Group
 from pyrokernel.errors import PyrokernelError
-from pyrokernel.messages import Event, EventKind
-from pyrokernel.scripts import exit_of
 
 ANSWER_SECONDS = 1.0
 """How long all kernels together get; one whose interpreter is held up cannot answer."""
@@ -74,16 +72,6 @@ def _fold(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         entry["execution_count"] = min(part["execution_count"] for part in begun)
         entry["duration"] = max(part["started"] + part.get("duration", 0.0) for part in begun) - entry["started"]
     return entry
-
-
-def status_of(cell: Mapping[str, Any]) -> str:
-    """Say how it stands with a cell, or with a job: what it raised, how many of its items failed, or its status."""
-    if cell.get("ename") == "SystemExit":
-        code, _ = exit_of(Event(seq=0, kind=EventKind.ERROR, data=dict(cell))) or (0, "")
-        return f"exit {code}"
-    if cell.get("failed") and cell["status"] == "ok":
-        return f"{cell['failed']:,} failed"
-    return str(cell.get("ename") or cell["status"])
 
 
 def ask_all(

@@ -386,7 +386,7 @@ class Mesh:
                 raise
             return self._entries
         found = {entry.name.removeprefix(KERNEL_PREFIX): entry for entry in entries}
-        unlisted = [name for name in self._entries if name not in found]
+        unlisted = [name for name in list(self._entries) if name not in found]  # other threads look names up
         if unlisted:
             found.update(self._still_known(unlisted))
         self._entries = dict(sorted(found.items(), key=lambda item: natural(item[0])))

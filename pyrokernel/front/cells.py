@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pyrokernel.client.group import Group
-from pyrokernel.client.listing import fold_jobs, list_cells, status_of
+from pyrokernel.client.listing import fold_jobs, list_cells
 from pyrokernel.errors import CellNotFoundError, SettingsError
 from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.reach import open_mesh, settings_of
 from pyrokernel.front.terminal import complain, note, say, say_json
-from pyrokernel.texts import label, plural, span, wide_table
+from pyrokernel.texts import describe_silence, label, plural, span, status_of, wide_table
 
 _HEADER = ("KERNEL", "CELL", "STATUS", "AUTHOR", "TIME", "SOURCE")
 
@@ -30,7 +30,7 @@ def main(args: argparse.Namespace) -> int:
     elif not silent:
         note("no cells yet")
     if silent:
-        complain(f"{label(silent)} did not answer in time: a C call may hold the interpreter")
+        complain(describe_silence(silent))
         return ExitCode.TIMEOUT
     return ExitCode.OK
 

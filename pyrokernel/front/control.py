@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import select
-import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from pyrokernel.errors import AccessRefusedError, NameServerNotFoundError
+from pyrokernel.errors import NameServerNotFoundError
 from pyrokernel.front.cells import take_back
 from pyrokernel.front.exits import ExitCode, worst
 from pyrokernel.front.reach import living_records, open_mesh, settings_of
@@ -16,7 +14,7 @@ from pyrokernel.front.serve import start_detached
 from pyrokernel.front.terminal import complain, note, say, say_json
 from pyrokernel.host.processes import ProcessWatch
 from pyrokernel.messages import START_SECONDS, STOP_SECONDS, Receipt
-from pyrokernel.settings import Settings, command_line
+from pyrokernel.settings import command_line
 from pyrokernel.texts import describe_receipts, label, plural
 
 _OUTCOME_CODES = {"unanswered": ExitCode.TIMEOUT, "caught": ExitCode.TIMEOUT, "refused": ExitCode.REFUSED}
@@ -41,8 +39,7 @@ def interrupt(args: argparse.Namespace) -> int:
 
 def restart(args: argparse.Namespace) -> int:
     """Give kernels a fresh instance; the dead come back too."""
-    settings = settings_of(args)
-    with open_mesh(settings) as mesh, _saying_how(settings, "restart", *args.words):
+    with open_mesh(settings_of(args)) as mesh:
         started = mesh.restart(args.words, force=args.force)
     if args.json:
         say_json([info.to_wire() for info in started])
@@ -67,7 +64,7 @@ def stop(args: argparse.Namespace) -> int:
         note("the host is gone, its kernels live: starting a host to end them")
         start_detached(settings, [])
         mesh = open_mesh(settings)
-    with mesh, _saying_how(settings, "stop", *(["--all"] if args.all else []), *args.words):
+    with mesh:
         if args.words:
             return _say_stopped(mesh.stop(args.words, force=args.force), [], args.json)
         roster = mesh.roster()
@@ -82,17 +79,6 @@ def stop(args: argparse.Namespace) -> int:
             if name == settings.host_name:
                 _await_end(pid)
     return _say_stopped([info.name for info in roster.infos if info.host in ended], ended, args.json)
-
-
-@contextlib.contextmanager
-def _saying_how(settings: Settings, *words: str) -> Iterator[None]:
-    """Add to the refusal of a protected kernel the command that does it all the same."""
-    try:
-        yield
-    except AccessRefusedError as error:
-        if not str(error).startswith("protected"):
-            raise
-        raise AccessRefusedError(f"{error}: {command_line(settings, shlex.join([*words, '--force']))}") from error
 
 
 def _say_stopped(names: Sequence[str], hosts: Sequence[str], as_json: bool) -> int:

@@ -6,7 +6,6 @@ this process imports Pyro5, so that both sides load at the same time.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import time
@@ -21,7 +20,6 @@ from pyrokernel.host.launcher import Launcher
 from pyrokernel.host.lifecycle import Situation
 from pyrokernel.host.loop import Loop, when_done
 from pyrokernel.host.places import Places
-from pyrokernel.host.removal import RemovalWatch
 from pyrokernel.host.spawn import CAN_FORK, TemplateProcess
 from pyrokernel.host.supervisor import Supervisor
 from pyrokernel.messages import HOST_OBJECT, HostConfig, KernelInfo, new_instance_id
@@ -32,12 +30,8 @@ if TYPE_CHECKING:
     from pyrokernel.wire.daemon import Daemon
     from pyrokernel.wire.nameserver import EmbeddedNameServer
 
-log = logging.getLogger(__name__)
-
 GOODBYE_SECONDS = 0.05
 """Time for the answer to a shutdown to leave the process."""
-REMOVAL_SECONDS = 0.05
-"""Time for a removal that has begun to come to its end."""
 SETTLE_SECONDS = 5.0
 """How long a host that leaves waits for kernels on their way, so that its successor knows them."""
 
@@ -48,11 +42,7 @@ class Host:
     Args:
         config, settings, places: What it was told, and what follows from that.
         report: Called once, with what the host has to say about its start.
-        claim: Makes sure that this process still is the one host of the mesh here; False when another one is.
         template: One that is under way already.
-
-    Attributes:
-        evicted: Whether it ended because its directory was removed; another one is to start in its place.
     """
 
     def __init__(
@@ -61,16 +51,12 @@ class Host:
         settings: Settings,
         places: Places,
         report: Callable[[dict[str, Any]], None],
-        claim: Callable[[], bool],
-        template: TemplateProcess | None = None,
+        template: TemplateProcess | None,
     ) -> None:
-        self.evicted = False
         self._config = config
         self._settings = settings
         self._places = places
         self._report = report
-        self._claim = claim
-        self._removal: RemovalWatch | None = None
         self._instance = new_instance_id()
         self._loop = Loop()
         self._launcher = Launcher(self._loop, os.environ, portable=settings.portable)
@@ -145,8 +131,6 @@ class Host:
         )  # fmt: skip
         self._daemon.register(service, HOST_OBJECT)
         self._daemon.start()
-        if not self._config.private:
-            self._watch_directory()
         self._names = Announcer(Directory(settings.ns_address), settings.host_name, outside=self._name_server is None)
         self._names.start()
         announced = self._names.announce_host(self._daemon.uri_for(HOST_OBJECT), self._instance)
@@ -209,39 +193,6 @@ class Host:
         when_done(self._supervisor.settling(), self._loop.stop)
         self._loop.after(SETTLE_SECONDS, self._loop.stop)
 
-    def _watch_directory(self) -> None:
-        """Learn of the end of the runtime directory, which programs that tidy up may remove."""
-        try:
-            self._removal = RemovalWatch(self._places.runtime)
-        except OSError as error:
-            log.info("the removal of %s would not be noticed: %s", self._places.runtime, error)
-            return
-        self._loop.watch(self._removal, self._on_removal)
-        self._look_at_socket()  # it may be gone already
-
-    def _on_removal(self) -> None:
-        assert self._removal is not None
-        self._removal.clear()
-        self._loop.after(REMOVAL_SECONDS, self._look_at_socket)
-
-    def _look_at_socket(self) -> None:
-        """Start over if nobody can find this host any more: a second one would come beside it."""
-        if self.evicted or self._kernels_stay or self._settings.host_socket.exists():
-            return
-        log.warning("%s was removed; starting over there", self._settings.host_socket)
-        try:
-            self._places.create()
-            if not self._claim():
-                log.error("another host has begun there; these kernels stay with this one: %s",
-                          ", ".join(self._supervisor.living()))  # fmt: skip
-                return
-        except (PyrokernelError, OSError) as error:
-            log.error("it cannot be made again: %s", error)
-            return
-        self.evicted = self._kernels_stay = True
-        self._supervisor.record_living()
-        self._loop.stop()
-
     def _stop_everything(self) -> None:
         self._supervisor.stop_all().add_done_callback(lambda _: self._loop.stop())
 
@@ -259,8 +210,6 @@ class Host:
         """Let callers go, and leave nothing behind but living kernels and what they need."""
         self._launcher.close()
         self._deaths.close()
-        if self._removal is not None:
-            self._removal.close()
         if self._names is not None:
             if not self._config.private:
                 self._names.withdraw_host(self._instance)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
 import json
 import os
@@ -37,58 +36,25 @@ def run(
         Exit code: 0, or 1 when the host could not start (the report says why).
     """
     report = _Report(config.ready_fd, on_ready)
-    claim: Claim | None = None
+    lock = None
     try:
         settings = Settings(**config.settings)
         places = Places.of(settings, private=config.private)
         check_address(settings.ns)
         places.create()
-        claim = Claim(settings)
-        if not claim():
+        lock = try_lock(settings)
+        if lock is None:
             report.send({"ok": False, "running": True, **error_to_wire(_already_running(places))})
             return 1
         if config.detached:
             _detach(places)
-        while True:
-            host = Host(config, settings, places, report.send, claim, template)
-            code = host.run()
-            if not host.evicted:
-                return code
-            # The kernels are adopted; those that were stopped since must not come back.
-            config, template = dataclasses.replace(config, specs=()), None
+        return Host(config, settings, places, report.send, template).run()
     except (PyrokernelError, OSError) as error:
         report.fail(error)
         return 1
     finally:
-        if claim is not None:
-            claim.close()
-
-
-class Claim:
-    """What makes this process the one host of a mesh on this machine; called, it makes sure of that."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._lock: int | None = None
-
-    def __call__(self) -> bool:
-        """Take the lock, also once more where its file was removed; False when another process has it."""
-        if self._lock is not None:
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(self._lock), os.stat(Places.of(self._settings).lock)):
-                    return True
-        fresh = try_lock(self._settings)
-        if fresh is None:
-            return False
-        self.close()
-        self._lock = fresh
-        return True
-
-    def close(self) -> None:
-        """Let go of it."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        if lock is not None:
+            os.close(lock)
 
 
 def try_lock(settings: Settings) -> int | None:

@@ -166,11 +166,6 @@ class Supervisor:
             self._take_over(kernel, revive=kernel.name not in skipped)
         return futures
 
-    def record_living(self) -> None:
-        """Write down again what the next host must know of the kernels that live."""
-        for kernel in self._living():
-            self._cycle.registry.write(kernel.record())
-
     def is_adopted(self, name: str) -> bool:
         """Tell whether the present instance of a kernel was started by another host."""
         return self._kernels[name].life.adopted
@@ -280,4 +275,6 @@ class Supervisor:
 def _check_unprotected(kernels: Iterable[Kernel]) -> None:
     protected = [kernel.name for kernel in kernels if kernel.spec.protected and kernel.alive]
     if protected:
-        raise AccessRefusedError(f"protected: {', '.join(protected)}; only by force, which loses the variables")
+        raise AccessRefusedError(
+            f"protected: {', '.join(protected)}; to lose the variables all the same, say so with --force (force=True)"
+        )

@@ -7,9 +7,10 @@ Descriptors 1 and 2 are files that `capture` reads into the journal.
 
 Plain Python without a socket, and the interesting logic: `interpreter` runs code and
 `interrupts` stops it; `inputs` asks for it, where `attachments` knows of somebody to
-answer; `cells` admits, journals and remembers; `capture` (with `streams`, `writer`, `spool`,
-`drain` and `late`) collects output; `completion` and `inspection` rest on `reading`, which
-looks at objects without running them. Thin: `requests` says what is asked for, `service` is
+answer; `cells` admits, journals and remembers, `layout` says how results are laid out;
+`habits` (with `expanding`) and `debugging` are what commands become here; `capture` (with `streams`, `writer`, `spool`,
+`drain` and `late`) collects output; `completion` (with `paths`) and `inspection` rest on
+`reading`, which looks at objects without running them. Thin: `requests` says what is asked for, `service` is
 the object exposed to callers, `workloop` the main thread, `process` puts them together.
 
 Start at `process`, then `service`. Nothing here may import cmd2, rich or numpy.

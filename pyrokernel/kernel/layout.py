@@ -15,6 +15,9 @@ MAX_CHARS = 64 * 1024
 
 _MARKS: dict[type, str] = {list: "[]", tuple: "()", dict: "{}", set: "{}"}
 _MAX_DEPTH = 50
+_MAX_MARGIN = WIDTH // 2
+"""What stands below a long key begins further left: every line has its margin, which must not multiply the text."""
+
 _NUMBERS = (int, float, complex, bool)
 
 
@@ -82,10 +85,10 @@ def _write(node: _Node, lines: list[str], begun: str, after: int) -> None:
     begun += node.before
     if not node.items or (node.flat and len(begun) + len(node.text) + after <= WIDTH):
         first, *rest = node.text.split("\n")  # an array has lines of its own
-        lines += [begun + first, *(" " * len(begun) + line for line in rest)]
+        lines += [begun + first, *(" " * min(len(begun), _MAX_MARGIN) + line for line in rest)]
         return
     opening, closing = node.marks[0], node.marks[1:]
-    line, margin = begun + opening, " " * (len(begun) + 1)
+    line, margin = begun + opening, " " * min(len(begun) + 1, _MAX_MARGIN)
     for position, item in enumerate(node.items):
         last = position == len(node.items) - 1
         end = closing if last else ","

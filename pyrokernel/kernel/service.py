@@ -35,6 +35,7 @@ MAX_FOLLOW_SECONDS = 60.0
 MAX_INTERRUPT_SECONDS = 5.0
 _DETAILS = {"caught": "KeyboardInterrupt was raised, and the cell goes on"}
 _WANTS = ("none", "text", "mime", "value")
+_COMPLETED = ("python", "path", "program")
 
 
 class KernelService:
@@ -169,6 +170,8 @@ class KernelService:
         position = len(code) if cursor < 0 else cursor
         may_run = current_peer().may_run_code
         what = str((options or {}).get("what") or "python")
+        if what not in _COMPLETED:
+            raise SettingsError(f"what is one of {', '.join(_COMPLETED)}, not {what!r}")
         if what == "python":
             return complete(code, position, self._variables(options), allow_dir=idle, files=may_run).to_wire()
         if not may_run:

@@ -93,12 +93,16 @@ class Job:
         number: Of the job, in this shell.
         group: Its kernels.
         id: Of the cell.
-        cells: By kernel name, where it was taken.
+        cells, failed: By kernel name, where it was taken, and why it was not.
     """
 
-    def __init__(self, number: int, group: Group, id: str, cells: Mapping[str, Cell]) -> None:
-        self.number, self.group, self.id, self.cells = number, group, id, cells
+    def __init__(
+        self, number: int, group: Group, id: str, cells: Mapping[str, Cell], failed: Mapping[str, PyrokernelError]
+    ) -> None:
+        self.number, self.group, self.id, self.cells, self.failed = number, group, id, cells, failed
         self.outcomes = {name: Outcome() for name in group.names}
+        for name, error in failed.items():
+            self.outcomes[name].take(error)
 
     @property
     def done(self) -> bool:
@@ -186,9 +190,7 @@ class Background:
             raise next(iter(failed.values()))
         with self._lock:
             self._count += 1
-            job = Job(self._count, group, sent, cells)
-            for name, error in failed.items():
-                job.outcomes[name].take(error)
+            job = Job(self._count, group, sent, cells, failed)
             self._jobs[sent] = job
             if self.tell is not None:
                 self._follow(group.mesh, cells)
@@ -200,8 +202,7 @@ class Background:
         """Show all cells of a script one after the other, each to its end; say whether all succeeded."""
         ok = True
         for job in self.jobs:
-            group = job.group[list(job.cells)]
-            ok &= self._runner.attach(group, job.cells, ours=True) and len(job.cells) == len(job.outcomes)
+            ok &= self._runner.attach(job.group, job.cells, ours=True, failed=job.failed)
             del self._jobs[job.id]
         return ok
 

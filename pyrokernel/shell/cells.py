@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from cmd2 import Choices, Cmd2ArgumentParser, CommandSet, CompletionItem, with_argparser
 
 from pyrokernel.client.cell import Cell
-from pyrokernel.client.group import Group
 from pyrokernel.client.listing import ask_all, list_cells
 from pyrokernel.errors import GatherError
 from pyrokernel.messages import HABIT
@@ -19,7 +17,7 @@ from pyrokernel.shell.journals import Journal, Past, is_cell
 from pyrokernel.shell.listing import format_cells
 from pyrokernel.shell.replaying import replay
 from pyrokernel.shell.watching import Watcher
-from pyrokernel.texts import label, one_line, span
+from pyrokernel.texts import describe_silence, label, one_line, span
 
 if TYPE_CHECKING:
     from pyrokernel.shell.app import Shell  # noqa: F401 - names the application in the base class
@@ -43,7 +41,7 @@ class CellCommands(CommandSet["Shell"]):
 
     def waiting_cells(self) -> Choices:
         """Return the cells that have not started, with their kernels and sources."""
-        listed, _ = list_cells(self._group([]), 0)
+        listed, _ = list_cells(self._cmd.target.anew(), 0)
         waiting = {cell["cell"]: cell for cell in listed if cell["status"] == "waiting"}
         return Choices(
             [
@@ -51,11 +49,6 @@ class CellCommands(CommandSet["Shell"]):
                 for cell in waiting.values()
             ]
         )
-
-    def _group(self, words: Iterable[str]) -> Group:
-        """Return the kernels that words mean; none mean the current group, looked up anew."""
-        target = self._cmd.target
-        return target.mesh.select(words or target.words)
 
     @staticmethod
     def _cells_parser() -> Cmd2ArgumentParser:
@@ -77,7 +70,7 @@ class CellCommands(CommandSet["Shell"]):
         """List what ran, runs and waits, or replay one cell: cells 17."""
         names = self._cmd.target.mesh.names
         chosen = [word for word in args.words if is_cell(word) and word not in names]
-        group = self._group([word for word in args.words if word not in chosen])
+        group = self._cmd.target.anew([word for word in args.words if word not in chosen])
         if chosen:
             for word in chosen:
                 replay(self._cmd, group, word)
@@ -86,7 +79,7 @@ class CellCommands(CommandSet["Shell"]):
         if found or not silent:
             self._cmd.print_lines([format_cells(found, now=time.time()) if found else "no cells yet"])
         if silent:
-            self._cmd.fail(f"{label(silent)} did not answer in time: a C call may hold the interpreter")
+            self._cmd.fail(describe_silence(silent))
         self._cmd.last_result = found
 
     @staticmethod
@@ -116,12 +109,12 @@ class CellCommands(CommandSet["Shell"]):
         if job is None and word.isdecimal() and word not in self._cmd.target.mesh.names:
             self._cmd.fail(f"no cell [{word}] is in the background any more; `cells` lists what ran")
             return
-        group = job.group if job else self._group(args.words)
+        group = job.group if job else self._cmd.target.anew(args.words)
         abouts, errors, silent = ask_all(group, "describe")
         for error in errors.values():
             self._cmd.fail(str(error))
         if silent:
-            self._cmd.fail(f"{label(silent)} did not answer in time: a C call may hold the interpreter")
+            self._cmd.fail(describe_silence(silent))
         running = {
             name: about
             for name, about in abouts.items()
@@ -168,7 +161,7 @@ class CellCommands(CommandSet["Shell"]):
         """Keep a cell that waits from starting."""
         word = args.cell.strip("[]")
         job = self._job(args.cell)
-        group = job.group if job else self._group([])
+        group = job.group if job else self._cmd.target.anew()
         listed, _ = list_cells(group, 0)
         meant = [cell for cell in listed if cell["cell"].startswith(job.id if job else word)]
         waiting = {cell["cell"] for cell in meant if cell["status"] == "waiting"}
@@ -205,7 +198,7 @@ class CellCommands(CommandSet["Shell"]):
     @with_argparser(lambda: CellCommands._debug_parser())
     def do_debug(self, args: argparse.Namespace) -> None:
         """Open pdb on the last failure of a kernel."""
-        group = self._group([args.kernel] if args.kernel else [])
+        group = self._cmd.target.anew([args.kernel] if args.kernel else [])
         if len(group) != 1:
             self._cmd.fail(f"pdb looks into one kernel at a time: `debug {group.names[0]}`")
             return

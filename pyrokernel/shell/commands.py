@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cmd2 import Choices, Cmd2ArgumentParser, CommandSet, Statement, with_argparser
 
-from pyrokernel.client.group import Group
 from pyrokernel.client.kernel import Kernel
 from pyrokernel.client.listing import ask_all
 from pyrokernel.errors import GatherError
@@ -41,11 +40,6 @@ class KernelCommands(CommandSet["Shell"]):
             choices_provider=KernelCommands.kernel_words,
         )
         return parser
-
-    def _group(self, words: Iterable[str]) -> Group:
-        """Return the kernels that words mean; none mean the current group, looked up anew."""
-        target = self._cmd.target
-        return target.mesh.select(words or target.words)
 
     @with_argparser(lambda: Cmd2ArgumentParser(description="List the kernels of the mesh; * marks the current group."))
     def do_ps(self, _: argparse.Namespace) -> None:
@@ -90,7 +84,7 @@ class KernelCommands(CommandSet["Shell"]):
     @with_argparser(lambda: KernelCommands._interrupt_parser())
     def do_interrupt(self, args: argparse.Namespace) -> None:
         """Interrupt what runs."""
-        group = self._group(args.words)
+        group = self._cmd.target.anew(args.words)
         try:
             receipts: Mapping[str, Receipt] = group.interrupt(escalate=args.kill)
         except GatherError as error:
@@ -137,7 +131,7 @@ class KernelCommands(CommandSet["Shell"]):
     @with_argparser(lambda: KernelCommands._parser("List the variables of kernels: name, type, value in short."))
     def do_who(self, args: argparse.Namespace) -> None:
         """List the variables of kernels."""
-        group = self._group(args.words)
+        group = self._cmd.target.anew(args.words)
         holders: dict[tuple[str, str, str], list[str]] = {}
         seconds = group.mesh.settings.timeout
         values, errors, missing = ask_all(group, "variables", timeout=seconds)
@@ -175,7 +169,7 @@ class KernelCommands(CommandSet["Shell"]):
     @with_argparser(lambda: KernelCommands._logs_parser())
     def do_logs(self, args: argparse.Namespace) -> None:
         """Show what a kernel ran and printed lately."""
-        group = self._group([args.kernel] if args.kernel else [])
+        group = self._cmd.target.anew([args.kernel] if args.kernel else [])
         kernel = group[0]
         if len(group) > 1:
             self._cmd.notice(f"this is {kernel.name}, of {label(group.names)}; `logs {group[1].name}` shows another")

@@ -20,7 +20,6 @@ from prompt_toolkit.shortcuts import CompleteStyle
 
 from pyrokernel import messages
 from pyrokernel.client.group import Group
-from pyrokernel.errors import PyrokernelError
 from pyrokernel.shell.display import harmless, plain
 from pyrokernel.shell.parser import Takes, rest_of
 from pyrokernel.texts import label, one_line
@@ -64,7 +63,7 @@ class InTime:
         def ask() -> None:
             try:
                 answers.put(question())
-            except (PyrokernelError, OSError):
+            except Exception:  # noqa: BLE001 - whatever fails: Tab shows nothing, and the prompt stays whole
                 answers.put(otherwise)
             finally:
                 self._unanswered.release()

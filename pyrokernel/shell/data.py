@@ -35,7 +35,7 @@ class DataCommands(LocalCommands):
         if found is None:
             return
         name, value = found
-        group = self._group()
+        group = self._cmd.target.anew()
         with self._interruptible("push"):
             group.push({name: value})
             self._cmd.print_lines([f"{label(group.names)}: {name} ({described(value)})"])
@@ -51,7 +51,7 @@ class DataCommands(LocalCommands):
         if found is None:
             return
         name, items = found
-        group = self._group()
+        group = self._cmd.target.anew()
         with self._interruptible("scatter"):
             group.scatter(name, items)
             self._cmd.print_lines([shares(len(items), group.names)])
@@ -64,7 +64,7 @@ class DataCommands(LocalCommands):
         if names is None:
             return
         name, new = names
-        group = self._group()
+        group = self._cmd.target.anew()
         with self._interruptible("gather"):
             try:
                 value = group.gather(name)
@@ -86,7 +86,7 @@ class DataCommands(LocalCommands):
         if names is None:
             return
         name, new = names
-        group = self._group()
+        group = self._cmd.target.anew()
         with self._interruptible("pull"):
             try:
                 values = group.pull(name)

@@ -85,7 +85,7 @@ class HabitCommands(CommandSet["Shell"]):
         if not heads_block(statement.raw) or not path:
             self._cmd.fail("usage: %%writefile [-a] FILE, and on the lines below what is to be in it")
             return
-        group = self._group()
+        group = self._cmd.target.anew()
         if option and len(hosts := one_per_host(group)) < len(group):
             self._cmd.notice(f"on {label(hosts.names)} only: kernels of one host share files")
             group = hosts
@@ -172,7 +172,7 @@ class HabitCommands(CommandSet["Shell"]):
     def do_pip(self, statement: Statement) -> None:
         """Run pip with the Python of the kernels: pip install NAME; once on each host, which they share."""
         words = str(statement).strip()
-        group = one_per_host(self._group())
+        group = one_per_host(self._cmd.target.anew())
         if len(group) < len(self._cmd.target.group):
             self._cmd.notice(f"on {label(group.names)} only: kernels of one host share what is installed")
         ok = self._cmd.run_cell(group, _call("pip", words or "help"), filename=HABIT, shown=statement.raw.strip())
@@ -207,11 +207,6 @@ class HabitCommands(CommandSet["Shell"]):
         ended = {name: ending for name, ending in self._cmd.runner.outcomes.items() if "duration" in ending}
         self._cmd.print_lines(describe_times(ended))
         self._cmd.last_result = {name: (ending["duration"], ending.get("cpu")) for name, ending in ended.items()}
-
-    def _group(self) -> Group:
-        """Return the current group, looked up anew."""
-        target = self._cmd.target
-        return target.mesh.select(target.words)
 
     def _run(self, source: str, statement: Statement) -> None:
         """Run a cell that we made of a command."""

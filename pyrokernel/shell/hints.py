@@ -54,7 +54,7 @@ ELSEWHERE = {
     **dict.fromkeys(("edit", "ed"), "`edit` opens the last block in your editor"),
     "capture": "kernels keep what was printed (`logs`); `contextlib.redirect_stdout(io.StringIO())` puts it elsewhere",
     "colors": "`NO_COLOR` in the environment takes colours away",
-    "pprint": "`import pprint; pprint.pp(x)` prints in lines what the shell shows in one",
+    "pprint": "long lists and dicts are laid out over lines already; `set result_lines N` says how many are shown",
     "precision": "`f'{x:.3f}'` shows fewer digits; `numpy.set_printoptions(precision=3)` those of arrays",
     "xmode": "tracebacks are Python's own; `debug` shows the variables of the last failure",
     "autoawait": "nothing to switch on: cells may `await` at their top level",

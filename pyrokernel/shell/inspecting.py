@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from cmd2 import CommandSet, Statement
 
-from pyrokernel.client.group import Group
 from pyrokernel.client.listing import ask_all
 from pyrokernel.messages import Inspection
 from pyrokernel.shell.completer import ASK_SECONDS, merge
@@ -17,7 +16,7 @@ from pyrokernel.shell.cut import cut_text
 from pyrokernel.shell.here import Offers
 from pyrokernel.shell.hints import ASKING
 from pyrokernel.shell.parser import Takes, takes
-from pyrokernel.texts import label, names_by, one_line
+from pyrokernel.texts import describe_silence, label, names_by, one_line
 
 if TYPE_CHECKING:
     from pyrokernel.shell.app import Shell  # noqa: F401 - names the application in the base class
@@ -50,7 +49,7 @@ class InspectCommands(CommandSet["Shell"]):
     def _list_names(self, pattern: str) -> None:
         """List the names that a pattern such as `np.*load*` matches, in the kernels."""
         begin = re.match(r"(?:\w+\.)*(?:\w*(?=\*))?", pattern)[0]  # type: ignore[index]  # it matches any text
-        found = merge(self._group().complete(begin, timeout=self._cmd.target.mesh.settings.timeout))
+        found = merge(self._cmd.target.anew().complete(begin, timeout=self._cmd.target.mesh.settings.timeout))
         names = {begin[:start] + match: about for match, start, about in found}
         kept = {name: about for name, about in names.items() if fnmatch.fnmatchcase(name, pattern)}
         width = max(map(len, kept), default=0)
@@ -61,7 +60,7 @@ class InspectCommands(CommandSet["Shell"]):
 
     def _describe(self, name: str, detail: int) -> None:
         """Say what a name is in the kernels; its source too with detail 1."""
-        group = self._group()
+        group = self._cmd.target.anew()
         answers, errors, missing = ask_all(group, "inspect", name, len(name), {"detail": detail})
         silent = [kernel for kernel in group.names if kernel in missing or kernel in errors]
         found = {kernel: Inspection.from_wire(answers[kernel]) for kernel in group.names if kernel in answers}
@@ -75,17 +74,12 @@ class InspectCommands(CommandSet["Shell"]):
             say = self._cmd.notice if known else self._cmd.fail
             say(f"{label(without)}: there is no `{one_line(name)}`{hint}")
         if silent:
-            (self._cmd.notice if found else self._cmd.fail)(f"{label(silent)}: no answer; a C call may hold on")
+            (self._cmd.notice if found else self._cmd.fail)(describe_silence(silent))
         self._cmd.last_result = {kernel: inspection.to_wire() for kernel, inspection in known.items()}
 
     def offer_inspect(self, text: str) -> Offers:
         """Complete a name that the kernels know."""
         return merge(self._cmd.target.group.complete(text, timeout=ASK_SECONDS))
-
-    def _group(self) -> Group:
-        """Return the current group, looked up anew."""
-        target = self._cmd.target
-        return target.mesh.select(target.words)
 
     def _in_short(self, text: str, name: str) -> str:
         see_all = f"`pyrokernel shell -c '{one_line(name)}??'` shows all"

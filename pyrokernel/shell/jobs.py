@@ -54,7 +54,7 @@ class JobCommands(LocalCommands):
         items = self._here.evaluate(items_text, list)
         if self._failed(items):
             return
-        job = self._group().map(function.value, items.value, shown=statement.raw.strip())
+        job = self._cmd.target.anew().map(function.value, items.value, shown=statement.raw.strip())
         results, failures, cancelled = self._wait(job, what)
         # Of those that Ctrl-C stopped, its own message tells.
         told = {index: error for index, error in failures.items() if not (cancelled and _kind(error) in _STOPPED)}

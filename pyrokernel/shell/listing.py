@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pyrokernel.client.listing import fold_jobs, status_of
-from pyrokernel.texts import label, names_by, plural, span, wide_table
+from pyrokernel.client.listing import fold_jobs
+from pyrokernel.texts import label, names_by, plural, span, status_of, wide_table
 
 _HEADER = ("NUMBER", "CELL", "KERNELS", "FROM", "TIME", "STATUS", "SOURCE")
 _ORDER = {"running": 1, "waiting": 2}

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from cmd2 import CommandSet, Statement
 
-from pyrokernel.client.group import Group
 from pyrokernel.shell.completer import ANSWER_SECONDS, merge
 from pyrokernel.shell.cut import cut_text
 from pyrokernel.shell.here import Here, Offers, Outcome, described
@@ -37,11 +36,6 @@ class LocalCommands(CommandSet["Shell"]):
     def __init__(self, here: Here) -> None:
         super().__init__()
         self._here = here
-
-    def _group(self) -> Group:
-        """Return the current group, looked up anew."""
-        target = self._cmd.target
-        return target.mesh.select(target.words)
 
     def _failed(self, outcome: Outcome) -> bool:
         """Show the traceback of an outcome, if it has one; say whether it has."""

@@ -25,40 +25,43 @@ class Word:
         value: What it means, without quotes and backslashes.
         quote: The quote it stands in, or "".
         program: Whether it names a program to run.
+        mixed: Whether a quote ends or begins within that part, so that no completion would fit both sides of it.
     """
 
     start: int
     value: str
     quote: str = ""
     program: bool = False
+    mixed: bool = False
 
 
 def last_word(text: str) -> Word:
     """Find the word at the end of a command of the system's shell."""
-    value, quote, start, program, escaped = "", "", 0, True, False
+    value, quote, start, program, escaped, mixed = "", "", 0, True, False, False
     for at, sign in enumerate(text):
         if escaped or (quote and sign not in (quote, "\\")):
             value, escaped = value + sign, False
         elif sign == "\\" and quote != "'":
             escaped = True
         elif sign == quote:
-            quote = ""
+            quote, mixed = "", True
         elif sign in "'\"" and not quote:
+            mixed = at > start
             quote, start = sign, at + 1
         elif sign in _ENDS_WORD:
             program = sign in _BEGINS_COMMAND or (program and not value)
-            value, start = "", at + 1
+            value, start, mixed = "", at + 1, False
         else:
             value += sign
         if sign == "/":
-            start = at + 1
-    return Word(start, value, quote, program)
+            start, mixed = at + 1, False
+    return Word(start, value, quote, program, mixed)
 
 
 def offer_words(group: Group, text: str, *, programs: bool = False) -> Offers:
     """Complete the last word of a command of the system's shell: a file, or a program where one can stand."""
     word = last_word(text)
-    if "$" in word.value or "{" in word.value:
+    if word.mixed or "$" in word.value or "{" in word.value:
         return []
     what = "program" if programs and word.program and "/" not in word.value else "path"
     return [

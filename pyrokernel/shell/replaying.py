@@ -6,12 +6,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pyrokernel.client.group import Group
-from pyrokernel.client.listing import status_of
 from pyrokernel.messages import EventKind
 from pyrokernel.shell.display import Display
 from pyrokernel.shell.journals import Journal, find_cells, find_parts
 from pyrokernel.shell.listing import format_cells
-from pyrokernel.texts import describe_gap, label, span
+from pyrokernel.texts import describe_gap, label, span, status_of
 
 if TYPE_CHECKING:
     from pyrokernel.shell.app import Shell

@@ -97,7 +97,13 @@ class Runner:
             self._front.notice(f"{label(silent)}: may still run it, {why}; `cells` tells later")
 
     def attach(
-        self, group: Group, cells: Mapping[str, Cell], past: Mapping[str, Past] | None = None, *, ours: bool = False
+        self,
+        group: Group,
+        cells: Mapping[str, Cell],
+        past: Mapping[str, Past] | None = None,
+        *,
+        ours: bool = False,
+        failed: Mapping[str, PyrokernelError] | None = None,
     ) -> bool:
         """Show cells that run already, one per kernel, until they end or Ctrl-C; say whether all succeeded.
 
@@ -106,6 +112,7 @@ class Runner:
             cells: By kernel name, each at the position to show it from.
             past: What comes before that.
             ours: Ctrl-C interrupts; else it leaves them alone and goes back to the prompt.
+            failed: Why there is none on the other kernels of the group.
         """
         with Attention() as attention:
             showing = Showing(self._front, attention, group, cells)
@@ -115,6 +122,8 @@ class Runner:
                 showing.react_with(Detaching(self._front, showing.live))
             for name, before in (past or {}).items():
                 showing.recall(name, before)
+            for name, error in (failed or {}).items():
+                showing.fail(name, error)
             return showing.to_end(stdin=not ours)
 
 

@@ -42,6 +42,14 @@ class Target:
         self.group = self.mesh.select(chosen)
         self.words = chosen
 
+    def anew(self, words: Iterable[str] = ()) -> Group:
+        """Return the kernels that words mean now; none mean the current group's, whose instances are not looked at.
+
+        Raises:
+            KernelNotFoundError: A word means none.
+        """
+        return self.mesh.select(list(words) or self.words)
+
     def refresh(self) -> tuple[list[str], list[str]]:
         """Look the kernels up again.
 

@@ -11,10 +11,9 @@ from typing import Any
 from pyrokernel.client.calls import Exchange, kernel_request
 from pyrokernel.client.group import Group
 from pyrokernel.client.links import LONG_POLL_SECONDS, Link
-from pyrokernel.client.listing import status_of
 from pyrokernel.errors import PyrokernelError
 from pyrokernel.shell.following import STEP_SECONDS
-from pyrokernel.texts import label, one_line, span
+from pyrokernel.texts import label, one_line, span, status_of
 
 _CELLS_LOOKED_AT = 50
 _KNOWN_KEPT = 1000

@@ -148,9 +148,8 @@ def test_restart_respects_protection_and_stop_by_name_leaves_the_rest(served: Se
     assert before["camera"]["tags"] == ["optics"]
     refused = served.cli("restart", "camera", check=False)
     assert refused.returncode == ExitCode.REFUSED
-    assert refused.stderr.endswith(
-        "protected: camera; only by force, which loses the variables: pyrokernel restart camera --force\n"
-    )
+    assert "protected: camera" in refused.stderr
+    assert "--force" in refused.stderr
     served.cli("restart", "tag:optics", "k0", "--force")
     after = ps(served)
     assert after["camera"]["instance"] != before["camera"]["instance"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -68,29 +67,6 @@ def test_a_report_names_the_kernels_and_the_name_server(start: Starter) -> None:
     assert directory.lookup("pyrokernel.kernel.k0").uri == host.report["kernels"][0]["uri"]
     assert directory.lookup(f"pyrokernel.host.{host.report['host']}").value("pid") == str(host.process.pid)
     directory.close()
-
-
-@linux
-def test_a_host_whose_directory_is_removed_starts_over_there_with_its_kernels(
-    start: Starter, places: dict[str, str]
-) -> None:
-    host = start("k0", "k1")
-    before = pids(host)
-    host.call("stop_kernels", ["k1"])
-    shutil.rmtree(places["runtime_dir"])
-    wait_until(lambda: listener_pid(str(host.settings.host_socket)) == host.process.pid)
-    assert pids(host) == {"k0": before["k0"]}
-    directory = Directory(host.report["ns"])
-    assert directory.lookup("pyrokernel.kernel.k0").value("pid") == str(before["k0"])
-    directory.close()
-    assert start("k2").report["running"]
-    host.call("restart_kernels", ["k0"], True)  # its socket went with the directory
-    assert host.ask_kernel("k0", "ping") == host.kernels()["k0"]["instance"]
-    shutil.rmtree(places["runtime_dir"])  # and again
-    wait_until(lambda: listener_pid(str(host.settings.host_socket)) == host.process.pid)
-    host.call("shutdown", "the test is over")
-    assert host.wait() == 0
-    assert not os.path.exists(places["runtime_dir"]) or os.listdir(places["runtime_dir"]) == []
 
 
 def test_there_is_one_host_per_mesh_and_machine(start: Starter) -> None:

@@ -68,6 +68,12 @@ def test_giants_and_deep_ones_and_rings_cost_little() -> None:
     assert shown(deep) == repr(deep)
 
 
+def test_a_long_key_does_not_multiply_the_text() -> None:
+    value = {"k" * 5000: list("a" * 2000)}
+    assert len(shown(value)) < 10 * len(repr(value))
+    assert ast.literal_eval(shown(value)) == value
+
+
 def test_only_what_people_read_is_laid_out_and_an_item_whose_repr_fails_the_second_time_costs_nothing() -> None:
     class Once:
         calls = 0

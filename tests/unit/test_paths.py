@@ -132,3 +132,9 @@ def test_the_last_word_is_found_as_the_system_would(
 ) -> None:
     word = last_word(text)
     assert (text[word.start :], word.value, word.quote, word.program) == (part, value, quote, program)
+
+
+@pytest.mark.parametrize("text", ['ls "My Doc"', 'cat my"fi', "cat 'a'b"])
+def test_a_quote_amid_a_name_is_left_to_whoever_types_it(text: str) -> None:
+    assert last_word(text).mixed
+    assert not last_word(text + "/").mixed

@@ -51,7 +51,8 @@ class FakeGroup:
     def submit(self, source: str, *, want: str, stdin: bool, cell: str) -> dict[str, FakeCell]:
         self.answered = stdin
         if self.refusing:
-            raise GatherError(errors=self.refusing, replies={})
+            taken = {name: {"seq": 0} for name in self.names if name not in self.refusing}
+            raise GatherError(errors=self.refusing, replies=taken)
         return {name: FakeCell(name, cell) for name in self.names}
 
 
@@ -83,12 +84,16 @@ class FakeFollower:
 class FakeRunner:
     def __init__(self) -> None:
         self.attached: list[list[str]] = []
+        self.failed: list[str] = []
         self.ok = True
 
-    def attach(self, group: FakeGroup, cells: dict[str, FakeCell], *, ours: bool) -> bool:
+    def attach(
+        self, group: FakeGroup, cells: dict[str, FakeCell], *, ours: bool, failed: dict[str, PyrokernelError]
+    ) -> bool:
         assert ours
         self.attached.append(list(cells))
-        return self.ok
+        self.failed += failed
+        return self.ok and not failed
 
 
 @pytest.fixture
@@ -251,6 +256,16 @@ def test_a_script_waits_for_all_in_their_order(told: list[str]) -> None:
     assert not behind.finish()
     assert runner.attached == [["k0"], ["k1", "k2"]]
     assert behind.finish()
+
+
+def test_a_script_hears_of_the_kernels_that_did_not_take_a_cell() -> None:
+    runner = FakeRunner()
+    behind = Background(runner)  # type: ignore[arg-type]
+    group = FakeGroup("k1 k2")
+    group.refusing = {"k2": KernelUnreachableError("k2 is silent", kernel="k2", instance="1")}
+    behind.start(group, "source")  # type: ignore[arg-type]
+    assert not behind.finish()
+    assert (runner.attached, runner.failed) == ([["k1"]], ["k2"])
 
 
 def test_news_of_the_same_cell_on_several_kernels_is_one_line() -> None:
