@@ -94,6 +94,10 @@ class PyrokernelError(Exception):
         """Build the message from the fields, for when none was given."""
         return type(self).__name__
 
+    def __repr__(self) -> str:
+        # The first line: what is below is a traceback, or the tail of an output, and would spoil a list of results.
+        return f"{type(self).__name__}({str(self).partition(chr(10))[0]!r})"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return error_from_wire, (error_to_wire(self),)
 

@@ -57,6 +57,16 @@ def describe_silence(names: Iterable[str]) -> str:
     return f"{label(names)} did not answer in time: a C call may hold the interpreter"
 
 
+def describe_missing(why: Mapping[str, str]) -> list[str]:
+    """Say why kernels told nothing.
+
+    Args:
+        why: By kernel name, as `client.listing.list_cells` returns it.
+    """
+    silent = [name for name, reason in why.items() if not reason]
+    return [*([describe_silence(silent)] if silent else []), *(reason for reason in why.values() if reason)]
+
+
 def names_by(values: Mapping[str, T]) -> dict[T, list[str]]:
     """Return the names that have each value, in the order of the names: what is equal is said once."""
     names: dict[T, list[str]] = {}

@@ -22,7 +22,7 @@ from pyrokernel.client.parcels import (
     pack_variables,
 )
 from pyrokernel.client.partition import join, split
-from pyrokernel.client.roster import is_name, means, split_words
+from pyrokernel.client.roster import meant, split_words
 from pyrokernel.errors import KernelDiedError, KernelNotFoundError, KernelRestartedError, PyrokernelError
 from pyrokernel.messages import Completion, Event, EventKind, Receipt, Reply, new_id
 
@@ -61,10 +61,11 @@ class Group(Members):
             return self[words]
         key = words[0] if words else key
         tags = self.mesh.tags() if key.startswith("tag:") else {}
-        matching = [kernel for kernel in self._kernels if means(key, kernel.name, tags.get(kernel.name, ()))]
+        names = meant(key, {name: tags.get(name, ()) for name in self.names})
+        matching = [kernel for kernel in self._kernels if kernel.name in names]
         if not matching:
             raise KernelNotFoundError(f"no kernel matches {key!r} in this group of {', '.join(self.names) or 'none'}")
-        return matching[0] if is_name(key) else Group(self.mesh, matching)
+        return matching[0] if names == [key] else Group(self.mesh, matching)
 
     def __repr__(self) -> str:
         names = ", ".join(self.names[:8]) + (" ..." if len(self) > 8 else "")

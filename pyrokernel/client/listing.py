@@ -13,7 +13,7 @@ ANSWER_SECONDS = 1.0
 """How long all kernels together get; one whose interpreter is held up cannot answer."""
 
 
-def list_cells(group: Group, ended: int) -> tuple[list[dict[str, Any]], list[str]]:
+def list_cells(group: Group, ended: int) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Ask kernels for their cells.
 
     Args:
@@ -23,9 +23,10 @@ def list_cells(group: Group, ended: int) -> tuple[list[dict[str, Any]], list[str
     Returns:
         Per kernel the last cells that ended, what runs, what waits: each a dict with kernel, cell, status ("running",
         "waiting", or as a reply has it), author, client, job, source, and where they are known execution_count,
-        ename, evalue, started, duration, items and failed; and the kernels that did not answer.
+        ename, evalue, started, duration, items and failed; and by kernel name why others told nothing, "" where they
+        did not answer in time.
     """
-    abouts, _, _ = ask_all(group, "describe")
+    abouts, errors, _ = ask_all(group, "describe")
     pasts = ask_all(group, "cells", ended)[0] if ended else {}
     found: list[dict[str, Any]] = []
     for name, about in abouts.items():
@@ -43,7 +44,7 @@ def list_cells(group: Group, ended: int) -> tuple[list[dict[str, Any]], list[str
                 }
             )
         found += [{"kernel": name, **cell, "status": "waiting"} for cell in about["waiting"]]
-    return found, [name for name in group.names if name not in abouts]
+    return found, {name: str(errors.get(name, "")) for name in group.names if name not in abouts}
 
 
 def fold_jobs(cells: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

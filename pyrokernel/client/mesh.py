@@ -11,7 +11,7 @@ from pyrokernel.client.ears import Ear
 from pyrokernel.client.group import Group
 from pyrokernel.client.kernel import Kernel
 from pyrokernel.client.links import Link, ask
-from pyrokernel.client.roster import Roster, is_name, means, natural, split_words
+from pyrokernel.client.roster import Roster, is_name, meant, natural, split_words
 from pyrokernel.errors import (
     HostError,
     KernelNotFoundError,
@@ -40,9 +40,9 @@ _SUCCESSOR_SECONDS = 10.0
 class Mesh:
     """All kernels of a name server.
 
-    `mesh["k0"]` and `mesh[0]` are kernels; `mesh["gpu-*"]`, `mesh["k0,k3"]`, `mesh[[0, 3]]`,
-    `mesh[:2]`, `mesh[:]` and `mesh["tag:big"]` are groups. Names are looked up when asked for; while the name
-    server is away, the ones known from before still work.
+    `mesh["k0"]` and `mesh[0]` are kernels; `mesh["gpu-*"]`, `mesh["k0-k3"]`, `mesh["k0,k3"]`,
+    `mesh[[0, 3]]`, `mesh[:2]`, `mesh[:]` and `mesh["tag:big"]` are groups. Names are looked up when asked for;
+    while the name server is away, the ones known from before still work.
 
     Args:
         settings: Which mesh.
@@ -109,7 +109,10 @@ class Mesh:
             NameServerNotFoundError: Nobody answers, and the name is not known from before.
         """
         if isinstance(key, str):
-            return Kernel(self, self.link_to(key)) if is_name(key) else self.select([key])
+            if is_name(key):
+                return Kernel(self, self.link_to(key))
+            group = self.select([key])
+            return group[0] if group.names == [key] else group
         if isinstance(key, slice):
             return self._group(self.names[key])
         if isinstance(key, (list, tuple)):
@@ -136,7 +139,8 @@ class Mesh:
         """Return the kernels that any of these words mean, all of them when there is no word.
 
         Args:
-            words: Each a name, a pattern such as "gpu-*", "tag:WORD" or "all", or several with commas between.
+            words: Each a name, a range such as "k0-k3", a pattern such as "gpu-*", "tag:WORD" or "all", or several
+                with commas between.
 
         Raises:
             KernelNotFoundError: A word means none.
@@ -146,7 +150,7 @@ class Mesh:
             if is_name(word):
                 chosen[word] = Kernel(self, self.link_to(word))
                 continue
-            found = [name for name, tags in self.tags().items() if means(word, name, tags)]
+            found = meant(word, self.tags())
             if not found:
                 raise self.roster().nobody(word)
             chosen.update((kernel.name, kernel) for kernel in self._group(found))

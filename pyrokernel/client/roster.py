@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyrokernel.client.calls import gather, kernel_request
@@ -33,6 +33,9 @@ _UNHOSTED = ("host", "pid", "tags", "started", "protected")
 
 
 _DIGITS = re.compile(r"(\d+)")
+
+_RANGE = re.compile(r"(.*?)(\d+)-\1(\d+)")
+"""How `texts.label` writes a run of names: "k0-k3"."""
 
 
 class Roster:
@@ -106,7 +109,7 @@ class Roster:
         """
         chosen: dict[str, KernelInfo] = {}
         for word in split_words(words):
-            found = [info for info in self.infos if means(word, info.name, info.tags)]
+            found = self._meant(word)
             if not found:
                 raise HostError(self._silence()) if self.silent else self.nobody(word)
             chosen.update((info.name, info) for info in found)
@@ -114,14 +117,20 @@ class Roster:
 
     def nobody(self, word: str) -> KernelNotFoundError:
         """Return the error that says why no living kernel goes by a word, and what to do."""
-        dead = [info for info in self.infos if info.status == KernelStatus.DEAD and means(word, info.name, info.tags)]
+        dead = [info for info in self._meant(word) if info.status == KernelStatus.DEAD]
         if dead:
             causes = "; ".join(f"kernel {info.name!r} is dead: {info.cause or 'cause unknown'}" for info in dead[:3])
             restart = command_line(self._mesh.settings, " ".join(["restart", *(info.name for info in dead)]))
             return KernelNotFoundError(f"{causes}; `{restart}` starts afresh")
         names = ", ".join(info.name for info in self.infos) or "none"
+        numbered = [info.name for info in self.infos if word.isdecimal() and re.fullmatch(rf"\D+{word}", info.name)]
+        hint = f"; did you mean {' or '.join(numbered)}?" if numbered else ""
         missing = f"; {self._silence()}" if self.silent else ""
-        return KernelNotFoundError(f"no kernel matches {word!r}; there are: {names}{missing}")
+        return KernelNotFoundError(f"no kernel matches {word!r}{hint or ';'} there are: {names}{missing}")
+
+    def _meant(self, word: str) -> list[KernelInfo]:
+        names = meant(word, {info.name: info.tags for info in self.infos})
+        return [info for info in self.infos if info.name in names]
 
     def _silence(self) -> str:
         """Say which hosts do not answer, and what brings their kernels back within reach."""
@@ -184,16 +193,28 @@ def split_words(words: Iterable[str] | None) -> list[str]:
 
 def is_name(word: str) -> bool:
     """Whether a word can mean only the one kernel of that name."""
-    return word != "all" and not word.startswith("tag:") and not any(character in word for character in "*?[,")
+    several = word == "all" or word.startswith("tag:") or any(character in word for character in "*?[,")
+    return not several and _RANGE.fullmatch(word) is None
 
 
-def means(word: str, name: str, tags: Iterable[str]) -> bool:
-    """Whether a word means a kernel: its name, a pattern such as "gpu-*", "tag:WORD", or "all"."""
+def meant(word: str, kernels: Mapping[str, Iterable[str]]) -> list[str]:
+    """Return the names of the kernels that a word means.
+
+    Args:
+        word: A name, a range such as "k0-k3", a pattern such as "gpu-*", "tag:WORD", or "all". A kernel whose very
+            name looks like a range is meant by it alone.
+        kernels: The tags of those there are, by their names.
+    """
     if word == "all":
-        return True
+        return list(kernels)
     if word.startswith("tag:"):
-        return word.removeprefix("tag:") in tags
-    return fnmatch.fnmatchcase(name, word)
+        return [name for name, tags in kernels.items() if word.removeprefix("tag:") in tags]
+    run = _RANGE.fullmatch(word)
+    if run is None or word in kernels:
+        return [name for name in kernels if fnmatch.fnmatchcase(name, word)]
+    numbers = range(int(run[2]), int(run[3]) + 1)
+    numbered = re.compile(rf"{re.escape(run[1])}(\d+)")
+    return [name for name in kernels if (match := numbered.fullmatch(name)) and int(match[1]) in numbers]
 
 
 def natural(name: str) -> list[Any]:

@@ -13,7 +13,7 @@ from pyrokernel.errors import CellNotFoundError, SettingsError
 from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.reach import open_mesh, settings_of
 from pyrokernel.front.terminal import complain, note, say, say_json
-from pyrokernel.texts import describe_silence, label, plural, span, status_of, wide_table
+from pyrokernel.texts import describe_missing, label, plural, span, status_of, wide_table
 
 _HEADER = ("KERNEL", "CELL", "STATUS", "AUTHOR", "TIME", "SOURCE")
 
@@ -29,10 +29,9 @@ def main(args: argparse.Namespace) -> int:
         say(format_cells(found, now=time.time()))
     elif not silent:
         note("no cells yet")
-    if silent:
-        complain(describe_silence(silent))
-        return ExitCode.TIMEOUT
-    return ExitCode.OK
+    for line in describe_missing(silent):
+        complain(line)
+    return ExitCode.TIMEOUT if silent else ExitCode.OK
 
 
 def format_cells(cells: Sequence[Mapping[str, Any]], *, now: float) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 
 from pyrokernel.errors import NameServerNotFoundError
 from pyrokernel.front.reach import living_records, open_mesh, settings_of
@@ -14,6 +16,10 @@ from pyrokernel.settings import Settings, command_line
 def main(args: argparse.Namespace) -> int:
     """Start the shell, and a mesh for it if there is none."""
     settings = settings_of(args)
+    if sys.stdout is None:
+        sys.exit("pyrokernel: standard output is closed")
+    # None when it was closed, as by `<&-`.
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115
     try:
         open_mesh(settings).close()
     except NameServerNotFoundError:

@@ -90,8 +90,8 @@ def after_death(spec: KernelSpec, ending: Ending, asked: Asked, recent: Sequence
     if count > MAX_DEATHS:
         return Verdict(
             restart=False,
-            given_up=f"given up after {count} deaths within {DEATH_WINDOW_SECONDS:.0f} s; "
-            f"mend the cause, then: pyrokernel restart {spec.name}",
+            given_up=f"given up after {count} deaths within {DEATH_WINDOW_SECONDS:.0f} s: "
+            "mend the cause, then restart it",
         )
     return Verdict(restart=True, pause=PAUSES_SECONDS[min(max(count, 1), len(PAUSES_SECONDS)) - 1])
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pyrokernel.kernel.attributes import get_attribute, returned_type
-from pyrokernel.kernel.columns import column_labels, stand_in
+from pyrokernel.kernel.columns import column_labels, is_array, stand_in
 from pyrokernel.kernel.reading import MISSING, Unknown, find, is_one_of, lookup
 from pyrokernel.kernel.tokens import CONSTANTS, Tail, literal
 
@@ -86,7 +86,7 @@ def _attribute(value: Any, name: str) -> Any:
 
 
 def _item(value: Any, key: object) -> Any:
-    """Return `value[key]` for lists, tuples and dicts that did not redefine it; a column as an `Unknown` Series."""
+    """Return `value[key]` for lists, tuples and dicts that did not redefine it; `Unknown` for columns and arrays."""
     kind = type(value)
     if issubclass(kind, dict) and lookup(kind, "__getitem__") is dict.__dict__["__getitem__"]:
         return find(value, key)
@@ -100,6 +100,10 @@ def _item(value: Any, key: object) -> Any:
                 return MISSING
     if type(key) is str and key in column_labels(value):
         return stand_in(value)
+    if is_array(value) and is_one_of(type(key), (int, slice)):
+        # Fields of compiled code. What an array of objects holds is not known without making it.
+        part = type(key) is slice or value.ndim > 1
+        return Unknown(kind) if part else MISSING if value.dtype.hasobject else Unknown(value.dtype.type)
     return MISSING
 
 

@@ -17,6 +17,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import timeit
 from typing import Any
 
@@ -27,6 +28,7 @@ from pyrokernel.texts import stopwatch
 _GRACE_SECONDS = 2.0
 """A program that is interrupted may clean up for so long; Ctrl-C once more ends it at once."""
 
+_LONG_BYTES = 100_000  # as one argument, Linux takes 128 KiB
 _RUNS = 7
 _TIMED = "<timeit>"
 _TIMER = """\
@@ -211,8 +213,8 @@ def _run(command: str, variables: dict[str, Any], output: list[bytes] | None = N
     sys.stdout.flush()
     # It stays in the kernel's process group, so that an interrupt reaches it, and its children, without us.
     try:
-        process = subprocess.Popen([shell, "-c", command], stdout=None if output is None else subprocess.PIPE)
-    except (OSError, ValueError) as error:  # such as no shell of that name, a text of more than 128 KiB, a zero byte
+        process = _start(shell, command, None if output is None else subprocess.PIPE)
+    except (OSError, ValueError) as error:  # such as no shell of that name, a zero byte
         raise HabitError(f"{shell}: {getattr(error, 'strerror', None) or error}") from None
     with process:
         try:
@@ -224,6 +226,18 @@ def _run(command: str, variables: dict[str, Any], output: list[bytes] | None = N
             raise KeyboardInterrupt from None  # a new one, without the frames of waiting
     variables["_exit_code"] = code
     return code
+
+
+def _start(shell: str, command: str, stdout: int | None) -> subprocess.Popen[bytes]:
+    """Start a shell on a command; one that is long it reads from a file, as if that was typed."""
+    text = os.fsencode(command)
+    if len(text) <= _LONG_BYTES:
+        return subprocess.Popen([shell, "-c", command], stdout=stdout)
+    with tempfile.TemporaryFile() as file:
+        file.write(text + b"\n")
+        file.seek(0)
+        # Not the file as its argument: `$0` is that of other commands.
+        return subprocess.Popen([shell, "-c", f". /dev/fd/{file.fileno()}"], stdout=stdout, pass_fds=[file.fileno()])
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -15,7 +15,7 @@ from cmd2.exceptions import Cmd2ArgparseError
 from pyrokernel.client.group import Group
 from pyrokernel.client.mesh import Mesh, connect
 from pyrokernel.errors import PyrokernelError
-from pyrokernel.settings import Settings, command_line
+from pyrokernel.settings import Settings
 from pyrokernel.shell.aliases import Aliases
 from pyrokernel.shell.background import Background
 from pyrokernel.shell.cells import CellCommands
@@ -30,6 +30,7 @@ from pyrokernel.shell.house import House
 from pyrokernel.shell.inspecting import InspectCommands
 from pyrokernel.shell.jobs import JobCommands
 from pyrokernel.shell.keys import set_up_prompt
+from pyrokernel.shell.leaving import what_stays
 from pyrokernel.shell.local import HereCommands
 from pyrokernel.shell.lookout import Lookout, View, look
 from pyrokernel.shell.parser import Parser, Piece, SourceReader, Takes
@@ -56,12 +57,13 @@ class Shell(House):
         reader: Tells commands from Python.
         offers: By command, what completes the text after it: the `offer_` method beside its `do_` method.
         at_prompt: Whether lines are typed at its prompt; else they come from a script.
+        left: Whether the last of some lines left the shell.
         runner, background: What runs cells, before the prompt and behind it.
     """
 
     def __init__(self, mesh: Mesh, words: Iterable[str] = (), *, restricted: bool = False) -> None:
-        self.at_prompt = self._left = False
-        self.target = Target(mesh, words)
+        self.at_prompt = self.left = False
+        self.target = Target(mesh, words, tell=self._tell_change)
         self.reader = SourceReader()
         here = Here()
         command_sets = [
@@ -101,7 +103,7 @@ class Shell(House):
         pieces = self.reader.split(str(statement))
         if len(pieces) > 1:
             self.run_pieces(pieces)
-            return self._left
+            return self.left
         hint = self.reader.shadowed(str(statement))
         if hint and self.interactive:
             self.notice(f"`{hint}` is a variable here; `:{hint}` is the command")
@@ -113,10 +115,8 @@ class Shell(House):
 
         Where it would meet an empty namespace unawares, that is told instead; options as `Runner.run`.
         """
-        changed, notes = self.target.refresh()
+        changed = self.target.refresh()
         self.show_target()
-        for note in notes:
-            self.notice(note)
         if changed:
             self.reader.variables.clear()
             others = len(changed) < len(self.target.group)
@@ -153,7 +153,8 @@ class Shell(House):
         if self.times_cells and not behind:
             self.notice(f"took {span(time.monotonic() - begun)}")
         self.failed = not ok
-        hint = "" if ok or not self.at_prompt else for_failure(source, self.runner.outcomes.values())
+        words = self.reader.commands
+        hint = "" if ok or not self.at_prompt else for_failure(source, self.runner.outcomes.values(), words)
         if hint:
             self.notice(hint)
         self.reader.variables |= bound_names(source) & self.reader.commands.keys()
@@ -164,8 +165,8 @@ class Shell(House):
         with self._parser.as_script():
             for piece in pieces:
                 self.failed = False
-                self._left = self.onecmd_plus_hooks(piece.text, add_to_history=False)
-                if self._left:
+                self.left = self.onecmd_plus_hooks(piece.text, add_to_history=False)
+                if self.left:
                     break
                 if self.failed:
                     return False
@@ -173,9 +174,9 @@ class Shell(House):
 
     def run_line(self, text: str) -> bool:
         """Run a line or block that a command made; say whether it leaves the shell."""
-        self._left = False
+        self.left = False
         self.run_pieces([Piece(text)])
-        return self._left
+        return self.left
 
     def onecmd_plus_hooks(self, line: str, **options: Any) -> bool:
         """Run a line, after it was found out whether its first word is a variable in the kernels."""
@@ -215,6 +216,11 @@ class Shell(House):
         super().tell(text)
         self._lookout.look_again()
 
+    def _tell_change(self, sentence: str) -> None:
+        """Say who joined or left the group, before anything is sent to it."""
+        self.notice(sentence)
+        self.show_target()
+
     def _take_view(self, view: View) -> None:
         """Have the prompt say what was seen; the thread that looks calls this."""
         self.add_alert(prompt=f"{view.prompt}> ")
@@ -232,19 +238,8 @@ class Shell(House):
     def leave(self) -> None:
         """Say what stays running, and how to stop it."""
         self._lookout.close()
-        mesh = self.target.mesh
-        doctor, shell, stop = (command_line(mesh.settings, words) for words in ("doctor", "shell", "stop"))
-        try:
-            names = mesh.names
-        except PyrokernelError:
-            self.notice(f"the name server of mesh {mesh.settings.mesh!r} does not answer; `{doctor}` tells more")
-            return
-        if not names:
-            self.notice(f"no kernel runs in mesh {mesh.settings.mesh!r}; `{stop}` ends its host")
-            return
-        verb, them = ("stays", "it") if len(names) == 1 else ("stay", "them")
-        how = "" if self.restricted else f": `{shell}` comes back, `{stop}` stops {them}"
-        self.notice(f"{label(names)} {verb} running, with all variables{how}")
+        for sentence in what_stays(self.target.mesh, restricted=self.restricted):
+            self.notice(sentence)
 
 
 def run_shell(
@@ -291,8 +286,9 @@ def run_shell(
         shell.background.tell = shell.tell
         if restricted:
             ignore_job_control()
-        elif startup:
-            run_startup(shell, startup_file(settings), wanted=bool(settings.shell_startup))
+        elif startup and run_startup(shell, startup_file(settings), wanted=bool(settings.shell_startup)):
+            shell.leave()
+            return shell.exit_code
         code = shell.cmdloop(shell.fitted(shell.greeting))
         shell.leave()
         return code
@@ -304,5 +300,5 @@ def _run_lines(shell: Shell, lines: Iterable[str]) -> int:
         finished = shell.background.finish()
         return shell.exit_code or (0 if finished else 1)  # which `here exit(3)` sets
     for job in shell.background.jobs:
-        shell.notice(f"{job.announce()} goes on")
+        shell.notice(f"{job.announce()}: not waited for; `cells` tells how it went")
     return 1

@@ -164,6 +164,7 @@ class Background:
         self.tell: Callable[[str], None] | None = None
         self._jobs: dict[str, Job] = {}
         self._count = 0
+        self._ok = True
         self._hushed: set[tuple[str, str]] = set()
         self._due: set[str] = set()
         self._lock = threading.Lock()
@@ -182,7 +183,11 @@ class Background:
             PyrokernelError: It could not be sent to any kernel, or there are too many already.
         """
         if len(self._jobs) >= MAX_JOBS:
-            raise PyrokernelError(f"{MAX_JOBS} cells are in the background already; wait for some, or `cancel` them")
+            if self.tell is not None:
+                raise PyrokernelError(
+                    f"{MAX_JOBS} cells are in the background already; wait for some, or `cancel` them"
+                )
+            self._finish_first()
         sent = new_id()
         # In a script nobody would be told of a question.
         cells, failed = send(group, source, sent, stdin=self.tell is not None, **options)
@@ -200,11 +205,16 @@ class Background:
 
     def finish(self) -> bool:
         """Show all cells of a script one after the other, each to its end; say whether all succeeded."""
-        ok = True
-        for job in self.jobs:
-            ok &= self._runner.attach(job.group, job.cells, ours=True, failed=job.failed)
-            del self._jobs[job.id]
+        while self._jobs:
+            self._finish_first()
+        ok, self._ok = self._ok, True
         return ok
+
+    def _finish_first(self) -> None:
+        """Show the oldest cell of a script to its end."""
+        job = self.jobs[0]
+        self._ok &= self._runner.attach(job.group, job.cells, ours=True, failed=job.failed)
+        del self._jobs[job.id]
 
     @contextlib.contextmanager
     def hushed(self, cells: Iterable[Cell]) -> Iterator[None]:

@@ -17,7 +17,7 @@ from pyrokernel.shell.journals import Journal, Past, is_cell
 from pyrokernel.shell.listing import format_cells
 from pyrokernel.shell.replaying import replay
 from pyrokernel.shell.watching import Watcher
-from pyrokernel.texts import describe_silence, label, one_line, span
+from pyrokernel.texts import describe_missing, describe_silence, label, one_line, span
 
 if TYPE_CHECKING:
     from pyrokernel.shell.app import Shell  # noqa: F401 - names the application in the base class
@@ -57,7 +57,7 @@ class CellCommands(CommandSet["Shell"]):
             "words",
             nargs="*",
             metavar="KERNELS|CELL",
-            help="kernels; or the number or id of a cell, which is replayed; of a `map`, its cells are listed",
+            help="kernels; or the number (-1: the last) or id of a cell, which is replayed; of a `map`, its cells",
             choices_provider=CellCommands.kernel_words,
         )
         parser.add_argument(
@@ -78,8 +78,8 @@ class CellCommands(CommandSet["Shell"]):
         found, silent = list_cells(group, max(0, args.ended))
         if found or not silent:
             self._cmd.print_lines([format_cells(found, now=time.time()) if found else "no cells yet"])
-        if silent:
-            self._cmd.fail(describe_silence(silent))
+        for line in describe_missing(silent):
+            self._cmd.fail(line)
         self._cmd.last_result = found
 
     @staticmethod
@@ -89,7 +89,7 @@ class CellCommands(CommandSet["Shell"]):
             "words",
             nargs="*",
             metavar="KERNELS",
-            help="names, patterns, nothing for the current group; or the number of a cell in the background: 1",
+            help="names, ranges, patterns, nothing for the current group; or the number of a cell in the background: 1",
             choices_provider=CellCommands.kernel_words,
         )
         return parser

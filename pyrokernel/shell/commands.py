@@ -36,7 +36,7 @@ class KernelCommands(CommandSet["Shell"]):
             "words",
             nargs=words,
             metavar="KERNELS",
-            help='names, patterns such as "gpu-*", "tag:WORD", or "all"',
+            help='names, ranges such as "k0-k3", patterns such as "gpu-*", "tag:WORD", or "all"',
             choices_provider=KernelCommands.kernel_words,
         )
         return parser
@@ -66,7 +66,7 @@ class KernelCommands(CommandSet["Shell"]):
     def do_on(self, statement: Statement) -> None:
         """Run Python on other kernels, once: on KERNELS SOURCE.
 
-        KERNELS is a name, a pattern, "tag:WORD", "all", or several of them with commas between.
+        KERNELS is a name, a range, a pattern, "tag:WORD", "all", or several of them with commas between.
         """
         words, source = arguments_of(statement.raw)
         if not source:

@@ -6,7 +6,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import FrameType
 from typing import Any, Protocol, TextIO
 
@@ -65,8 +65,13 @@ class FrontEnd(Protocol):
     def fitted(self, text: str) -> str:
         """Return a sentence in lines of the terminal's width."""
 
-    def ask(self, prompt: str, *, password: bool = False, afresh: bool = False) -> str:
-        """Read a line, with `afresh` not one typed before the question; raises KeyboardInterrupt or EOFError."""
+    def ask(
+        self, prompt: str, *, password: bool = False, afresh: bool = False, until: threading.Event | None = None
+    ) -> str:
+        """Read a line, with `afresh` not one typed before the question; raises KeyboardInterrupt or EOFError.
+
+        Once `until` is set, by another thread, nobody wants the answer any more: EOFError.
+        """
 
 
 class Attention:
@@ -114,6 +119,18 @@ class Reaction(Protocol):
         """Note that a cell was given an answer: it reacts, whatever was pressed before."""
 
 
+class Screen(Protocol):
+    """Cells while they are shown, as `Showing` has them."""
+
+    live: set[str]
+
+    def cancelled(self, name: str) -> None:
+        """Note that a cell will not run."""
+
+    def catch_up(self) -> None:
+        """Show what has happened meanwhile."""
+
+
 class Detaching:
     """Ctrl-C leaves the cells alone and goes back to the prompt.
 
@@ -151,22 +168,13 @@ class Interrupting:
         front: Where receipts are shown and questions asked.
         group: The kernels.
         cells: The same cell, by kernel name.
-        live: Kernels where it has not ended; looked at, not changed.
-        cancelled: Is told the kernels where it will not begin.
+        screen: Where they are shown.
     """
 
     does = "interrupts"
 
-    def __init__(
-        self,
-        front: FrontEnd,
-        group: Group,
-        cells: Mapping[str, Cell],
-        live: set[str],
-        cancelled: Callable[[str], None],
-    ) -> None:
-        self._front, self._group, self._cells, self._live = front, group, cells, live
-        self._cancelled = cancelled
+    def __init__(self, front: FrontEnd, group: Group, cells: Mapping[str, Cell], screen: Screen) -> None:
+        self._front, self._group, self._cells, self._screen = front, group, cells, screen
         self._presses = 0
         self._held: dict[str, str] = {}
         self._tell_at = 0.0
@@ -186,7 +194,7 @@ class Interrupting:
             return True
         told = []
         for name, receipt in receipts.items():
-            if name not in self._live:
+            if name not in self._screen.live:
                 continue
             if receipt.outcome == "not running" and self._cancel(name):
                 told.append(Receipt(kernel=name, cell=self._id, outcome="cancelled before it started"))
@@ -207,7 +215,7 @@ class Interrupting:
         """Say which kernels an interrupt did not stop."""
         alike: dict[str, list[str]] = {}
         for name, outcome in self._held.items():
-            alike.setdefault(_HELD[outcome] if name in self._live else "interrupted", []).append(name)
+            alike.setdefault(_HELD[outcome] if name in self._screen.live else "interrupted", []).append(name)
         self._held.clear()
         for what, names in alike.items():
             hint = "" if what == "interrupted" else "; Ctrl-C again offers to kill and restart"
@@ -229,12 +237,12 @@ class Interrupting:
         except PyrokernelError:
             return False
         if cancelled:
-            self._cancelled(name)
+            self._screen.cancelled(name)
         return cancelled
 
     def _ask_what_now(self) -> bool:
         """Offer to kill kernels that hold on; say whether to go on waiting."""
-        names = [name for name in self._group.names if name in self._live]
+        names = [name for name in self._group.names if name in self._screen.live]
         if not self._front.interactive:
             self._front.notice(f"left running on {label(names)}")
             return False
@@ -243,6 +251,11 @@ class Interrupting:
             answer = self._front.ask(question, afresh=True).strip().lower()[:1]
         except (KeyboardInterrupt, EOFError):
             answer = "w"
+        # Whoever thinks about it takes time: a kernel that ended or died in it must not lose its successor.
+        self._screen.catch_up()
+        names = [name for name in names if name in self._screen.live]
+        if not names:
+            return True
         if answer == "l":
             self._front.notice(f"left running on {label(names)}; `follow` shows how it goes on")
             return False

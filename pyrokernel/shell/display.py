@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 from pyrokernel.errors import without_origin
+from pyrokernel.shell.controls import RESET, in_line, redrawn, tinted
 from pyrokernel.shell.cut import LAST_LINES, MAX_LINES, RESULT_LINE_CHARS, RESULT_LINES, Cut, cut_text
 from pyrokernel.texts import label
 
@@ -28,13 +28,6 @@ _TOGETHER_SECONDS = 0.25
 
 _BRIEF_LINES = 4
 """Of a result or an error, when those of other kernels have filled the screen."""
-
-COLOUR = re.compile("\x1b\\[[0-9;]*m")
-_CONTROLS = re.compile(
-    "\x1b\\[[0-9;]*[mK]|[\x00-\x07\x0b\x0c\x0e-\x1f\x7f-\x9f]"
-    # What turns the direction of text or has no width; the joiners that scripts and emoji need stay.
-    "|[\\u061c\\u200b\\u200e\\u200f\\u202a-\\u202e\\u2060-\\u2069\\ufeff]"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +84,7 @@ class Display:
         self._partial: dict[tuple[str, str], str] = {}
         self._live = set(self._names)
         self.at_margin = True
+        self._tinted = ""  # the stream that a colour is on in
         self._see_all, self._see_result = see_all, see_result
         self._max_lines, self._result_lines = lines, result_lines
         last = max(1, LAST_LINES // len(self._names))
@@ -184,7 +178,10 @@ class Display:
             self.margin()
 
     def margin(self) -> None:
-        """End a line that has been begun, before something else is shown."""
+        """End a colour and a line that have been begun, before something else is shown."""
+        if self._tinted:
+            self._write(self._tinted, RESET)
+            self._tinted = ""
         if not self.at_margin:
             self._emit("stdout", "\n")
 
@@ -253,7 +250,7 @@ class Display:
         self._held[kernel].append(_Item(stream, text, digest, ready, block=True, brief=brief))
 
     def _hold(self, kernel: str, stream: str, text: str, seconds: float, *, always: bool = False) -> None:
-        text = text.rpartition("\r")[2]  # a progress bar drew over what came before
+        text = redrawn(text)
         self._held[kernel].append(_Item(stream, text, text, self._clock() + seconds, always=always))
 
     def _end_lines(self, kernel: str) -> None:
@@ -270,25 +267,11 @@ class Display:
             return
         text = item.brief if full and item.brief else item.text
         gap = "\n" if item.block and "\n" in text else " "
-        self._emit(item.stream, f"[{label(kernels)}]{gap}{text}\n")
+        self._emit(item.stream, f"[{label(kernels)}]{gap}{in_line(text)}\n")
 
     def _emit(self, stream: str, text: str) -> None:
         if text:
             self._lines += text.count("\n")
             self.at_margin = text.endswith("\n")
+            self._tinted = stream if tinted(text, bool(self._tinted)) else ""
             self._write(stream, text)
-
-
-def plain(text: str) -> str:
-    """Return a text without colours, and with control characters shown instead of obeyed."""
-    return harmless(COLOUR.sub("", text))
-
-
-def harmless(text: str) -> str:
-    """Show control characters instead of letting the terminal obey them; colours, tabs and redrawn lines stay."""
-    return _CONTROLS.sub(lambda match: match[0] if len(match[0]) > 1 else _escaped(match[0]), text)
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

@@ -20,6 +20,9 @@ from pyrokernel.shell.restricted import local
 if TYPE_CHECKING:
     from pyrokernel.shell.app import Shell
 
+_CELLS = ("", "on", "sh", "writefile", "time", "timeit", "run", "cd", "env", "pip")
+"""Python, and the commands that are a cell too, as `cells` lists them."""
+
 _USUAL_EDITORS = ("sensible-editor", "editor", "nano", "vim", "vi")
 
 
@@ -50,7 +53,11 @@ class Editing:
         before = self._before(str(statement).strip())
         if before is None:
             return False
-        program = editor(os.environ)
+        try:
+            program = editor(os.environ)
+        except ValueError as error:
+            shell.fail(str(error))
+            return False
         if not program:
             shell.fail("no editor found; set VISUAL or EDITOR in the environment")
             return False
@@ -69,7 +76,7 @@ class Editing:
         """Return the line or cell of a number, the last cell without one; None when it is told that there is none."""
         lines = list(reversed(list(self._shell.past.load_history_strings())))
         if not number:
-            return next((line for line in reversed(lines) if not self._shell.reader.command_of(line)), "")
+            return next((line for line in reversed(lines) if self._shell.reader.command_of(line) in _CELLS), "")
         if number.isdecimal() and 0 < int(number) <= len(lines):
             return lines[int(number) - 1]
         self._shell.fail(f"there is no line {number}; `history` lists them")
@@ -77,10 +84,17 @@ class Editing:
 
 
 def editor(environ: Mapping[str, str]) -> list[str]:
-    """Return the user's editor with its arguments; none when there is none."""
+    """Return the user's editor with its arguments; none when there is none.
+
+    Raises:
+        ValueError: The variable that names it has an open quotation mark.
+    """
     for name in ("VISUAL", "EDITOR"):
         if environ.get(name, "").strip():
-            return shlex.split(environ[name])
+            try:
+                return shlex.split(environ[name])
+            except ValueError as error:
+                raise ValueError(f"{name} is {environ[name]!r}: {error}") from None
     return next(([name] for name in _USUAL_EDITORS if shutil.which(name)), [])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cmd2 import Cmd, Cmd2ArgumentParser, CommandSet, Statement, with_argparser
@@ -27,7 +27,6 @@ from pyrokernel.texts import label, stopwatch
 if TYPE_CHECKING:
     from pyrokernel.shell.app import Shell  # noqa: F401 - names the application in the base class
 
-_TIMES_SHOWN = 8
 _LOOPS = re.compile(r"\s*-([nr])\s*(\d+)(?=\s|\Z)")
 _APPEND = re.compile(r"(?:(-a|--append)(?:\s+|\Z))?(.*)", re.DOTALL)
 _CD = re.compile(r"cd(\s+[^;&|]*)?")
@@ -237,21 +236,28 @@ def split_timeit(raw: str) -> tuple[dict[str, int], str, str]:
 
 
 def describe_times(ended: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Say how long a cell took on each kernel; of many, on the quickest and the slowest.
+    """Say how long a cell took; on several kernels, from the least to the most.
 
     Args:
         ended: By kernel name: duration and cpu, in seconds.
     """
-    times = {
-        name: f"{stopwatch(ending['duration'])} (CPU {stopwatch(ending.get('cpu', 0.0))})"
-        for name, ending in ended.items()
-    }
-    if len(times) == 1:
-        return list(times.values())
-    if len(times) <= _TIMES_SHOWN:
-        return [f"{name}: {time}" for name, time in times.items()]
-    first, *_, last = sorted(ended, key=lambda name: float(ended[name]["duration"]))
-    return [f"{len(times)} kernels, quickest {first}: {times[first]}, slowest {last}: {times[last]}"]
+    if not ended:
+        return []
+    passed, cpu = (_range([float(ending.get(what, 0.0)) for ending in ended.values()]) for what in ("duration", "cpu"))
+    text = f"{passed} (CPU {cpu})"
+    if len(ended) == 1:
+        return [text]
+    slowest = max(ended, key=lambda name: float(ended[name]["duration"]))
+    return [f"[{label(ended)}] {text}, slowest {slowest}"]
+
+
+def _range(seconds: Sequence[float]) -> str:
+    """Return "380 to 518 µs": the least and the most."""
+    least, most = stopwatch(min(seconds)), stopwatch(max(seconds))
+    if least == most:
+        return most
+    value, _, unit = least.partition(" ")
+    return f"{value if most.endswith(f' {unit}') and ' ' not in unit else least} to {most}"
 
 
 def one_per_host(group: Group) -> Group:

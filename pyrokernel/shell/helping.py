@@ -6,6 +6,8 @@ import inspect
 import textwrap
 from collections.abc import Iterable, Mapping
 
+from pyrokernel.shell.controls import COLOUR
+
 EXAMPLES: Mapping[str, str] = {
     "alias": "alias create mem import resource; resource.getrusage(0).ru_maxrss",
     "cancel": "cancel 3f2a",
@@ -110,7 +112,7 @@ def details(name: str, doc: str, usage: str, width: int) -> list[str]:
 
 def wrap(line: str, width: int) -> list[str]:
     """Break a line between words, if it is longer than the terminal is wide; words stay whole."""
-    if len(line) <= width:
+    if len(COLOUR.sub("", line)) <= width:
         return [line]
     margin = line[: len(line) - len(line.lstrip())]
     return textwrap.wrap(

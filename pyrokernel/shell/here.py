@@ -32,12 +32,14 @@ Offers = list[tuple[str, int, str]]
 class Outcome:
     """What came of a piece of code.
 
-    `shown` is the repr of the value of a last expression, `error` the traceback; either is "" when there is none.
+    `shown` is the repr of the value of a last expression, `error` the traceback, `unknown` the name that there is no
+    variable of; each is "" when there is none.
     """
 
     value: Any = None
     shown: str = ""
     error: str = ""
+    unknown: str = ""
 
 
 class Here:
@@ -136,7 +138,8 @@ class Here:
         except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
             # As at a Python prompt: for `pdb.pm()` and `traceback.print_last()`.
             sys.last_type, sys.last_value, sys.last_traceback = type(error), error, error.__traceback__
-            outcome = Outcome(error=format_error(error, (_OWN_FOLDER,)))
+            unknown = str(error.name or "") if type(error) is NameError else ""
+            outcome = Outcome(error=format_error(error, (_OWN_FOLDER,)), unknown=unknown)
         return outcome
 
     @contextlib.contextmanager

@@ -43,10 +43,15 @@ ELSEWHERE = {
     ),
     **dict.fromkeys(("bash", "script", *_INTERPRETERS), _PROGRAM),
     **dict.fromkeys(("html", "HTML", "javascript", "js", "latex", "markdown", "svg", "SVG"), _NO_PAGE),
-    **dict.fromkeys(("load", "loadpy"), "`run FILE` runs a Python file of this machine on the kernels"),
+    **dict.fromkeys(
+        ("load", "loadpy"), "`run FILE` runs a Python file of this machine; `edit N` opens line N of `history`"
+    ),
+    "pycat": "`!cat FILE` shows a file of the kernels' machines",
+    "notebook": "`cells` lists what ran, `cells N` shows one; `logs > FILE` saves what ran and was printed",
+    "rerun": "`edit N` opens line N of `history`, and runs it again; `cells N` shows what cell N said",
     **dict.fromkeys(("writefile", "file"), "`%%writefile NAME`, and lines below it, writes a file on the kernels"),
     **dict.fromkeys(("xdel", "reset_selective"), "`del NAME` removes a variable, `restart` all of them"),
-    **dict.fromkeys(("recall", "rep", "rerun"), "arrow up and Ctrl-R bring lines back; `cells` lists what ran"),
+    **dict.fromkeys(("recall", "rep"), "arrow up and Ctrl-R bring lines back; `cells` lists what ran"),
     **dict.fromkeys(("hist", "history"), "arrow up and Ctrl-R bring lines back; `cells` lists what ran"),
     **dict.fromkeys(
         ("pdb", "debug", "tb"), "`debug` looks into the last failure; `breakpoint()` stops where it stands"
@@ -109,6 +114,8 @@ PROGRAMS = frozenset(_PROGRAMS.split())
 _SIGNED = re.compile(r"\s*(%%|%|:|)(\S*)")
 _INSIDE = "`!` and `%` stand at the beginning of a line of their own, not inside a block"
 _FIRST_WORD = re.compile(r"([A-Za-z_][\w-]*)(\s|\Z)")
+_VALUE = re.compile(r"\s*(\w+)\s*=\s*%{1,2}(\w+)(.*)")
+_PROGRAM_MAGICS = ("sx", "system", "sc")
 _UNDEFINED = re.compile(r"name '(\w+)' is not defined")
 
 
@@ -133,12 +140,13 @@ def for_unknown(text: str, commands: Collection[str]) -> str:
     return nothing + (for_word(word) or f"there is no command {word!r}; {there_is}`help` lists them all")
 
 
-def for_failure(source: str, outcomes: Iterable[Mapping[str, Any]]) -> str:
+def for_failure(source: str, outcomes: Iterable[Mapping[str, Any]], commands: Collection[str] = ()) -> str:
     """Return a hint for what failed because it is not Python; "" when there is none.
 
     Args:
         source: What was typed.
         outcomes: What came of it on each kernel: ename and evalue.
+        commands: Those there are, aliases too.
     """
     failure = next((outcome for outcome in outcomes if outcome.get("ename")), {})
     undefined = _UNDEFINED.search(str(failure.get("evalue"))) if failure.get("ename") == "NameError" else None
@@ -146,6 +154,11 @@ def for_failure(source: str, outcomes: Iterable[Mapping[str, Any]]) -> str:
         if undefined and pattern.fullmatch(undefined[1]):
             return hint
     first, *others = source.strip().split("\n")
+    value = _VALUE.match(first) if failure.get("ename") == "SyntaxError" else None
+    if value:
+        return _for_value(*value.groups())
+    if undefined and undefined[1] in commands and not for_word(undefined[1]):
+        return _for_call(undefined[1], first)
     if others:
         inner = any(line.lstrip().startswith(("!", "%")) for line in others)
         return _INSIDE if inner and failure.get("ename") == "SyntaxError" else ""
@@ -154,3 +167,19 @@ def for_failure(source: str, outcomes: Iterable[Mapping[str, Any]]) -> str:
         return ""
     missing = undefined and undefined[1] == match[1].partition("-")[0]
     return for_word(match[1]) if missing or failure.get("ename") == "SyntaxError" else ""
+
+
+def _for_call(word: str, line: str) -> str:
+    """Say how a command or alias is used that stands in Python, perhaps as a call."""
+    call = re.fullmatch(rf"\s*{word}\s*\(([^()]*)\)\s*", line)
+    example = f"{word} {call[1]}".rstrip() if call else f"{word} ..."
+    return f"`{word}` is the beginning of a line of the shell, and no function: `{example}`"
+
+
+def _for_value(name: str, word: str, rest: str) -> str:
+    """Say how to keep what a command of IPython returns, for `NAME = %WORD REST`."""
+    if word in ("time", "timeit"):
+        return f"`{word}` prints what it measures; `import timeit; {name} = timeit.timeit(...)` keeps it"
+    program = rest.strip() if word in _PROGRAM_MAGICS else word if word in (*PROGRAMS, "pwd") else ""
+    begin = "" if word in _PROGRAM_MAGICS else "`%` begins a line, and gives no value; "
+    return f"{begin}`{name} = !{program or 'COMMAND'}` keeps the lines that a program prints"

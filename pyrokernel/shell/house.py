@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import os
-import shlex
 import shutil
 import sys
 import termios
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any, TextIO
 
-import cmd2
 from cmd2 import Choices, Cmd2ArgumentParser, CommandSet, Completions, Settable, Statement, with_argparser
-from prompt_toolkit.history import History
 from prompt_toolkit.input.typeahead import clear_typeahead
 
+from pyrokernel.shell.asking import given_up
+from pyrokernel.shell.controls import COLOUR, harmless
 from pyrokernel.shell.cut import MAX_LINES, RESULT_LINES
-from pyrokernel.shell.display import COLOUR, harmless
 from pyrokernel.shell.helping import details, overview, wrap
-from pyrokernel.shell.history import ALL, found, numbers, positive
+from pyrokernel.shell.history import ALL, History, Unwritten, found, numbers, positive
 from pyrokernel.shell.parser import PYTHON, UNKNOWN
 from pyrokernel.shell.pictures import draw
+from pyrokernel.shell.redirecting import Redirecting
 from pyrokernel.shell.restricted import admit, is_local, refusal
 
 _LEFT_OUT = (
@@ -34,7 +35,7 @@ _LEAST_WIDTH = 20
 _NO_TERMINAL = 100
 
 
-class House(cmd2.Cmd):
+class House(Redirecting):
     """An application of cmd2 in which nothing surprises whoever types Python.
 
     Args:
@@ -44,7 +45,6 @@ class House(cmd2.Cmd):
 
     Attributes:
         at_prompt: Whether lines are typed at its prompt; else they come from a script.
-        failed: Whether the last command or cell failed.
         refused: Commands that a restricted shell knows by name only.
         lines, result_lines: How many lines of a cell's output and of its result are shown.
         times_cells: Whether to say how long each cell took.
@@ -54,8 +54,9 @@ class House(cmd2.Cmd):
 
     at_prompt = False
 
-    def __init__(self, command_sets: Iterable[CommandSet[Any]], past: History, *, restricted: bool = False) -> None:
-        self.failed = False
+    def __init__(
+        self, command_sets: Iterable[CommandSet[Any]], past: History | Unwritten, *, restricted: bool = False
+    ) -> None:
         self.past = past
         self.restricted = restricted
         self.refused: set[str] = set()
@@ -122,16 +123,18 @@ class House(cmd2.Cmd):
         try:
             line.encode()
         except UnicodeEncodeError:
-            self.fail("nothing ran: the line is not valid UTF-8, where it shows ? in place of a character")
+            encoding = codecs.lookup(getattr(self.stdin, "encoding", None) or "utf-8").name
+            why = "the line is not valid UTF-8, where it shows ? in place of a character"
+            if encoding != "utf-8":
+                why = f"the locale takes {encoding.upper()} only; start the shell with LC_ALL=C.UTF-8"
+            self.fail(f"nothing ran: {why}")
             return False
         return super().onecmd_plus_hooks(line, **options)
 
-    def onecmd(self, statement: Statement | str, *, add_to_history: bool = True) -> bool:
-        """Run one command or cell, unless it would write a file that is not the user's."""
-        if self.restricted and isinstance(statement, Statement) and statement.redirector:
-            self.fail(f"`{statement.redirector}` is not in this shell, which is served to others: output stays here")
-            return False
-        return super().onecmd(statement, add_to_history=add_to_history)
+    def preloop(self) -> None:
+        """Say what is amiss before the first line is typed; cmd2 calls this."""
+        if self.past.problem:
+            self.notice(self.past.problem)
 
     def path_complete(self, *args: Any, **kwargs: Any) -> Completions:
         """Complete a file of this machine."""
@@ -140,13 +143,6 @@ class House(cmd2.Cmd):
     def shell_cmd_complete(self, *args: Any, **kwargs: Any) -> Completions:
         """Complete a program of this machine."""
         return Completions() if self.restricted else super().shell_cmd_complete(*args, **kwargs)
-
-    def ppaged(self, *objects: Any, chop: bool = False, **kwargs: Any) -> None:
-        """Print through a pager, which is a program that starts others."""
-        if self.restricted:
-            self.poutput(*objects, **kwargs)
-        else:
-            super().ppaged(*objects, chop=chop, **kwargs)
 
     def pexcept(self, exception: BaseException, **kwargs: Any) -> None:
         """Show an error in the shell itself; cmd2 calls this, for any exception of a command."""
@@ -184,7 +180,7 @@ class House(cmd2.Cmd):
         """Show what a kernel said, at once and, unless a terminal would obey it, as it is."""
         file = sys.stderr if stream == "stderr" else self.stdout
         if file.isatty():
-            text = harmless(text)
+            text = harmless(text, backspace=True)
             if os.environ.get("NO_COLOR"):
                 text = COLOUR.sub("", text)
         try:
@@ -203,14 +199,13 @@ class House(cmd2.Cmd):
     def print_lines(self, lines: Iterable[str]) -> None:
         """Print what a command found."""
         for line in lines:
-            self.write("stdout", line + "\n")
+            # A backspace is for bars only, which kernels draw.
+            self.write("stdout", (harmless(line) if self.stdout.isatty() else line) + "\n")
 
     @property
     def has_pager(self) -> bool:
         """Whether what is longer than the screen can be shown screen by screen; a pager starts programs."""
-        words = shlex.split(self.pager)
-        tty = self.at_prompt and self.interactive and self.stdout.isatty()
-        return tty and not self.restricted and bool(words and shutil.which(words[0]))
+        return self.at_prompt and self.interactive and self.stdout.isatty() and self.starts_pager
 
     def page(self, text: str) -> None:
         """Print a text, screen by screen if it is longer than that."""
@@ -220,14 +215,17 @@ class House(cmd2.Cmd):
         elif text:
             self.print_lines([text])
 
-    def ask(self, prompt: str, *, password: bool = False, afresh: bool = False) -> str:
+    def ask(
+        self, prompt: str, *, password: bool = False, afresh: bool = False, until: threading.Event | None = None
+    ) -> str:
         """Read an answer, at the terminal or from the next line of a script that is piped in."""
         if self.interactive:
             if afresh:
                 # Keys wait in two places: in the terminal, and where prompt_toolkit keeps what its last prompt left.
                 termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
                 clear_typeahead(self.main_session.input)
-            return self.read_secret(harmless(prompt)) if password else self.read_input(harmless(prompt))
+            with given_up(until, lambda: self.active_session.app):
+                return self.read_secret(harmless(prompt)) if password else self.read_input(harmless(prompt))
         line = self.stdin.readline()
         if not line:
             raise EOFError
@@ -284,7 +282,9 @@ class House(cmd2.Cmd):
     def do_history(self, args: argparse.Namespace) -> None:
         """Show lines typed before, in this shell and earlier ones."""
         limit = args.number or (None if args.range else _HISTORY_SHOWN)
-        lines = found(self.past.load_history_strings(), args.search, limit, args.range or ALL)
+        # The line that searches has what it searches for.
+        own = self.past.last if args.search else ""
+        lines = found(self.past.load_history_strings(), args.search, limit, args.range or ALL, own)
         nothing = "nothing was typed yet" if args.range is None else "there are no such lines"
         self.print_lines(lines or [f"no line has {args.search!r}" if args.search else nothing])
         self.last_result = lines

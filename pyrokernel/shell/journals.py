@@ -10,7 +10,7 @@ from pyrokernel.client.calls import ask_kernel
 from pyrokernel.client.cell import Cell
 from pyrokernel.client.group import Group
 from pyrokernel.client.kernel import Kernel
-from pyrokernel.client.listing import list_cells
+from pyrokernel.client.listing import fold_jobs, list_cells
 from pyrokernel.messages import Event, EventKind
 
 _LIMITS = (100, 4096)
@@ -37,8 +37,10 @@ class Past:
 
 
 def is_cell(word: str) -> bool:
-    """Whether a word can be the number of a cell, or the beginning of its id."""
-    return word.isdecimal() or (4 <= len(word) <= 32 and all(digit in "0123456789abcdef" for digit in word))
+    """Whether a word can be the number of a cell (-1: the last), or the beginning of its id."""
+    return word.removeprefix("-").isdecimal() or (
+        4 <= len(word) <= 32 and all(digit in "0123456789abcdef" for digit in word)
+    )
 
 
 def find_cells(group: Group, word: str) -> list[dict[str, Any]]:
@@ -54,6 +56,17 @@ def find_cells(group: Group, word: str) -> list[dict[str, Any]]:
         if found:
             return list(found.values())
     return []
+
+
+def find_from_end(group: Group, number: int) -> str:
+    """Return the id of the cell that began last, with 2 of the one before, and so on; "" when there is none."""
+    listed, _ = list_cells(group, _LIMITS[0])
+    begun: dict[str, float] = {}
+    for cell in fold_jobs(listed):
+        if cell.get("started"):
+            begun[cell["cell"]] = max(cell["started"], begun.get(cell["cell"], 0.0))
+    ordered = sorted(begun, key=lambda cell: begun[cell])
+    return ordered[-number] if 0 < number <= len(ordered) else ""
 
 
 def find_parts(group: Group, word: str) -> list[dict[str, Any]]:

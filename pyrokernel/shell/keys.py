@@ -22,6 +22,10 @@ from pyrokernel.shell.source import dedented, margin_below, without_prompts
 if TYPE_CHECKING:
     from pyrokernel.shell.app import Shell
 
+MAX_LINES = 10_000
+MAX_LENGTH = 1_000_000
+"""What the prompt holds, in characters and lines: of more, each key would take seconds."""
+
 
 def set_up_prompt(shell: Shell, history: History) -> None:
     """Replace what cmd2 puts into its prompt.
@@ -82,7 +86,12 @@ def _bindings(shell: Shell) -> KeyBindings:
         Margin and prompts go only where it is all there is: in the middle of a text they may be part of a string.
         """
         text = event.data.replace("\r\n", "\n").replace("\r", "\n")
-        event.current_buffer.insert_text(text if event.current_buffer.text else dedented(without_prompts(text)))
+        before = event.current_buffer.text
+        if len(before) + len(text) > MAX_LENGTH or before.count("\n") + text.count("\n") >= MAX_LINES:
+            instead = "" if "run" in shell.refused else "; save it to a file, and `run FILE`"
+            shell.tell(f"not pasted: the prompt holds {MAX_LINES} lines or {MAX_LENGTH} characters{instead}")
+            return
+        event.current_buffer.insert_text(text if before else dedented(without_prompts(text)))
 
     @bindings.add("tab", filter=Condition(_in_margin))
     def indent(event: KeyPressEvent) -> None:

@@ -17,6 +17,8 @@ from prompt_toolkit.styles import Style
 from pyrokernel.shell.parser import UNKNOWN, SourceReader, Takes
 
 _COMMAND = re.compile(r"(\s*(?::|%{0,2}|!)\w*)(\s*)")
+_MAX_LINES = 1_000
+_MAX_LENGTH = 50_000
 _HAS_PYTHON = (Takes.PYTHON, Takes.WORD_AND_PYTHON)
 
 
@@ -33,7 +35,9 @@ class ShellLexer(Lexer):
         self._python = python or SimpleLexer()
 
     def lex_document(self, document: Document) -> Callable[[int], StyleAndTextTuples]:
-        """Return what gives each line its colours."""
+        """Return what gives each line its colours; a long text has none, for it would be coloured anew at each key."""
+        if len(document.text) > _MAX_LENGTH or len(document.lines) > _MAX_LINES:
+            return SimpleLexer().lex_document(document)
         command = self._reader.command_of(document.lines[0])
         if not command:
             return self._python.lex_document(document)

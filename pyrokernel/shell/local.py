@@ -11,6 +11,7 @@ from pyrokernel.shell.completer import ANSWER_SECONDS, merge
 from pyrokernel.shell.cut import cut_text
 from pyrokernel.shell.here import Here, Offers, Outcome, described
 from pyrokernel.shell.parser import Takes, takes
+from pyrokernel.shell.variables import is_variable
 from pyrokernel.texts import table
 
 if TYPE_CHECKING:
@@ -38,10 +39,15 @@ class LocalCommands(CommandSet["Shell"]):
         self._here = here
 
     def _failed(self, outcome: Outcome) -> bool:
-        """Show the traceback of an outcome, if it has one; say whether it has."""
+        """Show the traceback of an outcome, if it has one, and where the variable is that it misses; say whether."""
         if outcome.error:
             self._cmd.failed = True
             self._cmd.write("stderr", self._in_short(outcome.error, "here import traceback; traceback.print_last()"))
+            name = outcome.unknown
+            if name and is_variable(name, self._cmd.target.group):
+                self._cmd.notice(
+                    f"`{name}` is a variable of the kernels, not here: `pull {name}` first, or `here {name} = ...`"
+                )
         return bool(outcome.error)
 
     def _in_short(self, text: str, line: str) -> str:

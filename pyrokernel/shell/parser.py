@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from cmd2.parsing import Statement, StatementParser
 
-from pyrokernel.shell.source import completeness, is_blank
+from pyrokernel.shell.source import completeness, has_backgrounds, in_background, is_blank
 
 PYTHON = "_python"
 """The command that Python becomes; hidden, so that the word stays free for a variable."""
@@ -93,6 +93,7 @@ class SourceReader:
     def __init__(self, commands: Mapping[str, Takes] | None = None) -> None:
         self.commands: Mapping[str, Takes] = commands or {}
         self.variables: set[str] = set()
+        self._last: tuple[tuple[str, Mapping[str, Takes], frozenset[str]], list[Piece]] | None = None
 
     def command_of(self, line: str) -> str:
         """Return the command that a text calls, "" when it is Python."""
@@ -100,7 +101,7 @@ class SourceReader:
             return "quit"
         if _SYSTEM.match(line):
             return "sh"
-        if _QUESTION.fullmatch(line):
+        if "?" in line and _QUESTION.fullmatch(line):  # slow on many blank lines
             return "inspect"
         match = _FIRST_WORD.match(line)
         if match is None:
@@ -162,14 +163,23 @@ class SourceReader:
             yield taken()
 
     def split(self, text: str) -> list[Piece]:
-        """Cut what was typed or pasted at its commands; Python between them stays together, blank lines and all."""
+        """Cut what was typed or pasted at its commands and background lines; Python between them stays together."""
+        # Asked for the same text at each filter of each key binding: for a large paste, seconds.
+        asked = (text, self.commands, frozenset(self.variables))
+        last = self._last
+        if last is None or last[0] != asked:
+            self._last = last = (asked, self._split(text))
+        return last[1]
+
+    def _split(self, text: str) -> list[Piece]:
         lines = text.split("\n")
         # What was entered as one block is one: the second half of a shell script must not run as Python.
-        if len(lines) == 1 or heads_block(text) or not any(self.command_of(line) for line in lines):
+        cut = any(self.command_of(line) for line in lines) or has_backgrounds(text)
+        if len(lines) == 1 or heads_block(text) or not cut:
             return [Piece(text, self.command_of(text))]
         merged: list[Piece] = []
         for piece in self.pieces(lines):
-            if merged and not piece.command and not merged[-1].command:
+            if merged and not any(each.command or in_background(each.text) for each in (piece, merged[-1])):
                 merged[-1] = Piece(f"{merged[-1].text}\n{piece.text}")
             else:
                 merged.append(piece)

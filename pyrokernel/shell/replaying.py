@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pyrokernel.client.group import Group
 from pyrokernel.messages import EventKind
 from pyrokernel.shell.display import Display
-from pyrokernel.shell.journals import Journal, find_cells, find_parts
+from pyrokernel.shell.journals import Journal, find_cells, find_from_end, find_parts
 from pyrokernel.shell.listing import format_cells
 from pyrokernel.texts import describe_gap, label, span, status_of
 
@@ -22,8 +22,10 @@ def replay(shell: Shell, group: Group, word: str) -> None:
     Args:
         shell: Where.
         group: The kernels it may have run on.
-        word: Its number, or the beginning of its id or of its job's.
+        word: Its number, or the beginning of its id or of its job's; "-2" is the last but one.
     """
+    if word.startswith("-"):
+        word = find_from_end(group, int(word[1:])) or word
     found = find_cells(group, word)
     parts = [] if found else find_parts(group, word)
     if parts:

@@ -53,7 +53,7 @@ class Runner:
             cells, failed = sent
             showing = Showing(self._front, attention, group, cells)
             self.outcomes, self.died = showing.outcomes, showing.died
-            showing.react_with(Interrupting(self._front, group, cells, showing.live, showing.cancelled))
+            showing.react_with(Interrupting(self._front, group, cells, showing))
             for name, error in failed.items():
                 showing.fail(name, error)
             return showing.to_end()
@@ -117,7 +117,7 @@ class Runner:
         with Attention() as attention:
             showing = Showing(self._front, attention, group, cells)
             if ours:
-                showing.react_with(Interrupting(self._front, group, cells, showing.live, showing.cancelled))
+                showing.react_with(Interrupting(self._front, group, cells, showing))
             else:
                 showing.react_with(Detaching(self._front, showing.live))
             for name, before in (past or {}).items():

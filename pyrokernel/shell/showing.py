@@ -69,6 +69,10 @@ class Showing:
         self._ahead = threading.Semaphore(_EVENTS_AHEAD)
         self._numbers: dict[str, int] = {}
         self._asked: set[str] = set()
+        self._over: set[str] = set()
+        """Kernels whose last event has come; the thread that follows adds to it."""
+        self._asking = ""
+        self._unwanted = threading.Event()
         self._exited: set[str] = set()
         self._live_line = LiveLine(front.stdout) if front.at_prompt else None
         self._line_shown = False
@@ -114,7 +118,7 @@ class Showing:
                         break
                     if self._attention.pressed > self._pressed:
                         # Pressed again meanwhile: the news that the cell has ended comes before what to do about it.
-                        self._take_waiting(_NEWS_SECONDS)
+                        self.catch_up()
                     continue
                 try:
                     message = self._attention.inbox.get(timeout=self._due())
@@ -155,14 +159,18 @@ class Showing:
         try:
             for cell, item in follower.events():
                 self._ahead.acquire()
+                if isinstance(item, Exception) or item.kind == EventKind.ENDED:
+                    self._over.add(cell.kernel)
+                    if cell.kernel == self._asking:
+                        self._unwanted.set()
                 self._attention.inbox.put((cell.kernel, item))
         except Exception as error:  # noqa: BLE001 - the main thread waits for a word from here, whatever happens
             for name in self._cells:
                 self._attention.inbox.put((name, error))
 
-    def _take_waiting(self, seconds: float) -> None:
-        """Take what the inbox has, and what comes within so many seconds, until the cell has ended everywhere."""
-        deadline = time.monotonic() + seconds
+    def catch_up(self) -> None:
+        """Show what has happened meanwhile, and what is on its way, until the cell has ended everywhere."""
+        deadline = time.monotonic() + _NEWS_SECONDS
         while self.live:
             try:
                 message = self._attention.inbox.get(timeout=max(0.0, deadline - time.monotonic()))
@@ -299,9 +307,17 @@ class Showing:
         self._erase_live_line()
         prompt = str(data.get("prompt", ""))
         prefix = f"[{name}] " if len(self._group) > 1 else ""
+        self._unwanted.clear()
+        self._asking = name
+        if name in self._over:
+            return  # how it ended comes next
         try:
-            text: str | None = self._front.ask(prefix + prompt, password=bool(data.get("password")))
+            text: str | None = self._front.ask(
+                prefix + prompt, password=bool(data.get("password")), until=self._unwanted
+            )
         except EOFError:
+            if self._unwanted.is_set():
+                return
             text = None
         except KeyboardInterrupt:
             if not prompt.startswith(_DEBUGGERS):

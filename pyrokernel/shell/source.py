@@ -88,6 +88,14 @@ def in_background(source: str) -> str:
     return source if completeness(source) in ("complete", "open") else ""
 
 
+def has_backgrounds(source: str) -> bool:
+    """Whether lines of a source go to the background, each for itself: it is neither Python nor one cell that does."""
+    lines = [line for line in source.split("\n") if line.rstrip().endswith("&")]
+    if not lines or completeness(source) != "invalid" or in_background(source):
+        return False
+    return any(map(in_background, lines))
+
+
 def without_prompts(text: str) -> str:
     """Undo the prompts of a session of Python or IPython that was copied; any other text stays as it is.
 

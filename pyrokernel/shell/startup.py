@@ -22,8 +22,10 @@ def startup_file(settings: Settings) -> Path:
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "pyrokernel" / "shell.pk"
 
 
-def run_startup(shell: Shell, path: Path, *, wanted: bool) -> None:
+def run_startup(shell: Shell, path: Path, *, wanted: bool) -> bool:
     """Run a startup file; whatever fails in it is told with its line, and the rest runs all the same.
+
+    Settings are made without a word. Says whether a line of it leaves the shell.
 
     Args:
         shell: Whose.
@@ -35,18 +37,23 @@ def run_startup(shell: Shell, path: Path, *, wanted: bool) -> None:
     except FileNotFoundError:
         if wanted:
             shell.fail(f"there is no startup file {path}")
-        return
+        return False
     except (OSError, UnicodeError) as error:
         shell.fail(f"cannot read the startup file {path}: {error}")
-        return
+        return False
     lines = text.split("\n")
+    shell.quiet = True
     try:
         for number, piece in numbered(shell.reader.pieces(lines), lines):
             if not shell.run_pieces([piece]):
                 shell.notice(f"{path}, line {number}: {one_line(piece.text)}")
+            if shell.left:
+                return True
     except KeyboardInterrupt:
         shell.fail(f"{path}: interrupted; the rest of it was not run")
-    shell.failed = False
+    finally:
+        shell.quiet = shell.failed = False
+    return False
 
 
 def numbered(pieces: Iterable[Piece], lines: list[str]) -> Iterator[tuple[int, Piece]]:

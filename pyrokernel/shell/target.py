@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pyrokernel.client.group import Group
 from pyrokernel.client.mesh import Mesh
@@ -19,15 +19,19 @@ class Target:
 
     Args:
         mesh: Where the kernels are.
-        words: Names, patterns, "tag:WORD" or "all"; none means all.
+        words: Names, ranges, patterns, "tag:WORD" or "all"; none means all.
+        tell: Takes a sentence about who joined or left the group.
 
     Attributes:
         words: As given.
         group: The kernels they meant when they were last looked up.
     """
 
-    def __init__(self, mesh: Mesh, words: Iterable[str] = ()) -> None:
+    def __init__(
+        self, mesh: Mesh, words: Iterable[str] = (), *, tell: Callable[[str], None] = lambda sentence: None
+    ) -> None:
         self.mesh = mesh
+        self._tell = tell
         self.words: list[str] = []
         self.group = Group(mesh, [])
         self.use(words)
@@ -48,23 +52,27 @@ class Target:
         Raises:
             KernelNotFoundError: A word means none.
         """
-        return self.mesh.select(list(words) or self.words)
+        chosen = list(words)
+        if chosen:
+            return self.mesh.select(chosen)
+        known = {kernel.name: kernel for kernel in self.group}
+        group = self.mesh.select(self.words)
+        # Those that were restarted stay known as they were: the next cell tells of them.
+        self.group = Group(self.mesh, [known.get(kernel.name, kernel) for kernel in group])
+        joined = [name for name in group.names if name not in known]
+        left = [name for name in known if name not in group.names]
+        if joined and known:
+            self._tell(f"{label(joined)} joined the group")
+        if left:
+            self._tell(f"{label(left)} left the group")
+        return group
 
-    def refresh(self) -> tuple[list[str], list[str]]:
-        """Look the kernels up again.
-
-        Returns:
-            Names of those that are other instances than before, and what else changed, as sentences.
-        """
+    def refresh(self) -> list[str]:
+        """Look the kernels up again; return the names of those that are other instances than before."""
+        group = self.anew()
         before = {kernel.name: kernel.instance for kernel in self.group}
-        self.group = self.mesh.select(self.words)
-        now = {kernel.name: kernel.instance for kernel in self.group}
-        changed = [name for name, instance in now.items() if before.get(name, instance) != instance]
-        joined = [name for name in now if name not in before]
-        left = [name for name in before if name not in now]
-        notes = [f"{label(joined)} joined the group"] if joined and before else []
-        notes += [f"{label(left)} left the group"] if left else []
-        return changed, notes
+        self.group = group
+        return [kernel.name for kernel in group if kernel.instance != before[kernel.name]]
 
     def settle(self) -> None:
         """Take the instances that are there now for known: whoever asks was told, or caused the change."""

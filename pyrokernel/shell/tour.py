@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from cmd2 import Cmd2ArgumentParser, CommandSet, with_argparser
 from cmd2.plugin import PostcommandData
 
+from pyrokernel.errors import PyrokernelError
 from pyrokernel.shell.helping import wrap
 from pyrokernel.shell.parser import PYTHON
 from pyrokernel.shell.source import bound_names, in_background
@@ -48,7 +50,7 @@ class Step:
 
     Attributes:
         title: What it is about.
-        text: What to type, and what to make of it; {kernel} is the name of one.
+        text: What to type, and what to make of it; {kernel} is the name of one, {more} says how there are more.
         done: Whether a deed was it.
         needs: Commands without which there is nothing to learn here.
         alone: The text where there is one kernel only; "" for the same.
@@ -75,14 +77,14 @@ STEPS = (
     ),
     Step(
         "some of the kernels",
-        "Python goes to all kernels of the group; `on` sends one line to some, `use` chooses where all lines go, `ps`\n"
+        "Python goes to all kernels of the group; `on` sends one line to some, `use` chooses where all lines go, `ps` "
         "lists the kernels. Type:\n"
         "    on {kernel} x + 1",
         lambda deed: deed.command == "on" and deed.ok,
         ("on", "use"),
         "`on` sends one line to some of the kernels, `use` chooses where all lines go, `ps` lists the kernels. Type:\n"
         "    on {kernel} x + 1\n"
-        "There is one now; `pyrokernel serve -n 3` in another terminal adds some.",
+        "{more}",
     ),
     Step(
         "data to kernels and back",
@@ -115,7 +117,7 @@ STEPS = (
     ),
     Step(
         "what ran",
-        "The kernels remember what ran and what it printed, whoever sent it: `cells` lists it, `cells 1` shows one\n"
+        "The kernels remember what ran and what it printed, whoever sent it: `cells` lists it, `cells 1` shows one "
         "again, `logs {kernel}` is the end of it all. Type:\n"
         "    cells",
         lambda deed: deed.command == "cells" and deed.ok,
@@ -129,6 +131,10 @@ LEAVING = (
 )
 
 
+_OTHERS = "One is in use, and more run: `use all` takes them all."
+_ALONE = "There is one now; `pyrokernel serve -n 3` in another terminal makes them three in all."
+
+
 class Tour:
     """How far somebody is.
 
@@ -137,6 +143,7 @@ class Tour:
 
     Attributes:
         kernels: Names of those in use, at least one.
+        others: How many more the mesh has.
         steps: What there is to learn.
         position: Index of the step they are at; the number of steps when they have done all.
     """
@@ -145,6 +152,7 @@ class Tour:
         self.steps = [step for step in STEPS if all(name in commands for name in step.needs)]
         self.position = 0
         self.kernels: Sequence[str] = ("k0",)
+        self.others = 0
 
     @property
     def over(self) -> bool:
@@ -158,7 +166,7 @@ class Tour:
             return LEAVING
         step = self.steps[self.position]
         text = step.alone if step.alone and len(self.kernels) == 1 else step.text
-        text = text.format(kernel=self.kernels[-1])
+        text = text.format(kernel=self.kernels[-1], more=_OTHERS if self.others else _ALONE)
         return f"Tour {self.position + 1} of {len(self.steps)}: {step.title}\n{text}"
 
     def take(self, deed: Deed) -> bool:
@@ -212,7 +220,10 @@ class TourCommands(CommandSet["Shell"]):
             self._show(self._tour)
 
     def _show(self, tour: Tour) -> None:
-        tour.kernels = self._cmd.target.group.names or tour.kernels
+        target = self._cmd.target
+        tour.kernels = target.group.names or tour.kernels
+        with contextlib.suppress(PyrokernelError):  # nobody asked for the name server
+            tour.others = len(set(target.mesh.names).difference(tour.kernels))
         self._say("\n" + tour.text)
         if tour.over:
             self._tour = None

@@ -1,4 +1,4 @@
-"""Which words are both a command and a variable, as the kernels have it. Runs in the shell process."""
+"""Which words are a variable in the kernels, and which of those a command too. Runs in the shell process."""
 
 from __future__ import annotations
 
@@ -20,8 +20,16 @@ def look_up(line: str, reader: SourceReader, group: Group) -> None:
     full.variables = set(reader.commands)
     if not word or full.command_of(line):
         return
-    answers, _, missing = ask_all(group, "variables", {"names": [word]}, timeout=_ANSWER_SECONDS)
-    if any(found["name"] == word for variables in answers.values() for found in variables):
+    known = is_variable(word, group)
+    if known:
         reader.variables.add(word)
-    elif not missing:
+    elif known is not None:
         reader.variables.discard(word)
+
+
+def is_variable(name: str, group: Group) -> bool | None:
+    """Whether a kernel has a variable of that name; None when none that answers has, and not all did in time."""
+    answers, _, missing = ask_all(group, "variables", {"names": [name]}, timeout=_ANSWER_SECONDS)
+    if any(found["name"] == name for variables in answers.values() for found in variables):
+        return True
+    return None if missing else False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pyrokernel.client.calls import Exchange, kernel_request
@@ -58,9 +58,14 @@ def _key(cell: Mapping[str, Any]) -> str:
 
 
 class News:
-    """What was seen since it was last told; the same cell on several kernels is one line."""
+    """What was seen since it was last told; the same cell on several kernels is one line.
 
-    def __init__(self) -> None:
+    Args:
+        clock: Gives the time in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._found: dict[str, dict[str, Any]] = {}
 
     def started(self, kernel: str, cell: dict[str, Any]) -> None:
@@ -75,12 +80,23 @@ class News:
         entry["over"].setdefault(status_of(cell), []).append((kernel, float(cell.get("duration") or 0.0)))
 
     def _entry(self, cell: dict[str, Any]) -> dict[str, Any]:
-        return self._found.setdefault(_key(cell), {**cell, "began": [], "over": {}})
+        return self._found.setdefault(_key(cell), {**cell, "began": [], "over": {}, "noted": self._clock()})
 
-    def tell(self) -> list[str]:
-        """Return it as lines, and forget it."""
+    def tell(self, names: Iterable[str] = (), *, age: float = 0.0) -> list[str]:
+        """Return it as lines, and forget it.
+
+        Args:
+            names: Of the kernels, in their order.
+            age: What was first noted fewer seconds ago is kept for later: more of it may come.
+        """
+        order = {name: position for position, name in enumerate(names)}
+        until = self._clock() - age
+        ripe = [key for key, cell in self._found.items() if cell["noted"] <= until]
         lines = []
-        for cell in self._found.values():
+        for cell in map(self._found.pop, ripe):
+            cell["began"].sort(key=lambda name: order.get(name, len(order)))
+            for found in cell["over"].values():
+                found.sort(key=lambda one: order.get(one[0], len(order)))
             source = one_line(cell["source"])
             over = {name for found in cell["over"].values() for name, _ in found}
             begun = [name for name in cell["began"] if name not in over]
@@ -93,7 +109,6 @@ class News:
                     lines.append(f"{names}: {cell['author']} ran {source} ({took}, {how})")
                 else:
                     lines.append(f"{names}: the cell of {cell['author']} ended after {took} ({how}): {source}")
-        self._found.clear()
         if len(lines) > _LINES_AT_ONCE:
             more = len(lines) - _LINES_AT_ONCE
             lines[_LINES_AT_ONCE:] = [f"... and {more:,} more cells of others; `cells` lists them"]
@@ -153,7 +168,8 @@ class Watcher:
                 self._take(exchange, place, value)
         if not exchange.pending:
             self._stopped.wait(max(0.0, deadline - time.monotonic()))
-        lines = self._news.tell()
+        # A short cell is met running on one kernel and ended on the next: a step later it has ended on all.
+        lines = self._news.tell(self._group().names, age=STEP_SECONDS)
         if lines and not self._stopped.is_set():
             self._tell("\n".join(lines))
 

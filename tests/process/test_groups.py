@@ -30,6 +30,22 @@ def test_kernels_are_chosen_by_name_number_pattern_and_slice(mesh: pk.Mesh) -> N
         mesh.tagged("big")
 
 
+def test_a_range_as_it_is_printed_means_the_kernels_there_are(mesh: pk.Mesh) -> None:
+    assert mesh["k0-k1"].names == mesh.select(["k0-k1"]).names == ["k0", "k1"]
+    assert mesh["k1-k9"].names == mesh[["k1-k2"]].names == mesh[:]["k1-k2"].names == ["k1", "k2"]
+    assert mesh["k1-k1"].names == ["k1"]
+    for nobody in ("k5-k9", "k2-k0", "x0-x2", "k0-x2"):
+        with pytest.raises(pk.KernelNotFoundError, match="k0, k1, k2"):
+            mesh[nobody]
+    with pytest.raises(pk.KernelNotFoundError, match=r"no kernel matches '0'; did you mean k0\?"):
+        mesh.select(["0"])
+    mesh.start([pk.KernelSpec(name="k0-k1")])
+    try:
+        assert mesh["k0-k1"].name == mesh[:]["k0-k1"].name == "k0-k1", "a kernel's very name goes first"
+    finally:
+        assert mesh.stop(["k0-k1"]) == ["k0-k1"]
+
+
 def test_a_group_takes_the_words_that_a_mesh_takes(mesh: pk.Mesh) -> None:
     mesh.start([pk.KernelSpec(name="gpu", tags=("big",))])
     try:

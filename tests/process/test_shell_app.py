@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from shells import Start, interrupt_all, run, starting
+from shells import SHELL, Start, interrupt_all, run, starting
 from waiting import wait_until
 
 import pyrokernel as pk
@@ -79,6 +80,89 @@ def test_a_setting_names_another_startup_file(start: Start, tmp_path: Path) -> N
     start("k0", prompt="the other one", PYROKERNEL_SHELL_STARTUP=str(tmp_path / "other.pk"))
     shell = start("k0", prompt="there is no startup file", PYROKERNEL_SHELL_STARTUP=str(tmp_path / "missing.pk"))
     shell.expect("k0>")
+
+
+def test_settings_of_the_startup_file_are_made_without_a_word(start: Start, config: Path) -> None:
+    (config / "shell.pk").write_text("set timing true\nset lines 5\nset lines none\n")
+    shell = start("k0", prompt="shell.pk, line 3: set lines none")
+    assert "timing" not in shell.expect("k0>")
+    shell.enter("set lines 6")
+    shell.expect("lines ─> 6")
+
+
+def test_exit_in_the_startup_file_leaves(start: Start, config: Path) -> None:
+    (config / "shell.pk").write_text("exit\nprint('never')\n")
+    shell = start("k0", prompt="")
+    assert "\nnever\n" not in shell.expect("stay running")
+    assert shell.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("ps > /nonexist/x", "Failed to redirect output"),
+        ("ps | no-such-program", "exited with code 127"),
+        ("ps | (cat > /dev/null; exit 3)", "`(cat > /dev/null; exit 3)` ended with code 3"),
+        ("set lines none", "Error setting lines"),
+    ],
+)
+def test_output_that_cannot_go_where_it_should_ends_a_script(mesh: pk.Mesh, line: str, why: str) -> None:
+    done = run(mesh, "k0", "-c", f"{line}\nprint('went on')")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert why in done.stderr
+
+
+def test_output_that_goes_to_a_program_is_no_failure(mesh: pk.Mesh) -> None:
+    done = run(mesh, "k0", "-c", "ps | grep -c k0\nprint('went on')")
+    assert (done.returncode, done.stdout) == (0, "1\nwent on\n")
+
+
+@pytest.mark.parametrize(
+    ("closed", "code", "errors"), [(">&-", 1, "pyrokernel: standard output is closed\n"), ("<&-", 0, "")]
+)
+def test_a_stream_may_be_closed(mesh: pk.Mesh, closed: str, code: int, errors: str) -> None:
+    command = ["sh", "-c", f'"$@" {closed}', "sh", *SHELL, "k0", "-c", "1 + 1"]
+    environ = {**os.environ, **mesh.settings.to_env()}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (code, errors)
+
+
+def test_an_open_quote_in_the_environment_is_named_or_passed_over(start: Start) -> None:
+    shell = start("k0", PAGER="less '", EDITOR="vi '", VISUAL="")
+    shell.enter("help")
+    shell.expect("What is no command is Python")
+    shell.enter("int?")
+    shell.expect("int(")
+    shell.enter("edit")
+    shell.expect('EDITOR is "vi \'": No closing quotation')
+
+
+def test_a_locale_that_cannot_take_a_line_is_named(start: Start) -> None:
+    shell = start("k0", LC_ALL="POSIX", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    shell.enter("'ä'")
+    shell.expect("nothing ran: the locale takes ASCII only")
+
+
+def test_lines_are_not_kept_where_there_is_no_file(start: Start, mesh: pk.Mesh) -> None:
+    path = mesh.settings.mesh_state_dir / "shell-history"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    try:
+        shell = start("k0", prompt="what is typed is not kept")
+        shell.enter("20 + 22")
+        shell.expect("\n42\n")
+    finally:
+        path.unlink()
+
+
+def test_help_is_as_wide_as_the_terminal(start: Start) -> None:
+    for columns in (80, 120):
+        shell = start("k0", columns=columns, PAGER="cat")
+        shell.enter("help cells")
+        told = shell.expect("For instance")
+        assert "[KERNELS|CELL ...]\n" in told
+        assert not re.search("\n {1,23}[a-z`(]", told), told
 
 
 def test_an_alias_stands_for_a_command_or_for_python(start: Start, mesh: pk.Mesh) -> None:
@@ -176,6 +260,38 @@ def test_a_look_at_kernels_that_are_not_there_says_so(mesh: pk.Mesh) -> None:
     assert look(alone).prompt == "other0 (gone)"
 
 
+def test_who_joined_is_told_before_a_command_sends_to_it(mesh: pk.Mesh) -> None:
+    shell = Shell(mesh)
+    told: list[str] = []
+    shell.notice = told.append  # type: ignore[method-assign]
+    mesh.start(1, name="other")
+    try:
+        shell.onecmd_plus_hooks("scatter part = range(10)")
+        assert [line.partition(",")[0] for line in told] == ["other0 joined the group", *told[1:]]
+        assert shell.prompt == "4 kernels> "
+        mesh["k0"].restart()
+        del told[:]
+        shell.onecmd_plus_hooks("scatter part = range(10)")
+        assert "joined" not in "".join(told)
+    finally:
+        mesh.stop(["other0"])
+    assert shell.target.refresh() == ["k0"], "what a command used anew is still told of before a cell"
+    assert told[-1] == "other0 left the group"
+
+
+def test_leaving_says_of_a_kernel_that_it_stays_only_if_it_answers() -> None:
+    with pk.local(1) as own, pk.connect(own.settings) as elsewhere:
+        shell = Shell(elsewhere)
+        told: list[str] = []
+        shell.notice = told.append  # type: ignore[method-assign]
+        shell.leave()
+        assert told.pop().startswith("k0 stays running, with all variables: ")
+        own.close()
+        shell.leave()
+        (said,) = told
+        assert said.startswith("k0 is gone, or out of reach; `")
+
+
 def test_every_command_has_an_example_that_is_one(mesh: pk.Mesh) -> None:
     shell = Shell(mesh)
     for name in shell.get_visible_commands():
@@ -208,7 +324,8 @@ def test_history_has_numbers_and_searches(start: Start) -> None:
     shell.enter("'hay'")
     shell.expect("\n'hay'\n")
     shell.enter("history -s NEEDLE")
-    shell.expect("  'needle' + ' one'\n")
+    found = shell.expect("  'needle' + ' one'\n")
+    assert not re.search(r"\d  history", found + shell.expect("k0>"))
     shell.enter("history -n 1")
     shell.expect("  history -n 1\n")
     shell.enter("%hist -n 1")
@@ -232,6 +349,19 @@ def test_edit_opens_the_last_cell_and_runs_what_is_saved(start: Start, tmp_path:
     shell.type("\x1b[A\x1b[A\x1b[A")
     shell.enter("")
     shell.expect("\n42\n")
+
+
+def test_edit_opens_a_program_that_was_the_last_cell(start: Start, tmp_path: Path) -> None:
+    program = tmp_path / "editor"
+    program.write_text('#!/bin/sh\nsed "s/one/two/" "$1" > "$1.new"\nmv "$1.new" "$1"\n')
+    program.chmod(0o755)
+    shell = start("k0", EDITOR=str(program))
+    shell.enter("40 + 1")
+    shell.expect("\n41\n")
+    shell.enter("!echo one")
+    shell.expect("\none\n")
+    shell.enter("edit")
+    shell.expect("\ntwo\n")
 
 
 def test_an_editor_that_is_left_without_success_runs_nothing(start: Start) -> None:

@@ -157,6 +157,9 @@ def test_cells_are_listed_once_for_all_kernels_and_replayed(start: Start, mesh: 
     done = run(mesh, "-c", f"cells {kernel.cells(2)[0]['cell'][:10]}")
     assert "[k0-k2] same\n[k0-k2] 4711\n" in done.stdout
     assert run(mesh, "k0", "-c", "cells 999999").returncode == 1
+    assert ">>> 'only here'\n" in run(mesh, "-c", "cells -1").stdout
+    assert "[k0-k2] same\n[k0-k2] 4711\n" in run(mesh, "-c", "cells -2").stdout
+    assert "no cell -9999 on k0" in run(mesh, "k0", "-c", "cells -9999").stderr
 
 
 def test_a_map_is_one_row_whose_cells_are_listed_by_its_id(mesh: pk.Mesh) -> None:

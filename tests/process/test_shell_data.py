@@ -89,6 +89,21 @@ def test_a_command_that_cannot_be_done_says_why_and_ends_a_script(mesh: pk.Mesh,
     assert "EXCEPTION" not in done.stderr
 
 
+@pytest.mark.parametrize("line", ["map abs over of_kernels into ys", "scatter x = of_kernels", "here of_kernels + 1"])
+def test_a_variable_of_the_kernels_that_is_missed_here_says_how_it_comes(mesh: pk.Mesh, line: str) -> None:
+    done = run_lines(mesh, "of_kernels = [1, 2]", line)
+    assert "NameError" in done.stderr
+    assert "`of_kernels` is a variable of the kernels, not here: `pull of_kernels` first" in done.stderr
+    assert "is a variable of" not in run_lines(mesh, line.replace("of_kernels", "of_nobody")).stderr
+
+
+def test_what_failed_in_a_map_is_one_line_among_results(mesh: pk.Mesh) -> None:
+    done = run_lines(mesh, "map lambda x: 1 // x over [0] into r")
+    assert done.returncode == 1
+    error = pk.RemoteError(kernel="k0", ename="ValueError", evalue="a\nb", traceback="Traceback\n1\n")
+    assert repr([error]) == "[RemoteError('ValueError: a')]"
+
+
 def test_parts_that_do_not_join_can_be_pulled(mesh: pk.Mesh) -> None:
     pytest.importorskip("numpy")
     done = run_lines(

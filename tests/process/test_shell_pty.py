@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from collections.abc import Iterator
@@ -131,6 +132,44 @@ def test_after_a_death_under_on_the_next_line_runs(start: Start) -> None:
     shell.expect("[k0-k2] 'all of them'")
 
 
+@pytest.mark.parametrize("line", ["name = input('who? ')", "breakpoint()"])
+def test_a_kernel_that_dies_takes_its_question_with_it(start: Start, mesh: pk.Mesh, line: str) -> None:
+    shell = start("k2", prompt="k2>")
+    pid = mesh["k2"].describe()["pid"]
+    shell.enter(line)
+    shell.expect("\nwho?" if "who" in line else "(Pdb")
+    shell.type("half an ans")
+    os.kill(pid, signal.SIGKILL)
+    shell.expect("kernel 'k2' died")
+    shell.expect("k2: a fresh kernel answers now")
+    shell.enter("'still ' + 'here'")
+    shell.expect("'still here'")
+
+
+@pytest.mark.parametrize("key", ["k", "l"])
+def test_a_kernel_that_dies_while_one_thinks_what_to_do_keeps_its_successor(
+    start: Start, mesh: pk.Mesh, key: str
+) -> None:
+    shell = start("k2", prompt="k2>")
+    about = mesh["k2"].describe()
+    shell.type("\x1b[200~import time\nwhile True:\n    try: time.sleep(60)\n")
+    shell.type("    except KeyboardInterrupt: print('deaf')\n\x1b[201~\r")
+    wait_until(lambda: mesh["k2"].describe()["running"])
+    shell.type("\x03")
+    shell.expect("\ndeaf")
+    shell.type("\x03")
+    shell.expect("[w/k/l]")
+    os.kill(about["pid"], signal.SIGKILL)
+    wait_until(lambda: mesh.link_to("k2").instance != about["instance"])
+    successor = mesh.link_to("k2").instance
+    shell.enter(key)
+    shell.expect("kernel 'k2' died")
+    shell.expect("k2: a fresh kernel answers now")
+    shell.enter("'still ' + 'here'")
+    shell.expect("'still here'")
+    assert mesh.link_to("k2").instance == successor
+
+
 def test_a_restart_by_others_is_told_before_anything_runs(start: Start, mesh: pk.Mesh) -> None:
     shell = start("k2", prompt="k2>")
     mesh["k2"].restart()
@@ -224,6 +263,21 @@ def test_lines_typed_before_are_remembered_in_a_private_file(start: Start, mesh:
     again = start("k0")
     again.type("\x1b[A\x1b[A\r")  # the newest is "exit"
     again.expect("\n'remembered line'\n")
+
+
+def test_a_large_paste_runs_and_one_too_large_for_the_prompt_is_refused(start: Start) -> None:
+    shell = start("k0")
+    lines = "\n".join(f"x{number}={number}" for number in range(3_000))
+    shell.type(f"\x1b[200~{lines}\nx2999+7\x1b[201~")
+    shell.expect("x2999+7")
+    shell.enter("")
+    shell.expect("\n3006\n")
+    shell.expect("k0>")
+    for much in ("1\n" * 20_000, "1" * 1_000_001):
+        shell.type(f"\x1b[200~{much}\x1b[201~")
+        assert "11" not in shell.expect("save it to a file, and `run FILE`")
+    shell.enter("20 + 22")
+    shell.expect("\n42\n")
 
 
 def test_a_pasted_session_runs_what_was_typed_in_it(start: Start) -> None:

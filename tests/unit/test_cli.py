@@ -27,7 +27,8 @@ from pyrokernel.front.source import read_source
 from pyrokernel.front.terminal import paint
 from pyrokernel.front.waiting import describe_waiting
 from pyrokernel.front.writer import JsonWriter, LiveWriter
-from pyrokernel.messages import Event, KernelInfo, Receipt
+from pyrokernel.host.policy import MAX_DEATHS, Asked, Ending, after_death
+from pyrokernel.messages import Event, KernelInfo, KernelSpec, Receipt
 from pyrokernel.scripts import Source, exit_of
 from pyrokernel.settings import Settings, command_line
 from pyrokernel.texts import describe_receipts, format_kernels
@@ -225,7 +226,13 @@ ROSTER = Roster(Mesh(Settings()), INFOS, {}, [])
 
 @pytest.mark.parametrize(
     ("words", "names"),
-    [(["k0"], ["k0"]), (["gpu-*", "k0"], ["gpu-1", "gpu-2", "k0"]), (["tag:big"], ["gpu-1"]), (["all"], 3)],
+    [
+        (["k0"], ["k0"]),
+        (["gpu-*", "k0"], ["gpu-1", "gpu-2", "k0"]),
+        (["tag:big"], ["gpu-1"]),
+        (["gpu-0-gpu-2"], ["gpu-1", "gpu-2"]),
+        (["all"], 3),
+    ],
 )
 def test_words_choose_kernels_also_dead_ones(words: list[str], names: Any) -> None:
     found = [info.name for info in ROSTER.choose(words)]
@@ -236,6 +243,12 @@ def test_a_dead_kernel_is_called_dead_with_its_cause_and_the_remedy() -> None:
     dead = KernelInfo(name="k7", instance="1", status="dead", cause="killed by SIGSEGV")
     error = Roster(Mesh(Settings()), [*INFOS, dead], {}, []).nobody("k7")
     assert str(error) == "kernel 'k7' is dead: killed by SIGSEGV; `pyrokernel restart k7` starts afresh"
+
+
+def test_a_kernel_that_was_given_up_has_its_remedy_told_once() -> None:
+    cause = after_death(KernelSpec(name="k7"), Ending(signal=9), Asked.NOT, [1.0] * (MAX_DEATHS + 1), 1.0).given_up
+    dead = KernelInfo(name="k7", instance="1", status="dead", cause=cause)
+    assert str(Roster(Mesh(Settings()), [dead], {}, []).nobody("k7")).count("restart k7") == 1
 
 
 def test_ps_says_that_a_kernel_waits_for_input() -> None:

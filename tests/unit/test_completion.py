@@ -199,6 +199,21 @@ def test_record_arrays_offer_fields_and_arrays_their_attributes() -> None:
     assert "axis=" in matches("np.mean(rec, ax", namespace)
 
 
+def test_items_of_arrays_offer_what_their_type_has() -> None:
+    numpy = pytest.importorskip("numpy")
+
+    class Own:
+        def __init__(self) -> None:
+            self.secret = 1
+
+    namespace = {"a": numpy.zeros(3), "b": numpy.zeros((2, 2)), "own": numpy.array([Own()])}
+    assert "is_integer" in matches("a[0].is_", namespace)
+    assert "is_integer" in matches("a[-1].is_", namespace)
+    assert "transpose" in matches("b[0].tr", namespace)
+    assert "transpose" in matches("a[0:2].tr", namespace)
+    assert matches("own[0].", namespace) == {}
+
+
 def test_data_frames_offer_columns() -> None:
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"col_a": [1, 2], "col b": [3, 4], "other": ["x", "y"]})

@@ -253,8 +253,18 @@ def test_a_script_runs_as_it_is(tmp_path: Path, capfd: pytest.CaptureFixture[str
     assert variables["_exit_code"] == 3
     with pytest.raises(HabitError, match="nowhere-at-all: No such file"):
         habits.script("nowhere-at-all", "ls", variables)
-    with pytest.raises(HabitError, match="Argument list too long"):
-        habits.script("sh", "#" * 200_000, variables)
+    with pytest.raises(HabitError, match="null byte"):
+        habits.script("sh", "echo \0", variables)
+
+
+def test_a_script_longer_than_an_argument_runs_all_the_same(capfd: pytest.CaptureFixture[str]) -> None:
+    variables: dict[str, Any] = {}
+    long = ": " + "x" * 70 + "\n"
+    habits.script("sh", "echo $0\n" + long * 40_000 + "echo end $0", variables)
+    assert capfd.readouterr().out == "sh\nend sh\n"
+    with pytest.raises(HabitError, match="exit code 3"):
+        habits.script("sh", long * 2000 + "exit 3\necho never", variables)
+    assert (variables["_exit_code"], capfd.readouterr().out) == (3, "")
 
 
 def test_a_file_is_written_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

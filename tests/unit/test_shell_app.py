@@ -57,6 +57,7 @@ def test_long_lines_break_between_words_and_keep_their_margin() -> None:
     assert wrap("    one two three", 12) == ["    one two", "    three"]
     assert wrap("no-break-in-this-word", 8) == ["no-break-in-this-word"]
     assert wrap("", 8) == [""]
+    assert wrap("\x1b[1mone\x1b[0m two", 8) == ["\x1b[1mone\x1b[0m two"]
 
 
 def test_history_shows_numbers_and_searches() -> None:
@@ -66,6 +67,7 @@ def test_history_shows_numbers_and_searches() -> None:
     assert found(newest_first, "nowhere", 10) == []
     assert found(newest_first, "", None, numbers("2-3")) == ["2  import os", "3  def f():", "       return 1"]
     assert found(newest_first, "", 1, numbers("2")) == ["2  import os"]
+    assert found(newest_first, "1", 10, own="x = 1") == ["3  def f():", "       return 1"]
     with pytest.raises(ValueError, match="invalid literal"):
         numbers("~1/2")
 
@@ -281,10 +283,13 @@ def test_the_tour_names_a_kernel_there_is_and_knows_when_it_is_the_only_one() ->
             tour.skip()
     alone, several = texts.values()
     assert "on gpu-0 x + 1" in alone
-    assert "adds some" in alone
+    assert "serve -n 3` in another terminal makes them three" in alone
+    tour.kernels, tour.position, tour.others = ("k0",), 2, 3
+    assert "`use all` takes them all" in tour.text
+    assert "serve -n 3" not in tour.text
     assert '\n    name = input("who? ")' in alone
     assert "on gpu-2 x + 1" in several
-    assert "adds some" not in several
+    assert "makes them three" not in several
     assert 'on gpu-2 name = input("who? ")' in several
     assert not any("k0" in text or "{" in text for text in texts.values())
 
@@ -293,12 +298,15 @@ def test_the_tour_fits_a_small_terminal() -> None:
     for step in STEPS:
         for line in [*step.text.split("\n"), *step.alone.split("\n")]:
             assert all(len(part) <= 72 or " " not in part for part in wrap(line, 72))
-            assert len(line) <= 110, "a line that is typed is not to be broken"
+            assert len(line) <= 72 or not line.startswith(" "), "a line that is typed is not to be broken"
+            assert line[:1] in ("", " ", "{") or line[-1] in ":.", "a paragraph is one line"
 
 
 def test_the_editor_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert editor({"VISUAL": "code --wait", "EDITOR": "vi"}) == ["code", "--wait"]
     assert editor({"VISUAL": " ", "EDITOR": "vi"}) == ["vi"]
+    with pytest.raises(ValueError, match=r"EDITOR is .*: No closing quotation"):
+        editor({"EDITOR": "vi '"})
     monkeypatch.setenv("PATH", str(tmp_path))
     assert editor({}) == []
 

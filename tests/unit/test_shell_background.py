@@ -258,6 +258,18 @@ def test_a_script_waits_for_all_in_their_order(told: list[str]) -> None:
     assert behind.finish()
 
 
+def test_a_script_that_sends_more_than_may_wait_shows_the_oldest_first(told: list[str]) -> None:
+    runner = FakeRunner()
+    behind = Background(runner)  # type: ignore[arg-type]
+    for _ in range(MAX_JOBS):
+        behind.start(FakeGroup("k0"), "source")  # type: ignore[arg-type]
+    runner.ok = False
+    behind.start(FakeGroup("k1"), "source")  # type: ignore[arg-type]
+    assert (runner.attached, len(behind.jobs)) == ([["k0"]], MAX_JOBS)
+    runner.ok = True
+    assert not behind.finish(), "the first one had failed"
+
+
 def test_a_script_hears_of_the_kernels_that_did_not_take_a_cell() -> None:
     runner = FakeRunner()
     behind = Background(runner)  # type: ignore[arg-type]
@@ -284,6 +296,25 @@ def test_news_of_the_same_cell_on_several_kernels_is_one_line() -> None:
     news.ended("k0", {**cell, "status": "ok", "duration": 0.012})
     assert news.tell() == ["k0: bob ran x = 1 ... (12 ms, ok)"]
     assert news.tell() == []
+
+
+def test_a_short_cell_is_one_line_once_it_has_ended_on_all_kernels() -> None:
+    now = [0.0]
+    news, names = News(clock=lambda: now[0]), ["k0", "k1", "k2"]
+    cell = {"cell": "1", "author": "bob", "source": "x = 1"}
+    ended = {**cell, "status": "ok", "duration": 0.004}
+    news.started("k2", cell)
+    for name in ("k1", "k0"):
+        news.started(name, cell)
+        news.ended(name, ended)
+    now[0] = 0.4
+    assert news.tell(names, age=0.5) == []
+    news.ended("k2", ended)
+    news.started("k1", {**cell, "cell": "2"})
+    now[0] = 0.8
+    assert news.tell(names, age=0.5) == ["k0-k2: bob ran x = 1 (4 ms, ok)"]
+    now[0] = 1.2
+    assert news.tell(names, age=0.5) == ["k1: bob runs x = 1"]
 
 
 def test_much_news_is_cut() -> None:

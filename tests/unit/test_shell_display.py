@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+import unicodedata
+
 import pytest
 
-from pyrokernel.shell.display import HOLD_LINE_SECONDS, HOLD_REPLY_SECONDS, Display, harmless
+from pyrokernel.shell.controls import harmless
+from pyrokernel.shell.display import HOLD_LINE_SECONDS, HOLD_REPLY_SECONDS, Display
 
 
 class Screen:
@@ -135,7 +139,54 @@ def test_terminal_controls_are_shown_and_colours_stay() -> None:
 
 
 def test_what_turns_text_around_or_has_no_width_is_shown_and_joiners_of_scripts_stay() -> None:
-    for code in (0x61C, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF):
+    for code in (0x61C, 0x180E, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF):
         assert harmless(f"a{chr(code)}b") == f"a\\u{code:04x}b"
+    assert harmless("\xad\U000e0041") == "\\xad\\U000e0041"
     for text in ("\u0646\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\U0001f469\u200d\U0001f4bb"):
         assert harmless(text) == text
+
+
+def test_of_the_characters_that_format_others_only_joiners_and_signs_that_show_stay() -> None:
+    stay = {0x200C, 0x200D, *range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD}
+    formats = {code for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) == "Cf"}
+    assert {code for code in formats if harmless(chr(code)) == chr(code)} == formats & stay
+
+
+def test_colours_that_hide_text_are_dropped_and_those_of_many_stay() -> None:
+    assert harmless("\x1b[8ma\x1b[5mb\x1b[0;06mc") == "ab\x1b[mc"
+    assert harmless("\x1b[1;8;31ma") == "\x1b[1;31ma"
+    for colour in ("\x1b[38;5;8m", "\x1b[1;48;2;5;6;8;4m", "\x1b[m", "\x1b[38m"):
+        assert harmless(colour) == colour
+    assert harmless("\x1b[38;5;8;8m") == "\x1b[38;5;8m"
+    assert harmless("\x1b[8;" + "9" * 5000 + "m").startswith("\x1b[9")
+
+
+def test_no_kernel_gets_behind_its_mark_or_colours_that_of_others() -> None:
+    screen = Screen("k0", "k1")
+    screen.display.output("k0", "stdout", "a" + "\b" * 9 + "[k1] lie\n")
+    screen.display.output("k0", "stdout", "\x1b[31mred\n")
+    screen.display.result("k0", "a\r[k1] lie\b\x1b[2K")
+    for name in ("k0", "k1"):
+        screen.display.ended(name)
+    assert screen.text == "[k0] [k1] lie\n[k0] \x1b[31mred\x1b[0m\n[k0] a\\x0d[k1] lie\\x08\n"
+
+
+def test_bars_that_are_drawn_over_show_their_last_state() -> None:
+    screen = Screen("k0", "k1")
+    screen.display.output("k0", "stdout", "10%\b\b\b20%\n50%\r99%\r\nend of line\r\n")
+    for name in ("k0", "k1"):
+        screen.display.ended(name)
+    assert screen.text == "[k0] 20%\n[k0] 99%\n[k0] end of line\n"
+    assert harmless("|\b/") == "|\\x08/"
+    assert harmless("|\b/", backspace=True) == "|\b/"
+
+
+def test_one_kernel_leaves_no_colour_on() -> None:
+    screen = Screen("k0")
+    screen.display.output("k0", "stdout", "\x1b[31mred")
+    screen.display.output("k0", "stdout", " still")
+    screen.display.remark("k0", "ours")
+    assert (screen.text, screen.errors) == ("\x1b[31mred still\x1b[0m\n", "ours\n")
+    screen.display.output("k0", "stdout", "\x1b[32mok\x1b[0m")
+    screen.display.ended("k0")
+    assert screen.text.endswith("\x1b[32mok\x1b[0m\n")

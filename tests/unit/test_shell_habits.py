@@ -106,12 +106,12 @@ def test_a_measured_time_has_three_digits(seconds: float, text: str) -> None:
     assert stopwatch(seconds) == text
 
 
-def test_times_are_told_by_kernel_and_of_many_the_extremes() -> None:
+def test_times_of_several_kernels_are_one_line_from_the_least_to_the_most() -> None:
     assert describe_times({"k0": {"duration": 1.2, "cpu": 1.1}}) == ["1.2 s (CPU 1.1 s)"]
     two = {"k0": {"duration": 1.2, "cpu": 1.1}, "k1": {"duration": 0.5}}
-    assert describe_times(two) == ["k0: 1.2 s (CPU 1.1 s)", "k1: 500 ms (CPU 0 ns)"]
+    assert describe_times(two) == ["[k0-k1] 500 ms to 1.2 s (CPU 0 ns to 1.1 s), slowest k0"]
     many = {f"k{n}": {"duration": float(n), "cpu": 0.5} for n in range(1, 20)}
-    assert describe_times(many) == ["19 kernels, quickest k1: 1 s (CPU 500 ms), slowest k19: 19 s (CPU 500 ms)"]
+    assert describe_times(many) == ["[k1-k19] 1 to 19 s (CPU 500 ms), slowest k19"]
     assert describe_times({}) == []
 
 
@@ -189,6 +189,26 @@ def test_what_is_no_program_gets_none() -> None:
     assert for_failure("ls", []) == ""
 
 
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("y = %pwd", "`%` begins a line, and gives no value; `y = !pwd` keeps the lines that a program prints"),
+        ("y = %who", "`%` begins a line, and gives no value; `y = !COMMAND` keeps the lines that a program prints"),
+        ("z = %sx ls -l", "`z = !ls -l` keeps the lines that a program prints"),
+        ("x = %timeit -o 1", "`timeit` prints what it measures; `import timeit; x = timeit.timeit(...)` keeps it"),
+    ],
+)
+def test_the_value_of_a_magic_command_is_had_otherwise(line: str, hint: str) -> None:
+    assert for_failure(line, failure("SyntaxError")) == hint
+
+
+def test_a_word_of_the_shell_that_is_called_as_a_function_says_how_it_is_used() -> None:
+    undefined = failure("NameError", "name 'nz' is not defined")
+    assert for_failure("nz(3)", undefined, ["nz"]).endswith("and no function: `nz 3`")
+    assert for_failure("x = nz(3) + 1", undefined, ["nz"]).endswith("and no function: `nz ...`")
+    assert for_failure("nz(3)", undefined, ["other"]) == ""
+
+
 def test_a_habit_inside_a_block_is_told_where_it_stands() -> None:
     assert "line of their own" in for_failure("for n in x:\n    !echo {n}", failure("SyntaxError"))
 
@@ -196,7 +216,8 @@ def test_a_habit_inside_a_block_is_told_where_it_stands() -> None:
 def test_words_of_elsewhere_have_an_answer_of_one_line() -> None:
     assert for_word("ls") == "`!ls` runs a program on the kernels"
     assert for_word("frob") == ""
-    for word in ("autoreload", "debug", "history", "paste", "save", "store", "edit"):
+    elsewhere = "autoreload debug history paste save store edit notebook pycat load rerun prun"
+    for word in elsewhere.split():
         assert for_word(word)
     assert not PROGRAMS & (ELSEWHERE.keys() | COMMANDS.keys())
     for answer in (*ELSEWHERE.values(), *RUN_OPTIONS.values()):

@@ -57,6 +57,11 @@ def test_python_is_plain_as_long_as_its_lexer_is_not_ready() -> None:
     assert plain(0) == [("class:pygments.keyword", "%time "), ("", "len('a')")]
 
 
+@pytest.mark.parametrize("text", ["x = 'a'\n" * 2_000, "x = '" + "a" * 60_000 + "'"])
+def test_a_long_text_has_no_colours(text: str) -> None:
+    assert all(style == "" for line in coloured(text) for style, _ in line)
+
+
 def test_colours_are_made_ready_once_when_the_prompt_has_been_drawn() -> None:
     redrawn: list[bool] = []
     drawn_again = asyncio.Event()

@@ -165,6 +165,39 @@ def test_pasted_python_stays_together_and_is_cut_only_at_commands(reader: Source
     assert reader.split("x = '''\nps\n'''") == [Piece("x = '''\nps\n'''")]
 
 
+def test_lines_for_the_background_are_cells_of_their_own_as_in_a_script(reader: SourceReader) -> None:
+    for text in ("0 &\n1 &", "x = 1\ny = 2\n0 &\n1 &\nz = 3", "def f():\n    return 1\n\nf() &\nf()", "0 &\nps\n1"):
+        script = list(reader.pieces(text.split("\n")))
+        pasted = reader.split(text)
+        assert [piece.text for piece in pasted if piece.text.endswith("&")] == [
+            piece.text for piece in script if piece.text.endswith("&")
+        ]
+        assert "\n".join(piece.text for piece in pasted) == "\n".join(piece.text for piece in script)
+    for whole in ("x = (\n  a &\n  b)", "x = (\n  a &\n  b)\ny = = 2", "for i in x:\n    f(i) &", "x = 1\nf(x) &"):
+        assert [piece.text for piece in reader.split(whole)] == [whole]
+
+
+def test_questions_about_the_same_text_cost_one_look(reader: SourceReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+    command_of = SourceReader.command_of
+
+    def counted(self: SourceReader, line: str) -> str:
+        looked.append(line)
+        return command_of(self, line)
+
+    monkeypatch.setattr(SourceReader, "command_of", counted)
+    text = "\n".join(f"x{number} = {number}" for number in range(300)) + "\nps\nrepr(1)"
+    for _ in range(27):
+        assert reader.finished(text)
+        assert len(reader.split(text)) == 3
+    assert len(looked) < 5 * 300
+    reader.variables.add("ps")
+    assert len(reader.split(text)) == 1
+    reader.commands = {}
+    reader.variables.clear()
+    assert len(reader.split("ps -a\n1")) == 1
+
+
 def test_a_pasted_margin_is_removed() -> None:
     assert dedented("    x = 1\n    y = 2") == "x = 1\ny = 2"
     assert dedented("x = '''\n    a'''") == "x = '''\n    a'''"

@@ -6,12 +6,13 @@ import io
 import signal
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from waiting import wait_until
 
 from pyrokernel.errors import GatherError, KernelDiedError, KernelUnreachableError, ReplyTimeoutError
-from pyrokernel.messages import Event, Receipt
+from pyrokernel.messages import Event, EventKind, Receipt
 from pyrokernel.shell import showing
 from pyrokernel.shell.journals import Past
 from pyrokernel.shell.runner import Runner
@@ -23,8 +24,10 @@ class FakeFront:
     restricted = False
     lines = 1000
     result_lines = 70
+    last: ClassVar[FakeFront]
 
     def __init__(self, *answers: str | type[BaseException]) -> None:
+        FakeFront.last = self
         self.stdout = io.StringIO()
         self.answers = list(answers)
         self.text = ""
@@ -44,7 +47,7 @@ class FakeFront:
     def fitted(self, text: str) -> str:
         return text
 
-    def ask(self, prompt: str, *, password: bool = False, afresh: bool = False) -> str:
+    def ask(self, prompt: str, *, password: bool = False, afresh: bool = False, until: Any = None) -> str:
         self.asked.append(prompt)
         answer = self.answers.pop(0)
         if isinstance(answer, str):
@@ -105,11 +108,16 @@ class FakeGroup:
         return {name: FakeCell(name) for name in self.names}
 
     def follow(self) -> Iterator[tuple[Any, Any]]:
+        questions: list[str] = []
         for name, item in self.script:
             if item is WAIT:
                 assert self.released.wait(10)
             else:
                 yield FakeCell(name), item
+                if isinstance(item, Event) and item.kind == EventKind.INPUT:
+                    # The cell goes on when it has its answer.
+                    questions.append(item.data["prompt"])
+                    wait_until(lambda: [one for one in FakeFront.last.asked if one in questions] == questions)
 
     def interrupt(self, cell: str) -> dict[str, Receipt]:
         self.interrupted.append(cell)

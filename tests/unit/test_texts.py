@@ -7,13 +7,31 @@ from typing import Any
 import pytest
 
 from pyrokernel.messages import Event, KernelInfo
-from pyrokernel.texts import Tail, Transcript, describe_gap, format_kernels, label, one_line, size, span, table
+from pyrokernel.texts import (
+    Tail,
+    Transcript,
+    describe_gap,
+    describe_missing,
+    format_kernels,
+    label,
+    one_line,
+    size,
+    span,
+    table,
+)
 
 
 def test_kernels_are_named_briefly() -> None:
     assert label(["k0", "k1", "k2", "k4", "gpu-1", "gpu-2", "camera"]) == "k0-k2, k4, gpu-1-gpu-2, camera"
     assert label(f"{letter}x" for letter in "abcdefghij") == "ax, bx, cx, dx, ex, fx, gx, hx and 2 more"
     assert label([]) == ""
+
+
+def test_who_told_nothing_is_named_with_the_reason() -> None:
+    assert describe_missing({"k0": "", "k1": "nobody answers at its socket", "k2": ""}) == [
+        "k0, k2 did not answer in time: a C call may hold the interpreter",
+        "nobody answers at its socket",
+    ]
 
 
 def test_a_table_leaves_out_empty_columns_and_aligns() -> None:
