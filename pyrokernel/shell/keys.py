@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from pyrokernel.shell.app import Shell
 
 MAX_LINES = 10_000
-MAX_LENGTH = 1_000_000
-"""What the prompt holds, in characters and lines: of more, each key would take seconds."""
+MAX_LENGTH = 500_000
+"""What the prompt holds, in lines and characters: of more, each key would take seconds."""
 
 
 def set_up_prompt(shell: Shell, history: History) -> None:

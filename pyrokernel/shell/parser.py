@@ -164,7 +164,7 @@ class SourceReader:
 
     def split(self, text: str) -> list[Piece]:
         """Cut what was typed or pasted at its commands and background lines; Python between them stays together."""
-        # Asked for the same text at each filter of each key binding: for a large paste, seconds.
+        # Asked for the same text again and again: once for each filter of each key binding.
         asked = (text, self.commands, frozenset(self.variables))
         last = self._last
         if last is None or last[0] != asked:
@@ -221,17 +221,15 @@ class Parser(StatementParser):
         super().__init__(terminators=[], shortcuts={})
         self.reader = reader
         self._script = False
-        self._last: tuple[str, frozenset[str], Statement] | None = None
 
     @contextlib.contextmanager
     def as_script(self) -> Iterator[None]:
         """Take what is parsed in this block for complete: cmd2 would read on, from standard input."""
         before, self._script = self._script, True
-        self._last = None
         try:
             yield
         finally:
-            self._script, self._last = before, None
+            self._script = before
 
     def parse(self, line: str) -> Statement:
         """Make a statement of a line or block.
@@ -239,14 +237,6 @@ class Parser(StatementParser):
         Raises:
             Cmd2ShlexError: A command has an open quotation mark.
         """
-        # Asked for the same text again and again: once for each filter of each key binding.
-        if self._last is not None and self._last[:2] == (line, frozenset(self.reader.variables)):
-            return self._last[2]
-        statement = self._parse(line)
-        self._last = (line, frozenset(self.reader.variables), statement)
-        return statement
-
-    def _parse(self, line: str) -> Statement:
         if is_blank(line):
             return Statement("", raw=line)
         pieces = self.reader.split(line)
