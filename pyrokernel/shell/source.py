@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import codeop
+import contextlib
 import functools
 import re
 import textwrap
@@ -74,9 +75,17 @@ def _compiled(source: str) -> ast.Module | None:
     judge.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     if judge(source, "<input>", "exec") is None:
         return None
+    return _tree(source)
+
+
+def _tree(source: str) -> ast.Module:
     flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-    tree: ast.Module = compile(source, "<input>", "exec", flags, dont_inherit=True)
-    return tree
+    for _ in range(9):
+        # For a large text CPython 3.11 fails now and then: "AST constructor recursion depth mismatch".
+        with contextlib.suppress(SystemError):
+            tree: ast.Module = compile(source, "<input>", "exec", flags, dont_inherit=True)
+            return tree
+    raise MemoryError("no tree could be made")
 
 
 def in_background(source: str) -> str:
@@ -127,7 +136,7 @@ def margin_below(text: str) -> str:
 def _open_string(text: str) -> int:
     """Return the number of the line where the string of triple quotes begins in which a text ends, 0 for none."""
     try:
-        compile(dedented(text), "<input>", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        _tree(dedented(text))
     except SyntaxError as error:
         return (error.lineno or 0) if "triple-quoted" in str(error.msg) else 0
     except (ValueError, OverflowError, RecursionError, MemoryError):
