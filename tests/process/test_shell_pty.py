@@ -132,42 +132,49 @@ def test_after_a_death_under_on_the_next_line_runs(start: Start) -> None:
     shell.expect("[k0-k2] 'all of them'")
 
 
+@pytest.fixture
+def alone() -> Iterator[pk.Mesh]:
+    """A kernel of its own for a test: one that dies too often is given up."""
+    with pk.local(1) as mesh:
+        yield mesh
+
+
 @pytest.mark.parametrize("line", ["name = input('who? ')", "breakpoint()"])
-def test_a_kernel_that_dies_takes_its_question_with_it(start: Start, mesh: pk.Mesh, line: str) -> None:
-    shell = start("k2", prompt="k2>")
-    pid = mesh["k2"].describe()["pid"]
-    shell.enter(line)
-    shell.expect("\nwho?" if "who" in line else "(Pdb")
-    shell.type("half an ans")
-    os.kill(pid, signal.SIGKILL)
-    shell.expect("kernel 'k2' died")
-    shell.expect("k2: a fresh kernel answers now")
-    shell.enter("'still ' + 'here'")
-    shell.expect("'still here'")
+def test_a_kernel_that_dies_takes_its_question_with_it(alone: pk.Mesh, line: str) -> None:
+    with starting(alone) as start:
+        shell = start()
+        pid = alone["k0"].describe()["pid"]
+        shell.enter(line)
+        shell.expect("\nwho?" if "who" in line else "(Pdb")
+        shell.type("half an ans")
+        os.kill(pid, signal.SIGKILL)
+        shell.expect("kernel 'k0' died")
+        shell.expect("k0: a fresh kernel answers now")
+        shell.enter("'still ' + 'here'")
+        shell.expect("'still here'")
 
 
 @pytest.mark.parametrize("key", ["k", "l"])
-def test_a_kernel_that_dies_while_one_thinks_what_to_do_keeps_its_successor(
-    start: Start, mesh: pk.Mesh, key: str
-) -> None:
-    shell = start("k2", prompt="k2>")
-    about = mesh["k2"].describe()
-    shell.type("\x1b[200~import time\nwhile True:\n    try: time.sleep(60)\n")
-    shell.type("    except KeyboardInterrupt: print('deaf')\n\x1b[201~\r")
-    wait_until(lambda: mesh["k2"].describe()["running"])
-    shell.type("\x03")
-    shell.expect("\ndeaf")
-    shell.type("\x03")
-    shell.expect("[w/k/l]")
-    os.kill(about["pid"], signal.SIGKILL)
-    wait_until(lambda: mesh.link_to("k2").instance != about["instance"])
-    successor = mesh.link_to("k2").instance
-    shell.enter(key)
-    shell.expect("kernel 'k2' died")
-    shell.expect("k2: a fresh kernel answers now")
-    shell.enter("'still ' + 'here'")
-    shell.expect("'still here'")
-    assert mesh.link_to("k2").instance == successor
+def test_a_kernel_that_dies_while_one_thinks_what_to_do_keeps_its_successor(alone: pk.Mesh, key: str) -> None:
+    with starting(alone) as start:
+        shell = start()
+        about = alone["k0"].describe()
+        shell.type("\x1b[200~import time\nwhile True:\n    try: time.sleep(60)\n")
+        shell.type("    except KeyboardInterrupt: print('deaf')\n\x1b[201~\r")
+        wait_until(lambda: alone["k0"].describe()["running"])
+        shell.type("\x03")
+        shell.expect("\ndeaf")
+        shell.type("\x03")
+        shell.expect("[w/k/l]")
+        os.kill(about["pid"], signal.SIGKILL)
+        wait_until(lambda: alone.link_to("k0").instance != about["instance"])
+        successor = alone.link_to("k0").instance
+        shell.enter(key)
+        shell.expect("kernel 'k0' died")
+        shell.expect("k0: a fresh kernel answers now")
+        shell.enter("'still ' + 'here'")
+        shell.expect("'still here'")
+        assert alone.link_to("k0").instance == successor
 
 
 def test_a_restart_by_others_is_told_before_anything_runs(start: Start, mesh: pk.Mesh) -> None:
