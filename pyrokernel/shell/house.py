@@ -153,7 +153,6 @@ class House(Redirecting):
 
     def fail(self, text: str) -> None:
         """Say why a command failed."""
-        self.failed = True
         self.perror(self.fitted(text, sys.stderr))
 
     def notice(self, text: str) -> None:
