@@ -18,6 +18,8 @@ from rooms above it, never from those below, nor from another process's folder::
     texts                        what front/ and shell/ write: tables, sizes, journals as sessions
     journal                      a kernel's event file: written in the kernel, read by its host
     again                        starting this interpreter anew with this very package
+    commands, arguments          functions as commands: their signatures, checked and as command lines
+    hookspecs, plugins           what plugins may contribute; finding and loading them
     scripts                      Python files as front/ and shell/ send them to kernels
     tracebacks                   tracebacks without the frames of whoever ran the code
     survey                       the analysis that `pyrokernel demo` spreads over kernels
@@ -47,11 +49,14 @@ if TYPE_CHECKING:
     from pyrokernel.client.kernel import Kernel
     from pyrokernel.client.launch import local
     from pyrokernel.client.mesh import Mesh, connect
+    from pyrokernel.commands import command
     from pyrokernel.errors import (
         AccessRefusedError,
         CellCancelledError,
         CellError,
         CellNotFoundError,
+        CommandNameTakenError,
+        CommandNotFoundError,
         GatherError,
         HostError,
         InputUnavailableError,
@@ -65,6 +70,8 @@ if TYPE_CHECKING:
         NameServerNotFoundError,
         NameTakenError,
         NotSerializableError,
+        PluginError,
+        PluginLoadError,
         ProtocolError,
         PyrokernelError,
         RemoteError,
@@ -72,11 +79,13 @@ if TYPE_CHECKING:
         ResultExpiredError,
         ResultUnavailableError,
         SettingsError,
+        ShipError,
         VariableNotFoundError,
         VersionMismatchError,
         WouldDeadlockError,
     )
-    from pyrokernel.messages import Completion, Event, Inspection, KernelInfo, KernelSpec, Receipt, Reply
+    from pyrokernel.hookspecs import hookimpl
+    from pyrokernel.messages import CommandInfo, Completion, Event, Inspection, KernelInfo, KernelSpec, Receipt, Reply
     from pyrokernel.settings import Settings
 
 __all__ = [
@@ -85,6 +94,9 @@ __all__ = [
     "CellCancelledError",
     "CellError",
     "CellNotFoundError",
+    "CommandInfo",
+    "CommandNameTakenError",
+    "CommandNotFoundError",
     "Completion",
     "Event",
     "GatherError",
@@ -107,6 +119,8 @@ __all__ = [
     "NameServerNotFoundError",
     "NameTakenError",
     "NotSerializableError",
+    "PluginError",
+    "PluginLoadError",
     "ProtocolError",
     "PyrokernelError",
     "Receipt",
@@ -117,12 +131,15 @@ __all__ = [
     "ResultUnavailableError",
     "Settings",
     "SettingsError",
+    "ShipError",
     "VariableNotFoundError",
     "VersionMismatchError",
     "WouldDeadlockError",
     "__version__",
+    "command",
     "connect",
     "errors",
+    "hookimpl",
     "local",
 ]
 
@@ -130,6 +147,7 @@ __version__ = "0.1.0"
 
 _ROOMS = {
     "Cell": "client.cell",
+    "CommandInfo": "messages",
     "Completion": "messages",
     "Event": "messages",
     "Group": "client.group",
@@ -142,7 +160,9 @@ _ROOMS = {
     "Receipt": "messages",
     "Reply": "messages",
     "Settings": "settings",
+    "command": "commands",
     "connect": "client.mesh",
+    "hookimpl": "hookspecs",
     "local": "client.launch",
 }
 """In which room each public name lives; the exceptions, which all end in "Error", live in `errors`."""

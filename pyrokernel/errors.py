@@ -22,6 +22,11 @@ The tree (an `except` clause can be chosen from here without further search)::
       VariableNotFoundError (also LookupError)    the namespace has no variable of that name
       InputUnavailableError (also EOFError)       input() with no front end attached, or no answer in time
       WouldDeadlockError                          a kernel would wait on itself, directly or in a ring
+      ShipError                                   a file or folder that cannot become a module in kernels
+      PluginError
+        PluginLoadError                           a plugin could not be imported, or does not keep its contract
+        CommandNameTakenError                     another plugin or file has a command of that name
+        CommandNotFoundError (also LookupError)   no kernel of the group has a command of that name
       ReplyTimeoutError (also TimeoutError)       seconds waited, replies so far, names missing
       ProtocolError                               a message that does not parse or is out of place
         VersionMismatchError                      the peer speaks another protocol version
@@ -46,6 +51,8 @@ __all__ = [
     "CellCancelledError",
     "CellError",
     "CellNotFoundError",
+    "CommandNameTakenError",
+    "CommandNotFoundError",
     "GatherError",
     "HostError",
     "InputUnavailableError",
@@ -59,6 +66,8 @@ __all__ = [
     "NameServerNotFoundError",
     "NameTakenError",
     "NotSerializableError",
+    "PluginError",
+    "PluginLoadError",
     "ProtocolError",
     "PyrokernelError",
     "RemoteError",
@@ -66,6 +75,7 @@ __all__ = [
     "ResultExpiredError",
     "ResultUnavailableError",
     "SettingsError",
+    "ShipError",
     "VariableNotFoundError",
     "VersionMismatchError",
     "WouldDeadlockError",
@@ -265,6 +275,52 @@ class WouldDeadlockError(PyrokernelError):
         return (
             "this wait would never end: " + " waits on ".join(self.ring) + "; use submit() and look at the reply later"
         )
+
+
+class ShipError(PyrokernelError):
+    """A file or folder cannot become a module in kernels; nothing of it was sent, or the kernel kept what it had."""
+
+
+class PluginError(PyrokernelError):
+    """Something about plugins or the commands that they and shipped files contribute."""
+
+
+class PluginLoadError(PluginError):
+    """A plugin could not be imported, or does not keep its contract; everything else works without it."""
+
+    fields = ("name", "reason")
+    name: str
+    reason: str
+
+    def describe(self) -> str:
+        return f"plugin {self.name!r} is not loaded: {self.reason}; `--no-plugin {self.name}` goes without it"
+
+
+class CommandNameTakenError(PluginError):
+    """Another plugin or shipped file has a command of that name."""
+
+    fields = ("name", "owner", "holder")
+    name: str
+    owner: str
+    holder: str
+
+    def describe(self) -> str:
+        return (
+            f"the command {self.name!r} of {self.owner} is refused, because {self.holder} has one of that name; "
+            "rename one of them, or go without its owner (unship, --no-plugin)"
+        )
+
+
+class CommandNotFoundError(PluginError, LookupError):
+    """No kernel that was asked has a command of that name."""
+
+    fields = ("name", "names")
+    name: str
+    names: tuple[str, ...]
+
+    def describe(self) -> str:
+        known = ", ".join(self.names) or "none"
+        return f"there is no command {self.name!r}; there is: {known}. `pyrokernel commands` lists them with arguments"
 
 
 class ReplyTimeoutError(PyrokernelError, TimeoutError):

@@ -91,6 +91,8 @@ class EventKind(enum.StrEnum):
     """The cell showed a figure: path (of the picture, on the kernel's machine), type (its MIME type)."""
     ERROR = "error"
     """The cell raised: ename, evalue, traceback."""
+    PROGRESS = "progress"
+    """A command says how far it is: done, total, text."""
     INPUT = "input"
     """The cell asks: request (id), prompt, password (true when it must not be echoed)."""
     ENDED = "ended"
@@ -333,6 +335,7 @@ class KernelBirth(Message):
         mesh, host: Names of the mesh and of the machine.
         socket: Path of the unix socket to listen on.
         journal_dir: Directory of this instance's journal; the kernel creates it.
+        shelf: Directory of what was shipped on this machine, "" for none.
         ns: Address of the name server, for `connect()` inside the kernel.
         lifeline: Whether the kernel ends when its client does (inherited descriptor `lifeline_fd`).
         ready_fd, lifeline_fd: Descriptors to report on and to watch; -1 for none.
@@ -344,6 +347,7 @@ class KernelBirth(Message):
     host: str
     socket: str
     journal_dir: str
+    shelf: str = ""
     ns: str = ""
     ready_fd: int = -1
     lifeline_fd: int = -1
@@ -492,6 +496,107 @@ class Completion(Message):
     types: tuple[str, ...] = ()
     cursor_start: int = 0
     cursor_end: int = 0
+
+
+@_message
+class CommandInfo(Message):
+    """What front ends are told of a command: enough to complete, check, document and call it.
+
+    Attributes:
+        name: How it is called.
+        owner: Whose it is: "plugin NAME", or the shipped file.
+        doc: Its docstring, "" for none.
+        parameters: One dict each, in order; shape (n_parameters,). Their keys: name; kind ("positional", "either",
+            "keyword", "rest" for `*args`, "options" for `**kwargs`); annotation (as written, "" for none); type (what
+            a word on a command line becomes: "int", "float", "str", "bool", "path", "any", or "list of" one of them);
+            choices (the only values, [] for no such limit); default (its repr); required; help (from the docstring).
+        returns: What it returns, as written; "" when it does not say.
+        safe: Whether it runs beside a running cell.
+        streams: Whether it yields values one by one.
+    """
+
+    name: str
+    owner: str = ""
+    doc: str = ""
+    parameters: tuple[dict[str, Any], ...] = ()
+    returns: str = ""
+    safe: bool = False
+    streams: bool = False
+
+    @property
+    def summary(self) -> str:
+        """The first line of its docstring."""
+        return self.doc.strip().partition("\n")[0]
+
+    @property
+    def signature(self) -> str:
+        """Its signature as Python would write it."""
+        written: list[str] = []
+        kinds = [parameter["kind"] for parameter in self.parameters]
+        for place, parameter in enumerate(self.parameters):
+            if parameter["kind"] == "keyword" and not {"keyword", "rest"} & set(kinds[:place]):
+                written.append("*")
+            stars = {"rest": "*", "options": "**"}.get(parameter["kind"], "")
+            annotation = f": {parameter['annotation']}" if parameter["annotation"] else ""
+            equals = " = " if annotation else "="
+            default = "" if parameter["required"] or stars else f"{equals}{parameter['default']}"
+            written.append(f"{stars}{parameter['name']}{annotation}{default}")
+            if parameter["kind"] == "positional" and kinds[place + 1 : place + 2] != ["positional"]:
+                written.append("/")
+        return f"({', '.join(written)})" + (f" -> {self.returns}" if self.returns else "")
+
+
+@_message
+class Shipped(Message):
+    """A module that was shipped, in one version.
+
+    Attributes:
+        name: Of the module or package.
+        digest: Of its files, 16 hexadecimal digits.
+        shown: How it is called: the name of its file or folder.
+        main: Path of its first file within the version.
+        by: Who shipped it. at: Unix time in seconds.
+        commands: Names of the commands that it has, where it is loaded.
+        state: What shipping it did: "shipped", "replaced", "unchanged", "rerun" (what it imports was replaced), or
+            "missing" (its files are not there yet); "" where that was not asked.
+        was: The digest that it replaced, or "".
+    """
+
+    name: str
+    digest: str
+    shown: str = ""
+    main: str = ""
+    by: str = ""
+    at: float = 0.0
+    commands: tuple[str, ...] = ()
+    state: str = ""
+    was: str = ""
+
+
+@_message
+class PluginInfo(Message):
+    """What a process knows of a plugin.
+
+    Attributes:
+        name: The name of its entry point, or what follows `pyrokernel_` in the name of its file.
+        module: What is imported.
+        distribution, version: The package that it comes from, "" for a file of a plugins folder.
+        where: The folder or file that it was found in.
+        hooks, commands, names: What it contributes there; () as long as it is not loaded.
+        loaded: Whether it was imported, and not given up.
+        problems: What failed, one sentence each; with `loaded` the rest of it works all the same.
+    """
+
+    name: str
+    module: str = ""
+    distribution: str = ""
+    version: str = ""
+    where: str = ""
+    hooks: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    loaded: bool = False
+    problems: tuple[str, ...] = ()
 
 
 @_message

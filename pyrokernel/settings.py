@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 import re
 import shlex
@@ -44,6 +45,9 @@ class Settings:
         max_result_bytes: Largest value that travels with a reply; outside of Python also "64M".
         shell_startup: File of lines that the shell runs before its first prompt; "" for `shell.pk` beside the
             configuration file.
+        plugins_dir: Folders, with ":" between, whose modules named `pyrokernel_*` are plugins without being installed.
+        no_plugin: Names of plugins to go without, with commas between.
+        plugins: A section for each plugin, by its name: `[plugins.NAME]` in a file, one JSON object as a variable.
     """
 
     mesh: str = "default"
@@ -56,6 +60,9 @@ class Settings:
     input_timeout: float = 600.0
     max_result_bytes: int = 64 * 1024 * 1024
     shell_startup: str = ""
+    plugins_dir: str = ""
+    no_plugin: str = ""
+    plugins: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_name(self.mesh, "mesh")
@@ -65,6 +72,9 @@ class Settings:
             value = getattr(self, name)
             if not 0 < value < float("inf"):  # also refuses nan
                 raise SettingsError(f"{name} must be a finite number above 0, not {value}")
+        for name, section in self.plugins.items():
+            if not isinstance(section, Mapping):
+                raise SettingsError(f"plugins.{name} must be a table, [plugins.{name}], not {section!r}")
 
     @property
     def host_name(self) -> str:
@@ -102,7 +112,11 @@ class Settings:
 
     def to_env(self) -> dict[str, str]:
         """Return the settings as PYROKERNEL_* variables, for a child process."""
-        return {ENV_PREFIX + field.name.upper(): str(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {
+            ENV_PREFIX + name.upper(): json.dumps(value) if isinstance(value, Mapping) else str(value)
+            for name, value in values.items()
+        }
 
 
 def load(*, file: str | Path | None = None, environ: Mapping[str, str] | None = None, **arguments: Any) -> Settings:
@@ -132,7 +146,11 @@ def load(*, file: str | Path | None = None, environ: Mapping[str, str] | None = 
         host = env["PYRO_NS_HOST"]
         values["ns"] = host if host.startswith("./u:") else f"{host}:{env.get('PYRO_NS_PORT', '9090')}"
     values.update({_known(name, name): value for name, value in arguments.items() if value is not None})
-    return Settings(**{name: _convert(name, value) for name, value in values.items()})
+    chosen = {name: _convert(name, value) for name, value in values.items()}
+    # Hosts and kernels have working directories of their own.
+    folders = str(chosen.get("plugins_dir", "")).split(os.pathsep)
+    chosen["plugins_dir"] = os.pathsep.join(os.path.abspath(os.path.expanduser(one)) for one in folders if one)
+    return Settings(**chosen)
 
 
 def command_line(settings: Settings, words: str) -> str:
@@ -249,6 +267,8 @@ def _known(name: str, shown: str) -> str:
 
 def _convert(name: str, value: Any) -> Any:
     """Bring a value from a file or variable to the type of its default."""
+    if name == "plugins":
+        return _read_sections(value)
     default = getattr(Settings, name)
     try:
         if isinstance(default, bool):
@@ -266,3 +286,14 @@ def _convert(name: str, value: Any) -> Any:
     except ValueError as error:
         raise SettingsError(f"setting {name}: {error}") from error
     return str(value)
+
+
+def _read_sections(value: Any) -> dict[str, Any]:
+    """Read the sections of plugins, from a table or from JSON."""
+    try:
+        sections = json.loads(value or "{}") if isinstance(value, str) else value
+    except ValueError as error:
+        raise SettingsError(f"setting plugins: {value!r} is not JSON: {error}") from error
+    if not isinstance(sections, Mapping):
+        raise SettingsError(f"setting plugins: {value!r} is not a table of sections, [plugins.NAME]")
+    return dict(sections)

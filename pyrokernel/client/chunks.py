@@ -16,6 +16,7 @@ from pyrokernel.errors import (
     PyrokernelError,
     RemoteError,
     ReplyTimeoutError,
+    SettingsError,
 )
 from pyrokernel.messages import Reply
 from pyrokernel.texts import label
@@ -28,6 +29,7 @@ _PER_KERNEL = 8
 _MAX_RESULT_BYTES = 1 << 30
 _SHOWN_CHARS = 60
 _SHOWN_ITEMS = 4
+_CALL = "(args, kwargs), such as ((1000,), {'bins': 10})"
 _BRACKETS: dict[type, tuple[str, str]] = {list: ("[", "]"), tuple: ("(", ")"), dict: ("{", "}")}
 _TELLING = frozenset(["datetime", "decimal", "fractions", "pathlib", "uuid"])
 """Modules whose objects have short reprs; any other class might run anything, or write a gigabyte."""
@@ -41,17 +43,19 @@ class Chunk:
         first: Index of the first in the job.
         items: The items; shape (n_items,).
         retries: How often it may be sent again when its kernel has died.
+        calls: Whether each item is a whole call, (args, kwargs), and not the one argument of it.
         cell, link: As what and to which kernel it was sent last.
     """
 
     first: int
     items: list[Any]
     retries: int
+    calls: bool = False
     cell: str = ""
     link: Link = dataclasses.field(init=False)
 
     def request(self, function: str | Packed, about: Mapping[str, str]) -> Request:
-        """Make the request that calls a function with each item.
+        """Make the request that calls a function with each item, or makes each of the calls.
 
         Args:
             function: A dotted name, or a function pickled.
@@ -63,7 +67,7 @@ class Chunk:
         """
         options = {
             "cell": self.cell,
-            "map": True,
+            "map": "calls" if self.calls else True,
             "want": "value",
             **about,
             "max_result_bytes": _MAX_RESULT_BYTES,
@@ -73,7 +77,9 @@ class Chunk:
         except NotSerializableError as error:
             if len(self.items) > 1:
                 raise
-            raise explain(f"item {self.first} ({show_item(self.items[0])})", error) from error
+            item = self._show(self.items[0])
+            which = f"call {self.first} {item}" if self.calls else f"item {self.first} ({item})"
+            raise explain(which, error) from error
         return kernel_request("call", function, arguments, options, cell=self.cell)
 
     def halves(self) -> list[Chunk]:
@@ -82,8 +88,8 @@ class Chunk:
         if not middle:
             return []
         return [
-            Chunk(self.first, self.items[:middle], self.retries),
-            Chunk(self.first + middle, self.items[middle:], self.retries),
+            Chunk(self.first, self.items[:middle], self.retries, self.calls),
+            Chunk(self.first + middle, self.items[middle:], self.retries, self.calls),
         ]
 
     def outcomes(self, answer: Any) -> Iterator[tuple[bool, Any]]:
@@ -104,8 +110,11 @@ class Chunk:
             traceback=wire["traceback"],
             cell=self.cell,
             index=self.first + offset,
-            item=show_item(self.items[offset]),
+            item=self._show(self.items[offset]),
         )
+
+    def _show(self, item: Any) -> str:
+        return show_call(*item) if self.calls else show_item(item)
 
     def mark(self, error: PyrokernelError) -> PyrokernelError:
         """Note on an error of the whole chunk which items it cost."""
@@ -114,17 +123,50 @@ class Chunk:
         return error
 
 
-def cut(items: Sequence[Any], kernels: int, *, chunk: int | None, retries: int) -> list[Chunk]:
-    """Cut the items of a job into chunks.
+def cut(
+    items: Sequence[Any], kernels: int, *, chunk: int | None, retries: int, first: int = 0, calls: bool = False
+) -> list[Chunk]:
+    """Cut items of a job into chunks.
 
     Args:
-        items: All of them.
+        items: Those that come at once: all of them, or what is added later.
         kernels: How many kernels there are.
         chunk: Items in each; None gives each kernel several chunks.
         retries: How often each may be sent again.
+        first: Index of the first of them in the job.
+        calls: Whether each is a whole call.
     """
     size = chunk or max(1, len(items) // (kernels * _PER_KERNEL))
-    return [Chunk(first, list(items[first : first + size]), retries) for first in range(0, len(items), size)]
+    return [
+        Chunk(first + start, list(items[start : start + size]), retries, calls) for start in range(0, len(items), size)
+    ]
+
+
+def check_calls(calls: Iterable[Any], first: int = 0) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Return calls as they travel.
+
+    Args:
+        calls: Each (args, kwargs): a sequence and a mapping.
+        first: Index of the first of them in the job.
+
+    Raises:
+        SettingsError: One is something else; the message has its index.
+    """
+    return [_check_call(call, index) for index, call in enumerate(calls, first)]
+
+
+def _check_call(call: Any, index: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if not isinstance(call, (tuple, list)) or len(call) != 2:
+        raise SettingsError(f"call {index} is {_CALL}, not {show_item(call)}")
+    args, kwargs = call
+    if not isinstance(args, Sequence) or isinstance(args, (str, bytes, bytearray, memoryview)):
+        raise SettingsError(f"the args of call {index} are a tuple or list, as in {_CALL}, not {show_item(args)}")
+    if not isinstance(kwargs, Mapping):
+        raise SettingsError(f"the kwargs of call {index} are a dict, as in {_CALL}, not {show_item(kwargs)}")
+    for name in kwargs:
+        if not isinstance(name, str):
+            raise SettingsError(f"the kwargs of call {index} have names of type str, not {show_item(name)}")
+    return tuple(args), dict(kwargs)
 
 
 def show_item(item: Any) -> str:
@@ -134,6 +176,18 @@ def show_item(item: Any) -> str:
     except Exception:  # noqa: BLE001  a metaclass, or a subclass of something here, may raise anything
         return "an item that cannot be shown"
     return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 4] + " ..."
+
+
+def show_call(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """Return the arguments of a call as a short text, such as "(1000, bins=10)"; as `show_item`."""
+    shown = [show_item(value) for value in itertools.islice(args, _SHOWN_ITEMS)]
+    shown += [
+        f"{name}={show_item(value)}"
+        for name, value in itertools.islice(kwargs.items(), max(1, _SHOWN_ITEMS - len(shown)))
+    ]
+    more = len(args) + len(kwargs) > len(shown)
+    text = ", ".join(shown + ["..."] * more)
+    return f"({text if len(text) <= _SHOWN_CHARS - 2 else text[: _SHOWN_CHARS - 6] + ' ...'})"
 
 
 def _show(item: Any, depth: int) -> str:

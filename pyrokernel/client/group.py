@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from pyrokernel.client import shipping
 from pyrokernel.client.calls import Exchange, kernel_request
 from pyrokernel.client.cell import Cell
+from pyrokernel.client.commands import Commands, is_safe
 from pyrokernel.client.interrupts import interrupt
 from pyrokernel.client.job import Job
 from pyrokernel.client.kernel import Kernel
@@ -24,7 +28,7 @@ from pyrokernel.client.parcels import (
 from pyrokernel.client.partition import join, split
 from pyrokernel.client.roster import meant, split_words
 from pyrokernel.errors import KernelDiedError, KernelNotFoundError, KernelRestartedError, PyrokernelError
-from pyrokernel.messages import Completion, Event, EventKind, Receipt, Reply, new_id
+from pyrokernel.messages import Completion, Event, EventKind, PluginInfo, Receipt, Reply, Shipped, new_id
 
 
 class Group(Members):
@@ -115,7 +119,7 @@ class Group(Members):
         """Call a function on every kernel; return what each returned. Ctrl-C as in `execute`.
 
         Args:
-            function: A dotted name in the kernels' namespaces, or a function, which travels.
+            function: A dotted name in the kernels' namespaces, the name of a command, or a function, which travels.
             args, kwargs: The same arguments for all, pickled once.
             namespace: Where a name is looked up; "" for the kernel's `__main__`. A function's own argument of this
                 name goes with `functools.partial`.
@@ -127,7 +131,9 @@ class Group(Members):
         target, shown = pack_function(function)
         options = self._options(cell, want="value", shown=shown, namespace=check_namespace(namespace))
         request = kernel_request("call", target, pack_arguments(args, kwargs), options, cell=cell)
-        replies = self._replies(request, timeout=None, check=True)
+        # A command that may run beside a cell must not wait behind it.
+        kind = "control" if isinstance(function, str) and is_safe(self, function) else "work"
+        replies = self._replies(request, timeout=None, check=True, kind=kind)
         return {name: reply.result for name, reply in replies.items()}
 
     def submit(self, source: str, **options: Any) -> dict[str, Cell]:
@@ -269,6 +275,80 @@ class Group(Members):
         return Job(
             self.mesh, self._kernels, function, items, chunk=chunk, retries=retries, timeout=timeout, shown=shown
         )
+
+    def map_calls(
+        self,
+        function: str | Callable[..., Any],
+        calls: Iterable[tuple[Sequence[Any], Mapping[str, Any]]] = (),
+        *,
+        chunk: int | None = None,
+        retries: int = 0,
+        timeout: float | None = None,
+        shown: str = "",
+    ) -> Job:
+        """Call a function once per set of arguments, spread over the kernels; return at once.
+
+        Args:
+            function: As `call`.
+            calls: Each (args, kwargs), such as ((1000,), {"bins": 10}); read at once. `Job.add` takes more later.
+            chunk, retries, timeout, shown: As `map`.
+
+        Raises:
+            SettingsError: A call is something else; the message has its index. Else as `map`.
+        """
+        self._check_any()
+        options: dict[str, Any] = {"chunk": chunk, "retries": retries, "timeout": timeout, "shown": shown}
+        return Job(self.mesh, self._kernels, function, calls, **options, calls=True)
+
+    def ship(
+        self, *sources: str | os.PathLike[str], name: str = "", timeout: float | None = None
+    ) -> dict[str, list[Shipped]]:
+        """Send code to every kernel as real modules, which cells then import; functions marked as commands become such.
+
+        Each kernel runs it as a cell, in its turn; what is there already in this version is not run again. All of it
+        is loaded or nothing: when it raises, the kernel keeps the version it had. Kernels of this group that start
+        later get it too, once every kernel there is has taken it.
+
+        Args:
+            sources: Files, folders of packages, or source itself (a text of several lines).
+            name: What source without a file is called, "pasted" unless given.
+            timeout: Seconds for all kernels; None waits.
+
+        Returns:
+            By kernel, what became of each module: `state`, `digest`, `commands`.
+
+        Raises:
+            ShipError: Something is no module that could be sent; no kernel is asked then.
+            GatherError: The code raised in some kernels. Of a single kernel RemoteError.
+        """
+        return shipping.ship(self, shipping.read_modules(sources, name), timeout)
+
+    def unship(self, *names: str, timeout: float | None = None) -> dict[str, list[str]]:
+        """Take shipped modules and their commands away again, also from kernels of this group that start later.
+
+        Args:
+            names: Of modules; what was imported from them before stays where it is.
+            timeout: Seconds for all kernels; None waits.
+
+        Returns:
+            By kernel the names of those that it had.
+        """
+        return shipping.unship(self, [Path(name).stem for name in names], timeout)
+
+    def shipped(self) -> dict[str, list[Shipped]]:
+        """List what was shipped to every kernel, and in which version."""
+        found = self._control(kernel_request("shipped"))
+        return {name: [Shipped.from_wire(one) for one in ones] for name, ones in found.items()}
+
+    def plugins(self) -> dict[str, list[PluginInfo]]:
+        """List the plugins of every kernel, those that failed among them."""
+        found = self._control(kernel_request("plugins"))
+        return {name: [PluginInfo.from_wire(one) for one in ones] for name, ones in found.items()}
+
+    @property
+    def commands(self) -> Commands:
+        """The commands of the kernels: iterate for `CommandInfo`, call one as an attribute."""
+        return Commands(self)
 
     def variables(self, *, namespace: str = "") -> dict[str, list[dict[str, Any]]]:
         """List the variables of every kernel, as `Kernel.variables` does; also while cells run."""

@@ -7,15 +7,17 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pyrokernel.client.bell import Bell, OpenExchange
 from pyrokernel.client.calls import Exchange
-from pyrokernel.client.chunks import Chunk, cut, nobody_left, out_of_time
+from pyrokernel.client.chunks import Chunk, check_calls, cut, nobody_left, out_of_time
 from pyrokernel.client.links import Link
+from pyrokernel.client.outcomes import Outcomes
 from pyrokernel.client.parcels import pack_function
 from pyrokernel.client.printed import Printed
-from pyrokernel.client.withdrawal import describe_withdrawal, obey_ctrl_c, withdraw
+from pyrokernel.client.withdrawal import describe_withdrawal, withdraw
 from pyrokernel.errors import (
     CellCancelledError,
     KernelConnectionError,
@@ -25,6 +27,7 @@ from pyrokernel.errors import (
     NotSerializableError,
     PyrokernelError,
     RemoteError,
+    ReplyTimeoutError,
     SettingsError,
 )
 from pyrokernel.messages import new_id
@@ -37,15 +40,18 @@ _IN_FLIGHT = 2
 """Chunks sent to a kernel ahead: it finds the next one waiting when it ends one."""
 
 
-class Job:
-    """What `Group.map` returns: iterate over it for results in order.
+class Job(Outcomes):
+    """What `Group.map` and `Group.map_calls` return: iterate over it for results in order.
 
     A result that failed raises when it is reached; a `RemoteError` has the `index` of its item. The others
     can still be read with `results(check=False)` or `as_completed(check=False)`, which yield the exception
-    in its place.
+    in its place; `errors` has those so far. `ready`, `arrived`, `progress` and `done` tell without waiting.
 
-    Ctrl-C while waiting in `results`, `as_completed` or an iteration cancels the job, within 3 s; a second
-    one leaves at once. What has arrived stays.
+    `add` and `extend` give it more, while it runs and after it is done. Whoever iterates gets that too: an
+    iteration ends when everything added so far is done.
+
+    Ctrl-C while waiting in `results`, `result`, `as_completed`, `show` or an iteration cancels the job, within
+    3 s; a second one leaves at once. What has arrived stays.
     """
 
     def __init__(
@@ -59,83 +65,78 @@ class Job:
         retries: int,
         timeout: float | None,
         shown: str = "",
+        calls: bool = False,
     ) -> None:
         if chunk is not None and chunk < 1:
             raise SettingsError(f"a chunk has at least 1 item, not {chunk}; None chooses a size")
         self._mesh = mesh
         self._kernels = list(kernels)
-        self._function, self._name = pack_function(function)
-        self._about = {"client": mesh.client, "job": new_id(), "shown": shown or f"map({self._name}, ...)"}
-        items = list(items)
-        self._waiting = deque(cut(items, len(self._kernels), chunk=chunk, retries=retries))
+        self._function, name = pack_function(function)
+        shown = shown or f"{'map_calls' if calls else 'map'}({name}, ...)"
+        self._about = {"client": mesh.client, "job": new_id(), "shown": shown}
+        self._calls, self._chunk, self._retries = calls, chunk, retries
+        items = list(items)  # before the time of the job begins
+        super().__init__(name)
         self._timeout = timeout
-        self._results: list[Any] = [None] * len(items)
-        self._arrived: list[int] = []
-        self._have = [False] * len(items)
-        self._changed = threading.Condition()
+        self._deadline = None if timeout is None else self._begun + timeout
+        self._waiting: deque[Chunk] = deque()
         self._cancelled = False
         self._alive = {kernel.name: kernel.link for kernel in self._kernels}
         self._lost: set[str] = set()
         self._running: dict[Link, list[Chunk]] = {link: [] for link in self._alive.values()}
         self._cells: dict[Link, dict[str, int]] = {link: {} for link in self._alive.values()}
         self._printed = Printed(mesh)
-        self._thread = threading.Thread(target=self._work, name="pyrokernel-job", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+        self._bell: Bell | None = None
+        self._extend(items)
 
-    def __len__(self) -> int:
-        return len(self._results)
+    def add(self, *items: Any) -> range:
+        """Give the job more to do, as `extend`: `job.add(((1000,), {"bins": 10}))` for one call of `map_calls`."""
+        return self.extend(items)
 
-    def __repr__(self) -> str:
-        done, total = self.progress
-        return f"<Job {self._name} {done} of {total} done>"
+    def extend(self, items: Iterable[Any]) -> range:
+        """Give the job more to do, while it runs or after it is done; return at once.
 
-    @property
-    def progress(self) -> tuple[int, int]:
-        """How many items are done, failed ones included, and how many there are."""
-        return len(self._arrived), len(self._results)
-
-    @property
-    def done(self) -> bool:
-        """Whether every item has its result or failure."""
-        return len(self._arrived) == len(self._results)
-
-    def __iter__(self) -> Iterator[Any]:
-        """Yield the results in the order of the items; raise at the first that failed."""
-        return self._in_order(check=True)
-
-    def results(self, *, check: bool = True) -> list[Any]:
-        """Wait for all results and return them in order; shape (n_items,).
+        They are cut into chunks of their own, so a few do not wait for more. A timeout of the job counts from its
+        beginning, also for them.
 
         Args:
-            check: Raise the first failure; False leaves the exception in its place.
+            items: As those of `map`, or of `map_calls`; read at once.
+
+        Returns:
+            Their indices.
 
         Raises:
-            RemoteError: The function raised; `.index` says for which item.
-            ReplyTimeoutError: The job ran out of its time; what runs goes on until `cancel`.
-            KernelDiedError, KernelConnectionError: A kernel was lost, and with it the items it had.
-            NotSerializableError: An item cannot travel; the message names it.
+            CellCancelledError: The job was cancelled. ReplyTimeoutError: Its time has passed.
+            SettingsError: One is no call; none was added.
         """
-        return list(self._in_order(check=check))
+        items = list(items)
+        with self._changed:
+            if self._cancelled:
+                raise CellCancelledError("the job was cancelled, and takes no more; map the rest as a new job")
+            if items and self._late():
+                raise ReplyTimeoutError(
+                    f"the job's {self._timeout:g} s have passed, and it takes no more; map the rest as a new job",
+                    seconds=self._timeout,
+                    cell="",
+                    replies={},
+                    missing=(),
+                )
+            return self._extend(items)
 
-    def as_completed(self, *, check: bool = True) -> Iterator[tuple[int, Any]]:
-        """Yield (index, result) as they arrive.
-
-        Args:
-            check: Raise a failure when it arrives; False yields the exception instead.
-        """
-        for position in range(len(self._results)):
-            self._await(lambda: len(self._arrived) > position)  # noqa: B023  used at once
-            index = self._arrived[position]
-            yield index, self._checked(index, check)
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the job is done, in seconds; False if the time was not enough. Ctrl-C ends the wait only."""
-        try:
-            with self._changed:
-                return self._changed.wait_for(lambda: self.done, timeout)
-        except KeyboardInterrupt as ctrl_c:
-            ctrl_c.add_note("the job goes on in the kernels; Job.cancel() stops it")
-            raise
+    def _extend(self, items: list[Any]) -> range:
+        with self._changed:
+            first = len(self._results)
+            if self._calls:
+                items = check_calls(items, first)
+            size, retries, calls = self._chunk, self._retries, self._calls
+            chunks = cut(items, len(self._kernels), chunk=size, retries=retries, first=first, calls=calls)
+            if self._bell is not None:
+                self._bell.ring()
+            elif items:
+                self._start()
+            self._waiting.extend(chunks)
+            return self._expect(len(items))
 
     def output(self) -> dict[str, str]:
         """Return what the calls have printed so far, stdout and stderr as they came, by kernel name.
@@ -161,8 +162,10 @@ class Job:
             self._cancelled = True
             self._waiting.clear()
             running = {link: [chunk.cell for chunk in chunks] for link, chunks in self._running.items() if chunks}
+            thread = self._thread
         holding = withdraw(self._mesh, running)
-        self._thread.join(timeout=0.0 if holding else self._mesh.settings.timeout)
+        if thread is not None:
+            thread.join(timeout=0.0 if holding else self._mesh.settings.timeout)
         with self._changed:
             self._settle_rest(CellCancelledError("the job was cancelled"))
         return holding
@@ -170,64 +173,72 @@ class Job:
     def _give_up(self) -> str:
         """Cancel after Ctrl-C; return what came of it."""
         holding = self._stop()
-        good = sum(not isinstance(result, _Failure) for result in self._results)
+        good = len(self) - len(self._errors)
         names = [kernel.name for kernel in self._kernels]
         return f"{describe_withdrawal('the job', names, holding)}; {good} of {len(self)} items have their results"
 
-    def _await(self, predicate: Callable[[], bool]) -> None:
-        """Wait for something to arrive; Ctrl-C cancels the job."""
-        try:
+    def _late(self) -> bool:
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+    def _start(self) -> None:
+        """Begin to work; the lock is held, so that whoever adds finds the bell as long as somebody hears it."""
+        bell = Bell()
+        thread = threading.Thread(target=self._work, args=(bell,), name="pyrokernel-job", daemon=True)
+        thread.start()
+        self._bell, self._thread = bell, thread
+
+    def _work(self, bell: Bell) -> None:
+        """Run the job (a thread of its own) until nothing is left of what was added so far."""
+        while True:
+            rest: PyrokernelError | None = None
+            try:
+                if not self._alive:
+                    self._call_successors()
+                hopeful = bool(self._alive)
+                with OpenExchange(self._mesh, bell) as exchange:
+                    self._run(exchange)
+            except Exception as error:  # noqa: BLE001  a job never leaves its reader waiting, whatever went wrong
+                rest = error if isinstance(error, PyrokernelError) else PyrokernelError(f"the job failed: {error!r}")
             with self._changed:
-                self._changed.wait_for(predicate)
-        except KeyboardInterrupt as ctrl_c:
-            obey_ctrl_c(ctrl_c, self._give_up, "the job may go on in the kernels; Job.cancel() stops it")
-            raise
+                # More was added as the last answer came, or all kernels died, which others may follow.
+                if rest is None and self._waiting and hopeful and not self._late():
+                    continue
+                if not self.done:
+                    self._settle_rest(rest or self._why_unfinished())
+                self._bell = None
+                bell.close()
+                return
 
-    def _in_order(self, *, check: bool) -> Iterator[Any]:
-        for index in range(len(self._results)):
-            self._await(lambda: self._have[index])  # noqa: B023  used at once
-            yield self._checked(index, check)
-
-    def _checked(self, index: int, check: bool) -> Any:
-        result = self._results[index]
-        if check and isinstance(result, _Failure):
-            if not getattr(result.error, "__notes__", ()):
-                result.error.add_note("results(check=False) returns the results of the other items")
-            raise result.error
-        return result.error if isinstance(result, _Failure) else result
-
-    def _work(self) -> None:
-        """Run the job (a thread of its own)."""
-        deadline = None if self._timeout is None else time.monotonic() + self._timeout
-        try:
-            with Exchange(self._mesh, "work", blocking=False) as exchange:
-                self._run(exchange, deadline)
-            rest = self._why_unfinished(deadline)
-        except Exception as error:  # noqa: BLE001  a job never leaves its reader waiting, whatever went wrong
-            rest = error if isinstance(error, PyrokernelError) else PyrokernelError(f"the job failed: {error!r}")
-        with self._changed:
-            self._settle_rest(rest)
-
-    def _run(self, exchange: Exchange, deadline: float | None) -> None:
+    def _run(self, exchange: Exchange) -> None:
         """Keep every kernel supplied until nothing is left or the time is up."""
-        for _ in range(_IN_FLIGHT):
-            for link in self._alive.values():
-                self._supply(exchange, link)
-        for name, chunk, value, error in exchange.answers(deadline):
+        self._supply_all(exchange)
+        for name, chunk, value, error in exchange.answers(self._deadline):
+            if chunk is None:
+                self._supply_all(exchange)
+                continue
             link = chunk.link
             death = error.__cause__ if isinstance(error, KernelRestartedError) else None
             if isinstance(death, KernelDiedError) and self._died_in(link, death) is not None:
                 error = death  # it had begun on this job, and there is more to say of its end
             self._take(chunk, value, error)
-            targets: list[Link] = []
             if isinstance(error, KernelConnectionError):
-                targets = self._lose(link, error)
-            targets = targets or ([self._alive[name]] if name in self._alive else list(self._alive.values()))
-            for target in targets:
+                self._lose(link, error)
+            for target in [self._alive[name]] if name in self._alive else list(self._alive.values()):
                 self._supply(exchange, target)
 
-    def _lose(self, link: Link, error: KernelConnectionError) -> list[Link]:
-        """Do without an instance; when it was the last, return the ways to those that follow, once per chunk ahead."""
+    def _supply_all(self, exchange: Exchange) -> None:
+        """Send chunks ahead to all kernels that have too few of them."""
+        with self._changed:
+            if self._bell is not None:
+                self._bell.hear()  # before looking at what waits: what comes later rings again
+        for ahead in range(_IN_FLIGHT):
+            pending = exchange.pending
+            for link in self._alive.values():
+                if pending.get(link.name, 0) <= ahead:
+                    self._supply(exchange, link)
+
+    def _lose(self, link: Link, error: KernelConnectionError) -> None:
+        """Do without an instance."""
         self._lost.add(link.instance)
         if self._alive.get(link.name) is link:
             del self._alive[link.name]
@@ -236,26 +247,27 @@ class Job:
             if isinstance(error, KernelRestartedError) and kernel.instance == link.instance:
                 with contextlib.suppress(PyrokernelError):
                     kernel.rebind()
-        # A fresh namespace may lack what the function needs, so only when there is nobody else.
-        if self._alive or not self._waiting:
-            return []
+
+    def _call_successors(self) -> None:
+        """Go on with the instances that follow those lost.
+
+        Only when all are lost: a fresh namespace may lack what the function needs.
+        """
         for kernel in self._kernels:
             with contextlib.suppress(PyrokernelError):  # nobody follows this one
                 successor = self._mesh.link_to(kernel.name)
                 if successor.instance not in self._lost:
                     self._alive[kernel.name] = successor
-        return list(self._alive.values()) * _IN_FLIGHT
 
-    def _why_unfinished(self, deadline: float | None) -> PyrokernelError:
+    def _why_unfinished(self) -> PyrokernelError:
         """Return what the items fail with that have no result now."""
-        with self._changed:
-            done, total = self.progress
+        done, total = self.progress
+        if self._cancelled:
+            return CellCancelledError("the job was cancelled")
+        if self._late():
             busy = [link.name for link, chunks in self._running.items() if chunks]
-            left = [index for index, have in enumerate(self._have) if not have]
-            if self._cancelled:
-                return CellCancelledError("the job was cancelled")
-        if deadline is not None and time.monotonic() >= deadline:
             return out_of_time(self._timeout or 0.0, done, total, busy)
+        left = [index for index, have in enumerate(self._have) if not have]
         return nobody_left([kernel.name for kernel in self._kernels], left)
 
     def _supply(self, exchange: Exchange, link: Link) -> None:
@@ -313,7 +325,7 @@ class Job:
             outcomes = [(False, chunk.mark(error))] * len(chunk.items)
         with self._changed:
             for offset, (good, result) in enumerate(outcomes):
-                self._settle(chunk.first + offset, result if good else _Failure(result))
+                self._settle(chunk.first + offset, result, failed=not good)
             self._changed.notify_all()
 
     def _may_try_again(self, chunk: Chunk, error: PyrokernelError | None) -> bool:
@@ -331,22 +343,9 @@ class Job:
         last = error.last_cell if isinstance(error, KernelDiedError) else None
         return self._cells[link].get(last["cell"]) if last else None
 
-    def _settle(self, index: int, result: Any) -> None:
-        if not self._have[index]:
-            self._results[index] = result
-            self._have[index] = True
-            self._arrived.append(index)
-
     def _settle_rest(self, error: PyrokernelError) -> None:
-        for index in range(len(self._results)):
-            self._settle(index, _Failure(error))
+        self._waiting.clear()
+        for index, have in enumerate(self._have):
+            if not have:
+                self._settle(index, error, failed=True)
         self._changed.notify_all()
-
-
-class _Failure:
-    """Marks a failed item among results, which may themselves be exceptions."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: PyrokernelError) -> None:
-        self.error = error

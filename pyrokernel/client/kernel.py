@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyrokernel.client.calls import USUAL, ask_kernel
@@ -10,9 +11,10 @@ from pyrokernel.client.cell import Cell
 from pyrokernel.client.links import Link
 from pyrokernel.client.parcels import check_namespace
 from pyrokernel.errors import KernelRestartedError
-from pyrokernel.messages import Completion, Event, Inspection, Receipt, Reply
+from pyrokernel.messages import Completion, Event, Inspection, PluginInfo, Receipt, Reply, Shipped
 
 if TYPE_CHECKING:
+    from pyrokernel.client.commands import Commands
     from pyrokernel.client.group import Group
     from pyrokernel.client.job import Job
     from pyrokernel.client.mesh import Mesh
@@ -103,6 +105,60 @@ class Kernel:
             options: chunk, retries, timeout, shown as `Group.map`.
         """
         return self._alone().map(function, items, **options)
+
+    def map_calls(
+        self,
+        function: str | Callable[..., Any],
+        calls: Iterable[tuple[Sequence[Any], Mapping[str, Any]]] = (),
+        **options: Any,
+    ) -> Job:
+        """Call a function once per set of arguments; return at once.
+
+        Args:
+            function: As `call`.
+            calls: Each (args, kwargs); read at once. `Job.add` takes more later.
+            options: chunk, retries, timeout, shown as `Group.map`.
+        """
+        return self._alone().map_calls(function, calls, **options)
+
+    def stream(self, function: str | Callable[..., Any], /, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """Call a generator there and yield its values as they come; it waits while 1,000 of them are unread.
+
+        Leaving the loop early interrupts it. Nobody who reads for 60 s ends it too.
+
+        Args:
+            function: As `call`.
+            args, kwargs: Its arguments.
+
+        Raises:
+            RemoteError: It raised; what it yielded before came first. Else as `call`.
+        """
+        from pyrokernel.client.commands import stream  # it calls kernels
+
+        return stream(self, function, args, kwargs)
+
+    def ship(self, *sources: str | os.PathLike[str], name: str = "", timeout: float | None = None) -> list[Shipped]:
+        """Send code to the kernel as real modules; as `Group.ship`."""
+        return self._alone().ship(*sources, name=name, timeout=timeout)[self.name]
+
+    def unship(self, *names: str, timeout: float | None = None) -> list[str]:
+        """Take shipped modules and their commands away again; return those that it had."""
+        return self._alone().unship(*names, timeout=timeout)[self.name]
+
+    def shipped(self) -> list[Shipped]:
+        """List what was shipped to the kernel, and in which version."""
+        return self._alone().shipped()[self.name]
+
+    def plugins(self) -> list[PluginInfo]:
+        """List the plugins of the kernel, those that failed among them."""
+        return self._alone().plugins()[self.name]
+
+    @property
+    def commands(self) -> Commands:
+        """The commands of the kernel: iterate for `CommandInfo`, call one as an attribute."""
+        from pyrokernel.client.commands import Commands  # it calls kernels
+
+        return Commands(self)
 
     def submit(self, source: str, **options: Any) -> Cell:
         """Queue a cell and return at once.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyrokernel.client import inside
-from pyrokernel.client.calls import USUAL, gather
+from pyrokernel.client.calls import USUAL, gather, kernel_request
 from pyrokernel.client.kernel import Kernel
 from pyrokernel.client.withdrawal import describe_withdrawal, obey_ctrl_c, withdraw
 from pyrokernel.errors import (
@@ -16,7 +16,7 @@ from pyrokernel.errors import (
     PyrokernelError,
     ReplyTimeoutError,
 )
-from pyrokernel.messages import Reply
+from pyrokernel.messages import Reply, Shipped, new_id
 from pyrokernel.wire.fanout import Request
 
 if TYPE_CHECKING:
@@ -29,11 +29,13 @@ class Members(Sequence[Kernel]):
     Args:
         mesh: Where they are.
         kernels: Handles, in the order in which data is scattered.
+        words: How they were chosen, as for `Mesh.select`; () for by their names.
     """
 
-    def __init__(self, mesh: Mesh, kernels: Iterable[Kernel]) -> None:
+    def __init__(self, mesh: Mesh, kernels: Iterable[Kernel], words: Iterable[str] = ()) -> None:
         self.mesh = mesh
         self._kernels = list(kernels)
+        self._words = list(words)
 
     def __len__(self) -> int:
         return len(self._kernels)
@@ -46,6 +48,26 @@ class Members(Sequence[Kernel]):
         """Names in order; shape (n_kernels,)."""
         return [kernel.name for kernel in self._kernels]
 
+    @property
+    def words(self) -> list[str]:
+        """How they were chosen; by these words, what is shipped reaches kernels that start later."""
+        return self._words or self.names
+
+    def ask_shipped(self, method: str, *args: Any) -> dict[str, list[Shipped]]:
+        """Ask what was shipped; kernels that do not answer are not in the result."""
+        values, _, _ = self._gather(kernel_request(method, *args), kind="control", timeout=self.mesh.settings.timeout)
+        return {name: [Shipped.from_wire(one) for one in found] for name, found in values.items()}
+
+    def run_shipping(self, method: str, what: list[Any], title: str, timeout: float | None) -> dict[str, Any]:
+        """Run `ship` or `unship` as a cell on every kernel; return what each of them says."""
+        cell = new_id()
+        request = kernel_request(method, what, self._options(cell, shown=title), cell=cell)
+        replies = self._replies(request, timeout=timeout, check=True)
+        found = {name: reply.result for name, reply in replies.items()}
+        if method == "ship":
+            return {name: [Shipped.from_wire(one) for one in ones] for name, ones in found.items()}
+        return found
+
     def _options(self, cell: str, **given: Any) -> dict[str, Any]:
         chosen = {key: value for key, value in given.items() if value not in (None, "", False)}
         options = {"cell": cell, "client": self.mesh.client, **chosen}
@@ -55,11 +77,11 @@ class Members(Sequence[Kernel]):
             options["waiters"] = waiters
         return options
 
-    def _replies(self, request: Request, *, timeout: float | None, check: bool) -> dict[str, Reply]:
-        """Send a cell as work and wait for the replies; Ctrl-C stops that cell."""
+    def _replies(self, request: Request, *, timeout: float | None, check: bool, kind: str = "work") -> dict[str, Reply]:
+        """Send a cell, as work unless it may run beside others, and wait for the replies; Ctrl-C stops that cell."""
         cell = request.cell
         try:
-            values, errors, missing = self._gather(request, kind="work", timeout=timeout)
+            values, errors, missing = self._gather(request, kind=kind, timeout=timeout)
         except KeyboardInterrupt as ctrl_c:
             obey_ctrl_c(ctrl_c, lambda: self._withdraw(cell), f"the cell goes on in the kernels, as {cell}")
             raise

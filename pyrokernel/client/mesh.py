@@ -50,6 +50,7 @@ class Mesh:
 
     Attributes:
         client: A random id, sent with every cell: by it lists of cells tell which are this client's own.
+        known_commands: By instance, when its commands were asked for last, and which run beside a cell.
     """
 
     def __init__(self, settings: Settings, *, on_close: Callable[[], None] | None = None) -> None:
@@ -62,6 +63,7 @@ class Mesh:
         self._links: dict[tuple[str, str], Link] = {}
         self._dead: set[str] = set()
         self._ears: dict[str, list[Ear]] = {}
+        self.known_commands: dict[str, tuple[float, Mapping[str, bool]]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -114,7 +116,7 @@ class Mesh:
             group = self.select([key])
             return group[0] if group.names == [key] else group
         if isinstance(key, slice):
-            return self._group(self.names[key])
+            return self._group(self.names[key], ["all"] if key == slice(None) else [])
         if isinstance(key, (list, tuple)):
             chosen: dict[str, Kernel] = {}
             for one in key:
@@ -154,7 +156,7 @@ class Mesh:
             if not found:
                 raise self.roster().nobody(word)
             chosen.update((kernel.name, kernel) for kernel in self._group(found))
-        return Group(self, chosen.values())
+        return Group(self, chosen.values(), split_words(words) or ["all"])
 
     def ps(self) -> list[KernelInfo]:
         """Ask hosts and kernels what runs; kernels that are dead and stay so are among them.
@@ -343,6 +345,7 @@ class Mesh:
     def note_death(self, instance: str) -> None:
         """Remember that an instance is gone, so that its name is not taken for it again."""
         self._dead.add(instance)
+        self.known_commands.pop(instance, None)
         for key in [key for key in list(self._links) if key[1] == instance]:
             link = self._links.pop(key, None)
             if link is not None:
@@ -370,7 +373,7 @@ class Mesh:
         key = (name, entry.value("instance"))
         return self._links.setdefault(key, Link(name, entry.uri, key[1]))
 
-    def _group(self, names: Iterable[str]) -> Group:
+    def _group(self, names: Iterable[str], words: Iterable[str] = ()) -> Group:
         kernels = []
         for name in names:
             entry = self._entries.get(name) or self.lookup(name)
@@ -379,7 +382,7 @@ class Mesh:
             except KernelNotFoundError:
                 continue  # it stays dead, and its name is about to go
             kernels.append(Kernel(self, self._link(name, entry)))
-        return Group(self, kernels)
+        return Group(self, kernels, words)
 
     def _refresh(self) -> Mapping[str, Entry]:
         """Read the names of all kernels; while the name server is away, keep to those known from before."""

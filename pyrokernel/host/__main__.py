@@ -13,8 +13,14 @@ def main() -> int:
     """Start the template, and only then load the host."""
     text = sys.stdin.read()
     given = json.loads(text)
-    portable = given.get("settings", {}).get("portable")
-    template = TemplateProcess((), os.environ) if CAN_FORK and not portable else None
+    chosen = given.get("settings", {})
+    # What the template looks at; whatever else is set reaches the kernels at their birth.
+    about = {
+        "PYROKERNEL_PLUGINS_DIR": chosen.get("plugins_dir", ""),
+        "PYROKERNEL_NO_PLUGIN": chosen.get("no_plugin", ""),
+        "PYROKERNEL_PLUGINS": json.dumps(chosen.get("plugins", {})),
+    }
+    template = TemplateProcess((), {**os.environ, **about}) if CAN_FORK and not chosen.get("portable") else None
 
     import logging
 

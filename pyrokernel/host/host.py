@@ -59,7 +59,7 @@ class Host:
         self._report = report
         self._instance = new_instance_id()
         self._loop = Loop()
-        self._launcher = Launcher(self._loop, os.environ, portable=settings.portable)
+        self._launcher = Launcher(self._loop, os.environ, settings)
         self._launcher.warm(template)
         self._deaths = DeathLog(places.deaths)
         situation = Situation(

@@ -24,6 +24,8 @@ from pyrokernel.host.loop import Loop
 from pyrokernel.host.roles import ROLES
 from pyrokernel.host.spawn import CAN_FORK, TemplateProcess, read_end, scratch_file, start_python
 from pyrokernel.host.template import LENGTH
+from pyrokernel.plugins import stamp
+from pyrokernel.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +53,12 @@ class Template:
     Args:
         key: What it holds.
         process: The process.
+        installed: The state of what was installed when it was started.
     """
 
-    def __init__(self, key: TemplateKey, process: TemplateProcess) -> None:
+    def __init__(self, key: TemplateKey, process: TemplateProcess, installed: object) -> None:
         self.key = key
+        self.installed = installed
         self.warm = False
         self.sent: dict[str, Launch] = {}
         self.waiting: list[Launch] = []
@@ -67,6 +71,11 @@ class Template:
     def output(self) -> str:
         """What the process printed last."""
         return read_end(self._process.output)
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nobody waits for a kernel of it."""
+        return not (self.sent or self.waiting)
 
     def fileno(self) -> int:
         """Return the descriptor to watch."""
@@ -113,13 +122,14 @@ class Launcher:
     Args:
         loop: The host's loop.
         environ: Environment of all processes it starts.
-        portable: Never fork.
+        settings: Where plugins lie, which a template looks for; `portable` keeps from forking.
     """
 
-    def __init__(self, loop: Loop, environ: Mapping[str, str], *, portable: bool) -> None:
+    def __init__(self, loop: Loop, environ: Mapping[str, str], settings: Settings) -> None:
         self._loop = loop
-        self._environ = dict(environ)
-        self._fork = CAN_FORK and not portable
+        self._environ = {**environ, **settings.to_env()}
+        self._settings = settings
+        self._fork = CAN_FORK and not settings.portable
         self._templates: dict[TemplateKey, Template] = {}
         self._unforkable: set[TemplateKey] = set()
 
@@ -141,7 +151,12 @@ class Launcher:
         if not self._fork or key in self._unforkable:
             self._spawn(launch)
             return
-        template = self._templates.get(key) or self._start(key)
+        template = self._templates.get(key)
+        if template and template.is_free and template.installed != stamp(self._settings):
+            # A package was installed, upgraded or removed: the next kernel is to know.
+            self._forget(template)
+            template = None
+        template = template or self._start(key)
         self._templates[key] = self._templates.pop(key)  # now the one used last
         if template.warm:
             template.send(launch)
@@ -165,10 +180,10 @@ class Launcher:
     def _start(self, key: TemplateKey, process: TemplateProcess | None = None) -> Template:
         if process is None:
             process = TemplateProcess(key.preload, {**self._environ, **dict(key.environ)})
-        idle = [template for template in self._templates.values() if not (template.sent or template.waiting)]
+        idle = [template for template in self._templates.values() if template.is_free]
         if len(self._templates) >= _MAX_TEMPLATES and idle:
             self._forget(idle[0])
-        template = self._templates[key] = Template(key, process)
+        template = self._templates[key] = Template(key, process, stamp(self._settings))
         self._loop.watch(template, lambda: self._on_answers(template))
         return template
 

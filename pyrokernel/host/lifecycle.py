@@ -116,6 +116,7 @@ class LifeCycle:
                 ns=situation.ns,
                 socket=str(self._places.kernel_socket(instance)),
                 journal_dir=str(self._places.journal(spec.name, instance)),
+                shelf=str(self._places.shelf),
                 lifeline_fd=situation.lifeline_fd,
             )
         )

@@ -12,6 +12,7 @@ State directory::
 
     journals/<kernel>/<instance>/   journals, the newest few instances of each kernel
     deaths.jsonl                    how instances ended
+    shelf/                          what was shipped, for kernels now and later
     host.log                        what a detached host has to say
 """
 
@@ -79,6 +80,11 @@ class Places:
         return self.state / "deaths.jsonl"
 
     @property
+    def shelf(self) -> Path:
+        """Directory of what was shipped."""
+        return self.state / "shelf"
+
+    @property
     def log(self) -> Path:
         """File that a detached host writes to."""
         return self.state / "host.log"
@@ -125,10 +131,11 @@ class Places:
             shutil.rmtree(path, ignore_errors=True)
 
     def remove(self, *, private: bool) -> None:
-        """Leave nothing behind: a private mesh goes altogether, any other keeps its state directory."""
+        """Leave nothing behind: a private mesh goes altogether, any other keeps journals and log."""
         if private:
             shutil.rmtree(self.runtime, ignore_errors=True)
         else:
+            shutil.rmtree(self.shelf, ignore_errors=True)  # code goes with the kernels that it was shipped to
             self.lock.unlink(missing_ok=True)
         for path in (self.records, self.runtime, self.root):
             _remove_if_empty(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -16,8 +17,9 @@ from pyrokernel.host.loop import Loop, gather
 from pyrokernel.host.places import Places
 from pyrokernel.host.supervisor import Supervisor
 from pyrokernel.journal import JournalReader
-from pyrokernel.messages import PROTOCOL_VERSION, START_SECONDS, STOP_SECONDS, KernelSpec
+from pyrokernel.messages import PROTOCOL_VERSION, START_SECONDS, STOP_SECONDS, KernelSpec, Shipped
 from pyrokernel.settings import check_name
+from pyrokernel.shelf import Shelf
 from pyrokernel.wire.daemon import expose
 
 T = TypeVar("T")
@@ -53,6 +55,8 @@ class HostService:
         self._places = places
         self._identity = dict(identity)
         self._shutdown = shutdown
+        self._shelf = Shelf(places.shelf)
+        self._lock = threading.Lock()
 
     def list_kernels(self) -> list[dict[str, Any]]:
         """Return a `KernelInfo` per kernel, with the memory it takes."""
@@ -128,6 +132,24 @@ class HostService:
             {"instance": path.name, "alive": path.name in living, "journal_dir": str(path), "at": path.stat().st_mtime}
             for path in self._places.journals(name)
         ]
+
+    def store_shipped(self, modules: Sequence[Mapping[str, Any]]) -> None:
+        """Put the files of modules on the shelf of this machine; nothing of them is run."""
+        for one in modules:
+            self._shelf.store(str(one["digest"]), one["files"], str(one["shown"]))
+
+    def keep_shipped(self, modules: Sequence[Mapping[str, Any]], words: Sequence[str]) -> list[str]:
+        """Have kernels that start later load modules; return the names of those whose files are not here."""
+        wanted = [Shipped.from_wire(one) for one in modules]
+        missing = [one.name for one in wanted if not self._shelf.has(one.digest)]
+        with self._lock:
+            self._shelf.keep([one for one in wanted if one.name not in missing], words)
+        return missing
+
+    def drop_shipped(self, names: Sequence[str], words: Sequence[str], kernels: Sequence[str]) -> None:
+        """Have kernels that start later no longer load modules; `words` chose those `kernels` that gave them back."""
+        with self._lock:
+            self._shelf.drop(names, words, kernels)
 
     def describe(self) -> dict[str, Any]:
         """Return who this host is and where its files are."""

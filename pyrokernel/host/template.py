@@ -18,6 +18,7 @@ import gc
 import importlib
 import json
 import os
+import signal
 import socket
 import struct
 import sys
@@ -25,6 +26,7 @@ import threading
 import traceback
 from typing import Any, NoReturn
 
+from pyrokernel import plugins, settings
 from pyrokernel.errors import error_to_wire
 from pyrokernel.host.roles import ROLES
 from pyrokernel.messages import KernelBirth
@@ -45,6 +47,7 @@ def main() -> None:
             sys.path.insert(0, "")  # what the user preloads may be a file beside the mesh
         for name in sys.argv[3:]:
             importlib.import_module(name)
+        _preload_plugins()
     except BaseException as error:  # noqa: BLE001 - preloaded modules are the user's; they may even exit
         _answer(control, failed={**error_to_wire(error), "traceback": traceback.format_exc()})
         return
@@ -56,6 +59,23 @@ def main() -> None:
     birth = _serve(control)
     if birth is not None:
         _live(entry, birth)
+
+
+def _preload_plugins() -> None:
+    """Find the plugins, so that kernels need not, and import those whose sections say so.
+
+    Here, in the main thread, because what they import may insist on it; one that hangs is cut short by an alarm.
+    """
+
+    def give_up(number: int, frame: object) -> None:
+        raise TimeoutError(f"its preload did not end within {plugins.LOAD_SECONDS:g} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    try:
+        plugins.preload(settings.load(), each_within=lambda: signal.setitimer(signal.ITIMER_REAL, plugins.LOAD_SECONDS))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def count_threads() -> int:

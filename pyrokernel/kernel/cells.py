@@ -5,14 +5,14 @@ Any thread may submit, wait, cancel and ask; only the main thread runs. No socke
 
 from __future__ import annotations
 
-import builtins
 import collections
-import dataclasses
+import functools
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+import types
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pyrokernel.client import inside
@@ -22,75 +22,22 @@ from pyrokernel.errors import (
     ProtocolError,
     ReplyTimeoutError,
     ResultExpiredError,
-    error_to_wire,
 )
 from pyrokernel.journal import Journal
-from pyrokernel.kernel.capture import Capture
-from pyrokernel.kernel.interpreter import Interpreter, Outcome
+from pyrokernel.kernel.calls import map_each, resolve
+from pyrokernel.kernel.capture import Capture, CellOutput
+from pyrokernel.kernel.cell import Cell, ending, listed, short
+from pyrokernel.kernel.extensions import Extensions
+from pyrokernel.kernel.interpreter import Interpreter, Outcome, format_error
 from pyrokernel.kernel.results import bundle_of, pack_value, text_of
 from pyrokernel.kernel.script import as_script
-from pyrokernel.messages import EventKind, Reply, new_id
+from pyrokernel.messages import EventKind, Reply
 from pyrokernel.wire.codec import Packed
 
-MAX_SOURCE_EVENT_CHARS = 64 * 1024
-MAX_SOURCE_LISTED_CHARS = 200
 MAX_REPLIES = 4096
 MAX_REPLY_BYTES = 128 * 1024 * 1024
 """Replies are kept for a client that lost its connection, up to these caps; older ones expire."""
 MAX_EXPIRED = 65536
-
-
-@dataclasses.dataclass(eq=False)
-class Cell:
-    """One request to run something.
-
-    Attributes:
-        source: What is run; for a call, how it reads.
-        shown: What stands for the source in lists and events, "" for itself.
-        call: The function (by name or pickled), its arguments, and whether it is mapped over items; or None.
-        want: "none", "text", "mime" or "value".
-        plain: The client reads no pickles.
-        author, client: Who sent it, and from where: the id of that client, "" where it has none.
-        job: Id of the job it is a part of, "" for none.
-        waiters: (kernel, instance) of the kernels that wait for it.
-        namespace, filename: Where it runs, and how tracebacks call it ("" for its number).
-        argv: `sys.argv` of a script, None for what is none.
-        begin: Called when it starts.
-        started: Since when it runs, Unix time in seconds; 0 before.
-        items, failed: How many items it was mapped over, and how many of them failed.
-    """
-
-    source: str
-    id: str = dataclasses.field(default_factory=new_id)
-    call: tuple[Any, Packed, bool] | None = None
-    want: str = "text"
-    plain: bool = False
-    author: str = ""
-    client: str = ""
-    job: str = ""
-    waiters: Sequence[tuple[str, str]] = ()
-    namespace: str = ""
-    filename: str = ""
-    argv: Sequence[str] | None = None
-    shown: str = ""
-    max_result_bytes: int = 64 * 1024 * 1024
-    begin: Callable[[], None] | None = None
-    state: str = "new"
-    started: float = 0.0
-    items: int = 0
-    failed: int = 0
-    reply: dict[str, Any] | None = None
-    size: int = 0
-
-    @property
-    def title(self) -> str:
-        """What lists and events say was run."""
-        return self.shown or self.source
-
-    @property
-    def origin(self) -> dict[str, str]:
-        """Whose it is, as lists and events have it."""
-        return {"author": self.author, "client": self.client, "job": self.job}
 
 
 class Cells:
@@ -99,6 +46,7 @@ class Cells:
     Args:
         name, instance: The kernel they run in.
         interpreter, capture, journal: What they run on.
+        extensions: The commands there are, and the plugins that observe cells.
         wake: Tells the main thread that a submitted cell waits.
     """
 
@@ -109,10 +57,12 @@ class Cells:
         interpreter: Interpreter,
         capture: Capture,
         journal: Journal,
+        extensions: Extensions,
         wake: Callable[[], None],
     ) -> None:
         self.name, self.instance = name, instance
         self.interpreter, self.capture, self.journal = interpreter, capture, journal
+        self.extensions = extensions
         self.execution_count = 0
         self.running: Cell | None = None
         self.last_used = time.monotonic()
@@ -132,7 +82,7 @@ class Cells:
             if not self._admit(cell):
                 return False
             cell.state = "queued"
-            self.journal.append(EventKind.QUEUED, cell.id, source=_short(cell.title), **cell.origin)
+            self.journal.append(EventKind.QUEUED, cell.id, source=short(cell.title), **cell.origin)
             return True
 
     def queue(self, cell: Cell) -> None:
@@ -180,11 +130,7 @@ class Cells:
             ReplyTimeoutError: It has not ended in time.
         """
         with self._changed:
-            found = self._find(cell)
-            if not self._changed.wait_for(lambda: found.reply is not None, timeout):
-                raise ReplyTimeoutError(seconds=timeout, cell=cell, replies={}, missing=(self.name,))
-            assert found.reply is not None
-            return found.reply
+            return self._wait_for(self._find(cell), timeout)
 
     def cancel(self, cell: str) -> bool:
         """Keep a cell from starting; say whether that worked (it does not for one that runs or ended)."""
@@ -237,8 +183,24 @@ class Cells:
             key = cell.job or cell.id
             if key in counted or len(counted) < limit:
                 counted.add(key)
-                ended.append(listed(cell.id, cell.title, cell.origin) | _ending(cell))
+                ended.append(listed(cell.id, cell.title, cell.origin) | ending(cell))
         return ended[::-1]
+
+    def _wait_for(self, cell: Cell, timeout: float | None) -> dict[str, Any]:
+        """Return the reply of a cell when it has ended; the caller holds the lock."""
+        if not self._changed.wait_for(lambda: cell.reply is not None, timeout):
+            raise ReplyTimeoutError(seconds=timeout, cell=cell.id, replies={}, missing=(self.name,))
+        assert cell.reply is not None
+        return cell.reply
+
+    def find(self, cell: str) -> Cell:
+        """Return a cell that the kernel remembers.
+
+        Raises:
+            CellNotFoundError, ResultExpiredError: It does not.
+        """
+        with self._changed:
+            return self._find(cell)
 
     def _find(self, cell: str) -> Cell:
         found = self._known.get(cell)
@@ -293,20 +255,42 @@ class Cells:
         if cell.begin is not None:
             cell.begin()
         self.capture.begin(cell.id)
-        self.journal.append(EventKind.STARTED, cell.id, source=_short(cell.title), **cell.origin, execution_count=count)
+        self.journal.append(EventKind.STARTED, cell.id, source=short(cell.title), **cell.origin, execution_count=count)
+        if self.extensions.observes("pyrokernel_cell_started"):
+            self._tell("pyrokernel_cell_started", cell, count)
         with inside.serving(cell.waiters):
             outcome = self._execute(cell, count)
         if os.getpid() != self._pid:
             _leave_forked_child(outcome)
+        duration = time.perf_counter() - begun
+        if self.extensions.observes("pyrokernel_cell_ended"):
+            about = {"status": "error" if outcome.error else "ok", "duration": duration}
+            self._tell("pyrokernel_cell_ended", cell, count, ename=outcome.ename, evalue=outcome.evalue, **about)
         output = self.capture.end(cell.id)
+        reply = self._reply(cell, outcome, count, output, duration=duration, cpu=time.process_time() - cpu_begun)
+        self._report(reply)
+        self._finish_running(cell, reply)
+        return reply
+
+    def _reply(
+        self,
+        cell: Cell,
+        outcome: Outcome,
+        count: int,
+        output: CellOutput | None = None,
+        *,
+        duration: float,
+        cpu: float = 0.0,
+    ) -> dict[str, Any]:
+        """Make the reply of a cell of what came of it."""
         shown = outcome.rendered or {}
         reply = Reply(
             status="error" if outcome.error else "ok",
             **self._identity(cell),
             execution_count=count,
-            stdout=output.stdout,
-            stderr=output.stderr,
-            truncated=output.truncated or shown.get("cut", False),
+            stdout=output.stdout if output else "",
+            stderr=output.stderr if output else "",
+            truncated=(output is not None and output.truncated) or shown.get("cut", False),
             text=shown.get("text", ""),
             data=shown.get("data"),
             value=shown.get("value"),
@@ -315,13 +299,16 @@ class Cells:
             evalue=outcome.evalue,
             traceback=outcome.traceback,
             started=cell.started,
-            duration=time.perf_counter() - begun,
-            cpu=time.process_time() - cpu_begun,
+            duration=duration,
+            cpu=cpu,
         ).to_wire()
         outcome.error = None  # its traceback would keep the frames of the cell alive
-        self._report(reply)
-        self._finish_running(cell, reply)
         return reply
+
+    def _tell(self, hook: str, cell: Cell, count: int, **more: Any) -> None:
+        """Tell the plugins that observe cells of one; what they do may be interrupted with it."""
+        about = {"id": cell.id, "source": cell.title, "author": cell.author, "namespace": cell.namespace or "main"}
+        self.interpreter.run_aside(lambda: self.extensions.tell(hook, {**about, "execution_count": count, **more}))
 
     def _finish_running(self, cell: Cell, reply: dict[str, Any]) -> None:
         with self._changed:
@@ -343,16 +330,70 @@ class Cells:
         function, arguments, mapped = cell.call
 
         def call() -> Any:
-            variables = self.interpreter.namespace(cell.namespace).variables
-            target = resolve(function, variables)
+            target = self._target(function, cell)
             args, kwargs = arguments.load()
-            if not mapped:
-                return target(*args, **kwargs)
-            results = _map(target, args)
-            cell.items, cell.failed = len(results), sum(not good for good, _ in results)
-            return results
+            if mapped:
+                results = map_each(target, args, calls=mapped == "calls")
+                cell.items, cell.failed = len(results), sum(not good for good, _ in results)
+                return results
+            value = target(*args, **kwargs)
+            return self._drained(value, cell) if isinstance(value, types.GeneratorType) else value
 
-        return self.interpreter.run_call(cell.id, call, render)
+        return self.interpreter.run_call(cell.id, call, render, namespace=cell.namespace)
+
+    def _target(self, function: Any, cell: Cell) -> Callable[..., Any]:
+        """Find what a call means; a command learns of this cell."""
+
+        def command(name: str) -> Callable[..., Any] | None:
+            found = self.extensions.command(name)
+            return found and functools.partial(found, self.extensions.context(found, cell.id, cell.namespace))
+
+        self.extensions.prepare()
+        return resolve(function, self.interpreter.namespace(cell.namespace).variables, command)
+
+    def _drained(self, values: Iterable[Any], cell: Cell) -> list[Any]:
+        """Run a generator to its end: each value is an event, and goes to whoever reads them one by one."""
+        kept = []
+        for value in values:
+            if cell.want == "text":
+                text, _ = text_of(value, for_people=True)
+                self.capture.drain()
+                self.journal.append(EventKind.RESULT, cell.id, text=text, data=None)
+            if cell.yields is not None:
+                cell.yields.put(value)
+            else:
+                kept.append(value)
+        return kept
+
+    def run_beside(self, cell: Cell) -> dict[str, Any]:
+        """Run a call on this thread, beside whatever the main thread runs, and return its reply.
+
+        What it prints belongs to the cell that runs, if one does; nothing interrupts it.
+        """
+        begun, started = time.perf_counter(), time.time()
+        with self._changed:
+            if not self._admit(cell):
+                known = self._known[cell.id]
+                return known.reply if known.reply is not None else self._wait_for(known, None)
+            cell.state, cell.started = "running", started
+        self.journal.append(EventKind.STARTED, cell.id, source=short(cell.title), **cell.origin, execution_count=0)
+        outcome = Outcome()
+        try:
+            function, arguments, _ = cell.call  # type: ignore[misc]  # only calls run beside
+            args, kwargs = arguments.load()
+            value = self._target(function, cell)(*args, **kwargs)
+            if isinstance(value, types.GeneratorType):
+                value = self._drained(value, cell)
+            outcome.rendered = _render(value, cell)
+        except Exception as error:  # noqa: BLE001  a command may raise anything
+            outcome.error = error
+            outcome.ename, outcome.evalue, outcome.traceback = type(error).__name__, str(error), format_error(error)
+        reply = self._reply(cell, outcome, 0, duration=time.perf_counter() - begun)
+        self._report(reply)
+        with self._changed:
+            self.touch()
+            self._finish(cell, reply)
+        return reply
 
     def _report(self, reply: dict[str, Any]) -> None:
         """Write result or error, and the end, to the journal."""
@@ -362,12 +403,13 @@ class Cells:
             self.journal.append(EventKind.ERROR, cell, **fields)
         elif reply["text"]:
             self.journal.append(EventKind.RESULT, cell, text=reply["text"], data=reply["data"])
-        ending = {name: reply[name] for name in ("status", "duration", "cpu")}
-        self.journal.append(EventKind.ENDED, cell, **ending)
+        self.journal.append(EventKind.ENDED, cell, **{name: reply[name] for name in ("status", "duration", "cpu")})
 
     def _finish(self, cell: Cell, reply: dict[str, Any]) -> None:
         """Keep a reply and let go of the oldest beyond the caps."""
         cell.reply, cell.state, cell.call, cell.begin = reply, "done", None, None
+        if cell.yields is not None:
+            cell.yields.wake()
         value = reply["value"]
         cell.size = len(reply["stdout"]) + len(reply["stderr"]) + len(reply["text"]) + len(reply["traceback"])
         cell.size += value.size_bytes if isinstance(value, Packed) else 0
@@ -383,49 +425,6 @@ class Cells:
         self._changed.notify_all()
 
 
-def resolve(function: Any, variables: dict[str, Any]) -> Callable[..., Any]:
-    """Find what a call means: a pickled function, or a dotted name in the namespace.
-
-    Raises:
-        NameError, AttributeError: The name leads nowhere.
-        ProtocolError: It is neither.
-    """
-    if isinstance(function, Packed):
-        loaded: Callable[..., Any] = function.load()
-        return loaded
-    if not isinstance(function, str) or not function:
-        raise ProtocolError(f"a call names a function or carries one, not {function!r}")
-    first, *rest = function.split(".")
-    found: Any
-    if first in variables:
-        found = variables[first]
-    elif hasattr(builtins, first):
-        found = getattr(builtins, first)
-    elif rest and first in sys.modules:
-        found = sys.modules[first]
-    else:
-        raise NameError(f"name {first!r} is not defined in this kernel")
-    for name in rest:
-        found = getattr(found, name)
-    if not callable(found):
-        raise TypeError(f"{function} is a {type(found).__name__}, which cannot be called")
-    return found  # type: ignore[no-any-return]  # callable() does not narrow Any
-
-
-def _map(function: Callable[..., Any], items: Sequence[Any]) -> list[tuple[bool, Any]]:
-    """Call a function once for each item; a failure is kept as data beside the results of the others."""
-    from pyrokernel.kernel.interpreter import format_error
-
-    results: list[tuple[bool, Any]] = []
-    for item in items:
-        try:
-            results.append((True, function(item)))
-        except Exception as error:  # noqa: BLE001  the user's function may raise anything; an interrupt ends the whole chunk
-            wire = error_to_wire(error)
-            results.append((False, {**wire, "traceback": format_error(error)}))
-    return results
-
-
 def _render(value: Any, cell: Cell) -> dict[str, Any]:
     """Make of a value what the request asked for."""
     if cell.want == "none":
@@ -433,30 +432,11 @@ def _render(value: Any, cell: Cell) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     if cell.want == "value":
         shown["value"], shown["missing"] = pack_value(value, max_bytes=cell.max_result_bytes, plain=cell.plain)
-    if cell.call is None:
+    if cell.call is None or cell.want == "text":
         shown["text"], shown["cut"] = text_of(value, for_people=cell.want == "text")
     if cell.want == "mime":
         shown["data"] = bundle_of(value, shown.get("text", ""))
     return shown
-
-
-def listed(cell: str, source: str, origin: Mapping[str, str]) -> dict[str, Any]:
-    """Return what lists of cells say of each: id, source, author, client, job."""
-    return {"cell": cell, "source": _short(source, MAX_SOURCE_LISTED_CHARS), **origin}
-
-
-def _ending(cell: Cell) -> dict[str, Any]:
-    """Return what lists of cells say of one that has ended."""
-    reply = cell.reply or {}
-    ending = {name: reply[name] for name in ("status", "execution_count", "started", "duration", "ename")}
-    ending["evalue"] = reply["evalue"][:MAX_SOURCE_LISTED_CHARS]
-    return ending | ({"items": cell.items, "failed": cell.failed} if cell.items else {})
-
-
-def _short(source: str, limit: int = MAX_SOURCE_EVENT_CHARS) -> str:
-    if len(source) <= limit:
-        return source
-    return f"{source[:limit]}\n# ... {len(source) - limit} characters more"
 
 
 def _leave_forked_child(outcome: Outcome) -> None:

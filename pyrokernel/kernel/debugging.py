@@ -8,9 +8,10 @@ import traceback
 import types
 from typing import Any
 
+from pyrokernel import arguments, commands
 from pyrokernel.messages import HABIT
 
-OWN_FRAMES = (os.path.dirname(__file__) + os.sep, HABIT)
+OWN_FRAMES = (os.path.dirname(__file__) + os.sep, HABIT, arguments.__file__, commands.__file__)
 """How the file names of frames begin that are none of the user's."""
 
 

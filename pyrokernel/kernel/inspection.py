@@ -64,12 +64,15 @@ def _inspect(code: str, cursor: int, namespace: dict[str, Any], detail: int) -> 
     )
 
 
-def list_variables(namespace: dict[str, Any], names: Collection[str] | None = None) -> list[dict[str, Any]]:
+def list_variables(
+    namespace: dict[str, Any], names: Collection[str] | None = None, *, without: Collection[str] = ()
+) -> list[dict[str, Any]]:
     """List the variables of a namespace by name, those that begin with "_" left out.
 
     Args:
         namespace: The variables; may change while it is read.
         names: List only these, as far as they are there.
+        without: Leave these out.
 
     Returns:
         One dict each: name, type (its type's name), summary (at most 200 characters) and size (number of
@@ -78,7 +81,7 @@ def list_variables(namespace: dict[str, Any], names: Collection[str] | None = No
     items = [
         (name, value)
         for name, value in snapshot(namespace)
-        if type(name) is str and not name.startswith("_") and (names is None or name in names)
+        if type(name) is str and not name.startswith("_") and (names is None or name in names) and name not in without
     ]
     items.sort(key=lambda item: item[0])
     return [

@@ -17,7 +17,7 @@ import io
 import linecache
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pyrokernel import tracebacks
@@ -68,6 +68,7 @@ class Namespace:
         module: `__main__` for the default namespace, `__pyrokernel_NAME__` for others.
         flags: `__future__` features switched on by earlier cells.
         input: What the last cell ran, the beginning of it.
+        given: Names that plugins and commands have given it, with their values.
     """
 
     def __init__(self, name: str) -> None:
@@ -77,11 +78,28 @@ class Namespace:
         sys.modules[module_name] = self.module
         self.flags = 0
         self.input = ""
+        self.given: dict[str, Any] = {}
 
     @property
     def variables(self) -> dict[str, Any]:
         """The live dictionary."""
         return self.module.__dict__
+
+    def give(self, names: Mapping[str, Any]) -> None:
+        """Set these names in place of those given before; what the user has set stays the user's."""
+        variables = self.variables
+        for name in self.untouched():
+            if name not in names:
+                del variables[name]
+        for name, value in names.items():
+            if name not in variables or (name in self.given and variables[name] is self.given[name]):
+                variables[name] = value
+        self.given = dict(names)
+
+    def untouched(self) -> list[str]:
+        """Return the names given that still mean what was given."""
+        variables = self.variables
+        return [name for name, value in self.given.items() if variables.get(name, self) is value]
 
 
 class Interpreter:
@@ -89,10 +107,17 @@ class Interpreter:
 
     Args:
         interrupts: Is armed exactly while user code runs.
+
+    Attributes:
+        transform: Rewrites source before it is compiled, given also how tracebacks call it.
+        running: Id and namespace of the cell whose code runs.
     """
 
     def __init__(self, interrupts: Interrupts) -> None:
         self.interrupts = interrupts
+        self.transform: Callable[[str, str], str] = lambda source, filename: source
+        self.running = ("", "")
+        self._given: Mapping[str, Any] = {}
         self._namespaces: dict[str, Namespace] = {}
         self._sources: collections.deque[str] = collections.deque()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -113,7 +138,14 @@ class Interpreter:
             if not name.isidentifier():
                 raise SettingsError(f"a namespace is named by a Python identifier, not {name!r}")
             found = self._namespaces[name] = Namespace(name)
+            found.give(self._given)
         return found
+
+    def give(self, names: Mapping[str, Any]) -> None:
+        """Set names in all namespaces, those made later too, in place of those given before."""
+        self._given = names
+        for space in list(self._namespaces.values()):
+            space.give(names)
 
     def run_source(
         self,
@@ -140,9 +172,10 @@ class Interpreter:
 
         def body() -> None:
             space = self.namespace(namespace)
+            self.running = (cell, namespace)
             _rotate_inputs(space, shown or source)
             self._remember(filename, source)
-            statements, expression = self._compile(source, filename, space)
+            statements, expression = self._compile(self.transform(source, filename), filename, space)
             value = self._run_parts(statements, expression, space.variables)
             if expression is None or source.rstrip().endswith(";"):
                 return
@@ -157,11 +190,14 @@ class Interpreter:
         self._shown.clear()
         return outcome
 
-    def run_call(self, cell: str, call: Callable[[], Any], render: Callable[[Any], Any]) -> Outcome:
+    def run_call(
+        self, cell: str, call: Callable[[], Any], render: Callable[[Any], Any], *, namespace: str = ""
+    ) -> Outcome:
         """Run a callable under the same rules; an awaitable it returns is awaited."""
         outcome = Outcome()
 
         def body() -> None:
+            self.running = (cell, namespace)
             value = call()
             if inspect.isawaitable(value):
                 value = self._await(value)

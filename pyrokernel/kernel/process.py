@@ -17,18 +17,24 @@ from typing import Any, NoReturn
 
 from pyrokernel import settings as settings_module
 from pyrokernel.client import inside
+from pyrokernel.commands import KernelIdentity
 from pyrokernel.errors import PyrokernelError, error_to_wire
 from pyrokernel.journal import Journal
 from pyrokernel.kernel.capture import Capture
-from pyrokernel.kernel.cells import Cell, Cells
+from pyrokernel.kernel.cell import Cell
+from pyrokernel.kernel.cells import Cells
+from pyrokernel.kernel.extensions import Extensions
 from pyrokernel.kernel.figures import Figures
 from pyrokernel.kernel.handlers import Handlers
 from pyrokernel.kernel.inputs import Inputs
 from pyrokernel.kernel.interpreter import Interpreter
 from pyrokernel.kernel.interrupts import Interrupts
 from pyrokernel.kernel.service import KernelService
+from pyrokernel.kernel.shipping import meant_for
 from pyrokernel.kernel.workloop import WorkLoop
 from pyrokernel.messages import KERNEL_OBJECT, EventKind, KernelBirth, KernelSpec
+from pyrokernel.shelf import Shelf
+from pyrokernel.wire.codec import Packed
 from pyrokernel.wire.daemon import Daemon
 
 log = logging.getLogger(__name__)
@@ -77,7 +83,13 @@ class KernelProcess:
         interpreter = Interpreter(interrupts)
         self.loop = WorkLoop(self._look_around, lambda: self.cells.idle_seconds(), spec.idle_stop)
         self._handlers = Handlers(lambda: interrupts.armed, self.capture.postpone, self.loop.wake)
-        self.cells = Cells(spec.name, birth.instance, interpreter, self.capture, self.journal, self.loop.wake)
+        identity = KernelIdentity(name=spec.name, tags=spec.tags, host=birth.host, mesh=birth.mesh)
+        self.shelf = Shelf(Path(birth.shelf))
+        extensions = Extensions(identity, birth.instance, settings, interpreter, self.shelf, self._report_progress)
+        interpreter.transform = extensions.transform
+        self.cells = Cells(
+            spec.name, birth.instance, interpreter, self.capture, self.journal, extensions, self.loop.wake
+        )
         inputs = Inputs(self._ask, self._running_cell, settings.input_timeout)
         self.service = KernelService(
             birth,
@@ -86,10 +98,11 @@ class KernelProcess:
             journal=self.journal,
             inputs=inputs,
             interrupts=interrupts,
+            extensions=extensions,
             waiting_work=self.loop.waiting,
         )
-        identity = {"kernel": spec.name, "instance": birth.instance, "pid": os.getpid()}
-        self.daemon = Daemon(Path(birth.socket), identity=identity, on_work=self.loop.adopt)
+        greeting = {"kernel": spec.name, "instance": birth.instance, "pid": os.getpid()}
+        self.daemon = Daemon(Path(birth.socket), identity=greeting, on_work=self.loop.adopt)
         self.daemon.register(self.service, KERNEL_OBJECT)
         inside.become(spec.name, birth.instance)
         self.capture.install()
@@ -104,7 +117,8 @@ class KernelProcess:
             threading.Thread(target=self._watch_lifeline, name="pyrokernel-lifeline", daemon=True).start()
 
     def run(self) -> NoReturn:
-        """Run the init file, then serve."""
+        """Load what was shipped earlier, run the init file, then serve."""
+        self._take_from_shelf()
         if self.spec.init:
             self._run_init(Path(self.spec.init))
         while True:
@@ -133,6 +147,20 @@ class KernelProcess:
         # Not sys.exit: threads of user code could hold the process for ever.
         os._exit(code)
 
+    def _take_from_shelf(self) -> None:
+        """Load what was shipped to the group of this kernel before it started, as a cell like that of shipping."""
+        try:
+            wanted = meant_for(self.shelf.index(), self.spec.name, self.spec.tags)
+        except PyrokernelError as error:
+            self.service.init_error = str(error)
+            return
+        if wanted:
+            shown = f"ship {', '.join(one.shown for one in wanted)}"
+            call = (self.cells.extensions.ship, Packed.dump(((wanted,), {})), False)
+            reply = self.cells.run(Cell(source=shown, call=call, want="none", author="shelf"))
+            if reply["status"] != "ok":
+                self.service.init_error = f"{shown}: {reply['ename']}: {reply['evalue']}"
+
     def _run_init(self, path: Path) -> None:
         """Run the init file as the first cell, visible and interruptible like any other."""
         try:
@@ -151,6 +179,9 @@ class KernelProcess:
     def _announce_figure(self, path: str) -> None:
         self.capture.drain()
         self.journal.append(EventKind.FIGURE, self._running_cell(), path=path, type="image/png")
+
+    def _report_progress(self, cell: str, done: float, total: float, text: str) -> None:
+        self.journal.append(EventKind.PROGRESS, cell, done=done, total=total, text=text)
 
     def _ask(self, cell: str, request: str, prompt: str, password: bool) -> None:
         self.capture.drain()

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pyrokernel.errors import ProtocolError, SettingsError
-from pyrokernel.kernel.cells import MAX_SOURCE_EVENT_CHARS, listed
+from pyrokernel.kernel.cell import MAX_SOURCE_EVENT_CHARS, listed
 from pyrokernel.messages import new_id
 from pyrokernel.wire import codec
 from pyrokernel.wire.connection import HEADER_BYTES, Connection, IncomingMessage, peek_cell

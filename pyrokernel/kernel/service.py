@@ -20,14 +20,18 @@ from pyrokernel.client.parcels import pack_variables
 from pyrokernel.errors import AccessRefusedError, NotSerializableError, SettingsError, VariableNotFoundError
 from pyrokernel.journal import Journal
 from pyrokernel.kernel.capture import Capture
-from pyrokernel.kernel.cells import Cell, Cells, listed
+from pyrokernel.kernel.cell import Cell, listed
+from pyrokernel.kernel.cells import Cells
 from pyrokernel.kernel.completion import complete
+from pyrokernel.kernel.extensions import Extensions
 from pyrokernel.kernel.inputs import Inputs
 from pyrokernel.kernel.inspection import inspect_name, list_variables
+from pyrokernel.kernel.interpreter import Namespace
 from pyrokernel.kernel.interrupts import Interrupts
 from pyrokernel.kernel.paths import complete_path, complete_program
 from pyrokernel.kernel.requests import cell_id, origin, show_call, shown
-from pyrokernel.messages import Completion, Event, EventKind, KernelBirth, KernelSpec, KernelStatus, Receipt
+from pyrokernel.kernel.yielding import Yields
+from pyrokernel.messages import Completion, Event, EventKind, KernelBirth, KernelSpec, KernelStatus, Receipt, Shipped
 from pyrokernel.wire.codec import Packed, is_plain
 from pyrokernel.wire.daemon import current_connection, current_peer, expose
 
@@ -43,7 +47,7 @@ class KernelService:
 
     Args:
         birth: Who this kernel is.
-        cells, capture, journal, inputs, interrupts: The rooms it is made of.
+        cells, capture, journal, inputs, interrupts, extensions: The rooms it is made of.
         waiting_work: Lists the requests that wait unread in work connections.
     """
 
@@ -56,12 +60,14 @@ class KernelService:
         journal: Journal,
         inputs: Inputs,
         interrupts: Interrupts,
+        extensions: Extensions,
         waiting_work: Callable[[], list[dict[str, Any]]],
     ) -> None:
         self._birth = birth
         self._spec = KernelSpec.from_wire(birth.spec)
         self._cells, self._capture, self._journal = cells, capture, journal
         self._inputs, self._interrupts = inputs, interrupts
+        self._extensions = extensions
         self._waiting_work = waiting_work
         self._followers = 0
         self._lock = threading.Lock()
@@ -87,27 +93,96 @@ class KernelService:
 
     @expose
     def call(self, function: Any, arguments: Any, options: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Call a function, by dotted name or pickled, and return the reply of that cell.
+        """Call a function or command, by name or pickled, and return the reply of that cell.
 
         `arguments` is a pickled (args, kwargs); from a client without pickles, a list of the two.
         With option "map", args are the items and the value is a list of (succeeded, value or failure).
         """
         options = {"want": "value", **(options or {})}
-        cell = self._cell(show_call(function, options), options)
-        packed = arguments if isinstance(arguments, Packed) else Packed.dump(tuple(arguments))
-        cell.call = (function, packed, bool(options.get("map")))
+        cell = self._call_cell(show_call(function, options), function, arguments, options)
+        if self._is_beside(cell):
+            return self._for_peer(self._cells.run_beside(cell))
         return self._run_or_wait(cell, options)
 
     @expose
     def submit(self, source: str, options: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Queue a cell and return at once: its id, and the journal position to follow it from."""
-        cell = self._cell(source, options or {})
-        cell.shown = shown(options or {})
+        """Queue a cell and return at once: its id, and the journal position to follow it from.
+
+        With option "call", a list of function and arguments as for `call`, `source` is only how that reads; with
+        "yields" the client reads the values of a generator one by one, by `values`.
+        """
+        options = options or {}
+        call = options.get("call")
+        cell = self._cell(source, options) if call is None else self._call_cell(source, call[0], call[1], options)
+        cell.shown = shown(options)
+        if options.get("yields"):
+            cell.yields = Yields(cell.max_result_bytes)
         position = self._journal.last_seq
-        if self._cells.admit(cell):
+        if self._is_beside(cell):
+            beside = threading.Thread(
+                target=self._cells.run_beside, args=(cell,), name="pyrokernel-beside", daemon=True
+            )
+            current_connection().afterwards.append(beside.start)
+        elif self._cells.admit(cell):
             # Not before the answer is out: a cell that holds the interpreter would hold the answer too.
             current_connection().afterwards.append(lambda: self._cells.queue(cell))
         return {"cell": cell.id, "seq": position, "instance": self._birth.instance}
+
+    @expose
+    def values(self, cell: str, after: int = 0, timeout: float = 0.0) -> dict[str, Any]:
+        """Return what a cell that was submitted with "yields" has yielded after the first so many values."""
+        self._check_may_run()
+        found = self._cells.find(cell)
+        if found.yields is None:
+            raise SettingsError(f"cell {cell} was not submitted to be read value by value")
+        wait = max(0.0, min(timeout, MAX_FOLLOW_SECONDS))
+        return found.yields.take(after, wait, lambda: found.reply is not None)
+
+    @expose
+    def ship(self, modules: list[dict[str, Any]], options: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Load modules as a cell, whose value is a list of `Shipped`: from files that come along, or lie here."""
+        options = {**(options or {}), "want": "value"}
+        named = ", ".join(str(one.get("shown") or one.get("name")) for one in modules[:3])
+        more = f" and {len(modules) - 3} more" if len(modules) > 3 else ""
+        cell = self._cell(shown(options) or f"ship {named}{more}", options)
+        by = cell.author
+        wanted = [Shipped.from_wire({**one, "by": one.get("by") or by}) for one in modules]
+
+        def run() -> list[dict[str, Any]]:
+            self._extensions.shipping.store(modules)
+            return self._extensions.ship(wanted)
+
+        cell.call = (run, Packed.dump(((), {})), False)
+        return self._run_or_wait(cell, options)
+
+    @expose
+    def unship(self, names: list[str], options: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Forget shipped modules and their commands as a cell, whose value are the names of those that were loaded."""
+        options = {**(options or {}), "want": "value"}
+        cell = self._cell(shown(options) or f"unship {', '.join(map(str, names))}", options)
+        cell.call = (self._extensions.unship, Packed.dump(((list(map(str, names)),), {})), False)
+        return self._run_or_wait(cell, options)
+
+    @expose
+    def have(self, modules: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Say of modules, a `Shipped` each, whether they are loaded in that version, or lie here, or are missing."""
+        wanted = [Shipped.from_wire(one) for one in modules]
+        return [one.to_wire() for one in self._extensions.shipping.compare(wanted)]
+
+    @expose
+    def shipped(self) -> list[dict[str, Any]]:
+        """List the modules that were shipped here."""
+        return [one.to_wire() for one in self._extensions.shipping.loaded()]
+
+    @expose
+    def commands(self) -> list[dict[str, Any]]:
+        """List the commands: a `CommandInfo` each, by name."""
+        return [info.to_wire() for info in self._extensions.commands()]
+
+    @expose
+    def plugins(self) -> list[dict[str, Any]]:
+        """List the plugins: a `PluginInfo` each, by name."""
+        return [info.to_wire() for info in self._extensions.plugins()]
 
     @expose
     def reply(self, cell: str, timeout: float | None = None) -> dict[str, Any]:
@@ -189,7 +264,10 @@ class KernelService:
     def variables(self, options: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         """List the variables of a namespace: name, type, summary; with option "names", only these."""
         names = (options or {}).get("names")
-        return list_variables(self._variables(options), None if names is None else frozenset(names))
+        space = self._space(options)
+        # What plugins and commands have put there is nobody's variable, until somebody sets it.
+        given = frozenset(space.untouched())
+        return list_variables(space.variables, None if names is None else frozenset(names), without=given)
 
     @expose
     def cells(self, limit: int = 100) -> list[dict[str, Any]]:
@@ -261,6 +339,7 @@ class KernelService:
             "last_seq": self._journal.last_seq,
             "journal_error": self._journal.disk_error,
             "init_error": self.init_error,
+            "commands": self._extensions.table.revision,
         }
 
     def _await_events(self, after: int, timeout: float, max_bytes: int) -> list[Event]:
@@ -320,8 +399,32 @@ class KernelService:
             return {**reply, "value": None, "value_missing": "this client does not read pickles"}
         return reply
 
+    def _call_cell(self, source: str, function: Any, arguments: Any, options: dict[str, Any]) -> Cell:
+        """Make the cell of a call."""
+        cell = self._cell(source, options)
+        packed = arguments if isinstance(arguments, Packed) else Packed.dump(tuple(arguments))
+        cell.call = (function, packed, options.get("map") or False)
+        return cell
+
+    def _is_beside(self, cell: Cell) -> bool:
+        """Whether a cell calls a command that may run beside another, and came where it need not wait."""
+        if cell.call is None or threading.current_thread() is threading.main_thread():
+            return False
+        name = cell.call[0]
+        if not isinstance(name, str) or name in self._own_variables(cell.namespace):
+            return False
+        command = self._extensions.command(name)
+        return command is not None and command.info.safe
+
+    def _own_variables(self, namespace: str) -> set[str]:
+        space = self._cells.interpreter.namespace(namespace)
+        return set(space.variables).difference(space.untouched())
+
+    def _space(self, options: dict[str, Any] | None) -> Namespace:
+        return self._cells.interpreter.namespace(str((options or {}).get("namespace") or ""))
+
     def _variables(self, options: dict[str, Any] | None) -> dict[str, Any]:
-        return self._cells.interpreter.namespace(str((options or {}).get("namespace") or "")).variables
+        return self._space(options).variables
 
     def _check_may_run(self) -> None:
         if not current_peer().may_run_code:

@@ -12,17 +12,15 @@ from typing import Any
 
 from cmd2 import Statement
 
+from pyrokernel.client.bar import REDRAW_SECONDS, Bar, LiveLine
 from pyrokernel.client.job import Job
 from pyrokernel.errors import CellCancelledError, KernelDiedError, PyrokernelError, RemoteError
 from pyrokernel.shell.here import Offers, Outcome
-from pyrokernel.shell.live import LiveLine
 from pyrokernel.shell.local import LocalCommands
 from pyrokernel.shell.parser import Takes, takes
 from pyrokernel.shell.successors import greet_successors
-from pyrokernel.texts import one_line, plural, span
+from pyrokernel.texts import one_line, plural
 
-_REDRAW_SECONDS = 0.2
-_BAR_WIDTH = 20
 _RESULTS_SHOWN = 20
 _STOPPED = ("cancelled", "KeyboardInterrupt")
 
@@ -81,7 +79,7 @@ class JobCommands(LocalCommands):
         arrived: dict[int, Any] = {}
         cancelled = False
         try:
-            with _Bar(job, what):
+            with _Drawing(job, what):
                 arrived.update(job.as_completed(check=False))
         except KeyboardInterrupt as ctrl_c:
             cancelled = True
@@ -136,7 +134,7 @@ def _is_expression(text: str) -> bool:
     return True
 
 
-class _Bar:
+class _Drawing:
     """A line that shows how far a job is, while its block runs.
 
     Args:
@@ -160,9 +158,10 @@ class _Bar:
         self._line.erase()
 
     def _draw(self) -> None:
-        begun = time.monotonic()
-        while not self._over.wait(_REDRAW_SECONDS):
-            self._line.show(bar(self._what, *self._job.progress, time.monotonic() - begun))
+        bar = Bar(self._what, time.monotonic())
+        while not self._over.wait(REDRAW_SECONDS):
+            failed = len(self._job.errors)
+            self._line.show(bar.text(*self._job.progress, time.monotonic(), failed=failed))
 
 
 def in_order(results: list[Any], failures: Mapping[int, PyrokernelError]) -> str:
@@ -189,10 +188,3 @@ def _kind(failure: PyrokernelError) -> str:
 def _not_found(failures: Mapping[int, PyrokernelError]) -> bool:
     """Whether a name was not known in a kernel."""
     return any(_kind(failure) == "NameError" for failure in failures.values())
-
-
-def bar(what: str, done: int, total: int, seconds: float) -> str:
-    """Return, as one line, how much of something is done after so long."""
-    share = done * _BAR_WIDTH // max(1, total)
-    since = f", {span(seconds)}" if seconds >= 1 else ""
-    return f"[{'#' * share}{'.' * (_BAR_WIDTH - share)}] {done:,} of {total:,}{since}  {one_line(what, 30)}"

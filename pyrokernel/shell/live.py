@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Callable, Sequence
-from typing import TextIO
 
 from pyrokernel.texts import label, span
 
@@ -14,38 +11,6 @@ FIRST_SECONDS = 1.0
 """What is quicker needs no line."""
 
 AGAIN_SECONDS = 1.0
-_ERASE = "\r\x1b[K"
-
-
-class LiveLine:
-    """A line that is drawn over itself, on a terminal that can.
-
-    Args:
-        stream: The terminal.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._possible = stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-        self._shown = False
-
-    def show(self, text: str) -> None:
-        """Draw the line, cut to the width of the terminal; the cursor must be at the margin."""
-        if not self._possible:
-            return
-        # The last column stays free: a terminal that wraps there could not take the line back.
-        width = max(1, shutil.get_terminal_size((80, 24)).columns - 1)
-        text = text if len(text) <= width else text[: max(0, width - 3)] + "..."
-        self._stream.write(f"{_ERASE}\x1b[2m{text}\x1b[0m" if not os.environ.get("NO_COLOR") else _ERASE + text)
-        self._stream.flush()
-        self._shown = True
-
-    def erase(self) -> None:
-        """Take the line back."""
-        if self._shown:
-            self._stream.write(_ERASE)
-            self._stream.flush()
-            self._shown = False
 
 
 class Watch:

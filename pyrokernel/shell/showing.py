@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from pyrokernel.client.bar import LiveLine
 from pyrokernel.client.cell import Cell
 from pyrokernel.client.group import Group
 from pyrokernel.errors import CellNotFoundError, KernelConnectionError, KernelDiedError
@@ -22,7 +23,7 @@ from pyrokernel.shell.ctrl_c import Attention, FrontEnd, Reaction
 from pyrokernel.shell.display import Display
 from pyrokernel.shell.following import Follower
 from pyrokernel.shell.journals import Past
-from pyrokernel.shell.live import LiveLine, Watch
+from pyrokernel.shell.live import Watch
 from pyrokernel.shell.successors import greet_successors
 from pyrokernel.texts import describe_gap
 

@@ -20,6 +20,7 @@ import logging
 import pickle
 import struct
 import sys
+import types
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
@@ -33,14 +34,17 @@ SERIALIZER_ID = 0x50
 MAX_PAYLOAD_BYTES = 1 << 30
 """Pyro's own default for one message; larger data goes in pieces."""
 
+_by_value: set[str] = set()
+"""Names of modules and packages that `send_by_value` was told of."""
+
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
 
 _ALIGNMENT = 64
 _COUNTS = struct.Struct("!II")
 _LENGTH = struct.Struct("!Q")
 _PADDING = bytes(_ALIGNMENT)
-_BY_VALUE_MARKS = (b"__main__", b"__pyrokernel_")
-"""Module names that mean something else at the receiver; a stream naming one is pickled again, by value."""
+_by_value_marks: tuple[bytes, ...] = (b"__main__", b"__pyrokernel_")
+"""What is in a stream that names a module of another meaning at the receiver; such a one is pickled again, by value."""
 
 
 class Packed:
@@ -69,7 +73,7 @@ class Packed:
         buffers: list[pickle.PickleBuffer] = []
         try:
             data = pickle.dumps(value, 5, buffer_callback=buffers.append)
-            if not any(mark in data for mark in _BY_VALUE_MARKS):
+            if not any(mark in data for mark in _by_value_marks):
                 return cls(data, [_flat(buffer) for buffer in buffers])
         except Exception as error:  # noqa: BLE001  whatever a __reduce__ raises: cloudpickle, which knows more, decides
             log.debug("%s goes by value: %s", type(value), error)
@@ -83,7 +87,8 @@ class Packed:
         # The registry is one for the process and for all its threads: namespaces are added, never taken out again.
         known = cloudpickle.list_registry_pickle_by_value()
         for name, module in list(sys.modules.items()):
-            if name.startswith("__pyrokernel_") and name not in known:
+            shipped = name.partition(".")[0] in _by_value
+            if (shipped or name.startswith("__pyrokernel_")) and name not in known and module is not None:
                 cloudpickle.register_pickle_by_value(module)
         try:
             data = cloudpickle.dumps(value, 5, buffer_callback=buffers.append)
@@ -120,6 +125,19 @@ class Packed:
 
     def __repr__(self) -> str:
         return f"<Packed {self.size_bytes} bytes, {len(self.buffers)} buffers>"
+
+
+def send_by_value(module: types.ModuleType) -> None:
+    """From now on functions and classes of this module travel whole: the receiver may not have it, or another one."""
+    global _by_value_marks
+    name = module.__name__
+    _by_value.add(name.partition(".")[0])
+    encoded = name.encode()
+    mark = (
+        b"\x8c" + bytes([len(encoded)]) + encoded
+    )  # as a stream names a module, so that no other text is taken for it
+    if len(encoded) < 256 and mark not in _by_value_marks:
+        _by_value_marks += (mark,)
 
 
 def encode(envelope: Any) -> list[Buffer]:

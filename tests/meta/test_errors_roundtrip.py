@@ -31,6 +31,7 @@ EACH_CLASS = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name_
 SAMPLES: dict[str, Any] = {
     "name": "camera",
     "holder": "host 'lab', instance 0123",
+    "owner": "analysis.py",
     "kernel": "k0",
     "instance": "0123456789abcdef",
     "new_instance": "fedcba9876543210",

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pyrokernel.client.chunks import Chunk, cut, show_indices, show_item
-from pyrokernel.errors import NotSerializableError
+from pyrokernel.client.chunks import Chunk, check_calls, cut, show_call, show_indices, show_item
+from pyrokernel.errors import NotSerializableError, SettingsError
 
 
 class Loud:
@@ -91,3 +91,63 @@ def test_a_chunk_is_halved_until_one_item_is_left() -> None:
 def test_an_item_that_cannot_travel_is_named_once_it_is_alone() -> None:
     with pytest.raises(NotSerializableError, match=r"item 7 \(<lock>\) cannot travel: TypeError"):
         Chunk(7, [threading.Lock()], 0).request("f", {"shown": "f"})
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "text"),
+    [
+        ((), {}, "()"),
+        ((1000,), {"bins": 10}, "(1000, bins=10)"),
+        (("a", [1, 2]), {}, "('a', [1, 2])"),
+        ((Loud(),), {"other": Loud()}, "(<Loud>, other=<Loud>)"),
+        (tuple(range(9)), {"bins": 10}, "(0, 1, 2, 3, bins=10, ...)"),
+        ((), dict.fromkeys("abcdef", 0), "(a=0, b=0, c=0, d=0, ...)"),
+    ],
+)
+def test_a_call_is_shown_as_it_would_be_written(args: Any, kwargs: Any, text: str) -> None:
+    assert show_call(args, kwargs) == text
+
+
+def test_a_huge_call_is_shown_in_short() -> None:
+    shown = show_call(("x" * 10**7, "y" * 100), {"z": "z" * 10**7})
+    assert len(shown) <= 60
+    assert shown.startswith("('xxx")
+    assert shown.endswith(" ...)")
+
+
+def test_calls_travel_as_tuples_and_dicts() -> None:
+    assert check_calls([([1, 2], {}), [(3,), {"bins": 10}]]) == [((1, 2), {}), ((3,), {"bins": 10})]
+    assert check_calls(((number,), {}) for number in range(2)) == [((0,), {}), ((1,), {})]
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (1000, r"call 7 is \(args, kwargs\), such as \(\(1000,\), \{'bins': 10\}\), not 1000"),
+        ((1000,), r"call 7 is .*, not \(1000\)"),
+        (((1000,),), "call 7 is"),
+        ("ab", "call 7 is .*, not 'ab'"),
+        ({"a": 1, "b": 2}, "call 7 is"),
+        ((1000, {}), r"the args of call 7 are a tuple or list, as in .*, not 1000"),
+        (("text", {}), "the args of call 7 are a tuple or list, .*, not 'text'"),
+        (({1, 2}, {}), "the args of call 7 are"),
+        (((1000,), 10), "the kwargs of call 7 are a dict, .*, not 10"),
+        (((1000,), None), "the kwargs of call 7 are a dict, .*, not None"),
+        (((1000,), {1: 2}), "the kwargs of call 7 have names of type str, not 1"),
+    ],
+)
+def test_what_is_no_call_is_refused_by_its_index(call: Any, text: str) -> None:
+    with pytest.raises(SettingsError, match=text):
+        check_calls([((), {}), call], first=6)
+
+
+def test_chunks_of_calls_stay_so_when_they_are_halved() -> None:
+    (chunk,) = cut([((1,), {}), ((2,), {})], 3, chunk=5, retries=0, first=40, calls=True)
+    assert (chunk.first, chunk.calls) == (40, True)
+    assert [(half.first, half.calls) for half in chunk.halves()] == [(40, True), (41, True)]
+
+
+def test_a_call_that_cannot_travel_is_shown() -> None:
+    chunk = Chunk(7, [((threading.Lock(),), {"bins": 10})], 0, calls=True)
+    with pytest.raises(NotSerializableError, match=r"call 7 \(<lock>, bins=10\) cannot travel: TypeError"):
+        chunk.request("f", {"shown": "f"})

@@ -12,7 +12,7 @@ import pytest
 from pyrokernel.errors import CellCancelledError, KernelDiedError, RemoteError
 from pyrokernel.shell.data import by_kernel, shares
 from pyrokernel.shell.here import Here, described
-from pyrokernel.shell.jobs import bar, in_order, split_map
+from pyrokernel.shell.jobs import in_order, split_map
 from pyrokernel.shell.parser import SourceReader, Takes
 
 
@@ -165,8 +165,3 @@ def test_a_value_is_described_in_a_few_words() -> None:
     assert [described(value) for value in (list(range(1000)), 3.5, {"a": 1})] == ["list of 1,000", "float", "dict of 1"]
     numpy = pytest.importorskip("numpy")
     assert described(numpy.zeros((3, 4))) == "ndarray, 3 x 4"
-
-
-def test_a_bar_fits_a_narrow_terminal() -> None:
-    assert bar("f", 50, 100, 2.0) == "[##########..........] 50 of 100, 2.0 s  f"
-    assert bar("f", 0, 0, 0.1).startswith("[....................] 0 of 0")

@@ -6,7 +6,8 @@ import io
 
 import pytest
 
-from pyrokernel.shell.live import LiveLine, Watch
+from pyrokernel.client.bar import LiveLine
+from pyrokernel.shell.live import Watch
 
 
 class Terminal(io.StringIO):

@@ -1,0 +1,145 @@
+"""The commands of kernels, as their callers have them. Runs in the caller's process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pyrokernel.client.calls import gather, kernel_request
+from pyrokernel.client.parcels import pack_arguments, pack_function
+from pyrokernel.errors import CommandNotFoundError, NotSerializableError
+from pyrokernel.messages import CommandInfo, new_id
+from pyrokernel.wire.codec import Packed
+
+if TYPE_CHECKING:
+    from pyrokernel.client.group import Group
+    from pyrokernel.client.kernel import Kernel
+
+_ASK_SECONDS = 1.0
+_AGAIN_SECONDS = 1.0
+"""How old may be what is known of the commands of a kernel when a name is not among them."""
+
+_POLL_SECONDS = 25.0
+
+
+class Commands:
+    """The commands of a kernel or of a group, by name.
+
+    Iterating yields a `CommandInfo` each; an attribute is the command, to be called with its arguments: of a
+    kernel it returns what the command returns, of a group that by kernel. What only some kernels of a group have
+    is listed too.
+
+    Args:
+        where: Whose commands.
+    """
+
+    def __init__(self, where: Group | Kernel) -> None:
+        self._where = where
+
+    def __iter__(self) -> Iterator[CommandInfo]:
+        return iter(self._infos().values())
+
+    def __len__(self) -> int:
+        return len(self._infos())
+
+    def __getitem__(self, name: str) -> CommandInfo:
+        """Describe a command.
+
+        Raises:
+            CommandNotFoundError: There is none of that name.
+        """
+        infos = self._infos()
+        if name not in infos:
+            raise CommandNotFoundError(name=name, names=tuple(infos))
+        return infos[name]
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            info = self[name]
+        except CommandNotFoundError as error:
+            raise AttributeError(str(error)) from None
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return self._where.call(name, *args, **kwargs)
+
+        call.__name__, call.__doc__ = name, f"{name}{info.signature}\n\n{info.doc}"
+        return call
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._infos()]
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{info.name}{info.signature}" for info in self) or "<no commands>"
+
+    def _infos(self) -> dict[str, CommandInfo]:
+        found: dict[str, CommandInfo] = {}
+        for infos in self.by_kernel().values():
+            for info in infos:
+                found.setdefault(info.name, info)
+        return dict(sorted(found.items()))
+
+    def by_kernel(self) -> dict[str, list[CommandInfo]]:
+        """Return the commands by kernel."""
+        members = self._where if isinstance(self._where, Sequence) else [self._where]
+        answers = {kernel.name: kernel.link for kernel in members}
+        mesh = self._where.mesh
+        values, errors, _ = gather(
+            mesh, list(answers.values()), kernel_request("commands"), kind="control", timeout=mesh.settings.timeout
+        )
+        if not values:
+            for error in errors.values():
+                raise error
+        return {name: [CommandInfo.from_wire(one) for one in found] for name, found in values.items()}
+
+
+def is_safe(group: Group, name: str) -> bool:
+    """Whether a name is a command that runs beside a running cell; asked once for each kernel, and kept.
+
+    A kernel that does not answer at once is taken for one without such a command: the call waits its turn there.
+    """
+    if not name.isidentifier():
+        return False
+    known: dict[str, tuple[float, Mapping[str, bool]]] = group.mesh.known_commands
+    now = time.monotonic()
+    unknown = []
+    for kernel in group:
+        at, commands = known.get(kernel.instance, (0.0, {}))
+        if name not in commands and now - at > _AGAIN_SECONDS:
+            unknown.append(kernel)
+    if unknown:
+        links = [kernel.link for kernel in unknown]
+        values, _, _ = gather(group.mesh, links, kernel_request("commands"), kind="control", timeout=_ASK_SECONDS)
+        for kernel in unknown:
+            infos = [CommandInfo.from_wire(one) for one in values.get(kernel.name, ())]
+            known[kernel.instance] = (now, {info.name: info.safe for info in infos})
+    return any(known[kernel.instance][1].get(name) for kernel in group if kernel.instance in known)
+
+
+def stream(
+    kernel: Kernel, function: str | Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Iterator[Any]:
+    """Call a generator on a kernel and yield its values as they come; see `Kernel.stream`."""
+    target, shown = pack_function(function)
+    call = [target, pack_arguments(args, kwargs)]
+    cell = kernel.submit(f"{shown}(...)", cell=new_id(), call=call, yields=True, want="value")
+    position, over = 0, False
+    try:
+        while not over:
+            request = kernel_request("values", cell.id, position, _POLL_SECONDS)
+            found, errors, _ = gather(kernel.mesh, [kernel.link], request, kind="control", timeout=None)
+            for error in errors.values():
+                raise error
+            answer = found[kernel.name]
+            for value in answer["values"]:
+                position += 1
+                if not isinstance(value, Packed):
+                    raise NotSerializableError(f"value {position} of {shown}: {value['missing']}")
+                yield value.load()
+            over = answer["ended"]
+        cell.reply().raise_if_failed()
+    finally:
+        if not over:
+            cell.interrupt()

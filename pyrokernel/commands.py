@@ -1,0 +1,259 @@
+"""Functions that can be called on a kernel by name: the mark, and the table. Runs in every process.
+
+A front end marks functions and reads `CommandInfo`; the table itself is a kernel's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar, overload
+
+from pyrokernel.arguments import Parameters
+from pyrokernel.errors import CommandNameTakenError, PluginError
+from pyrokernel.messages import CommandInfo
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+REMOTE_PREFIX = "remote_"
+"""A function of a shipped file that is named so is the command that follows."""
+
+_MARK = "__pyrokernel_command__"
+
+
+@overload
+def command(function: F, /) -> F: ...
+@overload
+def command(*, name: str = ..., safe: bool = ...) -> Callable[[F], F]: ...
+def command(function: Any = None, /, *, name: str = "", safe: bool = False) -> Any:
+    """Mark a function of a shipped file as a command; the function itself stays as it is.
+
+    Args:
+        function: What is marked, when it is used as `@command`.
+        name: How it is called; "" for its own name, without a `remote_` before it.
+        safe: It may run beside a running cell, on another thread: an instrument's `abort` must not wait.
+    """
+
+    def mark(target: F) -> F:
+        try:
+            setattr(target, _MARK, {"name": name, "safe": safe})
+        except (AttributeError, TypeError):
+            raise PluginError(f"{target!r} cannot be a command: it takes no attributes; write a function") from None
+        return target
+
+    return mark if function is None else mark(function)
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelIdentity:
+    """The kernel in which a hook is called.
+
+    Attributes:
+        name: Name in the mesh. tags: The words it carries.
+        host, mesh: Names of its machine and of its mesh.
+    """
+
+    name: str
+    tags: tuple[str, ...] = ()
+    host: str = ""
+    mesh: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What a command learns of its call, as its first parameter when that is named `self`.
+
+    Attributes:
+        kernel, instance, tags: The kernel it runs in.
+        namespace: The live variables of the namespace of the call.
+        settings: The section of the plugin that the command comes from; {} for a shipped file.
+        log: A logger of its own, `pyrokernel.command.NAME`.
+        progress: Call it with (done, total, text): front ends show how far the command is. `total` is 1 unless given.
+    """
+
+    kernel: str
+    instance: str
+    tags: tuple[str, ...]
+    namespace: dict[str, Any]
+    settings: Mapping[str, Any]
+    log: logging.Logger
+    progress: Callable[..., None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """One command of a kernel.
+
+    Attributes:
+        function: What is called.
+        name, owner: How, and whose it is.
+        parameters: What it takes, without `self`.
+        takes_context: Whether its first parameter is `self`.
+        settings: The section of its plugin.
+        info: What front ends are told.
+    """
+
+    function: Callable[..., Any]
+    name: str
+    owner: str
+    parameters: Parameters
+    takes_context: bool
+    settings: Mapping[str, Any]
+    info: CommandInfo
+
+    @classmethod
+    def of(
+        cls,
+        function: Callable[..., Any],
+        *,
+        owner: str,
+        name: str = "",
+        safe: bool = False,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Command:
+        """Make a command of a function.
+
+        Args:
+            function: What is called; its own mark counts where name and safe are not given.
+            owner: Whose it is.
+            name: How it is called.
+            safe: Whether it runs beside a running cell.
+            settings: The section of its plugin.
+
+        Raises:
+            PluginError: It is no function, has no signature, or no name that Python could call.
+        """
+        if not callable(function):
+            raise PluginError(f"{owner} registers {type(function).__name__}, which cannot be called, as a command")
+        mark = mark_of(function) or {}
+        name = name or str(mark.get("name") or "") or str(getattr(function, "__name__", ""))
+        name = name.removeprefix(REMOTE_PREFIX)
+        if not name.isidentifier() or name.startswith("_"):
+            raise PluginError(f"{owner} registers a command {name!r}: a command is named by a Python identifier")
+        try:
+            parameters = Parameters.of(function, name)
+        except Exception as error:  # a __signature__ may be anything, and annotations run code of the plugin's
+            raise PluginError(f"{owner}: the signature of {name} cannot be read: {error}") from error
+        takes_context = parameters.take_first("self")
+        info = CommandInfo(
+            name=name,
+            owner=owner,
+            doc=inspect.getdoc(function) or "",
+            parameters=tuple(parameters.described(inspect.getdoc(function) or "")),
+            returns=parameters.returns,
+            safe=safe or bool(mark.get("safe")),
+            streams=inspect.isgeneratorfunction(inspect.unwrap(function)),
+        )
+        return cls(function, name, owner, parameters, takes_context, settings or {}, info)
+
+    def __call__(self, context: Context, /, *args: Any, **kwargs: Any) -> Any:
+        """Check the arguments and call the function.
+
+        Raises:
+            TypeError: Which argument it is, what was expected and what was given.
+        """
+        args, kwargs = self.parameters.checked(args, kwargs)
+        return self.function(context, *args, **kwargs) if self.takes_context else self.function(*args, **kwargs)
+
+
+def mark_of(function: Any) -> Mapping[str, Any] | None:
+    """Return what `command` marked a function with; None when it did not."""
+    mark = getattr(function, "__dict__", {}).get(_MARK)
+    return mark if isinstance(mark, dict) else None
+
+
+def commands_in(names: Mapping[str, Any], *, owner: str, module: str) -> list[Command]:
+    """Find the commands that a shipped module defines: marked functions, and those named `remote_`.
+
+    Args:
+        names: Its globals.
+        owner: Whose they are.
+        module: Its name; what it imports from elsewhere is not its own.
+
+    Raises:
+        PluginError: One cannot be a command, or two have the same name.
+    """
+    found: dict[str, Command] = {}
+    for name, value in list(names.items()):
+        defined_in = str(getattr(value, "__module__", ""))
+        if defined_in != module and not defined_in.startswith(module + "."):
+            continue
+        if mark_of(value) is None and not (name.startswith(REMOTE_PREFIX) and inspect.isroutine(value)):
+            continue
+        made = Command.of(value, owner=owner)
+        held = found.get(made.name)
+        if held is not None and held.function is not value:
+            raise PluginError(f"{owner} has two commands {made.name!r}; give one another name")
+        found[made.name] = made
+    return list(found.values())
+
+
+class CommandTable:
+    """The commands of a kernel, by name; for all its threads.
+
+    Attributes:
+        revision: Counts the changes, so that front ends notice them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._commands: dict[str, Command] = {}
+        self.revision = 0
+
+    def add(self, commands: Iterable[Command]) -> None:
+        """Take in commands, all or none.
+
+        Raises:
+            CommandNameTakenError: Another owner has one of the names.
+        """
+        self.replace((), commands)
+
+    def replace(self, owners: Iterable[str], commands: Iterable[Command]) -> None:
+        """Take in commands at the moment in which those of some owners go; all of it or nothing.
+
+        Raises:
+            CommandNameTakenError: Another owner has one of the names.
+        """
+        gone = set(owners)
+        with self._lock:
+            kept = {name: held for name, held in self._commands.items() if held.owner not in gone}
+            for each in commands:
+                held = kept.get(each.name)
+                if held is not None:
+                    raise CommandNameTakenError(name=each.name, owner=each.owner, holder=held.owner)
+                kept[each.name] = each
+            self._commands = kept
+            self.revision += 1
+
+    def remove(self, owner: str) -> None:
+        """Forget the commands of an owner."""
+        self.replace([owner], ())
+
+    def get(self, name: str) -> Command | None:
+        """Return a command, None when there is none of that name."""
+        return self._commands.get(name)
+
+    def all(self) -> list[Command]:
+        """Return all commands by name; shape (n_commands,)."""
+        return sorted(self._commands.values(), key=lambda each: each.name)
+
+
+def as_function(each: Command, context: Callable[[], Context]) -> Callable[..., Any]:
+    """Return what stands for a command in a namespace: a function with its docstring and signature, without `self`.
+
+    Args:
+        each: The command.
+        context: Makes the context of a call.
+    """
+
+    @functools.wraps(each.function, updated=())
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return each(context(), *args, **kwargs)
+
+    call.__name__ = call.__qualname__ = each.name
+    call.__signature__ = each.parameters.signature  # type: ignore[attr-defined]  # what `inspect` and `?` show
+    return call

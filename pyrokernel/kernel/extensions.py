@@ -1,0 +1,200 @@
+"""What plugins and shipped files bring into a kernel: commands, names, hooks. Runs in the kernel process.
+
+Plugins are loaded when first needed: by the first cell or call, or by whoever asks for commands.
+A kernel for which none is installed pays nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pyrokernel import plugins as plugins_module
+from pyrokernel.commands import Command, CommandTable, Context, KernelIdentity, as_function
+from pyrokernel.errors import PluginError
+from pyrokernel.kernel.interpreter import Interpreter
+from pyrokernel.kernel.shipping import Shipping
+from pyrokernel.messages import CommandInfo, PluginInfo, Shipped
+from pyrokernel.plugins import Plugin, Plugins
+from pyrokernel.settings import Settings
+from pyrokernel.shelf import Shelf
+
+_PROGRESS_SECONDS = 0.1
+"""Reports of progress that follow each other faster are not told."""
+
+
+class Extensions:
+    """The plugins of a kernel, what was shipped to it, and the commands of both.
+
+    Args:
+        identity: The kernel.
+        instance: Which life of it.
+        settings: Which plugins to go without, and their sections.
+        interpreter: Whose namespaces get the names.
+        shelf: Where the files of shipped modules are.
+        report: Called with (cell, done, total, text) when a command tells of its progress.
+    """
+
+    def __init__(
+        self,
+        identity: KernelIdentity,
+        instance: str,
+        settings: Settings,
+        interpreter: Interpreter,
+        shelf: Shelf,
+        report: Callable[[str, float, float, str], None],
+    ) -> None:
+        self.table = CommandTable()
+        self.shipping = Shipping(identity.name, shelf, self.table, self.given, self._transform_file)
+        self._identity = identity
+        self._instance = instance
+        self._settings = settings
+        self._interpreter = interpreter
+        self._report = report
+        self._names: dict[str, Any] = {}
+        self._functions: dict[str, tuple[Command, Any]] = {}
+        self._plugins: Plugins | None = None
+        self._ready = False
+        self._lock = threading.RLock()
+
+    def prepare(self) -> None:
+        """Load the plugins, unless that is done; any thread."""
+        if self._ready:
+            return
+        with self._lock:
+            if self._plugins is None:
+                self._plugins = Plugins(self._settings, plugins_module.find(self._settings))
+            self._plugins.load(self._take)
+            self._ready = True
+            self.give()
+
+    def given(self) -> dict[str, Any]:
+        """Return the names that plugins give."""
+        self.prepare()
+        return self._names
+
+    def transform(self, source: str, filename: str) -> str:
+        """Rewrite the source of a cell before it is compiled, if a plugin wants that."""
+        self.prepare()
+        if self._plugins is not None and self._plugins.implements("pyrokernel_transform_source"):
+            arguments = {"source": source, "filename": filename, "kernel": self._identity}
+            for plugin, changed in self._plugins.each("pyrokernel_transform_source", **arguments):
+                if isinstance(changed, str):
+                    return changed
+                plugin.note(f"pyrokernel_transform_source returned {type(changed).__name__}, not source")
+        return source
+
+    def _transform_file(self, source: str, filename: str) -> str:
+        return self.transform(source, filename)
+
+    def observes(self, hook: str) -> bool:
+        """Whether a plugin wants to know of cells."""
+        return self._plugins is not None and self._plugins.implements(hook)
+
+    def tell(self, hook: str, cell: Mapping[str, Any]) -> None:
+        """Tell the plugins of a cell that begins or has ended."""
+        if self._plugins is not None:
+            for _ in self._plugins.each(hook, cell=cell, kernel=self._identity):
+                pass
+
+    def command(self, name: Any) -> Command | None:
+        """Return a command, None when there is none of that name."""
+        self.prepare()
+        return self.table.get(name) if isinstance(name, str) else None
+
+    def commands(self) -> list[CommandInfo]:
+        """Describe all commands, by name."""
+        self.prepare()
+        return [each.info for each in self.table.all()]
+
+    def plugins(self) -> list[PluginInfo]:
+        """Describe all plugins, by name."""
+        self.prepare()
+        return self._plugins.infos() if self._plugins is not None else []
+
+    def context(self, each: Command, cell: str, namespace: str) -> Context:
+        """Make the context of a call of a command.
+
+        Args:
+            each: The command.
+            cell: Id of the cell that calls it.
+            namespace: Where.
+        """
+        last = [0.0]
+
+        def progress(done: float, total: float = 1.0, text: str = "") -> None:
+            now = time.monotonic()
+            if now - last[0] >= _PROGRESS_SECONDS or done >= total:
+                last[0] = now
+                self._report(cell, float(done), float(total), str(text))
+
+        return Context(
+            kernel=self._identity.name,
+            instance=self._instance,
+            tags=self._identity.tags,
+            namespace=self._interpreter.namespace(namespace).variables,
+            settings=each.settings,
+            log=logging.getLogger(f"pyrokernel.command.{each.name}"),
+            progress=progress,
+        )
+
+    def ship(self, wanted: list[Shipped]) -> list[dict[str, Any]]:
+        """Load shipped modules; see `Shipping.take`. In the main thread."""
+        self.prepare()
+        try:
+            return [one.to_wire() for one in self.shipping.take(wanted)]
+        finally:
+            self.give()
+
+    def unship(self, names: list[str]) -> list[str]:
+        """Forget shipped modules; return the names of those that were loaded. In the main thread."""
+        try:
+            return self.shipping.give_back(names)
+        finally:
+            self.give()
+
+    def give(self) -> None:
+        """Bring the names in the namespaces up to date: those of plugins, and the commands."""
+        functions: dict[str, tuple[Command, Any]] = {}
+        for each in self.table.all():
+            held = self._functions.get(each.name)
+            functions[each.name] = held if held and held[0] is each else (each, self._function_of(each))
+        self._functions = functions
+        self._interpreter.give({name: function for name, (_, function) in functions.items()} | self._names)
+
+    def _function_of(self, each: Command) -> Callable[..., Any]:
+        def context() -> Context:
+            cell, namespace = self._interpreter.running
+            return self.context(each, cell, namespace)
+
+        return as_function(each, context)
+
+    def _take(self, plugin: Plugin) -> None:
+        """Take what a plugin contributes to kernels; what cannot be taken is noted."""
+        assert self._plugins is not None  # it is what calls this
+
+        def register(function: Callable[..., Any], *, name: str = "", safe: bool = False) -> None:
+            try:
+                each = Command.of(
+                    function, owner=f"plugin {plugin.name}", name=name, safe=safe, settings=plugin.settings
+                )
+                self.table.add([each])
+            except PluginError as error:
+                plugin.note(str(error))
+            else:
+                plugin.commands.append(each.name)
+
+        self._plugins.call(plugin, "pyrokernel_register_commands", register=register, kernel=self._identity)
+        names = self._plugins.call(plugin, "pyrokernel_add_names", kernel=self._identity)
+        for name, value in dict(names or {}).items():
+            if name in self._names:
+                holder = next(other.name for other in self._plugins.all if name in other.names)
+                plugin.note(f"the name {name!r} is given by plugin {holder!r} already, which comes first")
+            elif not isinstance(name, str) or not name.isidentifier():
+                plugin.note(f"pyrokernel_add_names gives {name!r}, which is no name")
+            else:
+                self._names[name] = value
+                plugin.names.append(name)

@@ -1,0 +1,90 @@
+"""The values of a generator on their way to whoever reads them one by one. Runs in the kernel process.
+
+The generator waits while too much of what it yielded is unread, so a slow reader costs bounded
+memory; and it ends when nobody has read for a while, so that a reader that left does not hold up
+the kernel.
+"""
+
+from __future__ import annotations
+
+import collections
+import threading
+import time
+from typing import Any
+
+from pyrokernel.errors import ResultExpiredError
+from pyrokernel.kernel.results import pack_value
+from pyrokernel.wire.codec import Packed
+
+MAX_UNREAD = 1000
+MAX_UNREAD_BYTES = 64 * 1024 * 1024
+READER_SECONDS = 60.0
+"""A reader that asks less often than this has left."""
+
+
+class Yields:
+    """Values between the generator, in one thread, and its reader, in another.
+
+    Args:
+        max_bytes: The largest value that travels.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._changed = threading.Condition()
+        self._values: collections.deque[tuple[int, Any]] = collections.deque()
+        self._count = 0
+        self._bytes = 0
+        self._asked = time.monotonic()
+
+    def put(self, value: Any) -> None:
+        """Hand over a value; wait while too many are unread.
+
+        Raises:
+            ResultExpiredError: Nobody reads any more; the generator ends with this.
+        """
+        packed, missing = pack_value(value, max_bytes=self._max_bytes, plain=False)
+        entry = {"missing": missing} if missing else packed
+        with self._changed:
+            self._count += 1
+            self._values.append((self._count, entry))
+            self._bytes += _size(entry)
+            self._changed.notify_all()
+            while len(self._values) >= MAX_UNREAD or self._bytes > MAX_UNREAD_BYTES:
+                left = self._asked + READER_SECONDS - time.monotonic()
+                if left <= 0:
+                    raise ResultExpiredError(f"nobody has read what this yields for {READER_SECONDS:g} s; it ends")
+                self._changed.wait(left)
+
+    def take(self, after: int, timeout: float, ended: Any) -> dict[str, Any]:
+        """Return the values after a number, which frees those up to it; wait for the first.
+
+        Args:
+            after: How many the reader has.
+            timeout: Seconds.
+            ended: Tells whether the cell has ended.
+
+        Returns:
+            `values`, the number `next` to ask with, and `ended`: whether no more will come.
+        """
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            self._asked = time.monotonic()
+            while self._values and self._values[0][0] <= after:
+                self._bytes -= _size(self._values.popleft()[1])
+            self._changed.notify_all()
+            while not self._values and not ended() and (left := deadline - time.monotonic()) > 0:
+                self._changed.wait(left)
+            self._asked = time.monotonic()
+            values = [entry for _, entry in self._values]
+            last = self._values[-1][0] if self._values else after
+            return {"values": values, "next": last, "ended": not values and ended()}
+
+    def wake(self) -> None:
+        """Tell a waiting reader that the cell has ended."""
+        with self._changed:
+            self._changed.notify_all()
+
+
+def _size(entry: Any) -> int:
+    return entry.size_bytes if isinstance(entry, Packed) else 100

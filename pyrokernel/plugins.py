@@ -1,0 +1,326 @@
+"""Finding plugins, and loading them one by one, so that a broken one costs itself alone. Runs in every process.
+
+Finding reads metadata only and runs no code of a plugin; the template does it, so that kernels
+need not. Loading imports a plugin, in a thread that is given up when the import hangs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import logging
+import os
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyrokernel.errors import PluginLoadError
+from pyrokernel.messages import PluginInfo
+from pyrokernel.settings import Settings
+
+if TYPE_CHECKING:
+    import pluggy
+
+GROUP = "pyrokernel"
+"""The group of entry points that name plugins."""
+
+PREFIX = "pyrokernel_"
+"""How the names of hooks begin, and those of the modules in a plugins folder that are plugins."""
+
+LOAD_SECONDS = 10.0
+"""How long a plugin may take to be imported and to answer the hooks that are called then."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A plugin that was found, and not yet imported.
+
+    Attributes:
+        name, module, distribution, version, where: As `PluginInfo` has them.
+    """
+
+    name: str
+    module: str
+    distribution: str
+    version: str
+    where: str
+
+
+_found: tuple[object, list[Found]] | None = None
+"""What was found last, and the state of the folders then; a forked kernel inherits it from its template."""
+
+
+def stamp(settings: Settings) -> tuple[tuple[str, int], ...]:
+    """Return the state of the folders in which plugins are installed: it changes with what pip does to them."""
+    return tuple((folder, _changed(folder)) for folder in _installed() + _folders(settings))
+
+
+def find(settings: Settings) -> list[Found]:
+    """Return the plugins there are, in alphabetical order, without those to go without; imports none of them."""
+    global _found
+    state = stamp(settings)
+    held = _found  # another thread may replace it meanwhile
+    if held is None or held[0] != state:
+        by_name = {one.name: one for one in [*_entry_points(), *_modules(_folders(settings))]}
+        held = _found = (state, sorted(by_name.values(), key=lambda one: one.name))
+    without = {name.strip() for name in settings.no_plugin.split(",")}
+    return [one for one in held[1] if one.name not in without]
+
+
+def preload(settings: Settings, each_within: Callable[[], object]) -> None:
+    """Find the plugins; import those whose sections say so, and have them import what kernels will need.
+
+    For the template. What fails here is noted again, for people to see, by each kernel.
+
+    Args:
+        settings: Their sections.
+        each_within: Called before each plugin; begins to count its time.
+    """
+    for found in find(settings):
+        if settings.plugins.get(found.name, {}).get("preload"):
+            each_within()
+            plugins = Plugins(settings, [found], in_thread=False)
+            plugins.load(lambda plugin: None)
+            for _ in plugins.each("pyrokernel_preload"):
+                pass
+
+
+class Plugin:
+    """One plugin in this process.
+
+    Attributes:
+        found: Where it comes from.
+        settings: Its section of the configuration.
+        module: It, once it is imported.
+        hooks: The names of the hooks that it implements.
+        commands, names: What it has contributed; filled in by whoever took it.
+        problems: What went wrong, for people.
+        tried: Whether it was loaded, or given up.
+    """
+
+    def __init__(self, found: Found, settings: Mapping[str, Any]) -> None:
+        self.found = found
+        self.settings = settings
+        self.module: types.ModuleType | None = None
+        self.hooks: tuple[str, ...] = ()
+        self.commands: list[str] = []
+        self.names: list[str] = []
+        self.problems: list[str] = []
+        self.tried = False
+
+    @property
+    def name(self) -> str:
+        """How it is called."""
+        return self.found.name
+
+    def note(self, problem: str) -> None:
+        """Remember what went wrong, once."""
+        if problem not in self.problems:
+            log.warning("plugin %r: %s", self.name, problem)
+            self.problems.append(problem)
+
+    def info(self) -> PluginInfo:
+        """Return what front ends are told."""
+        return PluginInfo(
+            **dataclasses.asdict(self.found),
+            hooks=self.hooks,
+            commands=tuple(self.commands),
+            names=tuple(self.names),
+            loaded=self.module is not None,
+            problems=tuple(self.problems),
+        )
+
+
+class Plugins:
+    """The plugins of this process; for all its threads.
+
+    Args:
+        settings: Which to go without, where else to look, and their sections.
+        found: What `find` has found.
+        in_thread: Import each in a thread of its own, so that one that hangs can be given up.
+    """
+
+    def __init__(self, settings: Settings, found: list[Found], *, in_thread: bool = True) -> None:
+        self._in_thread = in_thread
+        self._manager: pluggy.PluginManager | None = None
+        self.all = [Plugin(one, settings.plugins.get(one.name, {})) for one in found]
+        for folder in _folders(settings):
+            if found and folder not in sys.path:
+                sys.path.append(folder)  # behind all others: a plugins folder hides nothing
+
+    def load(self, then: Callable[[Plugin], None]) -> None:
+        """Import all of them, one by one; what fails is noted.
+
+        Args:
+            then: Called with each that was imported, in the same thread: takes what it contributes.
+        """
+        for plugin in self.all:
+            if not plugin.tried:  # an interrupt may have ended an earlier turn halfway
+                plugin.tried = True
+                self._load_one(plugin, then)
+
+    def _load_one(self, plugin: Plugin, then: Callable[[Plugin], None]) -> None:
+        given_up = threading.Event()
+
+        def work() -> None:
+            try:
+                module = importlib.import_module(plugin.found.module)
+                if not given_up.is_set():
+                    plugin.hooks = self._register(plugin, module)
+                    plugin.module = module
+                    then(plugin)
+            except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, even SystemExit
+                plugin.note(_sentence(error))
+
+        if not self._in_thread:
+            work()
+            return
+        thread = threading.Thread(target=work, name=f"pyrokernel-plugin-{plugin.name}", daemon=True)
+        thread.start()
+        thread.join(LOAD_SECONDS)
+        if thread.is_alive():
+            given_up.set()
+            plugin.note(f"importing {plugin.found.module} did not end within {LOAD_SECONDS:g} s; it is left to itself")
+
+    def _register(self, plugin: Plugin, module: types.ModuleType) -> tuple[str, ...]:
+        """Have pluggy check the hooks of a module against the contract; return their names.
+
+        Raises:
+            PluginLoadError: It implements a hook that there is not, or with other arguments.
+        """
+        import pluggy  # 20 ms, and only for those who have plugins
+
+        from pyrokernel import hookspecs
+
+        if self._manager is None:
+            self._manager = pluggy.PluginManager(GROUP)
+            self._manager.add_hookspecs(hookspecs)
+        try:
+            self._manager.register(module, plugin.name)
+        except Exception as error:  # pluggy's own, or what an attribute of the module raises when it is looked at
+            raise PluginLoadError(name=plugin.name, reason=_sentence(error)) from error
+        callers = self._manager.get_hookcallers(module) or []
+        unknown = sorted(caller.name for caller in callers if not caller.has_spec())
+        if unknown:
+            self._manager.unregister(module)
+            known = ", ".join(sorted(name for name in vars(hookspecs) if name.startswith(PREFIX)))
+            raise PluginLoadError(name=plugin.name, reason=f"it implements {unknown[0]}, which is no hook: {known}")
+        return tuple(sorted(caller.name for caller in callers))
+
+    def implements(self, hook: str) -> bool:
+        """Whether any of them implements a hook."""
+        return any(hook in plugin.hooks for plugin in self.all)
+
+    def each(self, hook: str, **arguments: Any) -> Iterator[tuple[Plugin, Any]]:
+        """Call a hook of one plugin after the other; yield each with what it returned, unless that is None.
+
+        What one raises is noted; the others are called all the same.
+
+        Args:
+            hook: Its name.
+            arguments: Its arguments, besides `settings`.
+        """
+        for plugin in self.all:
+            if hook in plugin.hooks:
+                try:
+                    result = self.call(plugin, hook, **arguments)
+                except Exception as error:  # noqa: BLE001 - a plugin may raise anything; an interrupt ends the cell
+                    plugin.note(f"{hook} raised {_sentence(error)}")
+                    continue
+                if result is not None:
+                    yield plugin, result
+
+    def call(self, plugin: Plugin, hook: str, **arguments: Any) -> Any:
+        """Call a hook of one plugin, if it implements that; return what it returned, else None."""
+        if self._manager is None or hook not in plugin.hooks:
+            return None
+        others = [other.module for other in self.all if other is not plugin and other.module is not None]
+        caller = self._manager.subset_hook_caller(hook, others)
+        results: list[Any] = caller(**arguments, settings=plugin.settings)
+        return results[0] if results else None
+
+    def infos(self) -> list[PluginInfo]:
+        """Describe all of them."""
+        return [plugin.info() for plugin in self.all]
+
+
+def _installed() -> list[str]:
+    """Return the folders in which packages are installed; the working directory is nobody's installation."""
+    return [folder for folder in sys.path if folder]
+
+
+def _folders(settings: Settings) -> list[str]:
+    return [folder for folder in settings.plugins_dir.split(os.pathsep) if folder]
+
+
+def _changed(folder: str) -> int:
+    try:
+        return os.stat(folder).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _entry_points() -> Iterator[Found]:
+    """Find what is installed. Only packages that name a plugin are looked at with the library, which takes 60 ms."""
+    named = [path for folder in _installed() for path in _with_plugins(folder)]
+    if not named:
+        return
+    from importlib.metadata import Distribution
+
+    seen: set[str] = set()
+    for path in named:
+        distribution = Distribution.at(path)
+        name = str(distribution.metadata["Name"])
+        if name in seen:
+            continue  # the first on the path is the one that is imported
+        seen.add(name)
+        for point in distribution.entry_points.select(group=GROUP):
+            yield Found(point.name, point.module, name, distribution.version, str(path.parent))
+
+
+def _with_plugins(folder: str) -> Iterator[Path]:
+    """Yield the metadata folders that name a plugin."""
+    try:
+        with os.scandir(folder) as entries:
+            paths = [Path(entry.path) for entry in entries if entry.name.endswith((".dist-info", ".egg-info"))]
+    except OSError:  # no folder, such as a zip file
+        return
+    for path in paths:
+        try:
+            if f"[{GROUP}]" in (path / "entry_points.txt").read_text(encoding="utf-8"):
+                yield path
+        except (OSError, UnicodeDecodeError):
+            continue
+
+
+def _modules(folders: list[str]) -> Iterator[Found]:
+    """Find what lies in plugins folders."""
+    for folder in folders:
+        try:
+            paths = sorted(Path(folder).iterdir())
+        except OSError as error:
+            log.warning("the plugins folder %s cannot be read: %s", folder, error.strerror)
+            continue
+        for path in paths:
+            is_module = path.suffix == ".py" or (path / "__init__.py").is_file()
+            if path.name.startswith(PREFIX) and is_module and path.stem.isidentifier():
+                yield Found(path.stem.removeprefix(PREFIX), path.stem, "", "", str(path))
+
+
+def _sentence(error: BaseException) -> str:
+    """Say what was raised, and where in the plugin."""
+    if isinstance(error, PluginLoadError):
+        return error.reason
+    text = " ".join(str(error).split())
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    where = ""
+    if frame is not None and frame.tb_frame.f_code.co_filename != __file__:
+        where = f" ({frame.tb_frame.f_code.co_filename}, line {frame.tb_lineno})"
+    return f"{type(error).__name__}: {text[:500]}{where}"
