@@ -162,7 +162,10 @@ class Command:
 
 def mark_of(function: Any) -> Mapping[str, Any] | None:
     """Return what `command` marked a function with; None when it did not."""
-    mark = getattr(function, "__dict__", {}).get(_MARK)
+    try:
+        mark = object.__getattribute__(function, "__dict__").get(_MARK)
+    except AttributeError:  # most things have no attributes of their own
+        return None
     return mark if isinstance(mark, dict) else None
 
 
@@ -179,10 +182,11 @@ def commands_in(names: Mapping[str, Any], *, owner: str, module: str) -> list[Co
     """
     found: dict[str, Command] = {}
     for name, value in list(names.items()):
-        defined_in = str(getattr(value, "__module__", ""))
-        if defined_in != module and not defined_in.startswith(module + "."):
+        # Other values are not even looked at: an object that imports itself when it is asked would do so.
+        if mark_of(value) is None and not (name.startswith(REMOTE_PREFIX) and callable(value)):
             continue
-        if mark_of(value) is None and not (name.startswith(REMOTE_PREFIX) and inspect.isroutine(value)):
+        home = str(getattr(value, "__module__", ""))
+        if home != module and not home.startswith(module + "."):
             continue
         made = Command.of(value, owner=owner)
         held = found.get(made.name)

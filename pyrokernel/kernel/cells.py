@@ -256,16 +256,19 @@ class Cells:
             cell.begin()
         self.capture.begin(cell.id)
         self.journal.append(EventKind.STARTED, cell.id, source=short(cell.title), **cell.origin, execution_count=count)
-        if self.extensions.observes("pyrokernel_cell_started"):
-            self._tell("pyrokernel_cell_started", cell, count)
         with inside.serving(cell.waiters):
             outcome = self._execute(cell, count)
         if os.getpid() != self._pid:
             _leave_forked_child(outcome)
         duration = time.perf_counter() - begun
         if self.extensions.observes("pyrokernel_cell_ended"):
-            about = {"status": "error" if outcome.error else "ok", "duration": duration}
-            self._tell("pyrokernel_cell_ended", cell, count, ename=outcome.ename, evalue=outcome.evalue, **about)
+            ended = {
+                "status": "error" if outcome.error else "ok",
+                "duration": duration,
+                "ename": outcome.ename,
+                "evalue": outcome.evalue,
+            }
+            self.interpreter.run_aside(lambda: self._tell("pyrokernel_cell_ended", cell, count, **ended))
         output = self.capture.end(cell.id)
         reply = self._reply(cell, outcome, count, output, duration=duration, cpu=time.process_time() - cpu_begun)
         self._report(reply)
@@ -306,9 +309,9 @@ class Cells:
         return reply
 
     def _tell(self, hook: str, cell: Cell, count: int, **more: Any) -> None:
-        """Tell the plugins that observe cells of one; what they do may be interrupted with it."""
+        """Tell the plugins that observe cells of one."""
         about = {"id": cell.id, "source": cell.title, "author": cell.author, "namespace": cell.namespace or "main"}
-        self.interpreter.run_aside(lambda: self.extensions.tell(hook, {**about, "execution_count": count, **more}))
+        self.extensions.tell(hook, {**about, "execution_count": count, **more})
 
     def _finish_running(self, cell: Cell, reply: dict[str, Any]) -> None:
         with self._changed:
@@ -320,12 +323,23 @@ class Cells:
         def render(value: Any) -> dict[str, Any]:
             return _render(value, cell)
 
+        def before() -> None:
+            self.extensions.prepare()
+            if self.extensions.observes("pyrokernel_cell_started"):
+                self._tell("pyrokernel_cell_started", cell, count)
+
         if cell.call is None:
             filename = cell.filename or f"<cell {count}>"
             space = self.interpreter.namespace(cell.namespace)
             with as_script(space.variables, filename, cell.argv):
                 return self.interpreter.run_source(
-                    cell.id, cell.source, render, filename=filename, namespace=cell.namespace, shown=cell.title
+                    cell.id,
+                    cell.source,
+                    render,
+                    filename=filename,
+                    namespace=cell.namespace,
+                    shown=cell.title,
+                    before=before,
                 )
         function, arguments, mapped = cell.call
 
@@ -339,7 +353,7 @@ class Cells:
             value = target(*args, **kwargs)
             return self._drained(value, cell) if isinstance(value, types.GeneratorType) else value
 
-        return self.interpreter.run_call(cell.id, call, render, namespace=cell.namespace)
+        return self.interpreter.run_call(cell.id, call, render, namespace=cell.namespace, before=before)
 
     def _target(self, function: Any, cell: Cell) -> Callable[..., Any]:
         """Find what a call means; a command learns of this cell."""
@@ -348,7 +362,6 @@ class Cells:
             found = self.extensions.command(name)
             return found and functools.partial(found, self.extensions.context(found, cell.id, cell.namespace))
 
-        self.extensions.prepare()
         return resolve(function, self.interpreter.namespace(cell.namespace).variables, command)
 
     def _drained(self, values: Iterable[Any], cell: Cell) -> list[Any]:

@@ -48,7 +48,7 @@ class Extensions:
         report: Callable[[str, float, float, str], None],
     ) -> None:
         self.table = CommandTable()
-        self.shipping = Shipping(identity.name, shelf, self.table, self.given, self._transform_file)
+        self.shipping = Shipping(identity.name, shelf, self.table, self.given, self.transform)
         self._identity = identity
         self._instance = instance
         self._settings = settings
@@ -57,28 +57,37 @@ class Extensions:
         self._names: dict[str, Any] = {}
         self._functions: dict[str, tuple[Command, Any]] = {}
         self._plugins: Plugins | None = None
-        self._ready = False
+        self._loaded = self._ready = False
         self._lock = threading.RLock()
 
-    def prepare(self) -> None:
-        """Load the plugins, unless that is done; any thread."""
-        if self._ready:
+    def load(self) -> None:
+        """Load the plugins and take their commands, unless that is done; any thread."""
+        if self._loaded:
             return
         with self._lock:
             if self._plugins is None:
                 self._plugins = Plugins(self._settings, plugins_module.find(self._settings))
-            self._plugins.load(self._take)
-            self._ready = True
-            self.give()
+            self._plugins.load(self._take_commands)
+            self._loaded = True
+
+    def prepare(self) -> None:
+        """Load the plugins and give their names, unless that is done; in the main thread, where names are made.
+
+        What makes them may import libraries that insist on the main thread, and may be interrupted there.
+        """
+        if self._ready:
+            return
+        self.load()
+        self._take_names()
+        self._ready = True
+        self.give()
 
     def given(self) -> dict[str, Any]:
         """Return the names that plugins give."""
-        self.prepare()
         return self._names
 
     def transform(self, source: str, filename: str) -> str:
-        """Rewrite the source of a cell before it is compiled, if a plugin wants that."""
-        self.prepare()
+        """Rewrite source before it is compiled, if a plugin wants that."""
         if self._plugins is not None and self._plugins.implements("pyrokernel_transform_source"):
             arguments = {"source": source, "filename": filename, "kernel": self._identity}
             for plugin, changed in self._plugins.each("pyrokernel_transform_source", **arguments):
@@ -86,9 +95,6 @@ class Extensions:
                     return changed
                 plugin.note(f"pyrokernel_transform_source returned {type(changed).__name__}, not source")
         return source
-
-    def _transform_file(self, source: str, filename: str) -> str:
-        return self.transform(source, filename)
 
     def observes(self, hook: str) -> bool:
         """Whether a plugin wants to know of cells."""
@@ -102,17 +108,17 @@ class Extensions:
 
     def command(self, name: Any) -> Command | None:
         """Return a command, None when there is none of that name."""
-        self.prepare()
+        self.load()
         return self.table.get(name) if isinstance(name, str) else None
 
     def commands(self) -> list[CommandInfo]:
         """Describe all commands, by name."""
-        self.prepare()
+        self.load()
         return [each.info for each in self.table.all()]
 
     def plugins(self) -> list[PluginInfo]:
         """Describe all plugins, by name."""
-        self.prepare()
+        self.load()
         return self._plugins.infos() if self._plugins is not None else []
 
     def context(self, each: Command, cell: str, namespace: str) -> Context:
@@ -143,7 +149,6 @@ class Extensions:
 
     def ship(self, wanted: list[Shipped]) -> list[dict[str, Any]]:
         """Load shipped modules; see `Shipping.take`. In the main thread."""
-        self.prepare()
         try:
             return [one.to_wire() for one in self.shipping.take(wanted)]
         finally:
@@ -172,15 +177,14 @@ class Extensions:
 
         return as_function(each, context)
 
-    def _take(self, plugin: Plugin) -> None:
-        """Take what a plugin contributes to kernels; what cannot be taken is noted."""
+    def _take_commands(self, plugin: Plugin) -> None:
+        """Take the commands of a plugin; what cannot be taken is noted."""
         assert self._plugins is not None  # it is what calls this
 
         def register(function: Callable[..., Any], *, name: str = "", safe: bool = False) -> None:
+            owner = f"plugin {plugin.name}"
             try:
-                each = Command.of(
-                    function, owner=f"plugin {plugin.name}", name=name, safe=safe, settings=plugin.settings
-                )
+                each = Command.of(function, owner=owner, name=name, safe=safe, settings=plugin.settings)
                 self.table.add([each])
             except PluginError as error:
                 plugin.note(str(error))
@@ -188,13 +192,23 @@ class Extensions:
                 plugin.commands.append(each.name)
 
         self._plugins.call(plugin, "pyrokernel_register_commands", register=register, kernel=self._identity)
-        names = self._plugins.call(plugin, "pyrokernel_add_names", kernel=self._identity)
-        for name, value in dict(names or {}).items():
-            if name in self._names:
-                holder = next(other.name for other in self._plugins.all if name in other.names)
-                plugin.note(f"the name {name!r} is given by plugin {holder!r} already, which comes first")
-            elif not isinstance(name, str) or not name.isidentifier():
-                plugin.note(f"pyrokernel_add_names gives {name!r}, which is no name")
-            else:
-                self._names[name] = value
-                plugin.names.append(name)
+
+    def _take_names(self) -> None:
+        """Take the names that plugins give; what cannot be taken is noted."""
+        names: dict[str, Any] = {}
+        givers: dict[str, str] = {}
+        assert self._plugins is not None  # loaded before
+        for plugin, given in self._plugins.each("pyrokernel_add_names", kernel=self._identity):
+            if not isinstance(given, Mapping):
+                plugin.note(f"pyrokernel_add_names returned {type(given).__name__}, not names with their values")
+                continue
+            plugin.names = []
+            for name, value in given.items():
+                if not isinstance(name, str) or not name.isidentifier():
+                    plugin.note(f"pyrokernel_add_names gives {name!r}, which is no name")
+                elif name in givers:
+                    plugin.note(f"the name {name!r} is given by plugin {givers[name]!r} already, which comes first")
+                else:
+                    names[name], givers[name] = value, plugin.name
+                    plugin.names.append(name)
+        self._names = names

@@ -156,6 +156,7 @@ class Interpreter:
         filename: str,
         namespace: str = "",
         shown: str = "",
+        before: Callable[[], None] = lambda: None,
     ) -> Outcome:
         """Run a cell of source.
 
@@ -167,10 +168,12 @@ class Interpreter:
             filename: How tracebacks call it.
             namespace: Where it runs.
             shown: What later cells find as `_i`, "" for the source.
+            before: Called first; what it raises is raised by the cell.
         """
         outcome = Outcome()
 
         def body() -> None:
+            before()
             space = self.namespace(namespace)
             self.running = (cell, namespace)
             _rotate_inputs(space, shown or source)
@@ -191,12 +194,19 @@ class Interpreter:
         return outcome
 
     def run_call(
-        self, cell: str, call: Callable[[], Any], render: Callable[[Any], Any], *, namespace: str = ""
+        self,
+        cell: str,
+        call: Callable[[], Any],
+        render: Callable[[Any], Any],
+        *,
+        namespace: str = "",
+        before: Callable[[], None] = lambda: None,
     ) -> Outcome:
         """Run a callable under the same rules; an awaitable it returns is awaited."""
         outcome = Outcome()
 
         def body() -> None:
+            before()
             self.running = (cell, namespace)
             value = call()
             if inspect.isawaitable(value):

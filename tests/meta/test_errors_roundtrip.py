@@ -90,7 +90,7 @@ def test_an_error_survives_pickle(cls: type[PyrokernelError]) -> None:
 
 @EACH_CLASS
 def test_an_error_without_fields_still_has_a_message(cls: type[PyrokernelError]) -> None:
-    fields = {"missing": (), "ring": (), "seconds": 0.0, "errors": {}, "replies": {}}
+    fields = {"missing": (), "ring": (), "seconds": 0.0, "errors": {}, "replies": {}, "names": ()}
     assert str(cls(**{name: fields[name] for name in cls.fields if name in fields}))
 
 

@@ -11,6 +11,7 @@ import pytest
 from pyrokernel import messages
 from pyrokernel.errors import CellCancelledError, KernelDiedError, RemoteError, ResultUnavailableError
 from pyrokernel.messages import (
+    CommandInfo,
     Completion,
     Death,
     Event,
@@ -22,8 +23,10 @@ from pyrokernel.messages import (
     KernelSpec,
     KernelStatus,
     Message,
+    PluginInfo,
     Receipt,
     Reply,
+    Shipped,
 )
 
 SAMPLES: list[Message] = [
@@ -43,6 +46,9 @@ SAMPLES: list[Message] = [
     Death(kernel="k0", instance="01", at=3.0, signal=9, last_cell={"cell": "c0ffee", "source": "1", "started": 2.0}),
     Receipt(kernel="k0", outcome="killed", detail="a fresh instance answers"),
     Completion(matches=("pi", "pow"), types=("float", "function"), cursor_start=5, cursor_end=6),
+    CommandInfo(name="snap", owner="plugin camera", parameters=({"name": "exposure", "kind": "either"},), safe=True),
+    Shipped(name="analysis", digest="0123456789abcdef", commands=("fit",), at=4.0),
+    PluginInfo(name="camera", hooks=("pyrokernel_register_commands",), problems=("it raised",)),
     Inspection(found=True, name="pi", type="float"),
 ]
 
@@ -143,3 +149,23 @@ def test_a_death_becomes_the_error_that_callers_get() -> None:
     assert type(error) is KernelDiedError
     assert (error.kernel, error.instance, error.signal, error.exit_code) == ("k0", "01", 9, None)
     assert str(error) == "kernel 'k0' died: killed by SIGKILL\nlast output:\n  last line"
+
+
+def parameter(name: str, kind: str = "either", annotation: str = "", default: str = "") -> dict[str, Any]:
+    return {"name": name, "kind": kind, "annotation": annotation, "default": default, "required": not default}
+
+
+def test_the_signature_of_a_command_reads_as_python() -> None:
+    info = CommandInfo(
+        name="f",
+        parameters=(
+            parameter("a", "positional"),
+            parameter("b", annotation="int"),
+            parameter("c", default="1"),
+            parameter("d", "keyword", "float", "0.5"),
+            parameter("more", "options"),
+        ),
+        returns="str",
+    )
+    assert info.signature == "(a, /, b: int, c=1, *, d: float = 0.5, **more) -> str"
+    assert CommandInfo(name="g", parameters=(parameter("x", "rest"), parameter("y", "keyword"))).signature == "(*x, y)"
