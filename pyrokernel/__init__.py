@@ -85,7 +85,18 @@ if TYPE_CHECKING:
         WouldDeadlockError,
     )
     from pyrokernel.hookspecs import hookimpl
-    from pyrokernel.messages import CommandInfo, Completion, Event, Inspection, KernelInfo, KernelSpec, Receipt, Reply
+    from pyrokernel.messages import (
+        CommandInfo,
+        Completion,
+        Event,
+        Inspection,
+        KernelInfo,
+        KernelSpec,
+        PluginInfo,
+        Receipt,
+        Reply,
+        Shipped,
+    )
     from pyrokernel.settings import Settings
 
 __all__ = [
@@ -120,6 +131,7 @@ __all__ = [
     "NameTakenError",
     "NotSerializableError",
     "PluginError",
+    "PluginInfo",
     "PluginLoadError",
     "ProtocolError",
     "PyrokernelError",
@@ -132,6 +144,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "ShipError",
+    "Shipped",
     "VariableNotFoundError",
     "VersionMismatchError",
     "WouldDeadlockError",
@@ -157,9 +170,11 @@ _ROOMS = {
     "KernelInfo": "messages",
     "KernelSpec": "messages",
     "Mesh": "client.mesh",
+    "PluginInfo": "messages",
     "Receipt": "messages",
     "Reply": "messages",
     "Settings": "settings",
+    "Shipped": "messages",
     "command": "commands",
     "connect": "client.mesh",
     "hookimpl": "hookspecs",

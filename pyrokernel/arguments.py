@@ -37,12 +37,15 @@ class Parameters:
     """The parameters of a function, with what they take.
 
     Attributes:
-        signature: Without what `take_first` took.
+        signature: Without a first parameter `self`.
+        takes_context: Whether there is one.
         returns: The annotation of the result as written, "" for none.
     """
 
     def __init__(self, signature: inspect.Signature, hints: Mapping[str, Any], command: str) -> None:
-        self.signature = signature
+        all_of_them = list(signature.parameters.values())
+        self.takes_context = bool(all_of_them) and all_of_them[0].name == "self"
+        self.signature = signature.replace(parameters=all_of_them[1:]) if self.takes_context else signature
         self._hints = hints
         self._command = command
         self.returns = _written(signature.return_annotation)
@@ -61,14 +64,6 @@ class Parameters:
             hints = {name: one.annotation for name, one in signature.parameters.items()}
             hints = {name: hint for name, hint in hints.items() if not isinstance(hint, str)}
         return cls(signature, hints, command)
-
-    def take_first(self, name: str) -> bool:
-        """Leave out the first parameter if it has this name; say whether it has."""
-        all_of_them = list(self.signature.parameters.values())
-        if not all_of_them or all_of_them[0].name != name:
-            return False
-        self.signature = self.signature.replace(parameters=all_of_them[1:])
-        return True
 
     def described(self, doc: str) -> list[dict[str, Any]]:
         """Describe them as `CommandInfo.parameters` has it.

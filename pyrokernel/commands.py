@@ -84,71 +84,72 @@ class Context:
     progress: Callable[..., None]
 
 
-@dataclasses.dataclass(frozen=True)
 class Command:
     """One command of a kernel.
 
-    Attributes:
-        function: What is called.
-        name, owner: How, and whose it is.
-        parameters: What it takes, without `self`.
-        takes_context: Whether its first parameter is `self`.
+    Its signature is read when somebody asks for it: of a thousand commands in a shipped file few are called.
+
+    Args:
+        function: What is called; its own mark counts where name and safe are not given.
+        owner: Whose it is.
+        name: How it is called.
+        safe: Whether it runs beside a running cell.
         settings: The section of its plugin.
-        info: What front ends are told.
+
+    Raises:
+        PluginError: It is no function, or has no name that Python could call.
     """
 
-    function: Callable[..., Any]
-    name: str
-    owner: str
-    parameters: Parameters
-    takes_context: bool
-    settings: Mapping[str, Any]
-    info: CommandInfo
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         function: Callable[..., Any],
         *,
         owner: str,
         name: str = "",
         safe: bool = False,
         settings: Mapping[str, Any] | None = None,
-    ) -> Command:
-        """Make a command of a function.
-
-        Args:
-            function: What is called; its own mark counts where name and safe are not given.
-            owner: Whose it is.
-            name: How it is called.
-            safe: Whether it runs beside a running cell.
-            settings: The section of its plugin.
-
-        Raises:
-            PluginError: It is no function, has no signature, or no name that Python could call.
-        """
+    ) -> None:
         if not callable(function):
             raise PluginError(f"{owner} registers {type(function).__name__}, which cannot be called, as a command")
         mark = mark_of(function) or {}
         name = name or str(mark.get("name") or "") or str(getattr(function, "__name__", ""))
-        name = name.removeprefix(REMOTE_PREFIX)
-        if not name.isidentifier() or name.startswith("_"):
-            raise PluginError(f"{owner} registers a command {name!r}: a command is named by a Python identifier")
+        self.name = name.removeprefix(REMOTE_PREFIX)
+        if not self.name.isidentifier() or self.name.startswith("_"):
+            raise PluginError(f"{owner} registers a command {self.name!r}: a command is named by a Python identifier")
+        self.function = function
+        self.owner = owner
+        self.safe = safe or bool(mark.get("safe"))
+        self.settings = settings or {}
+
+    @functools.cached_property
+    def parameters(self) -> Parameters:
+        """What it takes, without the `self` that receives the context.
+
+        Raises:
+            PluginError: It has no signature that could be read.
+        """
         try:
-            parameters = Parameters.of(function, name)
+            return Parameters.of(self.function, self.name)
         except Exception as error:  # a __signature__ may be anything, and annotations run code of the plugin's
-            raise PluginError(f"{owner}: the signature of {name} cannot be read: {error}") from error
-        takes_context = parameters.take_first("self")
-        info = CommandInfo(
-            name=name,
-            owner=owner,
-            doc=inspect.getdoc(function) or "",
-            parameters=tuple(parameters.described(inspect.getdoc(function) or "")),
-            returns=parameters.returns,
-            safe=safe or bool(mark.get("safe")),
-            streams=inspect.isgeneratorfunction(inspect.unwrap(function)),
+            raise PluginError(f"{self.owner}: the signature of {self.name} cannot be read: {error}") from error
+
+    @functools.cached_property
+    def info(self) -> CommandInfo:
+        """What front ends are told.
+
+        Raises:
+            PluginError: It has no signature that could be read.
+        """
+        doc = inspect.getdoc(self.function) or ""
+        return CommandInfo(
+            name=self.name,
+            owner=self.owner,
+            doc=doc,
+            parameters=tuple(self.parameters.described(doc)),
+            returns=self.parameters.returns,
+            safe=self.safe,
+            streams=inspect.isgeneratorfunction(inspect.unwrap(self.function)),
         )
-        return cls(function, name, owner, parameters, takes_context, settings or {}, info)
 
     def __call__(self, context: Context, /, *args: Any, **kwargs: Any) -> Any:
         """Check the arguments and call the function.
@@ -157,7 +158,7 @@ class Command:
             TypeError: Which argument it is, what was expected and what was given.
         """
         args, kwargs = self.parameters.checked(args, kwargs)
-        return self.function(context, *args, **kwargs) if self.takes_context else self.function(*args, **kwargs)
+        return self.function(*([context] if self.parameters.takes_context else []), *args, **kwargs)
 
 
 def mark_of(function: Any) -> Mapping[str, Any] | None:
@@ -188,7 +189,7 @@ def commands_in(names: Mapping[str, Any], *, owner: str, module: str) -> list[Co
         home = str(getattr(value, "__module__", ""))
         if home != module and not home.startswith(module + "."):
             continue
-        made = Command.of(value, owner=owner)
+        made = Command(value, owner=owner)
         held = found.get(made.name)
         if held is not None and held.function is not value:
             raise PluginError(f"{owner} has two commands {made.name!r}; give one another name")
@@ -254,10 +255,30 @@ def as_function(each: Command, context: Callable[[], Context]) -> Callable[..., 
         context: Makes the context of a call.
     """
 
-    @functools.wraps(each.function, updated=())
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return each(context(), *args, **kwargs)
+    return _Function(each, context)
 
-    call.__name__ = call.__qualname__ = each.name
-    call.__signature__ = each.parameters.signature  # type: ignore[attr-defined]  # what `inspect` and `?` show
-    return call
+
+class _Function:
+    """A command in a namespace; what `?` and `inspect` show of it is read when they ask.
+
+    Args:
+        each: The command.
+        context: Makes the context of a call.
+    """
+
+    def __init__(self, each: Command, context: Callable[[], Context]) -> None:
+        self._command = each
+        self._context = context
+        self.__name__ = self.__qualname__ = each.name
+        self.__doc__ = each.function.__doc__
+        self.__wrapped__ = each.function
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        return self._command(self._context(), *args, **kwargs)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return self._command.parameters.signature
+
+    def __repr__(self) -> str:
+        return f"<command {self._command.name} of {self._command.owner}>"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import secrets
 from collections.abc import Mapping
 from typing import Any, Protocol, Self, TypeVar, cast, dataclass_transform, runtime_checkable
@@ -141,16 +142,25 @@ class Message:
         Raises:
             TypeError: A field without a default is missing.
         """
-        known: dict[str, Any] = {}
-        for field in dataclasses.fields(cls):
-            if field.name in data:
-                value = data[field.name]
-                # Serpent and JSON have no tuple, or lose it.
-                known[field.name] = tuple(value) if isinstance(field.default, tuple) else value
-        return cls(**known)
+        # Serpent and JSON have no tuple, or lose it.
+        return cls(
+            **{
+                name: tuple(data[name]) if is_tuple else data[name]
+                for name, is_tuple in _fields(cast(Any, cls))
+                if name in data
+            }
+        )
+
+
+@functools.cache
+def _fields(cls: type[Message]) -> list[tuple[str, bool]]:
+    """Return the names of the fields of a message, and which hold tuples; a thousand are read at a time."""
+    return [(field.name, isinstance(field.default, tuple)) for field in dataclasses.fields(cls)]
 
 
 def _to_plain(value: Any) -> Any:
+    if type(value) in (str, int, float, bool, dict):
+        return value
     if isinstance(value, Message):
         return value.to_wire()
     if isinstance(value, enum.Enum):

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyrokernel.errors import PluginLoadError
+from pyrokernel.commands import Command, CommandTable, KernelIdentity
+from pyrokernel.errors import PluginError, PluginLoadError
 from pyrokernel.messages import PluginInfo
 from pyrokernel.settings import Settings
 
@@ -112,15 +113,17 @@ class Plugin:
         self.names: list[str] = []
         self.problems: list[str] = []
         self.tried = False
+        self._noted: set[str] = set()
 
     @property
     def name(self) -> str:
         """How it is called."""
         return self.found.name
 
-    def note(self, problem: str) -> None:
-        """Remember what went wrong, once."""
-        if problem not in self.problems:
+    def note(self, problem: str, kind: str = "") -> None:
+        """Remember what went wrong, once; of what may happen in every cell anew, once of its kind."""
+        if (kind or problem) not in self._noted:
+            self._noted.add(kind or problem)
             log.warning("plugin %r: %s", self.name, problem)
             self.problems.append(problem)
 
@@ -165,12 +168,12 @@ class Plugins:
                 self._load_one(plugin, then)
 
     def _load_one(self, plugin: Plugin, then: Callable[[Plugin], None]) -> None:
-        given_up = threading.Event()
+        further = threading.Lock()  # whoever gets it says what becomes of an import: it counts, or was given up
 
         def work() -> None:
             try:
                 module = importlib.import_module(plugin.found.module)
-                if not given_up.is_set():
+                if further.acquire(blocking=False):
                     plugin.hooks = self._register(plugin, module)
                     plugin.module = module
                     then(plugin)
@@ -182,10 +185,15 @@ class Plugins:
             return
         thread = threading.Thread(target=work, name=f"pyrokernel-plugin-{plugin.name}", daemon=True)
         thread.start()
-        thread.join(LOAD_SECONDS)
+        try:
+            thread.join(LOAD_SECONDS)
+        except BaseException:
+            # An interrupt: the next cell waits for this import anew, unless the hooks are being called already.
+            plugin.tried = not further.acquire(blocking=False)
+            raise
         if thread.is_alive():
-            given_up.set()
-            plugin.note(f"importing {plugin.found.module} did not end within {LOAD_SECONDS:g} s; it is left to itself")
+            what = f"importing {plugin.found.module}" if further.acquire(blocking=False) else "calling its hooks"
+            plugin.note(f"{what} did not end within {LOAD_SECONDS:g} s; it is left to itself")
 
     def _register(self, plugin: Plugin, module: types.ModuleType) -> tuple[str, ...]:
         """Have pluggy check the hooks of a module against the contract; return their names.
@@ -229,8 +237,8 @@ class Plugins:
             if hook in plugin.hooks:
                 try:
                     result = self.call(plugin, hook, **arguments)
-                except Exception as error:  # noqa: BLE001 - a plugin may raise anything; an interrupt ends the cell
-                    plugin.note(f"{hook} raised {_sentence(error)}")
+                except (Exception, SystemExit) as error:  # noqa: BLE001 - may be anything; an interrupt ends the cell
+                    plugin.note(f"{hook} raised {_sentence(error)}", kind=f"{hook} raised {type(error).__name__}")
                     continue
                 if result is not None:
                     yield plugin, result
@@ -243,6 +251,22 @@ class Plugins:
         caller = self._manager.subset_hook_caller(hook, others)
         results: list[Any] = caller(**arguments, settings=plugin.settings)
         return results[0] if results else None
+
+    def take_commands(self, plugin: Plugin, table: CommandTable, kernel: KernelIdentity) -> None:
+        """Have one plugin register its commands; what cannot be taken is noted, the rest is."""
+
+        def register(function: Callable[..., Any], *, name: str = "", safe: bool = False) -> None:
+            owner = f"plugin {plugin.name}"
+            try:
+                each = Command(function, owner=owner, name=name, safe=safe, settings=plugin.settings)
+                each.info  # noqa: B018 - read now, so that a signature that lies is told beside the plugin
+                table.add([each])
+            except PluginError as error:
+                plugin.note(str(error))
+            else:
+                plugin.commands.append(each.name)
+
+        self.call(plugin, "pyrokernel_register_commands", register=register, kernel=kernel)
 
     def infos(self) -> list[PluginInfo]:
         """Describe all of them."""

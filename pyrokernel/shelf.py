@@ -141,7 +141,11 @@ class Shelf:
         """Note what kernels that start later get; one writer at a time, the host."""
         chosen = tuple(words)
         new = {one.name: Kept(one, chosen) for one in shipped}
-        others = [kept for kept in self.index() if kept.words != chosen or kept.shipped.name not in new]
+        held = self.index()
+        same = {kept.shipped.name: kept.shipped.digest for kept in held if kept.words == chosen and not kept.without}
+        if all(same.get(name) == kept.shipped.digest for name, kept in new.items()):
+            return  # shipping again what is there is meant to be cheap
+        others = [kept for kept in held if kept.words != chosen or kept.shipped.name not in new]
         if chosen == ("all",):  # what was for some is for all now
             others = [kept for kept in others if kept.shipped.name not in new]
         self._write([*others, *new.values()])

@@ -53,10 +53,11 @@ class Members(Sequence[Kernel]):
         """How they were chosen; by these words, what is shipped reaches kernels that start later."""
         return self._words or self.names
 
-    def ask_shipped(self, method: str, *args: Any) -> dict[str, list[Shipped]]:
-        """Ask what was shipped; kernels that do not answer are not in the result."""
-        values, _, _ = self._gather(kernel_request(method, *args), kind="control", timeout=self.mesh.settings.timeout)
-        return {name: [Shipped.from_wire(one) for one in found] for name, found in values.items()}
+    def ask_shipped(self, versions: list[list[str]]) -> dict[str, list[str]]:
+        """Ask which (name, digest) the kernels have; those that do not answer are not in the result."""
+        request = kernel_request("have", versions)
+        values, _, _ = self._gather(request, kind="control", timeout=self.mesh.settings.timeout)
+        return values
 
     def run_shipping(self, method: str, what: list[Any], title: str, timeout: float | None) -> dict[str, Any]:
         """Run `ship` or `unship` as a cell on every kernel; return what each of them says."""

@@ -36,6 +36,7 @@ class Module:
         name: What it is imported as.
         shown: How it is called: the name of its file or folder.
         main: Path of its first file.
+        where: Path of it here.
         files: Content by path.
         digest: What names this version.
     """
@@ -43,8 +44,19 @@ class Module:
     name: str
     shown: str
     main: str
+    where: str
     files: Mapping[str, bytes]
     digest: str
+
+    def check_syntax(self) -> None:
+        """Compile all of it here, so that a slip of the pen never reaches a kernel.
+
+        Raises:
+            ShipError: A file is no Python; the message shows the line.
+        """
+        for file, content in self.files.items():
+            if file.endswith(".py"):
+                _check_syntax(content, self.where if len(self.files) == 1 else str(Path(self.where).parent / file))
 
     def to_wire(self, *, files: bool) -> dict[str, Any]:
         """Return it as `Shipped`, with its files or without."""
@@ -53,14 +65,14 @@ class Module:
 
 
 def read_modules(sources: Iterable[str | os.PathLike[str]], name: str = "") -> list[Module]:
-    """Read what is to be shipped: files, folders of packages, or source itself; the syntax is checked.
+    """Read what is to be shipped: files, folders of packages, or source itself.
 
     Args:
         sources: Paths; a text of several lines is source.
         name: What source without a file is called.
 
     Raises:
-        ShipError: One cannot be read, is no Python or too large; or two have one name.
+        ShipError: One cannot be read, or is too large; or two have one name.
     """
     found: dict[str, Module] = {}
     for source in sources:
@@ -100,7 +112,7 @@ def _read_folder(folder: Path) -> Module:
             f"{folder} is no package: it has no __init__.py; add one, or ship its files: {folder.name}/*.py"
         )
     files: dict[str, bytes] = {}
-    for path in _walk(folder):
+    for path in walk(folder):
         if not path.resolve().is_relative_to(folder):
             raise ShipError(f"{path} is a link to {path.resolve()}, outside of the package; it is not shipped")
         try:
@@ -112,7 +124,7 @@ def _read_folder(folder: Path) -> Module:
     return _make(folder.name, folder.name, f"{folder.name}/__init__.py", files, str(folder))
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def walk(folder: Path) -> Iterator[Path]:
     """Yield the files of a package, without what is hidden or made by machines."""
     for where, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if name not in _LEFT_OUT and not name.startswith("."))
@@ -124,20 +136,12 @@ def _walk(folder: Path) -> Iterator[Path]:
                 yield Path(where, name)
 
 
-def _make(name: str, shown: str, main: str, files: Mapping[str, bytes], path: str) -> Module:
+def _make(name: str, shown: str, main: str, files: Mapping[str, bytes], where: str) -> Module:
     check_files(files, shown)
-    for file, content in files.items():
-        if file.endswith(".py"):
-            _check_syntax(content, path if len(files) == 1 else str(Path(path).parent / file))
-    return Module(name, shown, main, files, digest_of(files))
+    return Module(name, shown, main, where, files, digest_of(files))
 
 
 def _check_syntax(content: bytes, path: str) -> None:
-    """Compile a file here, so that a slip of the pen never reaches a kernel.
-
-    Raises:
-        ShipError: It is no Python; the message shows the line.
-    """
     try:
         compile(content, path, "exec", dont_inherit=True)
     except SyntaxError as error:
@@ -158,17 +162,23 @@ def ship(group: Group, modules: Sequence[Module], timeout: float | None) -> dict
         ShipError: A host could not keep it for kernels that start later; those there are have it.
     """
     mesh = group.mesh
-    without = [module.to_wire(files=False) for module in modules]
-    had = group.ask_shipped("have", without)
-    if len(had) == len(group) and all(one.state == "unchanged" for found in had.values() for one in found):
-        done = had
+    states = group.ask_shipped([[module.name, module.digest] for module in modules])
+    if len(states) == len(group) and all(set(found) == {"unchanged"} for found in states.values()):
+        unchanged = [Shipped.from_wire(module.to_wire(files=False) | {"state": "unchanged"}) for module in modules]
+        done = dict.fromkeys(group.names, unchanged)
     else:
-        lacking = {one.name for found in had.values() for one in found if one.state == "missing"}
-        files = [module.to_wire(files=True) for module in modules if module.name in lacking]
-        if files:
-            ask_hosts(mesh, "store_shipped", files)  # once for a machine; where no host answers the kernels get them
+        # One that is silent now may lack all of it.
+        lacking = [
+            module
+            for place, module in enumerate(modules)
+            if len(states) < len(group) or any(found[place] == "missing" for found in states.values())
+        ]
+        for module in lacking:
+            module.check_syntax()
+        if lacking:  # once for a machine; where no host answers the kernels get them
+            ask_hosts(mesh, "store_shipped", [module.to_wire(files=True) for module in lacking])
         title = _title(modules)
-        done = group.run_shipping("ship", without, title, timeout)
+        done = group.run_shipping("ship", [module.to_wire(files=False) for module in modules], title, timeout)
         missing = [name for name, found in done.items() if any(one.state == "missing" for one in found)]
         if missing:
             whole = [module.to_wire(files=True) for module in modules]

@@ -18,7 +18,7 @@ from pyrokernel.errors import PluginError
 from pyrokernel.kernel.interpreter import Interpreter
 from pyrokernel.kernel.shipping import Shipping
 from pyrokernel.messages import CommandInfo, PluginInfo, Shipped
-from pyrokernel.plugins import Plugin, Plugins
+from pyrokernel.plugins import Plugins
 from pyrokernel.settings import Settings
 from pyrokernel.shelf import Shelf
 
@@ -67,7 +67,8 @@ class Extensions:
         with self._lock:
             if self._plugins is None:
                 self._plugins = Plugins(self._settings, plugins_module.find(self._settings))
-            self._plugins.load(self._take_commands)
+            plugins = self._plugins
+            plugins.load(lambda plugin: plugins.take_commands(plugin, self.table, self._identity))
             self._loaded = True
 
     def prepare(self) -> None:
@@ -114,7 +115,7 @@ class Extensions:
     def commands(self) -> list[CommandInfo]:
         """Describe all commands, by name."""
         self.load()
-        return [each.info for each in self.table.all()]
+        return [_info(each) for each in self.table.all()]
 
     def plugins(self) -> list[PluginInfo]:
         """Describe all plugins, by name."""
@@ -177,22 +178,6 @@ class Extensions:
 
         return as_function(each, context)
 
-    def _take_commands(self, plugin: Plugin) -> None:
-        """Take the commands of a plugin; what cannot be taken is noted."""
-        assert self._plugins is not None  # it is what calls this
-
-        def register(function: Callable[..., Any], *, name: str = "", safe: bool = False) -> None:
-            owner = f"plugin {plugin.name}"
-            try:
-                each = Command.of(function, owner=owner, name=name, safe=safe, settings=plugin.settings)
-                self.table.add([each])
-            except PluginError as error:
-                plugin.note(str(error))
-            else:
-                plugin.commands.append(each.name)
-
-        self._plugins.call(plugin, "pyrokernel_register_commands", register=register, kernel=self._identity)
-
     def _take_names(self) -> None:
         """Take the names that plugins give; what cannot be taken is noted."""
         names: dict[str, Any] = {}
@@ -212,3 +197,11 @@ class Extensions:
                     names[name], givers[name] = value, plugin.name
                     plugin.names.append(name)
         self._names = names
+
+
+def _info(each: Command) -> CommandInfo:
+    """Describe a command; one of a shipped file whose signature cannot be read says so."""
+    try:
+        return each.info
+    except PluginError as error:
+        return CommandInfo(name=each.name, owner=each.owner, doc=str(error))

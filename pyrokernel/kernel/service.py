@@ -164,10 +164,9 @@ class KernelService:
         return self._run_or_wait(cell, options)
 
     @expose
-    def have(self, modules: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Say of modules, a `Shipped` each, whether they are loaded in that version, or lie here, or are missing."""
-        wanted = [Shipped.from_wire(one) for one in modules]
-        return [one.to_wire() for one in self._extensions.shipping.compare(wanted)]
+    def have(self, versions: list[list[str]]) -> list[str]:
+        """Say of each (name, digest) whether it is loaded ("unchanged"), lies here (""), or is "missing"."""
+        return [self._extensions.shipping.state_of(str(name), str(digest)) for name, digest in versions]
 
     @expose
     def shipped(self) -> list[dict[str, Any]]:
@@ -414,7 +413,7 @@ class KernelService:
         if not isinstance(name, str) or name in self._own_variables(cell.namespace):
             return False
         command = self._extensions.command(name)
-        return command is not None and command.info.safe
+        return command is not None and command.safe
 
     def _own_variables(self, namespace: str) -> set[str]:
         space = self._cells.interpreter.namespace(namespace)

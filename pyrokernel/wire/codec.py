@@ -18,9 +18,9 @@ from __future__ import annotations
 import io
 import logging
 import pickle
+import re
 import struct
 import sys
-import types
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
@@ -35,7 +35,10 @@ MAX_PAYLOAD_BYTES = 1 << 30
 """Pyro's own default for one message; larger data goes in pieces."""
 
 _by_value: set[str] = set()
-"""Names of modules and packages that `send_by_value` was told of."""
+"""Names of modules that `send_by_value` was told of."""
+
+_named_by_value: re.Pattern[bytes] | None = None
+"""Finds in a stream what is to go by value; None until the next stream, after a name was added."""
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
 
@@ -43,8 +46,6 @@ _ALIGNMENT = 64
 _COUNTS = struct.Struct("!II")
 _LENGTH = struct.Struct("!Q")
 _PADDING = bytes(_ALIGNMENT)
-_by_value_marks: tuple[bytes, ...] = (b"__main__", b"__pyrokernel_")
-"""What is in a stream that names a module of another meaning at the receiver; such a one is pickled again, by value."""
 
 
 class Packed:
@@ -73,7 +74,7 @@ class Packed:
         buffers: list[pickle.PickleBuffer] = []
         try:
             data = pickle.dumps(value, 5, buffer_callback=buffers.append)
-            if not any(mark in data for mark in _by_value_marks):
+            if not _names_by_value(data):
                 return cls(data, [_flat(buffer) for buffer in buffers])
         except Exception as error:  # noqa: BLE001  whatever a __reduce__ raises: cloudpickle, which knows more, decides
             log.debug("%s goes by value: %s", type(value), error)
@@ -87,8 +88,7 @@ class Packed:
         # The registry is one for the process and for all its threads: namespaces are added, never taken out again.
         known = cloudpickle.list_registry_pickle_by_value()
         for name, module in list(sys.modules.items()):
-            shipped = name.partition(".")[0] in _by_value
-            if (shipped or name.startswith("__pyrokernel_")) and name not in known and module is not None:
+            if (name in _by_value or name.startswith("__pyrokernel_")) and name not in known and module is not None:
                 cloudpickle.register_pickle_by_value(module)
         try:
             data = cloudpickle.dumps(value, 5, buffer_callback=buffers.append)
@@ -127,17 +127,23 @@ class Packed:
         return f"<Packed {self.size_bytes} bytes, {len(self.buffers)} buffers>"
 
 
-def send_by_value(module: types.ModuleType) -> None:
+def send_by_value(module: str) -> None:
     """From now on functions and classes of this module travel whole: the receiver may not have it, or another one."""
-    global _by_value_marks
-    name = module.__name__
-    _by_value.add(name.partition(".")[0])
-    encoded = name.encode()
-    mark = (
-        b"\x8c" + bytes([len(encoded)]) + encoded
-    )  # as a stream names a module, so that no other text is taken for it
-    if len(encoded) < 256 and mark not in _by_value_marks:
-        _by_value_marks += (mark,)
+    global _named_by_value
+    _by_value.add(module)
+    _named_by_value = None
+
+
+def _names_by_value(stream: bytes) -> bool:
+    """Whether a stream names a module that means something else at the receiver."""
+    global _named_by_value
+    if b"\x93" not in stream:  # STACK_GLOBAL: without it no module is named at all
+        return False
+    if _named_by_value is None:
+        # As a stream writes a short text, with its length before it, so that a part of another text does not count.
+        names = sorted(re.escape(bytes([len(name)]) + name) for name in map(str.encode, _by_value) if len(name) < 256)
+        _named_by_value = re.compile(b"|".join([b"__main__", b"__pyrokernel_", *(b"\x8c" + name for name in names)]))
+    return _named_by_value.search(stream) is not None
 
 
 def encode(envelope: Any) -> list[Buffer]:

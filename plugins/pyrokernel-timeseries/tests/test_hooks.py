@@ -78,7 +78,7 @@ def test_the_signature_of_the_command_can_be_checked() -> None:
 
     from pyrokernel_timeseries.simulate import simulate
 
-    made = Command.of(simulate, owner="plugin timeseries")
+    made = Command(simulate, owner="plugin timeseries")
     assert (made.name, made.takes_context) == ("simulate", True)
     by_name = {parameter["name"]: parameter for parameter in made.info.parameters}
     assert list(by_name) == ["size", "distribution", "loc", "scale", "bins", "seed", "low", "high"]
