@@ -255,10 +255,10 @@ def as_function(each: Command, context: Callable[[], Context]) -> Callable[..., 
         context: Makes the context of a call.
     """
 
-    return _Function(each, context)
+    return BoundCommand(each, context)
 
 
-class _Function:
+class BoundCommand:
     """A command in a namespace; what `?` and `inspect` show of it is read when they ask.
 
     Args:

@@ -34,6 +34,7 @@ FUNCTION_TYPES: Final = (types.FunctionType, types.MethodType, staticmethod, cla
 
 _FUNCTION_NAMES: Final = frozenset(
     {"ufunc", "_ArrayFunctionDispatcher", "cython_function_or_method", "_lru_cache_wrapper", "partial"}
+    | {"BoundCommand"}
 )
 """Types of functions that cannot be imported here, by name."""
 

@@ -1,0 +1,241 @@
+"""Commands: one annotated function, called by name on kernels, checked, streamed, beside a running cell."""
+
+from __future__ import annotations
+
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from waiting import wait_until
+
+import pyrokernel as pk
+
+pytestmark = pytest.mark.slow
+
+TOOLS = textwrap.dedent(
+    """
+    import enum
+    import threading
+    import time
+    from pathlib import Path
+    from typing import Literal
+
+    from pyrokernel import command
+
+    class Colour(enum.Enum):
+        RED = 1
+
+    stopping = threading.Event()
+
+    @command
+    def typed(count: int, scale: float = 1.0, how: Literal["up", "down"] = "up", *, path: Path | None = None):
+        return count, scale, how, path
+
+    @command
+    def paint(colour: Colour) -> str:
+        return colour.name
+
+    @command
+    def count(self, n: int, fail_at: int = -1):
+        for i in range(n):
+            if i == fail_at:
+                raise RuntimeError(f"at {i}")
+            self.progress(i + 1, n, "counting")
+            yield i
+
+    @command
+    def expose():
+        "Integrate until somebody stops it."
+        stopping.clear()
+        assert stopping.wait(50)
+        return "stopped"
+
+    @command(safe=True)
+    def abort():
+        stopping.set()
+        return threading.current_thread() is threading.main_thread()
+
+    @command(safe=True)
+    def explode():
+        return 1 / 0
+
+    def remote_space(self):
+        self.namespace["made"] = 1
+        self.log.info("made it")
+        return self.kernel, self.instance, self.tags, self.settings
+    """
+)
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Iterator[pk.Mesh]:
+    with pk.local([pk.KernelSpec(name="k0", tags=("lab",)), pk.KernelSpec(name="k1")]) as made:
+        made[:].ship(TOOLS, name="tools")
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "message"),
+    [
+        (("x",), {}, "typed: argument 'count' takes an int, not 'x' (str)"),
+        ((1, "y"), {}, "typed: argument 'scale' takes a float, not 'y' (str)"),
+        ((1,), {"how": "left"}, "typed: argument 'how' takes one of 'up', 'down', not 'left' (str)"),
+        ((), {}, "missing a required argument: 'count'"),
+        ((1,), {"colour": 3}, "unexpected keyword argument 'colour'"),
+        ((1,), {"path": 3}, "argument 'path' takes pathlib.Path | None, not 3 (int)"),
+    ],
+)
+def test_a_wrong_argument_is_named_with_what_was_expected(
+    mesh: pk.Mesh, args: tuple[object, ...], kwargs: dict[str, object], message: str
+) -> None:
+    with pytest.raises(pk.RemoteError) as caught:
+        mesh["k0"].call("typed", *args, **kwargs)
+    assert caught.value.ename == "TypeError"
+    assert message in caught.value.evalue
+    assert "File" not in caught.value.traceback  # none of our own frames
+
+
+def test_right_arguments_arrive_as_their_annotations_say(mesh: pk.Mesh) -> None:
+    assert mesh["k0"].call("typed", 3, 2) == (3, 2, "up", None)
+    assert mesh["k0"].call("typed", 3, path="a/b")[3] == Path("a/b")
+    assert mesh["k0"].call("paint", "RED") == "RED"
+
+
+def test_the_context_says_where_a_command_runs(mesh: pk.Mesh) -> None:
+    kernel = mesh["k0"]
+    assert kernel.call("space") == ("k0", kernel.instance, ("lab",), {})
+    assert kernel.call("space", namespace="elsewhere")[0] == "k0"
+    assert kernel.pull("made", namespace="elsewhere") == 1
+
+
+def test_commands_describe_themselves(mesh: pk.Mesh) -> None:
+    commands = mesh[:].commands
+    assert [info.name for info in commands] == ["abort", "count", "explode", "expose", "paint", "space", "typed"]
+    assert commands["typed"].signature.startswith("(count: int, scale: float = 1.0, how: ")
+    assert commands["expose"].summary == "Integrate until somebody stops it."
+    assert commands["count"].streams
+    assert commands["abort"].safe
+    assert "typed(count: int" in repr(commands)
+    assert "typed" in dir(commands)
+    with pytest.raises(pk.CommandNotFoundError, match="abort, count"):
+        commands["nothing"]
+    with pytest.raises(AttributeError):
+        _ = commands.nothing
+
+
+def test_a_safe_command_does_not_wait_for_the_running_cell(mesh: pk.Mesh) -> None:
+    kernel = mesh["k0"]
+    running: list[object] = []
+    thread = threading.Thread(target=lambda: running.append(kernel.call("expose")))
+    thread.start()
+    wait_until(lambda: kernel.describe()["running"] is not None)
+    assert mesh[["k0"]].call("abort") == {"k0": False}
+    thread.join(10)
+    assert running == ["stopped"]
+
+
+def test_a_safe_command_that_was_shipped_a_moment_ago_by_somebody_else_does_not_wait_either(mesh: pk.Mesh) -> None:
+    other = pk.Mesh(mesh.settings)
+    assert other["k1"].call("space")[0] == "k1"  # what it knows of the commands is from before
+    mesh["k1"].ship("from pyrokernel import command\n@command(safe=True)\ndef look(): return 1\n", name="newer")
+    cell = mesh["k1"].submit("import time; time.sleep(60)")
+    wait_until(lambda: mesh["k1"].describe()["running"] is not None)
+    wait_until(lambda: time.monotonic() - other.known_commands[mesh["k1"].instance][0] > 1.1)
+    assert other["k1"].call("look") == 1
+    cell.interrupt()
+    mesh["k1"].unship("newer")
+    other.close()
+
+
+def test_what_a_safe_command_raises_arrives_with_its_traceback(mesh: pk.Mesh) -> None:
+    with pytest.raises(pk.RemoteError, match="division by zero") as caught:
+        mesh["k0"].call("explode")
+    assert "return 1 / 0" in caught.value.traceback
+    assert "cells.py" not in caught.value.traceback
+
+
+def test_a_variable_of_the_users_comes_before_a_command(mesh: pk.Mesh) -> None:
+    mesh["k1"].execute("def paint(colour): return 'mine'")
+    assert mesh["k1"].call("paint", "RED") == "mine"
+    assert mesh["k0"].call("paint", "RED") == "RED"
+    mesh["k1"].execute("del paint")
+    assert mesh["k1"].call("paint", "RED") == "RED"
+
+
+def test_a_generator_streams_its_values(mesh: pk.Mesh) -> None:
+    kernel = mesh["k0"]
+    assert kernel.call("count", 4) == [0, 1, 2, 3]
+    assert list(kernel.stream("count", 2500)) == list(range(2500))
+    got = []
+    with pytest.raises(pk.RemoteError, match="at 2"):
+        got.extend(kernel.stream("count", 5, fail_at=2))
+    stream = kernel.stream("count", 5, fail_at=2)
+    assert [next(stream), next(stream)] == [0, 1]
+    with pytest.raises(pk.RemoteError, match="at 2"):
+        next(stream)
+
+
+def test_values_of_a_stream_come_while_it_runs(mesh: pk.Mesh) -> None:
+    kernel = mesh["k0"]
+    kernel.execute("import threading; go = threading.Event()\ndef slow():\n    yield 1\n    go.wait(50)\n    yield 2\n")
+    stream = kernel.stream("slow")
+    assert next(stream) == 1
+    assert kernel.describe()["running"] is not None
+    kernel.interrupt()
+    with pytest.raises(pk.RemoteError, match="KeyboardInterrupt"):
+        next(stream)
+
+
+def test_a_stream_that_is_left_is_interrupted(mesh: pk.Mesh) -> None:
+    kernel = mesh["k0"]
+    kernel.execute("import itertools\ndef endless():\n    yield from itertools.count()\n")
+    for value in kernel.stream("endless"):
+        if value == 3:
+            break
+    wait_until(lambda: kernel.describe()["running"] is None)
+
+
+def test_a_stream_waits_for_a_slow_reader(mesh: pk.Mesh) -> None:
+    kernel = mesh["k0"]
+    kernel.execute("made = []\ndef eager():\n    for n in range(5000):\n        made.append(n)\n        yield n\n")
+    stream = kernel.stream("eager")
+    next(stream)
+    wait_until(lambda: len(kernel.pull("made")) >= 999)
+    seen = len(kernel.pull("made"))
+    assert seen < 2200
+    assert sum(1 for _ in stream) == 4999
+
+
+def test_progress_is_told_as_events(mesh: pk.Mesh) -> None:
+    kernel = mesh["k0"]
+    position = kernel.describe()["last_seq"]
+    kernel.call("count", 3)
+    events = [event for event in kernel.events(position) if event.kind == "progress"]
+    assert events[-1].data == {"done": 3.0, "total": 3.0, "text": "counting"}
+
+
+def test_a_scatter_set_of_a_command(mesh: pk.Mesh) -> None:
+    job = mesh[:].map_calls("typed", [((n,), {"scale": n / 2}) for n in range(20)])
+    assert [result[:2] for result in job.results()] == [(n, n / 2) for n in range(20)]
+    failures = mesh[:].map_calls("typed", [((1,), {}), (("x",), {})]).results(check=False)
+    assert failures[0][0] == 1
+    assert isinstance(failures[1], pk.RemoteError)
+    assert failures[1].index == 1
+
+
+def test_an_unknown_name_says_that_it_is_no_command_either(mesh: pk.Mesh) -> None:
+    with pytest.raises(pk.RemoteError, match="no command"):
+        mesh["k0"].call("no_such_thing")
+
+
+def test_commands_are_functions_of_every_namespace(mesh: pk.Mesh) -> None:
+    kernel = mesh["k0"]
+    assert kernel.execute("typed(2)[0]", namespace="other").result == 2
+    assert kernel.execute("typed").text == "<command typed of tools.py>"
+    assert "Integrate until" in kernel.inspect("expose").docstring
+    assert kernel.inspect("typed").signature.startswith("(count: int, scale: float")
+    assert kernel.inspect("typed", detail=1).source.startswith("@command\ndef typed")
+    assert "typed" in kernel.complete("typ").matches
