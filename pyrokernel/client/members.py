@@ -53,8 +53,11 @@ class Members(Sequence[Kernel]):
         """How they were chosen; by these words, what is shipped reaches kernels that start later."""
         return self._words or self.names
 
-    def ask_shipped(self, versions: list[list[str]]) -> dict[str, list[str]]:
-        """Ask which (name, digest) the kernels have; those that do not answer are not in the result."""
+    def ask_shipped(self, versions: list[list[str]]) -> dict[str, list[list[str]]]:
+        """Ask what the kernels have of each (name, digest): a state, and the commands of what is loaded.
+
+        Those that do not answer are not in the result.
+        """
         request = kernel_request("have", versions)
         values, _, _ = self._gather(request, kind="control", timeout=self.mesh.settings.timeout)
         return values

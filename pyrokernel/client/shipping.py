@@ -58,10 +58,20 @@ class Module:
             if file.endswith(".py"):
                 _check_syntax(content, self.where if len(self.files) == 1 else str(Path(self.where).parent / file))
 
+    def shipped(self, state: str = "", commands: Sequence[str] = ()) -> Shipped:
+        """Return what is said of it."""
+        return Shipped(
+            name=self.name,
+            digest=self.digest,
+            shown=self.shown,
+            main=self.main,
+            state=state,
+            commands=tuple(commands),
+        )
+
     def to_wire(self, *, files: bool) -> dict[str, Any]:
-        """Return it as `Shipped`, with its files or without."""
-        about = Shipped(name=self.name, digest=self.digest, shown=self.shown, main=self.main).to_wire()
-        return about | ({"files": dict(self.files)} if files else {})
+        """Return it as it travels, with its files or without."""
+        return self.shipped().to_wire() | ({"files": dict(self.files)} if files else {})
 
 
 def read_modules(sources: Iterable[str | os.PathLike[str]], name: str = "") -> list[Module]:
@@ -163,15 +173,17 @@ def ship(group: Group, modules: Sequence[Module], timeout: float | None) -> dict
     """
     mesh = group.mesh
     states = group.ask_shipped([[module.name, module.digest] for module in modules])
-    if len(states) == len(group) and all(set(found) == {"unchanged"} for found in states.values()):
-        unchanged = [Shipped.from_wire(module.to_wire(files=False) | {"state": "unchanged"}) for module in modules]
-        done = dict.fromkeys(group.names, unchanged)
+    if len(states) == len(group) and all(found[0] == "unchanged" for each in states.values() for found in each):
+        done = {
+            name: [module.shipped("unchanged", found[1:]) for module, found in zip(modules, each, strict=True)]
+            for name, each in states.items()
+        }
     else:
         # One that is silent now may lack all of it.
         lacking = [
             module
             for place, module in enumerate(modules)
-            if len(states) < len(group) or any(found[place] == "missing" for found in states.values())
+            if len(states) < len(group) or any(each[place][0] == "missing" for each in states.values())
         ]
         for module in lacking:
             module.check_syntax()

@@ -164,9 +164,10 @@ class KernelService:
         return self._run_or_wait(cell, options)
 
     @expose
-    def have(self, versions: list[list[str]]) -> list[str]:
-        """Say of each (name, digest) whether it is loaded ("unchanged"), lies here (""), or is "missing"."""
-        return [self._extensions.shipping.state_of(str(name), str(digest)) for name, digest in versions]
+    def have(self, versions: list[list[str]]) -> list[list[str]]:
+        """Say of each (name, digest) whether it is loaded ("unchanged", and its commands), lies here (""), or not."""
+        shipping = self._extensions.shipping
+        return [[shipping.state_of(name, digest), *shipping.commands_of(name, digest)] for name, digest in versions]
 
     @expose
     def shipped(self) -> list[dict[str, Any]]:

@@ -68,6 +68,11 @@ class Shipping:
             return "unchanged"
         return "" if self._shelf.has(digest) else "missing"
 
+    def commands_of(self, name: str, digest: str) -> tuple[str, ...]:
+        """Return the names of the commands of a version, () when it is not loaded."""
+        held = self._versions.get(name)
+        return held.commands if held is not None and held.digest == digest else ()
+
     def store(self, modules: Sequence[Mapping[str, Any]]) -> None:
         """Put the files that came along on the shelf.
 
