@@ -184,7 +184,8 @@ def commands_in(names: Mapping[str, Any], *, owner: str, module: str) -> list[Co
     found: dict[str, Command] = {}
     for name, value in list(names.items()):
         # Other values are not even looked at: an object that imports itself when it is asked would do so.
-        if mark_of(value) is None and not (name.startswith(REMOTE_PREFIX) and callable(value)):
+        named = name.startswith(REMOTE_PREFIX) and callable(value)
+        if name.startswith("__") or (not named and mark_of(value) is None):
             continue
         home = str(getattr(value, "__module__", ""))
         if home != module and not home.startswith(module + "."):
@@ -247,19 +248,10 @@ class CommandTable:
         return sorted(self._commands.values(), key=lambda each: each.name)
 
 
-def as_function(each: Command, context: Callable[[], Context]) -> Callable[..., Any]:
-    """Return what stands for a command in a namespace: a function with its docstring and signature, without `self`.
-
-    Args:
-        each: The command.
-        context: Makes the context of a call.
-    """
-
-    return BoundCommand(each, context)
-
-
 class BoundCommand:
-    """A command in a namespace; what `?` and `inspect` show of it is read when they ask.
+    """What stands for a command in a namespace: called as the function, without `self`.
+
+    What `?` and `inspect` show of it is read when they ask.
 
     Args:
         each: The command.
@@ -274,6 +266,7 @@ class BoundCommand:
         self.__wrapped__ = each.function
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Call the command, with the context of the cell that runs."""
         return self._command(self._context(), *args, **kwargs)
 
     @property

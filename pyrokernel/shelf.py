@@ -10,7 +10,6 @@ of one machine share it; a kernel that starts later finds in it what was shipped
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -113,17 +112,15 @@ class Shelf:
             raise ShipError(f"{shown} did not arrive as it was sent; ship it again")
         unfinished = self.folder / f".{digest}-{secrets.token_hex(4)}"
         try:
+            for folder in sorted({os.path.dirname(unfinished / name) for name in files}):
+                os.makedirs(folder, exist_ok=True)
             for name, content in files.items():
-                path = unfinished / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-            with contextlib.suppress(FileExistsError, NotADirectoryError):
-                os.rename(unfinished, self.version(digest))  # whole or not at all, whoever else writes it now
+                (unfinished / name).write_bytes(content)
+            os.rename(unfinished, self.version(digest))  # whole or not at all, whoever else writes it now
         except OSError as error:
+            shutil.rmtree(unfinished, ignore_errors=True)
             if not self.has(digest):
                 raise ShipError(f"{shown} cannot be written to {self.folder}: {error.strerror}") from error
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
 
     def index(self) -> list[Kept]:
         """Return what is kept, in the order in which it was shipped."""

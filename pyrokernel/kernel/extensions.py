@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pyrokernel import plugins as plugins_module
-from pyrokernel.commands import Command, CommandTable, Context, KernelIdentity, as_function
+from pyrokernel.commands import BoundCommand, Command, CommandTable, Context, KernelIdentity
 from pyrokernel.errors import PluginError
 from pyrokernel.kernel.interpreter import Interpreter
 from pyrokernel.kernel.shipping import Shipping
@@ -176,7 +176,7 @@ class Extensions:
             cell, namespace = self._interpreter.running
             return self.context(each, cell, namespace)
 
-        return as_function(each, context)
+        return BoundCommand(each, context)
 
     def _take_names(self) -> None:
         """Take the names that plugins give; what cannot be taken is noted."""

@@ -7,6 +7,7 @@ version stays until the new one has run to its end.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -16,7 +17,7 @@ import sys
 import sysconfig
 import time
 import types
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from pyrokernel.messages import Shipped
 from pyrokernel.shelf import Kept, Shelf
 from pyrokernel.wire.codec import send_by_value
 
+_MANY = 100
 _RESERVED = frozenset({"pyrokernel", "__main__"})
 
 
@@ -156,7 +158,8 @@ class Shipping:
         owners = {_owner(one) for one in [*fresh, *(old_versions[name] for name in rerun)]}
         owners |= {_owner(old_versions[one.name]) for one in fresh if one.name in old_versions}
         try:
-            found = {name: self._run(name) for name in names}
+            with _without_collector(len(names)):
+                found = {name: self._run(name) for name in names}
             self._table.replace(owners, [command for commands in found.values() for command in commands])
         except BaseException as error:
             for name in _trees(names):
@@ -213,7 +216,7 @@ class Shipping:
         one = self._versions.get(root)
         if one is None:
             return None
-        folder = str(self._shelf.version(one.digest))
+        folder = f"{self._shelf.folder}{os.sep}{one.digest}"
         if below:
             stem = os.path.join(folder, *name.split("."))
             found = [path for path in (os.path.join(stem, "__init__.py"), f"{stem}.py") if os.path.isfile(path)]
@@ -299,6 +302,19 @@ def _imports(code: types.CodeType, names: set[str]) -> bool:
         step.opname == "IMPORT_NAME" and str(step.argval).partition(".")[0] in names
         for step in dis.get_instructions(code)
     )
+
+
+@contextlib.contextmanager
+def _without_collector(modules: int) -> Iterator[None]:
+    """Keep the collector from looking through what many modules make, none of which is garbage: a fifth of the time."""
+    pauses = modules >= _MANY and gc.isenabled()
+    if pauses:
+        gc.disable()
+    try:
+        yield
+    finally:
+        if pauses:
+            gc.enable()
 
 
 def _installed_modules() -> dict[str, str]:
