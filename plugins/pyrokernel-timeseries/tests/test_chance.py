@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -127,6 +128,7 @@ for _ in range(3):
     os.wait()
 print(TimeSeries(1).randomize().list()[0])
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    folder = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=folder)
     numbers = done.stdout.split()
     assert len(set(numbers)) == len(numbers) == 4

@@ -51,7 +51,7 @@ print([name for name in ("numpy", "matplotlib", "Pyro5", "cmd2") if name in sys.
 plugin.pyrokernel_preload()
 print("numpy" in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.split("\n")[:2] == ["[]", "True"]
 
 
@@ -79,7 +79,7 @@ def test_the_signature_of_the_command_can_be_checked() -> None:
     from pyrokernel_timeseries.simulate import simulate
 
     made = Command(simulate, owner="plugin timeseries")
-    assert (made.name, made.takes_context) == ("simulate", True)
+    assert (made.name, made.parameters.takes_context) == ("simulate", True)
     by_name = {parameter["name"]: parameter for parameter in made.info.parameters}
     assert list(by_name) == ["size", "distribution", "loc", "scale", "bins", "seed", "low", "high"]
     assert by_name["distribution"]["choices"] == ["uniform", "normal", "semicircle", "lognormal"]

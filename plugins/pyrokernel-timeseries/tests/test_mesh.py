@@ -68,8 +68,15 @@ def test_a_wrong_argument_of_the_command_is_named(group: pk.Group) -> None:
         group[0].call("simulate", 10, "cauchy")
 
 
-def test_a_file_written_for_sage_kernels_runs_unchanged(group: pk.Group) -> None:
-    group.ship(str(ROOT / "examples" / "super_func.py"))
+def test_a_file_written_for_sage_kernels_runs_unchanged_on_four() -> None:
+    with pk.local(4, plugins_dir=str(ROOT)) as mesh:
+        run_super_func(mesh[:])
+
+
+def run_super_func(group: pk.Group) -> None:
+    group.ship(ROOT / "examples" / "super_func.py")
+    reply = group[3].execute('mySuperFunc(100000, distribution="normal")')
+    assert sum(reply.result[0]) == 100_000
     for counts, intervals in group.call("mySuperFunc", 100_000, distribution="normal").values():
         assert (sum(counts), len(intervals)) == (100_000, 50)
     distributions = ("uniform", "normal", "semicircle", "lognormal")
