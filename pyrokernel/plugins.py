@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.machinery
 import logging
 import os
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,10 @@ _found: tuple[object, list[Found]] | None = None
 """What was found last, and the state of the folders then; a forked kernel inherits it from its template."""
 
 
+_at_preload: dict[Found, list[str]] = {}
+"""What went wrong in the template, for its forks to tell."""
+
+
 def stamp(settings: Settings) -> tuple[tuple[str, int], ...]:
     """Return the state of the folders in which plugins are installed: it changes with what pip does to them."""
     return tuple((folder, _changed(folder)) for folder in _installed() + _folders(settings))
@@ -76,19 +81,23 @@ def find(settings: Settings) -> list[Found]:
 def preload(settings: Settings, each_within: Callable[[], object]) -> None:
     """Find the plugins; import those whose sections say so, and have them import what kernels will need.
 
-    For the template. What fails here is noted again, for people to see, by each kernel.
+    For the template. What fails here is among the problems of the plugin in each kernel.
 
     Args:
         settings: Their sections.
         each_within: Called before each plugin; begins to count its time.
     """
-    for found in find(settings):
+    all_found = find(settings)
+    if all_found:
+        importlib.import_module("pyrokernel.hookspecs")  # with pluggy, which loading a plugin takes
+    for found in all_found:
         if settings.plugins.get(found.name, {}).get("preload"):
             each_within()
             plugins = Plugins(settings, [found], in_thread=False)
             plugins.load(lambda plugin: None)
             for _ in plugins.each("pyrokernel_preload"):
                 pass
+            _at_preload[found] = plugins.all[0].problems
 
 
 class Plugin:
@@ -111,9 +120,9 @@ class Plugin:
         self.hooks: tuple[str, ...] = ()
         self.commands: list[str] = []
         self.names: list[str] = []
-        self.problems: list[str] = []
+        self.problems: list[str] = list(_at_preload.get(found, ()))
         self.tried = False
-        self._noted: set[str] = set()
+        self._noted = set(self.problems)
 
     @property
     def name(self) -> str:
@@ -124,7 +133,8 @@ class Plugin:
         """Remember what went wrong, once; of what may happen in every cell anew, once of its kind."""
         if (kind or problem) not in self._noted:
             self._noted.add(kind or problem)
-            log.warning("plugin %r: %s", self.name, problem)
+            # What fails amid a cell is told there; what fails before, for whoever asks, and not in every new kernel.
+            log.log(logging.WARNING if kind else logging.INFO, "plugin %r: %s", self.name, problem)
             self.problems.append(problem)
 
     def info(self) -> PluginInfo:
@@ -154,7 +164,10 @@ class Plugins:
         self.all = [Plugin(one, settings.plugins.get(one.name, {})) for one in found]
         for folder in _folders(settings):
             if found and folder not in sys.path:
-                sys.path.append(folder)  # behind all others: a plugins folder hides nothing
+                sys.path.append(folder)  # behind all others: a plugins folder hides nothing but plugins
+        _finder.places |= {one.module: os.path.dirname(one.where) for one in found if not one.distribution}
+        if _finder.places and _finder not in sys.meta_path:
+            sys.meta_path.insert(0, _finder)
 
     def load(self, then: Callable[[Plugin], None]) -> None:
         """Import all of them, one by one; what fails is noted.
@@ -273,6 +286,27 @@ class Plugins:
         return [plugin.info() for plugin in self.all]
 
 
+class _Finder:
+    """Imports what was found in a plugins folder from there: an author has another version installed, too.
+
+    Attributes:
+        places: Folder by module.
+    """
+
+    def __init__(self) -> None:
+        self.places: dict[str, str] = {}
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Find a module, as `sys.meta_path` wants it."""
+        folder = self.places.get(fullname)
+        return importlib.machinery.PathFinder.find_spec(fullname, [folder], target) if folder else None
+
+
+_finder = _Finder()
+
+
 def _installed() -> list[str]:
     """Return the folders in which packages are installed; the working directory is nobody's installation."""
     return [folder for folder in sys.path if folder]
@@ -340,7 +374,10 @@ def _sentence(error: BaseException) -> str:
     """Say what was raised, and where in the plugin."""
     if isinstance(error, PluginLoadError):
         return error.reason
-    text = " ".join(str(error).split())
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001 - a __str__ may raise anything
+        text = "(without a text)"
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -101,10 +102,10 @@ class Extensions:
         """Whether a plugin wants to know of cells."""
         return self._plugins is not None and self._plugins.implements(hook)
 
-    def tell(self, hook: str, cell: Mapping[str, Any]) -> None:
+    def tell(self, hook: str, cell: dict[str, Any]) -> None:
         """Tell the plugins of a cell that begins or has ended."""
         if self._plugins is not None:
-            for _ in self._plugins.each(hook, cell=cell, kernel=self._identity):
+            for _ in self._plugins.each(hook, cell=types.MappingProxyType(cell), kernel=self._identity):
                 pass
 
     def command(self, name: Any) -> Command | None:

@@ -8,6 +8,7 @@ import sys
 import types
 from typing import Any, Final, NamedTuple
 
+from pyrokernel.commands import BoundCommand
 from pyrokernel.kernel.reading import (
     BUILTIN_CALLABLES,
     FUNCTION_TYPES,
@@ -81,7 +82,9 @@ def parameters(value: Any, depth: int = 0) -> list[Parameter] | None:
         return None if type(call) is not types.FunctionType else _without_first(parameters(call, depth + 1))
     wrapped = find(instance_dict(value), "__wrapped__")
     if wrapped is not MISSING and not issubclass(kind, type):
-        return parameters(wrapped, depth + 1)
+        found = parameters(wrapped, depth + 1)
+        gets_context = kind is BoundCommand and found is not None and found[:1] and found[0].name == "self"
+        return _without_first(found) if gets_context else found
     if kind is types.FunctionType:
         return _code_parameters(value)
     if kind is types.MethodType:

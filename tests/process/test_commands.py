@@ -236,6 +236,7 @@ def test_commands_are_functions_of_every_namespace(mesh: pk.Mesh) -> None:
     assert kernel.execute("typed(2)[0]", namespace="other").result == 2
     assert kernel.execute("typed").text == "<command typed of tools.py>"
     assert "Integrate until" in kernel.inspect("expose").docstring
+    assert kernel.inspect("space").signature == "()"
     assert kernel.inspect("typed").signature.startswith("(count: int, scale: float")
     assert kernel.inspect("typed", detail=1).source.startswith("@command\ndef typed")
     assert "typed" in kernel.complete("typ").matches
