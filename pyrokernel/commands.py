@@ -111,14 +111,13 @@ class Command:
     ) -> None:
         if not callable(function):
             raise PluginError(f"{owner} registers {type(function).__name__}, which cannot be called, as a command")
-        mark = mark_of(function) or {}
-        name = name or str(mark.get("name") or "") or str(getattr(function, "__name__", ""))
+        name = name or _marked_name(function) or str(getattr(function, "__name__", ""))
         self.name = name.removeprefix(REMOTE_PREFIX)
         if not self.name.isidentifier() or self.name.startswith("_"):
             raise PluginError(f"{owner} registers a command {self.name!r}: a command is named by a Python identifier")
         self.function = function
         self.owner = owner
-        self.safe = safe or bool(mark.get("safe"))
+        self.safe = safe or bool((mark_of(function) or {}).get("safe"))
         self.settings = settings or {}
 
     @functools.cached_property
@@ -170,6 +169,10 @@ def mark_of(function: Any) -> Mapping[str, Any] | None:
     return mark if isinstance(mark, dict) else None
 
 
+def _marked_name(function: Any) -> str:
+    return str((mark_of(function) or {}).get("name") or "")
+
+
 def commands_in(names: Mapping[str, Any], *, owner: str, module: str) -> list[Command]:
     """Find the commands that a shipped module defines: marked functions, and those named `remote_`.
 
@@ -187,10 +190,12 @@ def commands_in(names: Mapping[str, Any], *, owner: str, module: str) -> list[Co
         named = name.startswith(REMOTE_PREFIX) and callable(value)
         if name.startswith("__") or (not named and mark_of(value) is None):
             continue
-        home = str(getattr(value, "__module__", ""))
-        if home != module and not home.startswith(module + "."):
+        home = getattr(value, "__module__", None) or module  # a partial does not say
+        if home != module and not str(home).startswith(module + "."):
             continue
-        made = Command(value, owner=owner)
+        # What a decorator made is often called after the decorator's own function.
+        own = str(getattr(value, "__name__", ""))
+        made = Command(value, owner=owner, name=_marked_name(value) or (own if names.get(own) is value else name))
         held = found.get(made.name)
         if held is not None and held.function is not value:
             raise PluginError(f"{owner} has two commands {made.name!r}; give one another name")
