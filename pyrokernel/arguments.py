@@ -57,13 +57,7 @@ class Parameters:
         Raises:
             TypeError, ValueError: It has no signature.
         """
-        signature = inspect.signature(function)
-        try:
-            hints = typing.get_type_hints(inspect.unwrap(function))
-        except Exception:  # noqa: BLE001 - an annotation may name what is imported for type checkers only
-            hints = {name: one.annotation for name, one in signature.parameters.items()}
-            hints = {name: hint for name, hint in hints.items() if not isinstance(hint, str)}
-        return cls(signature, hints, command)
+        return cls(inspect.signature(function), _hints_of(inspect.unwrap(function)), command)
 
     def described(self, doc: str) -> list[dict[str, Any]]:
         """Describe them as `CommandInfo.parameters` has it.
@@ -125,6 +119,21 @@ class Parameters:
             f"{self._command}: argument {name!r} takes {_named(hint)}, not {reprlib.repr(value)} "
             f"({type(value).__name__})"
         )
+
+
+def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """Evaluate the annotations of a function; what one names that is imported for type checkers only costs it alone."""
+    try:
+        return typing.get_type_hints(function)
+    except Exception:  # noqa: BLE001 - evaluating an annotation runs code of the user's
+        found: dict[str, Any] = {}
+    names = getattr(function, "__globals__", {})
+    for name, annotation in getattr(function, "__annotations__", {}).items():
+        try:
+            found |= typing.get_type_hints(types.SimpleNamespace(__annotations__={name: annotation}), names)
+        except Exception:  # noqa: BLE001 - this is the one
+            continue
+    return found
 
 
 def _word(hint: Any, default: Any) -> tuple[str, list[Any]]:

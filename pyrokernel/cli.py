@@ -13,13 +13,13 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from pyrokernel import __version__
 from pyrokernel.errors import PyrokernelError
 from pyrokernel.front.exits import ExitCode, code_of
-from pyrokernel.front.parsing import COMMAND, Parser, count, seconds
+from pyrokernel.front.parsing import COMMAND, Parser, add_common, count, merge, seconds
 from pyrokernel.front.terminal import complain, prepare
 
 __all__ = ["ExitCode", "build_parser", "main"]
@@ -29,17 +29,20 @@ _TARGETS = 'a name, a range such as "k0-k3", a pattern such as "gpu-*", "tag:WOR
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser()
-    args = parser.parse_args(argv)
+    place = parser.first_word(words)
+    word = words[place] if place >= 0 else ""
+    if word not in parser.commands() and "--version" not in words:
+        _add_contributed(parser, word, words)
+    args = parser.parse_args(words)
     prepare()
     if getattr(args, COMMAND) is None:
         parser.print_help()
         return ExitCode.USAGE
-    level = {0: logging.WARNING, 1: logging.INFO}.get(args.verbose, logging.DEBUG)
-    logging.basicConfig(level=level, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
-    module, _, function = args.target.partition(":")
+    _configure_log(args.verbose)
     try:
-        code = int(getattr(importlib.import_module(f"pyrokernel.front.{module}"), function or "main")(args))
+        code = int(_main_of(args.target)(args))
         sys.stdout.flush()
     except BrokenPipeError:
         # Nobody reads any more; without this the interpreter would complain at its own last flush.
@@ -48,6 +51,55 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (PyrokernelError, OSError, KeyboardInterrupt) as error:
         return _report(error, show_traceback=args.verbose >= 2)
     return code
+
+
+def _main_of(target: str | Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """Return what a command does: the function of a module of `front`, or that of a plugin."""
+    if callable(target):
+        return target
+    module, _, function = target.partition(":")
+    main: Callable[[argparse.Namespace], int] = getattr(
+        importlib.import_module(f"pyrokernel.front.{module}"), function or "main"
+    )
+    return main
+
+
+def _configure_log(verbose: int) -> None:
+    level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
+    logging.basicConfig(level=level, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
+
+
+def _add_contributed(parser: Parser, word: str, words: Sequence[str]) -> None:
+    """Add the subcommands of plugins, for a word that is none of ours, or for the list of them all.
+
+    Args:
+        parser: Of the whole command line.
+        word: The command that is asked for, "" for help.
+        words: The whole line, of which only the common options are known yet.
+    """
+    common = Parser(add_help=False, allow_abbrev=False)
+    add_common(common, top=True)
+    given, _ = common.parse_known_args(list(words))
+    merge(given)
+    if given.verbose:
+        _configure_log(given.verbose)
+    # What loads plugins is loaded for those who need it.
+    from pyrokernel.front import subcommands
+    from pyrokernel.front.configured import settings_of
+
+    try:
+        found, problems = subcommands.load(settings_of(given), parser.commands())
+    except (PyrokernelError, OSError) as error:
+        found, problems = [], [str(error)]
+    action = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    for each in found:
+        made = _command(action, each.name, each.main, each.help or f"of plugin {each.plugin}", f"Plugin {each.plugin}.")
+        if each.configure is not None:
+            each.configure(made)
+        add_common(made)
+    if word and word not in parser.commands():
+        for problem in problems:  # its absence may be the reason why nobody knows the word
+            complain(problem)
 
 
 def _report(error: BaseException, *, show_traceback: bool) -> int:
@@ -66,26 +118,32 @@ def build_parser() -> Parser:
         epilog="Exit codes: " + ", ".join(f"{code.value} {code.name}" for code in ExitCode) + ".",
     )
     parser.add_argument("--version", action="version", version=f"pyrokernel {__version__}")
-    _add_common(parser, top=True)
+    add_common(parser, top=True)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest=COMMAND)
     for add in (
-        _add_serve, _add_shell, _add_run, _add_ps, _add_cells, _add_logs, _add_interrupt, _add_restart, _add_stop,
-        _add_demo, _add_doctor,
+        _add_serve, _add_shell, _add_run, _add_ship, _add_unship, _add_call, _add_commands, _add_ps, _add_cells,
+        _add_logs, _add_interrupt, _add_restart, _add_stop, _add_plugins, _add_demo, _add_doctor,
     ):  # fmt: skip
-        _add_common(add(commands))
+        add_common(add(commands))
     return parser
 
 
 _Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
-def _command(commands: _Commands, name: str, target: str, text: str, more: str | None = None) -> Parser:
+def _command(
+    commands: _Commands,
+    name: str,
+    target: str | Callable[[argparse.Namespace], int],
+    text: str,
+    more: str | None = None,
+) -> Parser:
     """Add a command.
 
     Args:
         commands: Where to.
         name: How it is called.
-        target: Module of `front`, and the function if that is not `main`.
+        target: Module of `front`, and the function if that is not `main`; or what a plugin does.
         text: What it does, as the list of commands says it.
         more: What its help and docs/cli.md say below the options.
     """
@@ -94,26 +152,18 @@ def _command(commands: _Commands, name: str, target: str, text: str, more: str |
     return parser
 
 
-def _add_common(parser: argparse.ArgumentParser, *, top: bool = False) -> None:
-    """Add the options that may stand before or after the command."""
-    group = parser.add_argument_group("which mesh")
-
-    def default(value: object) -> object:
-        # A command that is not given an option must not undo what stood before it.
-        return value if top else argparse.SUPPRESS
-
-    group.add_argument("--mesh", metavar="NAME", default=default(None), help="name of the mesh")
-    group.add_argument(
-        "--ns", metavar="ADDRESS", default=default(None), help='name server: "./u:PATH", or "HOST:PORT" on loopback'
-    )
-    group.add_argument("--config", metavar="FILE", default=default(None), help="configuration file (TOML)")
-    group.add_argument(
-        "-v", "--verbose", action="count", default=default(0), help="log what happens; -vv also shows tracebacks"
-    )
-
-
 def _add_json(parser: argparse.ArgumentParser, text: str = "answer in JSON") -> None:
     parser.add_argument("--json", action="store_true", help=text)
+
+
+def _add_kernels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-k",
+        "--kernels",
+        action="append",
+        metavar="WORD",
+        help=f"which kernels: {_TARGETS} (may be repeated; commas too; default: all)",
+    )
 
 
 def _add_serve(commands: _Commands) -> argparse.ArgumentParser:
@@ -211,13 +261,7 @@ def _add_run(commands: _Commands) -> argparse.ArgumentParser:
         "arguments", nargs="*", metavar="ARG", help="for the script; put -- before those that begin with -"
     )
     parser.add_argument("-c", dest="code", metavar="CODE", help="code instead of a file")
-    parser.add_argument(
-        "-k",
-        "--kernels",
-        action="append",
-        metavar="WORD",
-        help=f"which kernels: {_TARGETS} (may be repeated; commas too; default: all)",
-    )
+    _add_kernels(parser)
     parser.add_argument("--local", type=count, default=0, metavar="N", help="run on N fresh kernels of a private mesh")
     parser.add_argument(
         "--timeout",
@@ -227,6 +271,84 @@ def _add_run(commands: _Commands) -> argparse.ArgumentParser:
     )
     parser.add_argument("--detach", action="store_true", help="print the id of the cell and leave")
     _add_json(parser, "each event as a line of JSON")
+    return parser
+
+
+def _add_ship(commands: _Commands) -> argparse.ArgumentParser:
+    parser = _command(
+        commands,
+        "ship",
+        "ship",
+        "send code to kernels as modules; without PATH, list what they have",
+        "Cells import what was shipped by its name. Functions marked with @pyrokernel.command, and those named "
+        "remote_X (as X), become commands: pyrokernel call X. Kernels that start later get it as well. What has not "
+        "changed is not run again; of several files all are loaded or none, and where one raises the kernel keeps "
+        "what it had. A file that cannot be read or is no Python ends with code 2 and nothing sent, code that raises "
+        "with 1. With --watch an error is shown, and the next save tries again.",
+    )
+    parser.add_argument(
+        "paths", nargs="*", metavar="PATH", help='Python file, or folder of a package; "-" for source on standard input'
+    )
+    _add_kernels(parser)
+    parser.add_argument("--name", default="", metavar="NAME", help="what the source on standard input is imported as")
+    parser.add_argument("--watch", action="store_true", help="ship again at every save, until Ctrl-C")
+    _add_json(parser)
+    return parser
+
+
+def _add_unship(commands: _Commands) -> argparse.ArgumentParser:
+    parser = _command(commands, "unship", "ship:unship", "take shipped modules and their commands away again")
+    parser.add_argument("names", nargs="+", metavar="NAME", help="of the module, or of its file")
+    _add_kernels(parser)
+    _add_json(parser)
+    return parser
+
+
+def _add_call(commands: _Commands) -> Parser:
+    parser = _command(
+        commands,
+        "call",
+        "call",
+        "call a command of the kernels; pyrokernel call NAME --help shows what it takes",
+        "Options of pyrokernel itself stand before NAME; what follows belongs to the command: its required parameters "
+        "by position, the others as options. All kernels that are meant must have the command, and alike. Output, "
+        "results, Ctrl-C and exit codes are as with run; how far a command is shows on a terminal.",
+    )
+    parser.leaves_rest = True
+    parser.add_argument("name", metavar="NAME", help="the command; pyrokernel commands lists them")
+    parser.add_argument("arguments", nargs="*", default=[], metavar="ARG", help="for the command")
+    _add_kernels(parser)
+    parser.add_argument(
+        "--timeout", type=seconds, metavar="SECONDS", help="leave after so long; what runs goes on (default: wait)"
+    )
+    _add_json(parser, "a line of JSON for each kernel, with the value; output goes to standard error")
+    parser.set_defaults(local=0, detach=False)
+    return parser
+
+
+def _add_commands(commands: _Commands) -> argparse.ArgumentParser:
+    parser = _command(commands, "commands", "commands", "list the commands of the kernels, and what they take")
+    _add_kernels(parser)
+    parser.add_argument(
+        "--stub", default="", metavar="FILE.pyi", help="write them for type checkers and editors instead"
+    )
+    _add_json(parser)
+    return parser
+
+
+def _add_plugins(commands: _Commands) -> argparse.ArgumentParser:
+    parser = _command(
+        commands,
+        "plugins",
+        "plugins",
+        "list the plugins of the kernels, and what failed; or write a new one",
+        "Without a mesh it loads them in its own process. It says which kernels run an older version than the one that "
+        "is installed. plugins new NAME writes a package that works: a command, a test, and what pip needs.",
+    )
+    parser.add_argument("action", nargs="?", choices=("new",), metavar="new", help="write the package of a new plugin")
+    parser.add_argument("name", nargs="?", default="", metavar="NAME", help="how the new plugin is called")
+    parser.add_argument("--dir", default=".", metavar="DIR", help="where its folder is made (default: here)")
+    _add_json(parser)
     return parser
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import keyword
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -113,7 +114,7 @@ class Command:
             raise PluginError(f"{owner} registers {type(function).__name__}, which cannot be called, as a command")
         name = name or _marked_name(function) or str(getattr(function, "__name__", ""))
         self.name = name.removeprefix(REMOTE_PREFIX)
-        if not self.name.isidentifier() or self.name.startswith("_"):
+        if not self.name.isidentifier() or self.name.startswith("_") or keyword.iskeyword(self.name):
             raise PluginError(f"{owner} registers a command {self.name!r}: a command is named by a Python identifier")
         self.function = function
         self.owner = owner

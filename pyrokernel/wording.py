@@ -8,8 +8,15 @@ from __future__ import annotations
 
 import argparse
 import ast
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from pyrokernel.errors import SettingsError
+
+_NEGATIVE = re.compile(r"-(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?j?$|-(inf|nan)$")
+_SECTIONS = ("Args:", "Arguments:", "Parameters:")
+_WITH_DEFAULTS = ("positional", "either", "keyword")
 
 
 def add_arguments(parser: argparse.ArgumentParser, parameters: Sequence[Mapping[str, Any]]) -> None:
@@ -19,40 +26,45 @@ def add_arguments(parser: argparse.ArgumentParser, parameters: Sequence[Mapping[
         parser: Of the command.
         parameters: As `CommandInfo.parameters` has them.
     """
+    parser._negative_number_matcher = _NEGATIVE  # the usual one takes -1e5 for an option
     for one in parameters:
-        name, word = one["name"], one["type"]
-        about = one["help"] or ""
-        if one["kind"] == "options":
-            parser.add_argument(_dest(name), nargs="*", metavar="NAME=VALUE", type=_assignment, help=about)
-            continue
-        many = word.startswith("list of ") or one["kind"] == "rest"
-        word = word.removeprefix("list of ")
-        options: dict[str, Any] = {"help": (about or None)}
-        if one["choices"]:
-            options["choices"] = one["choices"]
-        if word == "bool" and not many and not one["required"]:
-            options["help"] = f"{about} (default: {one['default']})".lstrip()
-            parser.add_argument(
-                _flag(name), dest=_dest(name), action=argparse.BooleanOptionalAction, default=None, **options
-            )
-            continue
-        options["type"] = _READERS[word]
-        options["metavar"] = None if one["choices"] else name.upper()
-        if one["required"] and one["kind"] != "keyword":
-            parser.add_argument(_dest(name), nargs="+" if many else None, **options)
-        elif one["kind"] == "rest":
-            parser.add_argument(_dest(name), nargs="*", **options)
-        else:
-            default = "" if one["required"] else f"(default: {one['default']})"
-            options["help"] = f"{about} {default}".strip().replace("%", "%%")
-            parser.add_argument(
-                _flag(name),
-                dest=_dest(name),
-                nargs="+" if many else None,
-                required=one["required"],
-                default=None,
-                **options,
-            )
+        _add(parser, one)
+
+
+def _add(parser: argparse.ArgumentParser, one: Mapping[str, Any]) -> None:
+    name, word = one["name"], one["type"]
+    many = word.startswith("list of ") or one["kind"] == "rest"
+    word = word.removeprefix("list of ")
+    default = f"(default: {one['default']})" if not one["required"] and one["kind"] in _WITH_DEFAULTS else ""
+    # What a docstring says goes through %-formatting.
+    about = f"{one['help']} {default}".strip().replace("%", "%%")
+    options: dict[str, Any] = {"help": about or None}
+    if one["kind"] == "options":
+        parser.add_argument(_dest(name), nargs="*", metavar="NAME=VALUE", type=_assignment, **options)
+        return
+    if word == "bool" and not many and not one["required"]:
+        parser.add_argument(
+            _flag(parser, name), dest=_dest(name), action=argparse.BooleanOptionalAction, default=None, **options
+        )
+        return
+    options["type"] = _READERS.get(word, read_literal)
+    if one["choices"]:
+        options["choices"] = one["choices"]
+    else:
+        options["metavar"] = name.upper()
+    if one["kind"] == "rest":
+        parser.add_argument(_dest(name), nargs="*", **options)
+    elif one["required"] and one["kind"] != "keyword":
+        parser.add_argument(_dest(name), nargs="+" if many else None, **options)
+    else:
+        parser.add_argument(
+            _flag(parser, name),
+            dest=_dest(name),
+            nargs="+" if many else None,
+            required=one["required"],
+            default=None,
+            **options,
+        )
 
 
 def arguments_from(
@@ -63,23 +75,61 @@ def arguments_from(
     Args:
         parsed: What a parser of `add_arguments` read.
         parameters: As for that.
+
+    Raises:
+        SettingsError: One must be given because one behind it is; the message says which.
     """
+    given = {one["name"]: getattr(parsed, _dest(one["name"]), None) for one in parameters}
+    rest = next((given[one["name"]] for one in parameters if one["kind"] == "rest"), None) or []
+    last = max((place for place, one in enumerate(parameters) if _is_placed(one, given[one["name"]], rest)), default=-1)
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
-    by_name = False
-    for one in parameters:
-        value = getattr(parsed, _dest(one["name"]), None)
+    for place, one in enumerate(parameters):
+        value = given[one["name"]]
         if one["kind"] == "rest":
-            args += value or []
+            args += rest
         elif one["kind"] == "options":
             kwargs |= dict(value or [])
-        elif value is None:
-            by_name = True
-        elif one["kind"] == "positional" or (one["kind"] == "either" and not by_name):
-            args.append(value)
-        else:
+        elif place <= last and one["kind"] in ("positional", "either"):
+            args.append(_default_of(one) if value is None else value)
+        elif value is not None:
             kwargs[one["name"]] = value
     return args, kwargs
+
+
+def _is_placed(one: Mapping[str, Any], value: Any, rest: Sequence[Any]) -> bool:
+    """Whether a value must stand in its place, with all before it in theirs."""
+    if one["kind"] == "either":
+        return bool(rest) or bool(one["required"])
+    return one["kind"] == "positional" and (value is not None or bool(rest))
+
+
+def _default_of(one: Mapping[str, Any]) -> Any:
+    """Return the default of a parameter that stands before one that is given.
+
+    Raises:
+        SettingsError: It is nothing that could be written.
+    """
+    try:
+        if one["default"] == "...":  # which stands for what has no literal
+            raise ValueError(one["name"])
+        return ast.literal_eval(one["default"])
+    except (ValueError, SyntaxError) as error:
+        flag = one["name"].strip("_").replace("_", "-")
+        raise SettingsError(f"give --{flag} as well: other arguments follow it, and it has a place") from error
+
+
+def without_arguments(doc: str) -> str:
+    """Return a docstring without the section that describes the arguments, which the help lists anyway."""
+    kept: list[str] = []
+    skipping = False
+    for line in doc.strip().splitlines():
+        if skipping and line.strip() and not line[0].isspace():
+            skipping = False
+        skipping = skipping or line.strip() in _SECTIONS
+        if not skipping:
+            kept.append(line)
+    return "\n".join(kept).strip()
 
 
 def read_literal(text: str) -> Any:
@@ -102,6 +152,8 @@ def _read_int(text: str) -> int:
     try:
         return int(text, 0)
     except ValueError:
+        if text.isascii() and text.isdecimal():
+            return int(text)  # 007, which Python refuses as a literal
         raise argparse.ArgumentTypeError(f"{text!r} is not an int") from None
 
 
@@ -134,5 +186,8 @@ def _dest(name: str) -> str:
     return f"argument_{name}"
 
 
-def _flag(name: str) -> str:
-    return "--" + name.strip("_").replace("_", "-")
+def _flag(parser: argparse.ArgumentParser, name: str) -> str:
+    """Return the option of a parameter; one that the parser has already gets a longer one."""
+    flag = "--" + name.strip("_").replace("_", "-")
+    taken = parser._option_string_actions
+    return flag if flag != "--" and flag not in taken else f"--argument-{name}"

@@ -63,7 +63,7 @@ class Commands:
             raise AttributeError(str(error)) from None
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            return self._where.call(name, *args, **kwargs)
+            return self._where.call(f":{name}", *args, **kwargs)
 
         call.__name__, call.__doc__ = name, f"{name}{info.signature}\n\n{info.doc}"
         return call
@@ -100,6 +100,7 @@ def is_safe(group: Group, name: str) -> bool:
 
     A kernel that does not answer at once is taken for one without such a command: the call waits its turn there.
     """
+    name = name.removeprefix(":")
     if not name.isidentifier():
         return False
     known: dict[str, tuple[float, Mapping[str, bool]]] = group.mesh.known_commands

@@ -120,6 +120,7 @@ class Group(Members):
 
         Args:
             function: A dotted name in the kernels' namespaces, the name of a command, or a function, which travels.
+                A ":" before a name means the command, also where the namespace has a variable of that name.
             args, kwargs: The same arguments for all, pickled once.
             namespace: Where a name is looked up; "" for the kernel's `__main__`. A function's own argument of this
                 name goes with `functools.partial`.

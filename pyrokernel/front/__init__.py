@@ -4,6 +4,10 @@
     ps         what the kernels of the mesh do
     run        send code, show its output as it comes, answer with an exit code
                (`source` reads it, `answers` answers input(), `waiting` says what it waits for)
+    ship       code as modules, now and at every save; `unship`
+    call       a command of the kernels, with a command line of its own
+    commands   which there are (`stub` writes them for type checkers)
+    plugins    what is loaded and what failed (`newplugin` writes a package, `subcommands` adds those of plugins)
     cells      what runs, waits and ended last
     logs       replay and follow what kernels printed, also the dead (`lives` lists when each lived)
     control    interrupt, restart, stop
@@ -11,8 +15,8 @@
     demo       the main job on real input, and what survives a kill (`progress` shows how far it is)
     doctor     what is configured, reachable, wrong; how to mend it (`machine` has its local checks)
 
-`parsing` reads command lines, `exits` names the exit codes, `reach` finds the mesh, `terminal`
-and `writer` write; `pyrokernel.texts` has the words they share with the shell.
+`parsing` reads command lines, `configured` settings; `exits` names the exit codes, `reach` finds the mesh,
+`terminal` and `writer` write; `pyrokernel.texts` has the words they share with the shell.
 Each subcommand is `main(args) -> int`, and raises what it cannot mend: `pyrokernel.cli`
 owns the parser and turns errors into one line and an exit code.
 

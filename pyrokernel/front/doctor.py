@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from pyrokernel import __version__
 from pyrokernel.client.calls import gather, kernel_request
@@ -17,9 +17,10 @@ from pyrokernel.errors import NameServerNotFoundError, PyrokernelError, VersionM
 from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.inits import advise_restart
 from pyrokernel.front.machine import Finding, check_machine, origins
+from pyrokernel.front.plugins import ask_plugins, describe_problems, load_here
 from pyrokernel.front.reach import open_mesh, settings_of
 from pyrokernel.front.terminal import paint, say, say_json
-from pyrokernel.messages import PROTOCOL_VERSION, KernelStatus
+from pyrokernel.messages import PROTOCOL_VERSION, KernelStatus, PluginInfo
 from pyrokernel.settings import Settings, command_line
 from pyrokernel.texts import one_line, span
 
@@ -72,6 +73,7 @@ def check_mesh(settings: Settings) -> Iterator[Finding]:
         else:
             serve = command_line(settings, "serve --detach")
             yield Finding("note", "mesh", f"{settings.mesh!r} is not running on this machine; start it: {serve}")
+            yield from check_plugins({"": load_here(settings)})
         return
     except PyrokernelError as error:
         yield Finding("wrong", "name server", str(error), command_line(settings, "serve --detach"))
@@ -81,6 +83,7 @@ def check_mesh(settings: Settings) -> Iterator[Finding]:
         yield Finding("ok", "name server", f"{settings.ns_address} answers in {took}")
         yield from _check_hosts(mesh)
         yield from _check_kernels(mesh)
+        yield from check_plugins(ask_plugins(mesh[:], _PATIENCE_SECONDS))
 
 
 def _check_hosts(mesh: Mesh) -> Iterator[Finding]:
@@ -134,6 +137,20 @@ def _check_kernels(mesh: Mesh) -> Iterator[Finding]:
         if info.journal_error:
             text = f"cannot write its journal: {info.journal_error}"
             yield Finding("wrong", about, text, f"free space in {mesh.settings.mesh_state_dir}")
+
+
+def check_plugins(found: Mapping[str, Sequence[PluginInfo]]) -> Iterator[Finding]:
+    """Say which plugins failed.
+
+    Args:
+        found: The plugins by kernel; the kernel "" is this process.
+    """
+    names = {info.name for infos in found.values() for info in infos}
+    failed = {info.name for infos in found.values() for info in infos if info.problems}
+    for line in describe_problems(found):
+        yield Finding("wrong", "plugin", line, "correct it, or --no-plugin NAME; kernels try again when they restart")
+    if names - failed:
+        yield Finding("ok", "plugins", ", ".join(sorted(names - failed)))
 
 
 def _ping(kernel: Kernel) -> float | str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pyrokernel.errors import (
     AccessRefusedError,
     CellNotFoundError,
+    CommandNotFoundError,
     GatherError,
     KernelConnectionError,
     KernelNotFoundError,
@@ -32,7 +33,7 @@ class ExitCode(enum.IntEnum):
     NO_MESH = 3
     """No mesh is running, or its name server does not answer."""
     NO_KERNEL = 4
-    """No kernel or cell goes by that name."""
+    """No kernel, cell, command or shipped module goes by that name."""
     KERNEL_DIED = 5
     """A kernel died, was restarted under way, or does not answer."""
     TIMEOUT = 6
@@ -53,7 +54,7 @@ _CODES: tuple[tuple[tuple[type[BaseException], ...], ExitCode], ...] = (
     ((RemoteError,), ExitCode.CODE_RAISED),
     ((SettingsError,), ExitCode.USAGE),
     ((NameServerNotFoundError,), ExitCode.NO_MESH),
-    ((KernelNotFoundError, CellNotFoundError, ResultExpiredError), ExitCode.NO_KERNEL),
+    ((KernelNotFoundError, CellNotFoundError, ResultExpiredError, CommandNotFoundError), ExitCode.NO_KERNEL),
     ((KernelConnectionError,), ExitCode.KERNEL_DIED),
     ((ReplyTimeoutError,), ExitCode.TIMEOUT),
     ((AccessRefusedError, NameTakenError), ExitCode.REFUSED),

@@ -72,7 +72,7 @@ def origins(settings: Settings, args: Mapping[str, Any]) -> dict[str, tuple[Any,
     for name, value in settings.dump().items():
         variable = ENV_PREFIX + name.upper()
         if args.get(name) is not None:
-            origin = f"--{name}"
+            origin = f"--{name.replace('_', '-')}"
         elif variable in os.environ:
             origin = variable
         elif name in in_file:

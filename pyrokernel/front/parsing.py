@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -14,8 +15,22 @@ COMMAND = "subcommand"
 """Where the parsed arguments have the name of the command."""
 
 
+_BEFORE = "before_"
+_REPEATED = (
+    ("no_plugin", "NAME", "go without this plugin, here and in the kernels of a host that is started"),
+    ("plugins_dir", "DIR", "folder whose modules named pyrokernel_* are plugins, likewise"),
+)
+"""Options that add to what is configured: name, what they take, help."""
+
+
 class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong, suggests what may be meant, and names the help to read."""
+    """Says in one line what is wrong, suggests what may be meant, and names the help to read.
+
+    Attributes:
+        leaves_rest: All that follows its first word is for somebody else, and becomes `arguments` as it is.
+    """
+
+    leaves_rest = False
 
     def error(self, message: str) -> NoReturn:
         """End with a line on standard error."""
@@ -24,9 +39,19 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """Parse a whole command line; what nobody knows is the command's error, not that of the whole."""
-        found, unknown = self.parse_known_args(args, namespace)
+        words = list(sys.argv[1:] if args is None else args)
+        rest: list[str] | None = None
+        place = self.first_word(words)
+        if place >= 0 and (command := self.commands().get(words[place])) and command.leaves_rest:
+            last = command.first_word(words, place + 1)
+            if last >= 0:
+                words, rest = words[: last + 1], words[last + 1 :]
+        found, unknown = self.parse_known_args(words, namespace)
+        merge(found)
+        if rest is not None:
+            found.arguments = rest
         if unknown:
-            command = self._commands().get(getattr(found, COMMAND, None), self)
+            command = self.commands().get(getattr(found, COMMAND, None), self)
             word = unknown[0]
             if word.startswith("-"):
                 known = [option for option in command._option_string_actions if option.startswith("--")]
@@ -34,11 +59,35 @@ class Parser(argparse.ArgumentParser):
             command.error(f"{word!r} is one argument too many")
         return found
 
-    def _commands(self) -> dict[Any, Parser]:
+    def commands(self) -> dict[Any, Parser]:
+        """Return the commands by name, {} for a parser that has none."""
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
                 return dict(action.choices)
         return {}
+
+    def first_word(self, words: Sequence[str], start: int = 0) -> int:
+        """Return the place of the first word that is no option, nor what one takes; -1 when there is none.
+
+        `argparse` itself looks for options in the whole line first, also in what is not meant for it.
+        """
+        place = start
+        while place < len(words):
+            word = words[place]
+            if word == "-" or not word.startswith("-"):
+                return place
+            place += 1
+            if word == "--":
+                return place if place < len(words) else -1
+            if word.startswith("--"):
+                known = self._option_string_actions
+                near = [word] if word in known else [option for option in known if option.startswith(word)]
+                action = known[near[0]] if near else None
+            else:
+                action = self._option_string_actions.get(word)
+            if action is not None and action.nargs is None and "=" not in word:
+                place += 1
+        return -1
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Refuse an unknown command in our words; all other choices in those of `argparse`."""
@@ -46,6 +95,46 @@ class Parser(argparse.ArgumentParser):
             hint = _suggest(value, action.choices) or f"; the commands are {', '.join(action.choices)}"
             raise argparse.ArgumentError(None, f"there is no command {value!r}{hint}")
         super()._check_value(action, value)
+
+
+def add_common(parser: argparse.ArgumentParser, *, top: bool = False) -> None:
+    """Add the options that may stand before or after the command.
+
+    Args:
+        parser: Of a command, or of the whole.
+        top: It is that of the whole.
+    """
+
+    def default(value: object) -> object:
+        # A command that is not given an option must not undo what stood before it.
+        return value if top else argparse.SUPPRESS
+
+    group = parser.add_argument_group("which mesh")
+    group.add_argument("--mesh", metavar="NAME", default=default(None), help="name of the mesh")
+    group.add_argument(
+        "--ns", metavar="ADDRESS", default=default(None), help='name server: "./u:PATH", or "HOST:PORT" on loopback'
+    )
+    group.add_argument("--config", metavar="FILE", default=default(None), help="configuration file (TOML)")
+    group.add_argument(
+        "-v", "--verbose", action="count", default=default(0), help="log what happens; -vv also shows tracebacks"
+    )
+    for name, metavar, text in _REPEATED:
+        group.add_argument(
+            f"--{name.replace('_', '-')}",
+            action="append",
+            metavar=metavar,
+            # What stands before the command is kept apart: the parser of the command begins a list of its own.
+            dest=_BEFORE + name if top else name,
+            default=default(None),
+            help=f"{text} (may be repeated)",
+        )
+
+
+def merge(found: argparse.Namespace) -> None:
+    """Bring together what was repeated before the command and after it."""
+    for name, _, _ in _REPEATED:
+        given = [*(getattr(found, _BEFORE + name, None) or ()), *(getattr(found, name, None) or ())]
+        setattr(found, name, given or None)
 
 
 def count(text: str) -> int:

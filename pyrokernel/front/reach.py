@@ -1,34 +1,27 @@
-"""From a command line to settings, mesh, hosts and kernels. Runs in the caller's process."""
+"""From settings to mesh, hosts and kernels. Runs in the caller's process."""
 
 from __future__ import annotations
 
-import argparse
-import os
-from collections.abc import Mapping
-from typing import Any
+import dataclasses
 
-from pyrokernel import settings as settings_module
 from pyrokernel.client.mesh import Mesh, connect
 from pyrokernel.errors import NameServerNotFoundError
+from pyrokernel.front.configured import settings_of as settings_of
 from pyrokernel.host.places import Places
 from pyrokernel.host.processes import is_same
 from pyrokernel.host.registry import Record, Registry
-from pyrokernel.settings import ENV_PREFIX, Settings, command_line
+from pyrokernel.settings import Settings, command_line
 from pyrokernel.texts import label
 
+_LEAST_SECONDS = 0.1
+"""Settings want a time above 0; so much beyond a deadline of 0 is not noticed."""
 
-def settings_of(args: argparse.Namespace, mesh_file: Mapping[str, Any] | None = None) -> Settings:
-    """Read the settings: configuration file, mesh file, environment, command line; later wins.
 
-    Args:
-        args: Has mesh, ns and config.
-        mesh_file: Settings that a mesh file gives.
-    """
-    beneath = {key: value for key, value in (mesh_file or {}).items() if ENV_PREFIX + key.upper() not in os.environ}
-    given = {"mesh": args.mesh, "ns": args.ns, "portable": getattr(args, "portable", None)}
-    return settings_module.load(
-        file=args.config, **{**beneath, **{key: value for key, value in given.items() if value is not None}}
-    )
+def in_time(settings: Settings, timeout: float | None) -> Settings:
+    """Return settings by which no single answer is awaited for longer than all of it may take."""
+    if timeout is None:
+        return settings
+    return dataclasses.replace(settings, timeout=max(_LEAST_SECONDS, min(settings.timeout, timeout)))
 
 
 def open_mesh(settings: Settings) -> Mesh:

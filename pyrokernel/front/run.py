@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import signal
 import sys
 import threading
@@ -20,19 +19,17 @@ from pyrokernel.client.links import LONG_POLL_SECONDS
 from pyrokernel.errors import KernelDiedError, PyrokernelError, SettingsError
 from pyrokernel.front.answers import OutOfTimeError, can_answer, next_answer
 from pyrokernel.front.exits import ExitCode, code_of, worst
-from pyrokernel.front.reach import open_mesh, settings_of
-from pyrokernel.front.source import read_source
+from pyrokernel.front.reach import in_time, open_mesh, settings_of
+from pyrokernel.front.source import Sent, read_source
 from pyrokernel.front.terminal import complain, note, say, say_json
 from pyrokernel.front.waiting import WaitingNote
-from pyrokernel.front.writer import JsonWriter, LiveWriter
+from pyrokernel.front.writer import JsonWriter, LiveWriter, Writer
 from pyrokernel.messages import Event, EventKind, new_id
-from pyrokernel.scripts import Source, exit_of
-from pyrokernel.settings import Settings, command_line
+from pyrokernel.scripts import exit_of
+from pyrokernel.settings import command_line
 from pyrokernel.texts import describe_receipts, label, plural
 
 _RECEIPT_SECONDS = 5.0
-_LEAST_SECONDS = 0.1
-"""Settings want a time above 0; so much beyond a deadline of 0 is not noticed."""
 _ENDINGS = {"ok": ExitCode.OK, "cancelled": ExitCode.INTERRUPTED}
 
 
@@ -42,8 +39,9 @@ def main(args: argparse.Namespace) -> int:
     source = read_source(args)
     if args.local and args.detach:
         raise SettingsError("--detach leaves nothing to come back to on the private mesh of --local")
-    settings = _in_time(settings_of(args), args.timeout)
-    with local(args.local) if args.local else open_mesh(settings) as mesh:
+    settings = in_time(settings_of(args), args.timeout)
+    own = {"no_plugin": settings.no_plugin, "plugins_dir": settings.plugins_dir}
+    with local(args.local, **own) if args.local else open_mesh(settings) as mesh:
         group = mesh.select(args.kernels or ())
         run = Run(group, source, args, begun)
         if args.detach:
@@ -52,24 +50,20 @@ def main(args: argparse.Namespace) -> int:
             return run.follow()
 
 
-def _in_time(settings: Settings, timeout: float | None) -> Settings:
-    """Return settings by which no single answer is awaited for longer than all of it may take."""
-    if timeout is None:
-        return settings
-    return dataclasses.replace(settings, timeout=max(_LEAST_SECONDS, min(settings.timeout, timeout)))
-
-
 class Run:
     """One cell on some kernels, sent, and followed to its end.
 
     Args:
         group: The kernels.
-        source: The code.
+        source: The code, or the call.
         args: Has timeout, json, local and detach.
         begun: Since when the time of all of it counts.
+        writer: Shows what happens; None for the usual one.
     """
 
-    def __init__(self, group: Group, source: Source, args: argparse.Namespace, begun: float) -> None:
+    def __init__(
+        self, group: Group, source: Sent, args: argparse.Namespace, begun: float, writer: Writer | None = None
+    ) -> None:
         self._group = group
         self._source = source
         self._args = args
@@ -77,15 +71,23 @@ class Run:
         self._cell = new_id()
         # Only one kernel can ask; and where nobody stays, nobody answers.
         self._asks = len(group) == 1 and not args.detach and can_answer(stdin_is_code=source.is_stdin)
-        self._writer = JsonWriter(sys.stdout) if args.json else LiveWriter(group.names, sys.stdout, sys.stderr)
+        self._writer = writer or (
+            JsonWriter(sys.stdout) if args.json else LiveWriter(group.names, sys.stdout, sys.stderr)
+        )
         self._waiting = WaitingNote(group.mesh, [kernel.link for kernel in group], self._cell)
         self._cells: dict[str, Cell] = {}
         self._asking = False
         self._interrupted = False
         self._interrupter: threading.Thread | None = None
         self._started: set[str] = set()
+        self._ended: set[str] = set()
         self._codes: dict[str, ExitCode] = {}
         self._exits: dict[str, int] = {}
+
+    @property
+    def ended(self) -> dict[str, Cell]:
+        """The cell on each kernel that has told of its end, by name."""
+        return {name: self._cells[name] for name in self._group.names if name in self._ended}
 
     def detach(self) -> int:
         """Send the cell and leave."""
@@ -185,6 +187,7 @@ class Run:
         if found.kind == EventKind.INPUT and self._asks:
             self._answer(kernel, found)
         elif found.kind == EventKind.ENDED and kernel not in self._codes:
+            self._ended.add(kernel)
             usual = ExitCode.CODE_RAISED if self._exits.get(kernel, 1) else ExitCode.OK
             self._codes[kernel] = _ENDINGS.get(str(found.data.get("status")), usual)
 

@@ -1,13 +1,29 @@
-"""The code that `run` sends. Runs in the caller's process."""
+"""What `run` and `call` send. Runs in the caller's process."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any, Protocol
 
 from pyrokernel.errors import SettingsError
 from pyrokernel.front.terminal import has_person
 from pyrokernel.scripts import Source, read_script
+
+
+class Sent(Protocol):
+    """What is sent as a cell."""
+
+    @property
+    def text(self) -> str:
+        """The code, or how a call reads."""
+
+    @property
+    def is_stdin(self) -> bool:
+        """Whether it came from standard input, which has no answers to input() then."""
+
+    def options(self) -> dict[str, Any]:
+        """Return what kernels are told beside the text."""
 
 
 def read_source(args: argparse.Namespace) -> Source:

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TextIO
+from typing import Protocol, TextIO
 
+from pyrokernel.client.bar import LiveLine
 from pyrokernel.front.terminal import paint
 from pyrokernel.messages import Event, EventKind
 from pyrokernel.texts import describe_gap
+
+
+class Writer(Protocol):
+    """What shows the events of a cell."""
+
+    def write(self, kernel: str, event: Event) -> None:
+        """Write one event."""
+
+    def line(self, kernel: str, text: str, *, error: bool = False) -> None:
+        """Write whole lines."""
 
 
 class LiveWriter:
     """Writes the events of a running cell: what a program at the terminal would have written.
 
     With more than one kernel each line begins with its kernel's name, and a line is
-    written when it is complete: half lines of several kernels would mix.
+    written when it is complete: half lines of several kernels would mix. Where errors go to
+    a terminal, how far a command is stands in a line that is drawn over itself.
 
     Args:
         names: The kernels.
@@ -28,6 +40,8 @@ class LiveWriter:
         self._prefixes = {name: f"{name}:{' ' * (width - len(name))} " for name in names} if len(names) > 1 else {}
         self._pieces: dict[tuple[str, str], str] = {}
         self._column = 0
+        self._live = LiveLine(err)
+        self._progress: dict[str, tuple[float, str]] = {}
 
     def write(self, kernel: str, event: Event) -> None:
         """Write one event."""
@@ -43,8 +57,16 @@ class LiveWriter:
             self.line(kernel, data["traceback"] or f"{data['ename']}: {data['evalue']}", error=True)
         elif event.kind == EventKind.GAP:
             self.line(kernel, describe_gap(event), error=True)
+        elif event.kind == EventKind.PROGRESS:
+            self._progress[kernel] = (data["done"] / (data["total"] or 1.0), data["text"])
+            self._draw()
+        elif event.kind == EventKind.INPUT:
+            self._live.erase()  # whoever answers types in this line
         elif event.kind == EventKind.ENDED:
+            self._live.erase()
+            self._progress.pop(kernel, None)
             self._finish(kernel)
+            self._draw()
 
     def line(self, kernel: str, text: str, *, error: bool = False) -> None:
         """Write whole lines."""
@@ -53,16 +75,28 @@ class LiveWriter:
 
     def _text(self, kernel: str, stream: TextIO, text: str) -> None:
         prefix = self._prefixes.get(kernel)
+        self._live.erase()
         if prefix is None:
             stream.write(text)
             stream.flush()
             self._column = len(text) - text.rfind("\n") - 1
+            self._draw()
             return
         key = (kernel, "err" if stream is self._err else "out")
         *lines, self._pieces[key] = (self._pieces.get(key, "") + text).split("\n")
         shown = paint(prefix, "cyan", stream)
         stream.write("".join(f"{shown}{line}\n" for line in lines))
         stream.flush()
+        self._draw()
+
+    def _draw(self) -> None:
+        """Show how far the commands are, unless output has left the cursor amid a line."""
+        if self._progress and not self._column:
+            parts = [
+                f"{name + ' ' if self._prefixes else ''}{min(1.0, max(0.0, share)):.0%} {text}".rstrip()
+                for name, (share, text) in self._progress.items()
+            ]
+            self._live.show(", ".join(parts))
 
     def _finish(self, kernel: str) -> None:
         """End a line that its kernel left open."""

@@ -19,7 +19,7 @@ def resolve(
     """Find what a call means: a function of ours, a pickled one, a dotted name in the namespace, or a command.
 
     Args:
-        function: What the request says.
+        function: What the request says; with a ":" before the name it is a command, whatever the namespace has.
         variables: The namespace; what a user has set there comes before a command of that name.
         command: Finds a command.
 
@@ -34,6 +34,11 @@ def resolve(
         return loaded
     if not isinstance(function, str) or not function:
         raise ProtocolError(f"a call names a function or carries one, not {function!r}")
+    if function.startswith(":"):
+        contributed = command(function[1:])
+        if contributed is None:
+            raise NameError(f"there is no command {function[1:]!r} in this kernel")
+        return contributed
     first, *rest = function.split(".")
     found: Any
     if first in variables:

@@ -364,19 +364,19 @@ class Cells:
 
         return resolve(function, self.interpreter.namespace(cell.namespace).variables, command)
 
-    def _drained(self, values: Iterable[Any], cell: Cell) -> list[Any]:
-        """Run a generator to its end: each value is an event, and goes to whoever reads them one by one."""
-        kept = []
+    def _drained(self, values: Iterable[Any], cell: Cell) -> list[Any] | None:
+        """Run a generator to its end: its values are events where text is wanted, else they are read or returned."""
+        kept: list[Any] = []
         for value in values:
-            if cell.want == "text":
+            if cell.yields is not None:
+                cell.yields.put(value)
+            elif cell.want == "text":
                 text, _ = text_of(value, for_people=True)
                 self.capture.drain()
                 self.journal.append(EventKind.RESULT, cell.id, text=text, data=None)
-            if cell.yields is not None:
-                cell.yields.put(value)
             else:
                 kept.append(value)
-        return kept
+        return None if cell.want == "text" else kept
 
     def run_beside(self, cell: Cell) -> dict[str, Any]:
         """Run a call on this thread, beside whatever the main thread runs, and return its reply.
@@ -445,7 +445,7 @@ def _render(value: Any, cell: Cell) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     if cell.want == "value":
         shown["value"], shown["missing"] = pack_value(value, max_bytes=cell.max_result_bytes, plain=cell.plain)
-    if cell.call is None or cell.want == "text":
+    if cell.call is None or (cell.want == "text" and value is not None):
         shown["text"], shown["cut"] = text_of(value, for_people=cell.want == "text")
     if cell.want == "mime":
         shown["data"] = bundle_of(value, shown.get("text", ""))

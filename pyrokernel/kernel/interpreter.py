@@ -96,6 +96,11 @@ class Namespace:
                 variables[name] = value
         self.given = dict(names)
 
+    def restore(self) -> None:
+        """Give again what the user has deleted, such as a variable that stood in place of a command."""
+        for name, value in self.given.items():
+            self.variables.setdefault(name, value)
+
     def untouched(self) -> list[str]:
         """Return the names given that still mean what was given."""
         variables = self.variables
@@ -176,6 +181,7 @@ class Interpreter:
             before()
             space = self.namespace(namespace)
             self.running = (cell, namespace)
+            space.restore()
             _rotate_inputs(space, shown or source)
             self._remember(filename, source)
             statements, expression = self._compile(self.transform(source, filename), filename, space)

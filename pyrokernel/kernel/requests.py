@@ -50,7 +50,8 @@ def show_call(function: Any, options: Mapping[str, Any]) -> str:
     """Return how a call reads in lists; a part of a job, as its client wants the job to be shown."""
     if options.get("map") and shown(options):
         return shown(options)
-    return f"{function if isinstance(function, str) else options.get('shown', 'function')}(...)"
+    name = function.removeprefix(":") if isinstance(function, str) else options.get("shown", "function")
+    return f"{name}(...)"
 
 
 def peek_request(connection: Connection) -> dict[str, Any] | None:

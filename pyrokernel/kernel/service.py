@@ -413,7 +413,7 @@ class KernelService:
         name = cell.call[0]
         if not isinstance(name, str) or name in self._own_variables(cell.namespace):
             return False
-        command = self._extensions.command(name)
+        command = self._extensions.command(name.removeprefix(":"))
         return command is not None and command.safe
 
     def _own_variables(self, namespace: str) -> set[str]:

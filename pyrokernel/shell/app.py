@@ -20,8 +20,10 @@ from pyrokernel.shell.aliases import Aliases
 from pyrokernel.shell.background import Background
 from pyrokernel.shell.cells import CellCommands
 from pyrokernel.shell.commands import KernelCommands
+from pyrokernel.shell.contributed import ContributedCommands
 from pyrokernel.shell.data import DataCommands
 from pyrokernel.shell.editing import Editing
+from pyrokernel.shell.extending import extend
 from pyrokernel.shell.habits import HabitCommands
 from pyrokernel.shell.here import Here
 from pyrokernel.shell.hints import for_failure, for_unknown
@@ -34,8 +36,10 @@ from pyrokernel.shell.leaving import what_stays
 from pyrokernel.shell.local import HereCommands
 from pyrokernel.shell.lookout import Lookout, View, look
 from pyrokernel.shell.parser import Parser, Piece, SourceReader, Takes
+from pyrokernel.shell.remote import Remote
 from pyrokernel.shell.restricted import ignore_job_control
 from pyrokernel.shell.runner import Runner
+from pyrokernel.shell.shipping import ShipCommands
 from pyrokernel.shell.source import bound_names, dedented, in_background
 from pyrokernel.shell.startup import run_startup, startup_file
 from pyrokernel.shell.target import Target
@@ -59,6 +63,8 @@ class Shell(House):
         at_prompt: Whether lines are typed at its prompt; else they come from a script.
         left: Whether the last of some lines left the shell.
         runner, background: What runs cells, before the prompt and behind it.
+        remote: The commands of kernels that are words of the shell.
+        plugins: Those that this process has loaded for commands of the shell.
     """
 
     def __init__(self, mesh: Mesh, words: Iterable[str] = (), *, restricted: bool = False) -> None:
@@ -75,11 +81,14 @@ class Shell(House):
             DataCommands(here),
             JobCommands(here),
             TourCommands(),
+            ShipCommands(),
+            ContributedCommands(),
         ]
         past = Unwritten() if restricted else History(mesh.settings.mesh_state_dir / "shell-history")
         super().__init__(command_sets, past, restricted=restricted)
         self.take_in(Aliases(self).do_alias)
         self.take_in(Editing(self).do_edit)
+        self.plugins = extend(self, mesh.settings)
         # _eof is what cmd2 makes of Ctrl-D.
         self.reader.commands = {
             name: getattr(self.get_command_func(name), "takes", Takes.WORDS)
@@ -94,8 +103,10 @@ class Shell(House):
         self.continuation_prompt = "... "
         self.runner = Runner(self)
         self.background = Background(self.runner)
+        self.remote = Remote(self)
+        self.reader.learn = self.remote.learn_for
         set_up_prompt(self, past)
-        self._lookout = Lookout(lambda: look(self.target), self._take_view)
+        self._lookout = Lookout(self._look, self._take_view)
         self.show_target()
 
     def do__python(self, statement: Statement) -> bool:
@@ -153,7 +164,7 @@ class Shell(House):
         if self.times_cells and not behind:
             self.notice(f"took {span(time.monotonic() - begun)}")
         self.failed = not ok
-        words = self.reader.commands
+        words = self.reader.commands.keys() - self.remote.words.keys()
         hint = "" if ok or not self.at_prompt else for_failure(source, self.runner.outcomes.values(), words)
         if hint:
             self.notice(hint)
@@ -181,6 +192,7 @@ class Shell(House):
     def onecmd_plus_hooks(self, line: str, **options: Any) -> bool:
         """Run a line, after it was found out whether its first word is a variable in the kernels."""
         with self.sigint_protection:
+            self.remote.learn_for(line)
             look_up(line, self.reader, self.target.group)
         return super().onecmd_plus_hooks(line, **options)
 
@@ -200,6 +212,7 @@ class Shell(House):
     def show_target(self) -> None:
         """Bring the prompt up to date with what is known without asking anybody."""
         self.prompt = f"{View(self.target.group.names).prompt}> "
+        self.remote.settle()
 
     def pre_prompt(self) -> None:
         """Begin to look at the kernels; cmd2 calls this when the prompt waits."""
@@ -223,7 +236,28 @@ class Shell(House):
 
     def _take_view(self, view: View) -> None:
         """Have the prompt say what was seen; the thread that looks calls this."""
+        self.remote.settle()
         self.add_alert(prompt=f"{view.prompt}> ")
+
+    def _look(self) -> View:
+        """Look at the kernels, and ask those whose commands have changed."""
+        view = look(self.target)
+        self.remote.follow(self.target.group, view.revisions)
+        return view
+
+    def learn_words(self) -> None:
+        """Find out which commands the kernels have, if nobody has asked them yet."""
+        self.remote.learn(self.target.group)
+
+    def usage_of(self, name: str) -> str:
+        """Return what the parser of a command says of its arguments; "" when it has none."""
+        return self.remote.help_of(name) or super().usage_of(name)
+
+    def preloop(self) -> None:
+        """Say what is amiss before the first line is typed; cmd2 calls this."""
+        super().preloop()
+        for problem in self.plugins.problems:
+            self.notice(f"{problem}; `plugins` tells more")
 
     @property
     def greeting(self) -> str:
@@ -289,6 +323,7 @@ def run_shell(
         elif startup and run_startup(shell, startup_file(settings), wanted=bool(settings.shell_startup)):
             shell.leave()
             return shell.exit_code
+        shell.reader.learn = None  # from here on lines are typed, and what kernels have comes by the lookout
         code = shell.cmdloop(shell.fitted(shell.greeting))
         shell.leave()
         return code

@@ -64,7 +64,7 @@ class KernelCommands(CommandSet["Shell"]):
 
     @takes(Takes.WORD_AND_PYTHON)
     def do_on(self, statement: Statement) -> None:
-        """Run Python on other kernels, once: on KERNELS SOURCE.
+        """Run Python, or a command of theirs, on other kernels, once: on KERNELS SOURCE.
 
         KERNELS is a name, a range, a pattern, "tag:WORD", "all", or several of them with commas between.
         """
@@ -73,7 +73,10 @@ class KernelCommands(CommandSet["Shell"]):
             self._cmd.fail('usage: on KERNELS SOURCE, for instance "on k0 x + 1"')
             return
         group = self._cmd.target.mesh.select([words])
-        self._cmd.last_result = self._cmd.run_cell(group, source)
+        if self._cmd.remote.command_of(group, source):
+            self._cmd.last_result = self._cmd.remote.run_on(group, source)
+        else:
+            self._cmd.last_result = self._cmd.run_cell(group, source)
 
     @staticmethod
     def _interrupt_parser() -> Cmd2ArgumentParser:

@@ -98,7 +98,10 @@ class Router(Completer):
         line = text.rpartition("\n")[2]
         if _FIRST_WORD.match(text):
             names = [] if line.lstrip().startswith((":", "%")) else self._python(text, self._group())
-            return [*self._commands(line), *names]
+            commands = self._commands(line)
+            # A command of kernels is a function there too: offered once, unless somebody has set that name.
+            said = self._shell.remote.words.keys() - self._shell.reader.variables
+            return [*commands, *(each for each in names if each.display_text not in said)]
         command = self._shell.reader.command_of(text)
         offer = self._shell.offers.get(command)
         if offer is not None:
@@ -120,10 +123,15 @@ class Router(Completer):
         if not word:
             return []
         return [
-            Completion(command + " ", -len(word), display=command, display_meta="command")
+            Completion(command + " ", -len(word), display=command, display_meta=self._about(command))
             for command in sorted(self._shell.reader.commands)
             if command.startswith(word) and not command.startswith("_") and command not in self._shell.refused
         ]
+
+    def _about(self, command: str) -> str:
+        """Say what a command is: of the kernels', whose."""
+        remote = self._shell.remote.words.get(command)
+        return plain(f"command of {remote.info.owner}") if remote else "command"
 
     def _offered(self, offer: Callable[[str], list[tuple[str, int, str]]], text: str) -> list[Completion]:
         """Have a command complete the text after it."""

@@ -13,6 +13,7 @@ EXAMPLES: Mapping[str, str] = {
     "cancel": "cancel 3f2a",
     "cd": "cd /data/run7",
     "cells": "cells 17",
+    "commands": "commands",
     "debug": "debug k0",
     "edit": "edit 12",
     "env": "env OMP_NUM_THREADS=2",
@@ -30,6 +31,7 @@ EXAMPLES: Mapping[str, str] = {
     "matplotlib": "matplotlib inline",
     "on": "on k0,k3 len(part)",
     "pip": "pip install tqdm",
+    "plugins": "plugins",
     "ps": "ps > kernels.txt",
     "pull": "pull part",
     "push": "push limit = 0.5",
@@ -41,10 +43,12 @@ EXAMPLES: Mapping[str, str] = {
     "scatter": "scatter part = range(1000)",
     "set": "set timing true",
     "sh": "!nvidia-smi",
+    "ship": "ship analysis.py",
     "stop": "stop k3",
     "time": "time sum(range(1000))",
     "timeit": "timeit -n 1000 sum(range(1000))",
     "tour": "tour next",
+    "unship": "unship analysis",
     "use": "use gpu-* k0",
     "watch": "watch on",
     "who": "who k0",
@@ -54,7 +58,7 @@ EXAMPLES: Mapping[str, str] = {
 """By command, a line that one could type."""
 
 _FIRST = ("Kernels", "Cells", "Data")
-_LAST = ("Shell", "Aliases")
+_LAST = ("Shell", "Aliases", "Commands of the kernels")
 _INDENT = "  "
 
 

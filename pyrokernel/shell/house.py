@@ -9,7 +9,7 @@ import shutil
 import sys
 import termios
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TextIO
 
 from cmd2 import Choices, Cmd2ArgumentParser, CommandSet, Completions, Settable, Statement, with_argparser
@@ -90,10 +90,34 @@ class House(Redirecting):
         """
         name = name or command.__name__.removeprefix("do_")
         if self.restricted and is_local(command):
-            self.refused.add(name)
-            self._refuse(name)
+            self.refuse(name)
         else:
             setattr(self, f"do_{name}", command)
+
+    def replace_remote(
+        self,
+        gone: Iterable[str],
+        commands: Mapping[str, Callable[[Statement], Any]],
+        complete: Callable[[str], Callable[[str, str, int, int], Completions]],
+    ) -> None:
+        """Bring the commands of kernels up to date.
+
+        Args:
+            gone: Names of those that are no more.
+            commands: By name, what runs.
+            complete: Returns what completes the words of a command.
+        """
+        for name, command in commands.items():
+            setattr(self, f"do_{name}", command)
+            setattr(self, f"complete_{name}", complete(name))
+        for name in gone:
+            delattr(self, f"do_{name}")
+            delattr(self, f"complete_{name}")
+
+    def refuse(self, name: str) -> None:
+        """Know a command by name only."""
+        self.refused.add(name)
+        self._refuse(name)
 
     def _refuse(self, name: str) -> None:
         setattr(self, f"do_{name}", refusal(name, self.fail))
@@ -244,6 +268,7 @@ class House(Redirecting):
     def do_help(self, args: argparse.Namespace) -> None:
         """List all commands by subject, or say what one does."""
         name = (args.command or "").lstrip(":%")
+        self.learn_words()
         if not name:
             self.page("\n".join(overview(self._subjects(), self.width)))
         elif name in self.refused:
@@ -253,9 +278,16 @@ class House(Redirecting):
         else:
             function = self.get_command_func(name)
             assert function is not None  # it is visible
-            parser = self.command_parsers.get(function)
-            usage = parser.format_help() if parser else ""
-            self.page("\n".join(details(name, function.__doc__ or "", usage, self.width)))
+            self.page("\n".join(details(name, function.__doc__ or "", self.usage_of(name), self.width)))
+
+    def learn_words(self) -> None:
+        """Find out which commands there are that are not the shell's own."""
+
+    def usage_of(self, name: str) -> str:
+        """Return what the parser of a command says of its arguments; "" when it has none."""
+        function = self.get_command_func(name)
+        parser = self.command_parsers.get(function) if function else None
+        return parser.format_help() if parser else ""
 
     def _subjects(self) -> dict[str, dict[str, str]]:
         """Return the docstrings of all commands by subject and name."""

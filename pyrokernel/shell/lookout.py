@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pyrokernel.client.group import Group
 from pyrokernel.client.kernel import Kernel
@@ -34,12 +34,14 @@ class View:
         busy: How many of them run something.
         fresh: How many are other instances than the shell knows, so that variables are gone.
         gone: Those there were before, and are no more.
+        revisions: By instance, how often its commands have changed.
     """
 
     names: Sequence[str]
     busy: int = 0
     fresh: int = 0
     gone: Sequence[str] = ()
+    revisions: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def prompt(self) -> str:
@@ -70,6 +72,7 @@ def look(target: Target) -> View:
         busy=len(missing) + sum(bool(about["running"]) for about in abouts.values()),
         fresh=sum(kernel.instance != known.get(kernel.name, kernel.instance) for kernel in alive),
         gone=[name for name in known if name not in {kernel.name for kernel in alive}],
+        revisions={about["instance"]: int(about.get("commands", 0)) for about in abouts.values()},
     )
 
 

@@ -88,11 +88,14 @@ class SourceReader:
         commands: The words that are commands, and what follows each.
         variables: Words that name a variable in the kernels, as far as the shell knows; those that
             are commands too mean the variable wherever the line is valid Python.
+        learn: Called with a line whose first word is no command, before that is settled: may add to `commands`.
+            None where lines are typed, for it may ask kernels.
     """
 
     def __init__(self, commands: Mapping[str, Takes] | None = None) -> None:
         self.commands: Mapping[str, Takes] = commands or {}
         self.variables: set[str] = set()
+        self.learn: Callable[[str], None] | None = None
         self._last: tuple[tuple[str, Mapping[str, Takes], frozenset[str]], list[Piece]] | None = None
 
     def command_of(self, line: str) -> str:
@@ -110,7 +113,7 @@ class SourceReader:
         word = _meant(sign, word)
         if sign == "%%" and self.commands.get(word) not in _WITH_BLOCKS:
             return UNKNOWN
-        if word not in self.commands:
+        if not self._knows(word, line):
             return UNKNOWN if sign else ""
         if sign or not rest.strip():
             return word if sign or word not in self.variables else ""
@@ -124,6 +127,12 @@ class SourceReader:
         if (word in self.variables or _OPERATES.match(rest)) and completeness(line) != "invalid":
             return ""
         return word
+
+    def _knows(self, word: str, line: str) -> bool:
+        """Whether a word is a command, perhaps one that is only learned of now."""
+        if word not in self.commands and self.learn is not None:
+            self.learn(line)
+        return word in self.commands
 
     def shadowed(self, text: str) -> str:
         """Return the command that a line of Python would have been, had there been no variable of that name."""

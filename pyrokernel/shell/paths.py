@@ -78,6 +78,27 @@ def offer_folders(group: Group, text: str) -> Offers:
     return [(name, start, about) for name, about in _ask(group, path, "path") if name.endswith("/")]
 
 
+def offer_paths(group: Group, typed: str) -> list[str]:
+    """Complete a path of the kernels' machines; shape (n_matches,)."""
+    head = typed[: len(typed) - len(typed.rpartition("/")[2])]
+    return [head + name for name, _ in _ask(group, typed, "path")]
+
+
+def offer_local_words(text: str) -> Offers:
+    """Complete the last word of a text: a file of the shell's machine."""
+    from pyrokernel.kernel.paths import complete_path  # late: the prompt does not wait for it
+
+    word = last_word(text)
+    if word.mixed:
+        return []
+    found = complete_path(word.value)
+    return [
+        (name if word.quote else _SPECIAL.sub(r"\\\1", name), word.start, about)
+        for name, about in zip(found.matches, found.types, strict=False)
+        if not word.quote or word.quote not in name
+    ]
+
+
 def _ask(group: Group, typed: str, what: str) -> list[tuple[str, str]]:
     answers, _, _ = ask_all(group, "complete", typed, len(typed), {"what": what}, timeout=ASK_SECONDS)
     found = {kernel: messages.Completion.from_wire(answer) for kernel, answer in answers.items()}

@@ -41,7 +41,7 @@ def admit(command_sets: Iterable[CommandSet[Any]]) -> tuple[list[CommandSet[Any]
     for commands in command_sets:
         if not is_local(commands):
             admitted.append(commands)
-        refused |= {name for name in _commands(commands) if is_local(commands) or is_marked(commands, name)}
+        refused |= {name for name in commands_in(commands) if is_local(commands) or is_marked(commands, name)}
     return admitted, refused
 
 
@@ -50,7 +50,8 @@ def is_marked(owner: object, name: str) -> bool:
     return is_local(getattr(owner, _PREFIX + name, None))
 
 
-def _commands(owner: object) -> list[str]:
+def commands_in(owner: object) -> list[str]:
+    """Return the names of the commands that an object has."""
     return [name.removeprefix(_PREFIX) for name in dir(owner) if name.startswith(_PREFIX)]
 
 

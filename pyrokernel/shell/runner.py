@@ -40,7 +40,7 @@ class Runner:
         Args:
             group: The kernels.
             source: Python source.
-            options: More of what `submit` tells a kernel: filename, argv, shown.
+            options: More of what `submit` tells a kernel: filename, argv, shown, call.
 
         Raises:
             PyrokernelError: It could not even be sent.

@@ -212,6 +212,8 @@ class Showing:
                 self._display.output(name, data["stream"], data["text"])
             case EventKind.RESULT:
                 self._display.result(name, data["text"])
+            case EventKind.PROGRESS:
+                self._watch.progress(name, float(data["done"]), float(data["total"]), str(data["text"]))
             case EventKind.FIGURE:
                 self._display.remark(name, f"[figure: {data['path']}]")
                 if len(self._group) == 1:

@@ -7,6 +7,7 @@ is closed are dropped, because their replies would reach the next caller.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import selectors
@@ -169,7 +170,8 @@ class Fanout:
         """Take an idle connection out of the loop, so that another `Fanout` can use it."""
         lane = self._lanes.pop(connection, None)
         if lane is not None:
-            self._selector.unregister(connection.sock)
+            with contextlib.suppress(KeyError, ValueError):  # Ctrl-C came before it was registered
+                self._selector.unregister(connection.sock)
             if lane.due:
                 connection.close()
 

@@ -71,6 +71,16 @@ def test_a_lost_connection_is_an_answer(private_dir: Path, service: Service) -> 
     assert answer.lost
 
 
+def test_ctrl_c_amid_the_sending_is_nothing_but_ctrl_c(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(KeyboardInterrupt), Fanout() as fanout:
+        monkeypatch.setattr(fanout._selector, "register", interrupted)
+        fanout.send(open_to(daemon), Request(OBJECT, "echo", [1]), "late")
+
+
+def interrupted(*args: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_closed_connection_is_an_answer(daemon: Daemon) -> None:
     connection = open_to(daemon)
     connection.close()

@@ -161,7 +161,12 @@ def test_a_variable_of_the_users_comes_before_a_command(mesh: pk.Mesh) -> None:
     mesh["k1"].execute("def paint(colour): return 'mine'")
     assert mesh["k1"].call("paint", "RED") == "mine"
     assert mesh["k0"].call("paint", "RED") == "RED"
+    assert mesh["k1"].call(":paint", "RED") == "RED"
+    assert mesh["k1"].commands.paint("RED") == "RED"
+    with pytest.raises(pk.RemoteError, match="there is no command 'typo'"):
+        mesh["k1"].call(":typo")
     mesh["k1"].execute("del paint")
+    assert mesh["k1"].execute("paint('RED')").result == "RED"
     assert mesh["k1"].call("paint", "RED") == "RED"
 
 

@@ -17,9 +17,10 @@ from pyrokernel.shell.app import Shell
 ADMITTED = {
     # Each of these was looked at: the process of the shell reads or writes no file for it, starts no program, and
     # runs or unpickles nothing. What kernels do is their business: `sh`, `pip` and `cd` are cells like others.
-    "alias", "cancel", "cd", "cells", "debug", "env", "exit", "follow", "help", "history", "inspect", "interrupt",
-    "load_ext", "logs", "matplotlib", "on", "pip", "ps", "pwd", "quit", "reset", "restart", "set", "sh", "stop",
-    "time", "timeit", "tour", "use", "watch", "who", "whos", "writefile",
+    # `ship` refuses files itself, and sends what was typed; `plugins` says what was found when the shell started.
+    "alias", "cancel", "cd", "cells", "commands", "debug", "env", "exit", "follow", "help", "history", "inspect",
+    "interrupt", "load_ext", "logs", "matplotlib", "on", "pip", "plugins", "ps", "pwd", "quit", "reset", "restart",
+    "set", "sh", "ship", "stop", "time", "timeit", "tour", "unship", "use", "watch", "who", "whos", "writefile",
 }  # fmt: skip
 REFUSED = {"edit", "gather", "here", "map", "pull", "push", "run", "scatter"}
 

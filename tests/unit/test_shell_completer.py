@@ -49,6 +49,7 @@ def router(*kernels: Any) -> Router:
         target=SimpleNamespace(group=FakeGroup(kernels), mesh=SimpleNamespace(select=lambda words: FakeGroup(kernels))),
         main_session=SimpleNamespace(complete_style=None),
         refused=set(),
+        remote=SimpleNamespace(words={}),
         offers={"take": lambda text: [(f"{text}kes", 0, "int")]},
         complete=lambda text, line, begidx, endidx: None,
     )
@@ -61,6 +62,20 @@ def offered(found: Router, text: str) -> list[str]:
 
 def test_the_first_word_is_a_command_or_a_name() -> None:
     assert offered(router(FakeKernel("user")), "us") == ["use ", "user"]
+
+
+def test_a_command_of_the_kernels_is_offered_once_unless_somebody_set_its_name() -> None:
+    found = router(FakeKernel("used"))
+    reader = found._shell.reader
+    reader.commands = {**reader.commands, "used": Takes.WORDS}
+    found._shell.remote.words["used"] = SimpleNamespace(info=SimpleNamespace(owner="plugin tools"))  # type: ignore[assignment]  # stands in
+    matches = list(found.get_completions(Document("us"), CompleteEvent()))
+    assert [(match.text, match.display_meta_text) for match in matches] == [
+        ("use ", "command"),
+        ("used ", "command of plugin tools"),
+    ]
+    reader.variables.add("used")
+    assert offered(found, "us") == ["use ", "used ", "used"]
 
 
 def test_a_colon_asks_for_commands_only() -> None:

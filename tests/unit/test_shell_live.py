@@ -68,3 +68,19 @@ def test_of_one_kernel_it_does_not_count() -> None:
     watch = Watch(["k0"], clock=lambda: now[0])
     now[0] = 75.0
     assert watch.line(["k0"], ctrl_c="leaves it running") == "k0 runs, 1 min (Ctrl-C leaves it running)"
+
+
+def test_how_far_commands_are_comes_first_and_soon() -> None:
+    now = [100.0]
+    watch = Watch(["k0", "k1"], clock=lambda: now[0])
+    watch.progress("k0", 1, 4, "walking\nslowly")
+    assert watch.due() == 0.25
+    watch.progress("k1", 3, 4, "walking")
+    now[0] = 100.5
+    assert watch.line(["k0", "k1"], ctrl_c="interrupts").startswith("[#####.....]  50% walking, 0 of 2 done, k0-k1 run")
+    assert watch.due() == 1.0
+    watch.progress("k0", 5, 4, "walking")
+    assert watch.due() == 0.25
+    assert watch.line(["k0"], ctrl_c="interrupts").startswith("[##########] 100% walking, 1 of 2 done")
+    watch.progress("k0", 1, 0, "")
+    assert watch.line(["k0"], ctrl_c="interrupts").startswith("[#####.....]  50%, 1 of 2 done")

@@ -1,0 +1,79 @@
+"""`commands`: what can be called on kernels by name. Runs in the caller's process."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from pyrokernel.errors import SettingsError
+from pyrokernel.front.exits import ExitCode
+from pyrokernel.front.reach import open_mesh, settings_of
+from pyrokernel.front.stub import stub_of
+from pyrokernel.front.terminal import complain, note, say, say_json
+from pyrokernel.messages import CommandInfo
+from pyrokernel.settings import command_line
+from pyrokernel.texts import describe_silence, label, one_line, plural, wide_table
+
+_HEADER = ("NAME", "SIGNATURE", "OWNER", "KERNELS", "ABOUT")
+_SIGNATURE_WIDTH = 48
+
+
+def main(args: argparse.Namespace) -> int:
+    """List the commands, or write what type checkers and editors read of them."""
+    settings = settings_of(args)
+    with open_mesh(settings) as mesh:
+        group = mesh.select(args.kernels or ())
+        found = group.commands.by_kernel()
+    silent = [name for name in group.names if name not in found]
+    if args.stub:
+        infos = {info.name: info for infos in found.values() for info in infos}
+        _write(args.stub, stub_of(infos.values(), settings.mesh))
+        note(f"{args.stub}: {plural(len(infos), 'command')}")
+    elif args.json:
+        say_json({name: [info.to_wire() for info in infos] for name, infos in found.items()})
+    elif any(found.values()):
+        say(format_commands(found))
+    elif found:
+        note(f"no commands; they come with plugins and what is shipped: {command_line(settings, 'ship FILE.py')}")
+    if silent:
+        complain(describe_silence(silent))
+    return ExitCode.TIMEOUT if silent else ExitCode.OK
+
+
+def format_commands(found: Mapping[str, Iterable[CommandInfo]]) -> str:
+    """Lay out commands, one a line, as wide as the terminal; kernels are named where not all have it.
+
+    Args:
+        found: By kernel, as `Commands.by_kernel` returns them.
+    """
+    # A command that takes different arguments on some kernels is another one there.
+    kernels: dict[tuple[str, str, str], list[str]] = {}
+    abouts: dict[tuple[str, str, str], str] = {}
+    for kernel, infos in found.items():
+        for info in infos:
+            key = (info.name, info.signature, info.owner)
+            kernels.setdefault(key, []).append(kernel)
+            abouts[key] = info.summary
+    rows = [
+        (
+            name,
+            one_line(signature, _SIGNATURE_WIDTH),
+            owner,
+            "" if len(kernels[name, signature, owner]) == len(found) else label(kernels[name, signature, owner]),
+            abouts[name, signature, owner],
+        )
+        for name, signature, owner in sorted(kernels)
+    ]
+    return _table(rows)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    return wide_table(_HEADER, rows, spared=("OWNER", "KERNELS"))
+
+
+def _write(file: str, text: str) -> None:
+    try:
+        Path(file).expanduser().write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"cannot write {file}: {error.strerror}") from error
