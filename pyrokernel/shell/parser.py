@@ -257,7 +257,9 @@ class Parser(StatementParser):
             name, signs = (question[2], question[1]) if question[2] else (question[3], question[4])
             return Statement(f"--source {name}" if signs == "??" else name, raw=line, command=command)
         if command and self.reader.commands.get(command, Takes.TEXT) is Takes.WORDS:
-            return super().parse(f"{command} {rest_of(line)}")
+            statement = super().parse(f"{command} {rest_of(line)}")
+            object.__setattr__(statement, "raw", line)  # with the sign that says that the command is meant
+            return statement
         text = rest_of(line) if command else line
         terminator = "\n" if self._script or self.reader.finished(line) else ""
         return Statement(text, raw=line, command=command or PYTHON, multiline_command=True, terminator=terminator)

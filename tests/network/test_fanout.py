@@ -72,9 +72,11 @@ def test_a_lost_connection_is_an_answer(private_dir: Path, service: Service) -> 
 
 
 def test_ctrl_c_amid_the_sending_is_nothing_but_ctrl_c(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(KeyboardInterrupt), Fanout() as fanout:
+    connection = open_to(daemon)
+    with Fanout() as fanout:
         monkeypatch.setattr(fanout._selector, "register", interrupted)
-        fanout.send(open_to(daemon), Request(OBJECT, "echo", [1]), "late")
+        with pytest.raises(KeyboardInterrupt):
+            fanout.send(connection, Request(OBJECT, "echo", [1]), "late")
 
 
 def interrupted(*args: object) -> None:
