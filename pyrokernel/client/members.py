@@ -62,11 +62,28 @@ class Members(Sequence[Kernel]):
         values, _, _ = self._gather(request, kind="control", timeout=self.mesh.settings.timeout)
         return values
 
-    def run_shipping(self, method: str, what: list[Any], title: str, timeout: float | None) -> dict[str, Any]:
-        """Run `ship` or `unship` as a cell on every kernel; return what each of them says."""
+    def run_shipping(
+        self,
+        method: str,
+        what: list[Any],
+        title: str,
+        timeout: float | None,
+        printed: dict[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Run `ship` or `unship` as a cell on every kernel; return what each of them says.
+
+        Args:
+            method: Which of both.
+            what: Modules or names.
+            title: How lists of cells show it.
+            timeout: Seconds for all kernels; None waits.
+            printed: Takes what the code printed, by kernel.
+        """
         cell = new_id()
         request = kernel_request(method, what, self._options(cell, shown=title), cell=cell)
         replies = self._replies(request, timeout=timeout, check=True)
+        if printed is not None:
+            printed |= {name: text for name, reply in replies.items() if (text := reply.stdout + reply.stderr)}
         found = {name: reply.result for name, reply in replies.items()}
         if method == "ship":
             return {name: [Shipped.from_wire(one) for one in ones] for name, ones in found.items()}

@@ -161,8 +161,16 @@ def _check_syntax(content: bytes, path: str) -> None:
         raise ShipError(f"{path} is no Python source: {error}") from error
 
 
-def ship(group: Group, modules: Sequence[Module], timeout: float | None) -> dict[str, list[Shipped]]:
+def ship(
+    group: Group, modules: Sequence[Module], timeout: float | None, printed: dict[str, str] | None = None
+) -> dict[str, list[Shipped]]:
     """Load modules in the kernels of a group, sending the files only where they are not; have the hosts keep them.
+
+    Args:
+        group: The kernels.
+        modules: What `read_modules` returned.
+        timeout: Seconds for all kernels; None waits.
+        printed: Takes what the code printed when it was run, by kernel.
 
     Returns:
         By kernel, what became of each module.
@@ -190,11 +198,11 @@ def ship(group: Group, modules: Sequence[Module], timeout: float | None) -> dict
         if lacking:  # once for a machine; where no host answers the kernels get them
             ask_hosts(mesh, "store_shipped", [module.to_wire(files=True) for module in lacking])
         title = _title(modules)
-        done = group.run_shipping("ship", [module.to_wire(files=False) for module in modules], title, timeout)
+        done = group.run_shipping("ship", [module.to_wire(files=False) for module in modules], title, timeout, printed)
         missing = [name for name, found in done.items() if any(one.state == "missing" for one in found)]
         if missing:
             whole = [module.to_wire(files=True) for module in modules]
-            done |= group[missing].run_shipping("ship", whole, title, timeout)
+            done |= group[missing].run_shipping("ship", whole, title, timeout, printed)
     problems = _keep(mesh, modules, next(iter(done.values())), group.words)
     if problems:
         raise ShipError(f"kernels that start later will not have it: {'; '.join(problems)}; those that run now do")

@@ -29,6 +29,16 @@ def describe_shipped(found: Mapping[str, Sequence[Shipped]]) -> Iterator[str]:
             yield f"{label(names)}: {text}"
 
 
+def describe_printed(printed: Mapping[str, str]) -> Iterator[str]:
+    """Say what modules printed when they were run, line by line; what is equal on several kernels is said once.
+
+    Args:
+        printed: Text by kernel.
+    """
+    for text, names in names_by(printed).items():
+        yield from (f"{label(names)}: {line}" for line in text.splitlines())
+
+
 def _outcome(one: Shipped) -> str:
     commands = f"; commands: {', '.join(one.commands)}" if one.commands else ""
     if one.state == "replaced":

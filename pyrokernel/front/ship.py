@@ -12,7 +12,13 @@ from pyrokernel.client import shipping
 from pyrokernel.client.group import Group
 from pyrokernel.client.mesh import Mesh
 from pyrokernel.client.shipping import PASTED, Module, read_modules
-from pyrokernel.client.versions import describe_differences, describe_given_back, describe_shipped, format_shipped
+from pyrokernel.client.versions import (
+    describe_differences,
+    describe_given_back,
+    describe_printed,
+    describe_shipped,
+    format_shipped,
+)
 from pyrokernel.client.watching import LOOK_SECONDS, Watched
 from pyrokernel.errors import PyrokernelError, ReplyTimeoutError, SettingsError, ShipError
 from pyrokernel.front.exits import ExitCode, code_of
@@ -91,11 +97,12 @@ def _read(paths: Sequence[str], name: str) -> list[Module]:
 
 def _ship(group: Group, modules: Sequence[Module], *, as_json: bool) -> ExitCode:
     """Ship modules to kernels, and say what became of them."""
-    found = shipping.ship(group, modules, None)
+    printed: dict[str, str] = {}
+    found = shipping.ship(group, modules, None, printed)
     if as_json:
         say_json({name: [one.to_wire() for one in ones] for name, ones in found.items()})
         return ExitCode.OK
-    for line in describe_shipped(found):
+    for line in [*describe_printed(printed), *describe_shipped(found)]:
         say(line)
     return ExitCode.OK
 

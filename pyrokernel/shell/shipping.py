@@ -21,7 +21,13 @@ from pyrokernel.client import shipping
 from pyrokernel.client.group import Group
 from pyrokernel.client.listing import ask_all
 from pyrokernel.client.shipping import PASTED, Module, read_modules
-from pyrokernel.client.versions import describe_differences, describe_given_back, describe_shipped, format_shipped
+from pyrokernel.client.versions import (
+    describe_differences,
+    describe_given_back,
+    describe_printed,
+    describe_shipped,
+    format_shipped,
+)
 from pyrokernel.client.watching import LOOK_SECONDS, Watched
 from pyrokernel.errors import GatherError, PyrokernelError, RemoteError, ShipError
 from pyrokernel.messages import Shipped
@@ -109,10 +115,11 @@ class ShipCommands(CommandSet["Shell"]):
     def _ship(self, modules: Sequence[Module]) -> None:
         """Ship, say what became of it, and know the commands that came."""
         group = self._cmd.target.anew()
+        printed: dict[str, str] = {}
         try:
             with self._ctrl_c.raised(), self._told_of_busy(group):
-                found = shipping.ship(group, modules, None)
-            self._cmd.print_lines(describe_shipped(found))
+                found = shipping.ship(group, modules, None, printed)
+            self._cmd.print_lines([*describe_printed(printed), *describe_shipped(found)])
             self._cmd.last_result = found
         except RemoteError as error:
             self._show_errors(group, {error.kernel: error}, {})

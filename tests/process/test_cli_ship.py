@@ -56,6 +56,13 @@ def test_what_became_of_a_file_is_said_once_for_kernels_alike(served: Served, fi
     assert f"analysis.py differs (k0: {digest}; k1: {new})" in listed.stderr
 
 
+def test_what_a_module_prints_when_it_is_run_is_shown(served: Served, file: Path) -> None:
+    file.write_text("print('calibrating')\n" + SQUARE)
+    said = served.cli("ship", str(file)).stdout.splitlines()
+    assert said[0] == "k0-k1: calibrating"
+    assert "analysis.py" in said[1]
+
+
 def test_a_module_that_imports_what_was_replaced_is_said_to_run_again(served: Served, tmp_path: Path) -> None:
     (tmp_path / "lower.py").write_text("def low():\n    return 1\n")
     (tmp_path / "upper.py").write_text("from lower import low\n")
