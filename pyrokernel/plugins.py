@@ -6,6 +6,8 @@ need not. Loading imports a plugin, in a thread that is given up when the import
 
 from __future__ import annotations
 
+import builtins
+import contextlib
 import dataclasses
 import importlib
 import importlib.machinery
@@ -37,6 +39,9 @@ LOAD_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
 
+_OURS = (os.path.dirname(__file__), os.path.dirname(importlib.__file__), "<frozen ")
+"""How the files begin in which no fault of a plugin lies; so do pluggy's, which is imported only with a plugin."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Found:
@@ -62,8 +67,9 @@ _at_preload: dict[Found, list[str]] = {}
 
 
 def stamp(settings: Settings) -> tuple[tuple[str, int], ...]:
-    """Return the state of the folders in which plugins are installed: it changes with what pip does to them."""
-    return tuple((folder, _changed(folder)) for folder in _installed() + _folders(settings))
+    """Return the state of what is installed: it changes with what pip does, and with a file of a plugins folder."""
+    files = [one.where for one in _modules(_folders(settings))]
+    return tuple((place, _changed(place)) for place in [*_installed(), *_folders(settings), *files])
 
 
 def find(settings: Settings) -> list[Found]:
@@ -93,6 +99,7 @@ def preload(settings: Settings, each_within: Callable[[], object]) -> None:
     for found in all_found:
         if settings.plugins.get(found.name, {}).get("preload"):
             each_within()
+            print(f"preloading plugin {found.name}", file=sys.stderr, flush=True)  # the last word, if it ends us
             plugins = Plugins(settings, [found], in_thread=False)
             plugins.load(lambda plugin: None)
             for _ in plugins.each("pyrokernel_preload"):
@@ -250,7 +257,7 @@ class Plugins:
             if hook in plugin.hooks:
                 try:
                     result = self.call(plugin, hook, **arguments)
-                except (Exception, SystemExit) as error:  # noqa: BLE001 - may be anything; an interrupt ends the cell
+                except (Exception, SystemExit, GeneratorExit) as error:  # noqa: BLE001 - may be anything; an interrupt ends the cell
                     plugin.note(f"{hook} raised {_sentence(error)}", kind=f"{hook} raised {type(error).__name__}")
                     continue
                 if result is not None:
@@ -278,6 +285,8 @@ class Plugins:
                 plugin.note(str(error))
             else:
                 plugin.commands.append(each.name)
+                if hasattr(builtins, each.name):
+                    plugin.note(f"{each.name}: the builtin comes first; the command is called as :{each.name}")
 
         self.call(plugin, "pyrokernel_register_commands", register=register, kernel=kernel)
 
@@ -332,13 +341,19 @@ def _entry_points() -> Iterator[Found]:
 
     seen: set[str] = set()
     for path in named:
-        distribution = Distribution.at(path)
-        name = str(distribution.metadata["Name"])
+        try:
+            distribution = Distribution.at(path)
+            name = str(distribution.metadata["Name"])
+            points = [(point.name, point.value) for point in distribution.entry_points.select(group=GROUP)]
+            version = str(distribution.version)
+        except Exception as error:  # noqa: BLE001 - what anybody has written there is parsed
+            log.warning("the plugins of %s cannot be read: %s", path, _sentence(error))
+            continue
         if name in seen:
             continue  # the first on the path is the one that is imported
         seen.add(name)
-        for point in distribution.entry_points.select(group=GROUP):
-            yield Found(point.name, point.module, name, distribution.version, str(path.parent))
+        for point, value in points:
+            yield Found(point, value.partition(":")[0].strip(), name, version, str(path.parent))
 
 
 def _with_plugins(folder: str) -> Iterator[Path]:
@@ -382,6 +397,22 @@ def _sentence(error: BaseException) -> str:
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
     where = ""
-    if frame is not None and frame.tb_frame.f_code.co_filename != __file__:
+    if frame is not None and not frame.tb_frame.f_code.co_filename.startswith(_OURS):
         where = f" ({frame.tb_frame.f_code.co_filename}, line {frame.tb_lineno})"
     return f"{type(error).__name__}: {text[:500]}{where}"
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Keep what plugins print out of the answers of a front end, and what is noted of them out of its log.
+
+    The front end tells the problems itself; whoever asked for more than warnings has them in the log as well.
+    """
+    before = log.level
+    if logging.getLogger().getEffectiveLevel() > logging.INFO:
+        log.setLevel(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        log.setLevel(before)

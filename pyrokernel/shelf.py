@@ -10,14 +10,17 @@ of one machine share it; a kernel that starts later finds in it what was shipped
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from pyrokernel.errors import ShipError
 from pyrokernel.messages import Shipped
@@ -27,6 +30,9 @@ MAX_BYTES = 64 * 1024 * 1024
 
 _KEPT_VERSIONS = 100
 """Versions that no kernel is to get any more stay for a while: kernels that run may still be reading their lines."""
+
+
+_FRESH_SECONDS = 600.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,18 +132,40 @@ class Shelf:
         """Return what is kept, in the order in which it was shipped."""
         try:
             entries = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
-            return [
-                Kept(Shipped.from_wire(one["shipped"]), tuple(one["words"]), tuple(one["without"])) for one in entries
-            ]
+            return [_kept(one) for one in entries]
         except (FileNotFoundError, NotADirectoryError):
             return []
-        except (ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ShipError(f"{self.folder / 'index.json'} is damaged ({error}); remove it and ship again") from error
+
+    def begin_loading(self, kernel: str, digests: Iterable[str]) -> None:
+        """Note what a kernel is about to load at its start; should it die of that, the next life goes without."""
+        with contextlib.suppress(OSError):  # on a full disk a death of it is not noted
+            self._marker(kernel).write_text(" ".join(digests), encoding="utf-8")
+
+    def end_loading(self, kernel: str) -> None:
+        """Note that a kernel has lived to the end of that."""
+        with contextlib.suppress(OSError):
+            self._marker(kernel).unlink()
+
+    def deadly(self, kernel: str) -> set[str]:
+        """Return what the earlier life of a kernel was loading when it died; forgotten with the next shipment."""
+        try:
+            return set(self._marker(kernel).read_text(encoding="utf-8").split())
+        except (OSError, ValueError):
+            return set()
+
+    def _marker(self, kernel: str) -> Path:
+        return self.folder / f".loading-{kernel}"
 
     def keep(self, shipped: Iterable[Shipped], words: Iterable[str]) -> None:
         """Note what kernels that start later get; one writer at a time, the host."""
         chosen = tuple(words)
-        new = {one.name: Kept(one, chosen) for one in shipped}
+        entries = [{"shipped": one.to_wire(), "words": chosen, "without": ()} for one in shipped]
+        try:
+            new = {kept.shipped.name: kept for kept in map(_kept, entries)}
+        except (TypeError, KeyError, ValueError) as error:
+            raise ShipError(f"this cannot be kept: {error}") from error
         held = self.index()
         same = {kept.shipped.name: kept.shipped.digest for kept in held if kept.words == chosen and not kept.without}
         if all(same.get(name) == kept.shipped.digest for name, kept in new.items()):
@@ -175,11 +203,34 @@ class Shelf:
         unfinished = self.folder / ".index.json"
         unfinished.write_text(text, encoding="utf-8")
         os.replace(unfinished, self.folder / "index.json")
+        for marker in self.folder.glob(".loading-*"):
+            marker.unlink(missing_ok=True)
         self._forget_old({kept.shipped.digest for kept in entries})
 
     def _forget_old(self, kept: set[str]) -> None:
-        """Remove the oldest of the versions that nobody is to get."""
-        spare = [path for path in self.folder.iterdir() if path.is_dir() and path.name not in kept]
-        spare.sort(key=lambda path: path.stat().st_mtime)
-        for path in spare[:-_KEPT_VERSIONS]:
+        """Remove the oldest of the versions that nobody is to get; the newest may be about to be kept."""
+        ages = [(_changed(path), path) for path in self.folder.iterdir() if path.is_dir() and path.name not in kept]
+        spare = sorted(age for age in ages if age[0] < time.time() - _FRESH_SECONDS)
+        for _, path in spare[:-_KEPT_VERSIONS]:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _kept(entry: Mapping[str, Any]) -> Kept:
+    """Read an entry of the index; whoever wrote it, it must be what it says.
+
+    Raises:
+        TypeError, KeyError, ValueError: It is not.
+    """
+    shipped = Shipped.from_wire(entry["shipped"])
+    words, without = tuple(entry["words"]), tuple(entry["without"])
+    texts = (shipped.name, shipped.digest, shipped.shown, shipped.main, *words, *without)
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a name in it is no text")
+    return Kept(shipped, words, without)
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # another one removed it just now
+        return 0.0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyrokernel.client.calls import gather, kernel_request
 from pyrokernel.client.parcels import pack_arguments, pack_function
-from pyrokernel.errors import CommandNotFoundError, NotSerializableError
+from pyrokernel.errors import CommandNotFoundError, NotSerializableError, ReplyTimeoutError, SettingsError
 from pyrokernel.messages import CommandInfo, new_id
+from pyrokernel.texts import label
 from pyrokernel.wire.codec import Packed
 
 if TYPE_CHECKING:
@@ -82,38 +83,76 @@ class Commands:
         return dict(sorted(found.items()))
 
     def by_kernel(self) -> dict[str, list[CommandInfo]]:
-        """Return the commands by kernel."""
+        """Return the commands by kernel; one that does not answer is not among them.
+
+        Raises:
+            ReplyTimeoutError: None answered.
+        """
         members = self._where if isinstance(self._where, Sequence) else [self._where]
-        answers = {kernel.name: kernel.link for kernel in members}
-        mesh = self._where.mesh
-        values, errors, _ = gather(
-            mesh, list(answers.values()), kernel_request("commands"), kind="control", timeout=mesh.settings.timeout
-        )
+        mesh, links = self._where.mesh, [kernel.link for kernel in members]
+        seconds = mesh.settings.timeout
+        values, errors, missing = gather(mesh, links, kernel_request("commands"), kind="control", timeout=seconds)
         if not values:
             for error in errors.values():
                 raise error
+            if missing:
+                raise ReplyTimeoutError(seconds=seconds, missing=missing)
         return {name: [CommandInfo.from_wire(one) for one in found] for name, found in values.items()}
 
 
-def is_safe(group: Group, name: str) -> bool:
-    """Whether a name is a command that runs beside a running cell; asked once for each kernel, and kept.
+def one_for(name: str, by_kernel: Mapping[str, Iterable[CommandInfo]], there: str) -> CommandInfo:
+    """Return the command of a name, which all kernels must have, and alike.
 
-    A kernel that does not answer at once is taken for one without such a command: the call waits its turn there.
+    Args:
+        name: Which.
+        by_kernel: The commands that there are, as `Commands.by_kernel` returns them.
+        there: How to call it on some kernels alone, with "{}" for their names: "-k {}".
+
+    Raises:
+        CommandNotFoundError: None has it.
+        SettingsError: Some lack it, or it takes different arguments on some; the message says how to choose others.
     """
-    name = name.removeprefix(":")
+    having = {kernel: info for kernel, infos in by_kernel.items() for info in infos if info.name == name}
+    if not having:
+        names = sorted({info.name for infos in by_kernel.values() for info in infos})
+        raise CommandNotFoundError(name=name, names=tuple(names))
+    lacking = [kernel for kernel in by_kernel if kernel not in having]
+    if lacking:
+        verb = "has" if len(lacking) == 1 else "have"
+        raise SettingsError(
+            f"{label(lacking)} {verb} no command {name!r}; call it where it is: {there.format(','.join(having))}"
+        )
+    versions: dict[str, list[str]] = {}
+    for kernel, info in having.items():
+        versions.setdefault(info.signature, []).append(kernel)
+    if len(versions) > 1:
+        said = ", ".join(f"{name}{signature} on {label(kernels)}" for signature, kernels in versions.items())
+        first = ",".join(next(iter(versions.values())))
+        raise SettingsError(f"the kernels have different versions of {name!r}: {said}; choose: {there.format(first)}")
+    return next(iter(having.values()))
+
+
+def is_safe(group: Group, name: str) -> bool:
+    """Whether a name is a command that runs beside a running cell.
+
+    Each kernel is asked once for a command that is; for any other name again, as it may have become one since:
+    at most each second, or at once where a ":" says that a command is meant. A kernel that does not answer at once is
+    taken for one without such a command: the call waits its turn there.
+    """
+    explicit, name = name.startswith(":"), name.removeprefix(":")
     if not name.isidentifier():
         return False
     known: dict[str, tuple[float, Mapping[str, bool]]] = group.mesh.known_commands
     now = time.monotonic()
-    unknown = []
+    asked = []
     for kernel in group:
         at, commands = known.get(kernel.instance, (0.0, {}))
-        if name not in commands and now - at > _AGAIN_SECONDS:
-            unknown.append(kernel)
-    if unknown:
-        links = [kernel.link for kernel in unknown]
+        if not commands.get(name) and (explicit or now - at > _AGAIN_SECONDS):
+            asked.append(kernel)
+    if asked:
+        links = [kernel.link for kernel in asked]
         values, _, _ = gather(group.mesh, links, kernel_request("commands"), kind="control", timeout=_ASK_SECONDS)
-        for kernel in unknown:
+        for kernel in asked:
             infos = [CommandInfo.from_wire(one) for one in values.get(kernel.name, ())]
             known[kernel.instance] = (now, {info.name: info.safe for info in infos})
     return any(known[kernel.instance][1].get(name) for kernel in group if kernel.instance in known)
@@ -143,4 +182,6 @@ def stream(
         cell.reply().raise_if_failed()
     finally:
         if not over:
+            leaves = kernel_request("values", cell.id, -1, 0.0)
+            gather(kernel.mesh, [kernel.link], leaves, kind="control", timeout=_ASK_SECONDS)
             cell.interrupt()

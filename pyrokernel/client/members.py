@@ -82,6 +82,8 @@ class Members(Sequence[Kernel]):
         cell = new_id()
         request = kernel_request(method, what, self._options(cell, shown=title), cell=cell)
         replies = self._replies(request, timeout=timeout, check=True)
+        for kernel in self._kernels:
+            self.mesh.known_commands.pop(kernel.instance, None)  # they are others now
         if printed is not None:
             printed |= {name: text for name, reply in replies.items() if (text := reply.stdout + reply.stderr)}
         found = {name: reply.result for name, reply in replies.items()}

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import keyword
 import os
 import re
+import sys
 import traceback
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,6 +150,10 @@ def walk(folder: Path) -> Iterator[Path]:
 
 
 def _make(name: str, shown: str, main: str, files: Mapping[str, bytes], where: str) -> Module:
+    if not name.isidentifier() or keyword.iskeyword(name) or unicodedata.normalize("NFKC", name) != name:
+        raise ShipError(f"{shown}: {name!r} is no name that Python could import; rename the file")
+    if name in sys.stdlib_module_names:
+        raise ShipError(f"{shown}: it would hide the module {name!r} of Python itself; rename the file")
     check_files(files, shown)
     return Module(name, shown, main, where, files, digest_of(files))
 
@@ -238,7 +245,10 @@ def _keep(mesh: Mesh, modules: Sequence[Module], shipped: Iterable[Shipped], wor
     lacking = set().union(*missing.values())
     if lacking:  # a machine none of whose kernels was among those
         ask_hosts(mesh, "store_shipped", [module.to_wire(files=True) for module in modules if module.name in lacking])
-        _, problems = ask_hosts(mesh, "keep_shipped", kept, list(words))
+        missing, problems = ask_hosts(mesh, "keep_shipped", kept, list(words))
+        problems += [
+            f"host {host}: the files of {', '.join(names)} are not there" for host, names in missing.items() if names
+        ]
     return problems
 
 

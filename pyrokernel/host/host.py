@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -126,6 +127,8 @@ class Host:
             self._deaths,
             self._places,
             {**identity, "mesh": settings.mesh, "ns": settings.ns_address, "private": self._config.private,
+             "settings": {"no_plugin": settings.no_plugin, "plugins_dir": settings.plugins_dir,
+                          "python": sys.executable},
              "started": time.time()},
             shutdown=self._say_goodbye,
         )  # fmt: skip

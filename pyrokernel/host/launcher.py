@@ -25,7 +25,7 @@ from pyrokernel.host.roles import ROLES
 from pyrokernel.host.spawn import CAN_FORK, TemplateProcess, read_end, scratch_file, start_python
 from pyrokernel.host.template import LENGTH
 from pyrokernel.plugins import stamp
-from pyrokernel.settings import Settings
+from pyrokernel.settings import ENV_PREFIX, Settings
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +127,9 @@ class Launcher:
 
     def __init__(self, loop: Loop, environ: Mapping[str, str], settings: Settings) -> None:
         self._loop = loop
-        self._environ = {**environ, **settings.to_env()}
+        # Of the settings a template needs those of plugins; kernels get all of them at their birth.
+        needed = {f"{ENV_PREFIX}{name.upper()}" for name in ("plugins_dir", "no_plugin", "plugins")}
+        self._environ = {**environ, **{name: text for name, text in settings.to_env().items() if name in needed}}
         self._settings = settings
         self._fork = CAN_FORK and not settings.portable
         self._templates: dict[TemplateKey, Template] = {}
@@ -223,6 +225,10 @@ class Launcher:
         """Forget a template that is gone; the next request starts another one."""
         words = template.output
         self._forget(template)
+        if not template.warm and "preloading plugin" in words:
+            log.warning("the template died; kernels start without plugins preloaded. It wrote:\n%s", words)
+            sections = {name: {**section, "preload": False} for name, section in self._settings.plugins.items()}
+            self._environ[f"{ENV_PREFIX}PLUGINS"] = json.dumps(sections)
         for launch in template.sent.values():
             launch.lost(self.launch)
         for launch in template.waiting:

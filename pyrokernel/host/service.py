@@ -141,8 +141,8 @@ class HostService:
     def keep_shipped(self, modules: Sequence[Mapping[str, Any]], words: Sequence[str]) -> list[str]:
         """Have kernels that start later load modules; return the names of those whose files are not here."""
         wanted = [Shipped.from_wire(one) for one in modules]
-        missing = [one.name for one in wanted if not self._shelf.has(one.digest)]
         with self._lock:
+            missing = [one.name for one in wanted if not self._shelf.has(one.digest)]
             self._shelf.keep([one for one in wanted if one.name not in missing], words)
         return missing
 

@@ -8,6 +8,7 @@ import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from pyrokernel.commands import BoundCommand
 from pyrokernel.errors import ProtocolError, error_to_wire
 from pyrokernel.kernel.interpreter import format_error
 from pyrokernel.wire.codec import Packed
@@ -20,7 +21,7 @@ def resolve(
 
     Args:
         function: What the request says; with a ":" before the name it is a command, whatever the namespace has.
-        variables: The namespace; what a user has set there comes before a command of that name.
+        variables: The namespace; what a user has set there, or what is built in, comes before a command of that name.
         command: Finds a command.
 
     Raises:
@@ -41,16 +42,19 @@ def resolve(
         return contributed
     first, *rest = function.split(".")
     found: Any
-    if first in variables:
+    if first in variables and (rest or type(variables[first]) is not BoundCommand):
         found = variables[first]
-    elif not rest and (contributed := command(first)) is not None:
-        found = contributed
     elif hasattr(builtins, first):
         found = getattr(builtins, first)
+    elif not rest and (contributed := command(first)) is not None:
+        found = contributed
     elif rest and first in sys.modules:
         found = sys.modules[first]
     else:
-        raise NameError(f"name {first!r} is not defined in this kernel, and no command")
+        raise NameError(
+            f"name {first!r} is not defined in this kernel, and no command of it; what a plugin has brought since "
+            "the kernel started is in the next one"
+        )
     for name in rest:
         found = getattr(found, name)
     if not callable(found):

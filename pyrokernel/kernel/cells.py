@@ -28,7 +28,7 @@ from pyrokernel.kernel.calls import map_each, resolve
 from pyrokernel.kernel.capture import Capture, CellOutput
 from pyrokernel.kernel.cell import Cell, ending, listed, short
 from pyrokernel.kernel.extensions import Extensions
-from pyrokernel.kernel.interpreter import Interpreter, Outcome, format_error
+from pyrokernel.kernel.interpreter import Interpreter, Outcome, outcome_of
 from pyrokernel.kernel.results import bundle_of, pack_value, text_of
 from pyrokernel.kernel.script import as_script
 from pyrokernel.messages import EventKind, Reply
@@ -341,19 +341,26 @@ class Cells:
                     shown=cell.title,
                     before=before,
                 )
+        return self.interpreter.run_call(
+            cell.id, lambda: self._value_of(cell), render, namespace=cell.namespace, before=before
+        )
+
+    def _value_of(self, cell: Cell) -> Any:
+        """Make the call that a cell is, once or for each of its items."""
+        assert cell.call is not None  # what is run as source does not come here
         function, arguments, mapped = cell.call
-
-        def call() -> Any:
-            target = self._target(function, cell)
-            args, kwargs = arguments.load()
-            if mapped:
-                results = map_each(target, args, calls=mapped == "calls")
-                cell.items, cell.failed = len(results), sum(not good for good, _ in results)
-                return results
-            value = target(*args, **kwargs)
-            return self._drained(value, cell) if isinstance(value, types.GeneratorType) else value
-
-        return self.interpreter.run_call(cell.id, call, render, namespace=cell.namespace, before=before)
+        target = self._target(function, cell)
+        args, kwargs = arguments.load()
+        if mapped:
+            results = map_each(target, args, calls=mapped == "calls")
+            cell.items, cell.failed = len(results), sum(not good for good, _ in results)
+            return results
+        value = target(*args, **kwargs)
+        if isinstance(value, types.GeneratorType):
+            return self._drained(value, cell)
+        if cell.yields is not None:
+            raise TypeError(f"{cell.title} is no generator: it returned {type(value).__name__}; `call` fetches that")
+        return value
 
     def _target(self, function: Any, cell: Cell) -> Callable[..., Any]:
         """Find what a call means; a command learns of this cell."""
@@ -383,24 +390,24 @@ class Cells:
 
         What it prints belongs to the cell that runs, if one does; nothing interrupts it.
         """
-        begun, started = time.perf_counter(), time.time()
+        with self._changed:
+            if not self.admit_beside(cell):
+                return self._wait_for(self._known[cell.id], None)
+        return self.run_admitted(cell)
+
+    def admit_beside(self, cell: Cell) -> bool:
+        """Take note of a cell that runs beside others; False when it is known already."""
         with self._changed:
             if not self._admit(cell):
-                known = self._known[cell.id]
-                return known.reply if known.reply is not None else self._wait_for(known, None)
-            cell.state, cell.started = "running", started
+                return False
+            cell.state, cell.started = "running", time.time()
+            return True
+
+    def run_admitted(self, cell: Cell) -> dict[str, Any]:
+        """Run what `admit_beside` took note of."""
+        begun = time.perf_counter()
         self.journal.append(EventKind.STARTED, cell.id, source=short(cell.title), **cell.origin, execution_count=0)
-        outcome = Outcome()
-        try:
-            function, arguments, _ = cell.call  # type: ignore[misc]  # only calls run beside
-            args, kwargs = arguments.load()
-            value = self._target(function, cell)(*args, **kwargs)
-            if isinstance(value, types.GeneratorType):
-                value = self._drained(value, cell)
-            outcome.rendered = _render(value, cell)
-        except Exception as error:  # noqa: BLE001  a command may raise anything
-            outcome.error = error
-            outcome.ename, outcome.evalue, outcome.traceback = type(error).__name__, str(error), format_error(error)
+        outcome = outcome_of(lambda: self._value_of(cell), lambda value: _render(value, cell))
         reply = self._reply(cell, outcome, 0, duration=time.perf_counter() - begun)
         self._report(reply)
         with self._changed:
@@ -426,6 +433,7 @@ class Cells:
         value = reply["value"]
         cell.size = len(reply["stdout"]) + len(reply["stderr"]) + len(reply["text"]) + len(reply["traceback"])
         cell.size += value.size_bytes if isinstance(value, Packed) else 0
+        cell.size += cell.yields.size if cell.yields is not None else 0
         self._kept.append(cell)
         self._kept_bytes += cell.size
         while len(self._kept) > MAX_REPLIES or (self._kept_bytes > MAX_REPLY_BYTES and len(self._kept) > 1):

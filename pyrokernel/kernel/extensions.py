@@ -6,7 +6,9 @@ A kernel for which none is installed pays nothing.
 
 from __future__ import annotations
 
+import builtins
 import logging
+import sys
 import threading
 import time
 import types
@@ -25,6 +27,9 @@ from pyrokernel.shelf import Shelf
 
 _PROGRESS_SECONDS = 0.1
 """Reports of progress that follow each other faster are not told."""
+
+
+_RUN = ("shipped", "replaced", "rerun")
 
 
 class Extensions:
@@ -131,12 +136,13 @@ class Extensions:
             cell: Id of the cell that calls it.
             namespace: Where.
         """
-        last = [0.0]
+        told_at, ended = 0.0, False
 
         def progress(done: float, total: float = 1.0, text: str = "") -> None:
-            now = time.monotonic()
-            if now - last[0] >= _PROGRESS_SECONDS or done >= total:
-                last[0] = now
+            nonlocal told_at, ended
+            now, ends = time.monotonic(), done >= total and not ended
+            if ends or now - told_at >= _PROGRESS_SECONDS:
+                told_at, ended = now, ended or ends
                 self._report(cell, float(done), float(total), str(text))
 
         return Context(
@@ -152,9 +158,13 @@ class Extensions:
     def ship(self, wanted: list[Shipped]) -> list[dict[str, Any]]:
         """Load shipped modules; see `Shipping.take`. In the main thread."""
         try:
-            return [one.to_wire() for one in self.shipping.take(wanted)]
+            done = self.shipping.take(wanted)
         finally:
             self.give()
+        hidden = sorted({name for one in done if one.state in _RUN for name in one.commands if hasattr(builtins, name)})
+        for name in hidden:
+            print(f"{name}: the builtin comes first; the command is called as :{name}", file=sys.stderr)
+        return [one.to_wire() for one in done]
 
     def unship(self, names: list[str]) -> list[str]:
         """Forget shipped modules; return the names of those that were loaded. In the main thread."""
@@ -167,6 +177,8 @@ class Extensions:
         """Bring the names in the namespaces up to date: those of plugins, and the commands."""
         functions: dict[str, tuple[Command, Any]] = {}
         for each in self.table.all():
+            if hasattr(builtins, each.name):
+                continue  # `open` in a cell is what it always was
             held = self._functions.get(each.name)
             functions[each.name] = held if held and held[0] is each else (each, self._function_of(each))
         self._functions = functions

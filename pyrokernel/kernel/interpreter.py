@@ -354,6 +354,24 @@ class Interpreter:
             linecache.cache.pop(self._sources.popleft(), None)
 
 
+def outcome_of(call: Callable[[], Any], render: Callable[[Any], Any]) -> Outcome:
+    """Run a callable on this thread, which is not the main one: nothing interrupts it, and what it raises is data."""
+    outcome = Outcome()
+    try:
+        value = call()
+        if inspect.isawaitable(value):
+            import asyncio  # as for cells with await
+
+            value = asyncio.run(_as_coroutine(value))
+        outcome.shown = value is not None
+        outcome.rendered = render(value)
+    except BaseException as error:  # noqa: BLE001  user code may raise anything, and somebody waits for its end
+        outcome.error = error
+        outcome.ename = _CLASS_NAME.__get__(type(error))
+        outcome.evalue, outcome.traceback = _cut(_text_of(error)), _cut(format_error(error))
+    return outcome
+
+
 def _lines_of(source: str) -> list[str]:
     """Cut a source as the compiler counts its lines, each with its end: without one its carets would be off."""
     lines = io.StringIO(source, newline=None).readlines()  # str.splitlines() also cuts at form feeds and the like

@@ -32,7 +32,7 @@ from pyrokernel.kernel.interrupts import Interrupts
 from pyrokernel.kernel.service import KernelService
 from pyrokernel.kernel.shipping import meant_for
 from pyrokernel.kernel.workloop import WorkLoop
-from pyrokernel.messages import KERNEL_OBJECT, EventKind, KernelBirth, KernelSpec
+from pyrokernel.messages import KERNEL_OBJECT, EventKind, KernelBirth, KernelSpec, Shipped
 from pyrokernel.shelf import Shelf
 from pyrokernel.wire.codec import Packed
 from pyrokernel.wire.daemon import Daemon
@@ -75,6 +75,8 @@ class KernelProcess:
         self.spec = spec = KernelSpec.from_wire(birth.spec)
         _prepare_process(spec)
         settings = settings_module.load()
+        # Sections of plugins may hold passwords, and what a cell starts inherits the environment.
+        os.environ.pop(f"{settings_module.ENV_PREFIX}PLUGINS", None)
         directory = Path(birth.journal_dir)
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.journal = Journal(directory, cap_bytes=spec.journal_bytes)
@@ -84,7 +86,7 @@ class KernelProcess:
         self.loop = WorkLoop(self._look_around, lambda: self.cells.idle_seconds(), spec.idle_stop)
         self._handlers = Handlers(lambda: interrupts.armed, self.capture.postpone, self.loop.wake)
         identity = KernelIdentity(name=spec.name, tags=spec.tags, host=birth.host, mesh=birth.mesh)
-        self.shelf = Shelf(Path(birth.shelf))
+        self.shelf = Shelf(Path(birth.shelf) if birth.shelf else directory / "shelf")
         extensions = Extensions(identity, birth.instance, settings, interpreter, self.shelf, self._report_progress)
         interpreter.transform = extensions.transform
         self.cells = Cells(
@@ -148,18 +150,44 @@ class KernelProcess:
         os._exit(code)
 
     def _take_from_shelf(self) -> None:
-        """Load what was shipped to the group of this kernel before it started, as a cell like that of shipping."""
+        """Load what was shipped to the group of this kernel before it started, as cells like that of shipping."""
+        name = self.spec.name
         try:
-            wanted = meant_for(self.shelf.index(), self.spec.name, self.spec.tags)
+            wanted = meant_for(self.shelf.index(), name, self.spec.tags)
         except PyrokernelError as error:
             self.service.init_error = str(error)
             return
-        if wanted:
-            shown = f"ship {', '.join(one.shown for one in wanted)}"
-            call = (self.cells.extensions.ship, Packed.dump(((wanted,), {})), False)
-            reply = self.cells.run(Cell(source=shown, call=call, want="none", author="shelf"))
-            if reply["status"] != "ok":
-                self.service.init_error = f"{shown}: {reply['ename']}: {reply['evalue']}"
+        if not wanted:
+            return
+        # The earlier life died of these: one by one the next one finds out which it is, and the one after goes without.
+        suspects = self.shelf.deadly(name)
+        died = "the kernel died of it at its last start; ship it anew when it is mended"
+        deadly = suspects if len(suspects) == 1 else set()
+        failures = [f"ship {one.shown}: {died}" for one in wanted if one.digest in deadly]
+        wanted = [one for one in wanted if one.digest not in deadly]
+        failed = self._load_shipped(wanted) if wanted and not suspects - deadly else ""
+        # Together, as they were shipped; if that fails, one by one: what is broken costs itself alone.
+        if suspects - deadly or (failed and len(wanted) > 1):
+            failures += [failure for one in wanted if (failure := self._load_shipped([one]))]
+        elif failed:
+            failures.append(failed)
+        if deadly:
+            self.shelf.begin_loading(name, deadly)
+        else:
+            self.shelf.end_loading(name)
+        self.service.init_error = "; ".join(failures)
+
+    def _load_shipped(self, wanted: list[Shipped]) -> str:
+        """Load modules as a cell; return what failed, "" when all went well."""
+        shown = f"ship {', '.join(one.shown for one in wanted)}"
+        self.shelf.begin_loading(self.spec.name, [one.digest for one in wanted])
+        call = (self.cells.extensions.ship, Packed.dump(((wanted,), {})), False)
+        reply = self.cells.run(Cell(source=shown, call=call, want="none", author="shelf"))
+        if reply["status"] != "ok":
+            return f"{shown}: {reply['ename']}: {reply['evalue']}"
+        held = {(one.name, one.digest) for one in self.cells.extensions.shipping.loaded()}
+        lost = [one.shown for one in wanted if (one.name, one.digest) not in held]
+        return f"{shown}: the files of {', '.join(lost)} are gone from {self.shelf.folder}; ship again" if lost else ""
 
     def _run_init(self, path: Path) -> None:
         """Run the init file as the first cell, visible and interruptible like any other."""
@@ -170,7 +198,8 @@ class KernelProcess:
         sys.path.insert(0, str(path.parent))
         reply = self.cells.run(Cell(source=source, want="none", author="init", filename=str(path)))
         if reply["status"] != "ok":
-            self.service.init_error = f"{reply['ename']}: {reply['evalue']}"
+            raised = f"{reply['ename']}: {reply['evalue']}"
+            self.service.init_error = f"{raised}; {self.service.init_error}".removesuffix("; ")
 
     def _running_cell(self) -> str:
         running = self.cells.running

@@ -119,10 +119,11 @@ class KernelService:
             cell.yields = Yields(cell.max_result_bytes)
         position = self._journal.last_seq
         if self._is_beside(cell):
-            beside = threading.Thread(
-                target=self._cells.run_beside, args=(cell,), name="pyrokernel-beside", daemon=True
-            )
-            current_connection().afterwards.append(beside.start)
+            if self._cells.admit_beside(cell):
+                beside = threading.Thread(
+                    target=self._cells.run_admitted, args=(cell,), name="pyrokernel-beside", daemon=True
+                )
+                current_connection().afterwards.append(beside.start)
         elif self._cells.admit(cell):
             # Not before the answer is out: a cell that holds the interpreter would hold the answer too.
             current_connection().afterwards.append(lambda: self._cells.queue(cell))
@@ -130,11 +131,16 @@ class KernelService:
 
     @expose
     def values(self, cell: str, after: int = 0, timeout: float = 0.0) -> dict[str, Any]:
-        """Return what a cell that was submitted with "yields" has yielded after the first so many values."""
+        """Return what a cell that was submitted with "yields" has yielded after the first so many values.
+
+        After less than none, the reader leaves: the rest is given up, and the generator ends.
+        """
         self._check_may_run()
         found = self._cells.find(cell)
         if found.yields is None:
             raise SettingsError(f"cell {cell} was not submitted to be read value by value")
+        if after < 0:
+            found.yields.leave()
         wait = max(0.0, min(timeout, MAX_FOLLOW_SECONDS))
         return found.yields.take(after, wait, lambda: found.reply is not None)
 

@@ -13,6 +13,7 @@ import importlib.machinery
 import importlib.util
 import keyword
 import os
+import site
 import sys
 import sysconfig
 import time
@@ -57,7 +58,7 @@ class Shipping:
         self._transform = transform
         self._versions: dict[str, Shipped] = {}
         self._code: dict[str, types.CodeType] = {}
-        self._installed = False
+        self._finder = _Finder(self)
 
     def loaded(self) -> list[Shipped]:
         """Return what is loaded, by name."""
@@ -145,13 +146,14 @@ class Shipping:
 
     def _load(self, fresh: Sequence[Shipped], rerun: Sequence[str]) -> None:
         """Run modules in place of their old versions; put those back if anything fails."""
-        if not self._installed:
+        if self._finder not in sys.meta_path:
             # First of all: a shipped module is what was meant, also where a file of that name lies about.
-            sys.meta_path.insert(0, _Finder(self))
-            self._installed = True
+            sys.meta_path.insert(0, self._finder)
         names = [one.name for one in fresh] + list(rerun)
         old_modules = {name: sys.modules[name] for name in _trees(names)}
-        old_versions = self._versions
+        old_versions, old_code = self._versions, self._code
+        gone = set(names)
+        self._code = {name: code for name, code in old_code.items() if name.partition(".")[0] not in gone}
         self._versions = old_versions | {one.name: one for one in fresh}
         for name in old_modules:
             del sys.modules[name]
@@ -165,7 +167,7 @@ class Shipping:
             for name in _trees(names):
                 del sys.modules[name]
             sys.modules.update(old_modules)
-            self._versions = old_versions
+            self._versions, self._code = old_versions, old_code
             if isinstance(error, ModuleNotFoundError):
                 self._explain(error)
             raise
@@ -178,8 +180,9 @@ class Shipping:
         """Import a module, and find its commands."""
         one = self._versions[name]
         __import__(name)  # unlike importlib.import_module it leaves no frames of its own in a traceback
-        module = sys.modules[name]
-        return commands_in(vars(module), owner=_owner(one), module=name)
+        # What a module has put in its own place may have no globals.
+        names = getattr(sys.modules[name], "__dict__", None) or {}
+        return commands_in({str(key): value for key, value in names.items()}, owner=_owner(one), module=name)
 
     def _depending_on(self, changed: set[str]) -> list[str]:
         """Return the loaded modules, besides these, that import one of them and would go on using the old."""
@@ -320,7 +323,7 @@ def _without_collector(modules: int) -> Iterator[None]:
 def _installed_modules() -> dict[str, str]:
     """Return where each module lies that is installed."""
     found = {}
-    for folder in {sysconfig.get_path(kind) for kind in ("purelib", "platlib")}:
+    for folder in {*map(sysconfig.get_path, ("purelib", "platlib")), *site.getsitepackages()}:
         with contextlib.suppress(OSError):  # there may be none
             for name in os.listdir(folder):
                 found[name.partition(".")[0]] = os.path.join(folder, name)

@@ -36,6 +36,15 @@ class Yields:
         self._count = 0
         self._bytes = 0
         self._asked = time.monotonic()
+        self._left = False
+
+    def leave(self) -> None:
+        """Give up what was yielded: nobody will read it. The generator ends when it yields next."""
+        with self._changed:
+            self._left = True
+            self._values.clear()
+            self._bytes = 0
+            self._changed.notify_all()
 
     def put(self, value: Any) -> None:
         """Hand over a value; wait while too many are unread.
@@ -50,7 +59,9 @@ class Yields:
             self._values.append((self._count, entry))
             self._bytes += _size(entry)
             self._changed.notify_all()
-            while len(self._values) >= MAX_UNREAD or self._bytes > MAX_UNREAD_BYTES:
+            while self._left or len(self._values) >= MAX_UNREAD or self._bytes > MAX_UNREAD_BYTES:
+                if self._left:
+                    raise ResultExpiredError("whoever read what this yields has left; it ends")
                 left = self._asked + READER_SECONDS - time.monotonic()
                 if left <= 0:
                     raise ResultExpiredError(f"nobody has read what this yields for {READER_SECONDS:g} s; it ends")
@@ -79,6 +90,11 @@ class Yields:
             values = [entry for _, entry in self._values]
             last = self._values[-1][0] if self._values else after
             return {"values": values, "next": last, "ended": not values and ended()}
+
+    @property
+    def size(self) -> int:
+        """Bytes of what is unread."""
+        return self._bytes
 
     def wake(self) -> None:
         """Tell a waiting reader that the cell has ended."""

@@ -21,6 +21,7 @@ import pickle
 import re
 import struct
 import sys
+import types
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
@@ -88,7 +89,9 @@ class Packed:
         # The registry is one for the process and for all its threads: namespaces are added, never taken out again.
         known = cloudpickle.list_registry_pickle_by_value()
         for name, module in list(sys.modules.items()):
-            if (name in _by_value or name.startswith("__pyrokernel_")) and name not in known and module is not None:
+            wanted = (name in _by_value or name.startswith("__pyrokernel_")) and name not in known
+            # A module may have put something else in its place, which cloudpickle refuses.
+            if wanted and type(module) is types.ModuleType and module.__name__ == name:
                 cloudpickle.register_pickle_by_value(module)
         try:
             data = cloudpickle.dumps(value, 5, buffer_callback=buffers.append)

@@ -98,6 +98,8 @@ def test_kernels_tell_of_theirs_and_doctor_of_those_that_failed(
     served.stop()
     served.serve("--no-plugin", "bad", "--plugins-dir", str(folder), "--no-plugin", "other")
     assert [info["name"] for info in json.loads(served.cli("plugins", "--json").stdout)["k0"]] == ["good"]
+    # What the host goes without, a fresh instance would go without.
+    assert served.cli("plugins", "--plugins-dir", str(folder)).stderr == ""
     assert served.cli("doctor").returncode == ExitCode.OK
 
 
@@ -135,7 +137,7 @@ def test_a_folder_that_is_not_there_is_said(cli: Callable[..., Any]) -> None:
 # A package, from its first file to its second version
 
 
-@pytest.mark.parametrize("name", ["", "Ada", "1st", "a b", "class", "../x", "a--b"])
+@pytest.mark.parametrize("name", ["", "Ada", "1st", "a b", "class", "../x", "a--b", "remote-x", "remote_x"])
 def test_bad_names_are_refused(cli: Callable[..., Any], tmp_path: Path, name: str) -> None:
     done = cli("plugins", "new", name)
     assert done.returncode == ExitCode.USAGE

@@ -62,6 +62,19 @@ TOOLS = textwrap.dedent(
     def explode():
         return 1 / 0
 
+    @command(safe=True)
+    def leave():
+        raise SystemExit(3)
+
+    @command(safe=True)
+    async def later(n: int) -> int:
+        return 2 * n
+
+    @command(safe=True)
+    def whose(self):
+        self.progress(0.5, text="beside")
+        self.namespace["beside"] = self.kernel
+
     def remote_space(self):
         self.namespace["made"] = 1
         self.log.info("made it")
@@ -113,7 +126,18 @@ def test_the_context_says_where_a_command_runs(mesh: pk.Mesh) -> None:
 
 def test_commands_describe_themselves(mesh: pk.Mesh) -> None:
     commands = mesh[:].commands
-    assert [info.name for info in commands] == ["abort", "count", "explode", "expose", "paint", "space", "typed"]
+    assert [info.name for info in commands] == [
+        "abort",
+        "count",
+        "explode",
+        "expose",
+        "later",
+        "leave",
+        "paint",
+        "space",
+        "typed",
+        "whose",
+    ]
     assert commands["typed"].signature.startswith("(count: int, scale: float = 1.0, how: ")
     assert commands["expose"].summary == "Integrate until somebody stops it."
     assert commands["count"].streams
@@ -155,6 +179,58 @@ def test_what_a_safe_command_raises_arrives_with_its_traceback(mesh: pk.Mesh) ->
         mesh["k0"].call("explode")
     assert "return 1 / 0" in caught.value.traceback
     assert "cells.py" not in caught.value.traceback
+
+
+def test_a_safe_command_that_leaves_has_an_end_like_any_other(mesh: pk.Mesh) -> None:
+    with pytest.raises(pk.RemoteError, match="SystemExit"):
+        mesh["k0"].call("leave")
+    cell = mesh["k0"].submit("leave()", call=[":leave", [[], {}]])
+    assert cell.reply(timeout=10, check=False).ename == "SystemExit"
+
+
+def test_a_safe_command_may_await_and_be_mapped(mesh: pk.Mesh) -> None:
+    assert mesh["k0"].call("later", 4) == 8
+    assert set(mesh[:].map_calls("abort", [((), {})] * 3).results()) == {True}
+
+
+def test_a_safe_command_has_a_context_of_its_own(mesh: pk.Mesh) -> None:
+    kernel = mesh["k0"]
+    cell = kernel.submit("import time; time.sleep(60)", namespace="other")
+    wait_until(lambda: kernel.describe()["running"] is not None)
+    position = kernel.describe()["last_seq"]
+    kernel.call("whose")
+    told = [event.cell for event in kernel.events(position) if event.kind == "progress"]
+    cell.interrupt()
+    assert len(told) == 1
+    assert told != [cell.id]
+    assert kernel.pull("beside") == "k0"
+
+
+def test_a_command_that_became_safe_does_not_wait_any_more(mesh: pk.Mesh) -> None:
+    kernel = mesh["k1"]
+    kernel.ship("from pyrokernel import command\n@command\ndef halt(): return 1\n", name="halting")
+    assert kernel.call("halt") == 1
+    kernel.ship("from pyrokernel import command\n@command(safe=True)\ndef halt(): return 2\n", name="halting")
+    cell = kernel.submit("import time; time.sleep(60)")
+    wait_until(lambda: kernel.describe()["running"] is not None)
+    assert kernel.call("halt") == 2
+    assert not cell.done
+    cell.interrupt()
+    kernel.unship("halting")
+
+
+def test_only_a_generator_is_read_value_by_value(mesh: pk.Mesh) -> None:
+    with pytest.raises(pk.RemoteError, match="no generator"):
+        list(mesh["k0"].stream("len", [1, 2]))
+
+
+def test_progress_without_an_end_is_no_flood(mesh: pk.Mesh) -> None:
+    kernel = mesh["k0"]
+    kernel.ship("def remote_busy(self):\n    for i in range(3000): self.progress(i)\n", name="busy")
+    position = kernel.describe()["last_seq"]
+    kernel.call("busy")
+    assert sum(event.kind == "progress" for event in kernel.events(position)) < 50
+    kernel.unship("busy")
 
 
 def test_a_variable_of_the_users_comes_before_a_command(mesh: pk.Mesh) -> None:
@@ -203,6 +279,22 @@ def test_a_stream_that_is_left_is_interrupted(mesh: pk.Mesh) -> None:
     wait_until(lambda: kernel.describe()["running"] is None)
 
 
+def test_a_safe_stream_that_is_left_ends_and_frees_what_it_yielded(mesh: pk.Mesh) -> None:
+    kernel = mesh["k0"]
+    source = (
+        "import itertools\nfrom pyrokernel import command\n"
+        "@command(safe=True)\ndef frames():\n    for _ in itertools.count(): yield bytes(100_000)\n"
+    )
+    kernel.ship(source, name="framing")
+    before = kernel.execute("import threading; threading.active_count()").result
+    for _ in range(5):
+        stream = kernel.stream("frames")
+        next(stream)
+        stream.close()  # type: ignore[attr-defined]  # it is a generator
+    wait_until(lambda: kernel.execute("threading.active_count()").result <= before + 2)
+    kernel.unship("framing")
+
+
 def test_a_stream_waits_for_a_slow_reader(mesh: pk.Mesh) -> None:
     kernel = mesh["k0"]
     kernel.execute("made = []\ndef eager():\n    for n in range(5000):\n        made.append(n)\n        yield n\n")
@@ -234,6 +326,18 @@ def test_a_scatter_set_of_a_command(mesh: pk.Mesh) -> None:
 def test_an_unknown_name_says_that_it_is_no_command_either(mesh: pk.Mesh) -> None:
     with pytest.raises(pk.RemoteError, match="no command"):
         mesh["k0"].call("no_such_thing")
+
+
+def test_kernels_that_are_silent_are_not_taken_for_kernels_without_commands(mesh: pk.Mesh) -> None:
+    pid = mesh["k1"].describe()["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pk.connect(dataclasses.replace(mesh.settings, timeout=0.2)) as hasty:
+            with pytest.raises(pk.ReplyTimeoutError, match="kernel 'k1' did not answer in 0.2 s"):
+                hasty["k1"].commands["typed"]
+            assert "typed" in [info.name for info in hasty[:].commands]
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def test_commands_are_functions_of_every_namespace(mesh: pk.Mesh) -> None:

@@ -411,3 +411,48 @@ def test_what_fails_to_be_preloaded_costs_itself_alone(tmp_path: Path) -> None:
             assert "RuntimeError: at import" in found["breaks"].problems[0]
             assert len(found["breaks"].problems) == 1
             assert [name for name, info in found.items() if info.problems] == broken
+
+
+def test_sections_of_plugins_do_not_reach_what_cells_start(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "secret",
+        "def token(self): return self.settings['token']\n"
+        "@hookimpl\ndef pyrokernel_register_commands(register): register(token)\n",
+    )
+    sections = {"secret": {"token": "s3cret"}}
+    with pk.local(1, plugins_dir=str(tmp_path), plugins=sections) as mesh:
+        assert mesh["k0"].call("token") == "s3cret"
+        assert "s3cret" not in mesh["k0"].execute("import os; str(dict(os.environ))").result
+        mesh["k0"].restart()
+        assert mesh["k0"].call("token") == "s3cret"
+
+
+def test_an_edited_file_of_a_plugins_folder_is_in_the_next_kernel_also_when_preloaded(tmp_path: Path) -> None:
+    source = "@hookimpl\ndef pyrokernel_add_names(): return {'version': 1}\n"
+    write(tmp_path, "edited", source)
+    with pk.local(1, plugins_dir=str(tmp_path), plugins={"edited": {"preload": True}}) as mesh:
+        assert mesh["k0"].execute("version").result == 1
+        path = tmp_path / "pyrokernel_edited.py"
+        path.write_text(path.read_text().replace("'version': 1", "'version': 2"))
+        mesh["k0"].restart()
+        assert mesh["k0"].execute("version").result == 2
+
+
+def test_a_preload_that_ends_the_template_costs_no_kernel(tmp_path: Path) -> None:
+    write(tmp_path, "works", "@hookimpl\ndef pyrokernel_add_names(): return {'here': 1}\n")
+    write(tmp_path, "ends", "import os\n@hookimpl\ndef pyrokernel_preload(): os._exit(3)\n")
+    with pk.local(2, plugins_dir=str(tmp_path), plugins={"ends": {"preload": True}}) as mesh:
+        assert mesh["k1"].execute("here").result == 1
+
+
+@pytest.mark.parametrize("lines", ["[pyrokernel]\nx =\n", "[pyrokernel]\nx = !!!\n", "[pyrokernel]\nno sign\n"])
+def test_a_broken_entry_point_costs_itself_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: str) -> None:
+    info = tmp_path / "broken-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(lines)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    with pk.local(1) as mesh:
+        assert mesh["k0"].execute("6 * 7").result == 42
+        assert all(not info.loaded for info in mesh["k0"].plugins() if info.distribution == "broken")

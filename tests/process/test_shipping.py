@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -148,6 +149,16 @@ def test_a_file_that_raises_leaves_the_old_version(mesh: pk.Mesh) -> None:
     assert mesh["k0"].execute("import fitting; hasattr(fitting, 'value')").result is False
 
 
+def test_a_shipment_that_failed_is_not_what_counts_for_what_imports_what(mesh: pk.Mesh) -> None:
+    kernel = mesh["k0"]
+    kernel.ship("base = 1\n", name="low")
+    kernel.ship("from low import base\ndef remote_get(): return base\n", name="high")
+    with pytest.raises(pk.RemoteError):
+        kernel.ship("raise RuntimeError('no imports here')\n", name="high")
+    kernel.ship("base = 2\n", name="low")
+    assert kernel.call("get") == 2
+
+
 def test_a_missing_import_names_kernel_module_and_remedy(mesh: pk.Mesh) -> None:
     with pytest.raises(pk.RemoteError) as caught:
         mesh["k1"].ship("import os\nimport no_such_module\n", name="needy")
@@ -158,9 +169,9 @@ def test_a_missing_import_names_kernel_module_and_remedy(mesh: pk.Mesh) -> None:
     assert caught.value.kernel == "k1"
 
 
-@pytest.mark.parametrize("name", ["json", "pyrokernel", "numpy", "__main__", "class", "not-a-name"])
+@pytest.mark.parametrize("name", ["json", "pyrokernel", "numpy", "__main__", "class", "not-a-name", "e\u0301"])
 def test_a_name_that_would_hide_a_module_is_refused(mesh: pk.Mesh, name: str) -> None:
-    with pytest.raises(pk.RemoteError, match="rename the file"):
+    with pytest.raises((pk.ShipError, pk.RemoteError), match="rename the file"):
         mesh["k0"].ship("x = 1\n", name=name)
     assert mesh["k0"].execute("import json; json.dumps(1)").result == "1"
 
@@ -299,6 +310,86 @@ def test_what_failed_somewhere_is_not_kept_for_later_kernels() -> None:
         assert mesh["k2"].shipped() == []
 
 
+def test_a_broken_module_on_the_shelf_costs_itself_alone(tmp_path: Path) -> None:
+    init = write(tmp_path / "init.py", "1 / 0\n")
+    with pk.local(1) as mesh:
+        mesh[:].ship(FIT, name="fitting")
+        mesh[:].ship("import os\nassert 'LATE' not in os.environ\n", name="frail")
+        mesh.start([pk.KernelSpec(name="late", env={"LATE": "1"}, init=str(init))])
+        assert mesh["late"].call("fit", 3) == 9
+        wait_until(lambda: "ZeroDivisionError" in mesh["late"].describe()["init_error"])
+        assert "ship frail.py: AssertionError" in mesh["late"].describe()["init_error"]
+        assert "fitting" not in mesh["late"].describe()["init_error"]
+
+
+def test_a_module_that_ends_the_kernel_is_not_loaded_in_its_next_life(tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    with pk.local(1) as mesh:
+        mesh[:].ship(FIT, name="fitting")
+        mesh[:].ship(f"import os\nif os.path.exists({str(flag)!r}): os._exit(9)\n", name="deadly")
+        flag.touch()
+        mesh["k0"].restart()
+        wait_until(lambda: "deadly.py: the kernel died of it" in init_error(mesh), timeout=30)
+        assert modules(mesh["k0"]) == ["fitting"]
+        flag.unlink()
+        mesh["k0"].ship("x = 1\n", name="deadly")
+        mesh["k0"].restart()
+        assert modules(mesh["k0"]) == ["deadly", "fitting"]
+        assert mesh["k0"].describe()["init_error"] == ""
+
+
+def init_error(mesh: pk.Mesh) -> str:
+    try:
+        return str(mesh["k0"].describe()["init_error"])
+    except pk.PyrokernelError:  # between two lives
+        return ""
+
+
+def test_files_that_are_gone_from_the_shelf_cost_themselves_alone() -> None:
+    with pk.local(1) as mesh:
+        mesh[:].ship(FIT, name="fitting")
+        (lost,) = mesh["k0"].ship("x = 1\n", name="lost")
+        shelf = Path(mesh["k0"].execute("import fitting; fitting.__file__").result).parents[1]
+        shutil.rmtree(shelf / lost.digest)
+        mesh["k0"].restart()
+        assert modules(mesh["k0"]) == ["fitting"]
+        assert "files of lost.py are gone" in mesh["k0"].describe()["init_error"]
+
+
+@pytest.mark.parametrize("garbage", ["[{", "[1, null]", "[" * 100_000, '[{"shipped": {"name": 3, "digest": 4}}]'])
+def test_a_damaged_index_costs_no_kernel(garbage: str) -> None:
+    with pk.local(1) as mesh:
+        mesh[:].ship(FIT, name="fitting")
+        shelf = Path(mesh["k0"].execute("import fitting; fitting.__file__").result).parents[1]
+        (shelf / "index.json").write_text(garbage)
+        mesh["k0"].restart()
+        assert mesh["k0"].execute("6 * 7").result == 42
+        assert "damaged" in mesh["k0"].describe()["init_error"]
+
+
+def test_a_module_that_hides_itself_does_not_spoil_what_travels(mesh: pk.Mesh) -> None:
+    kernel = mesh["k0"]
+    kernel.ship("import sys\nclass Lazy: pass\nsys.modules[__name__] = Lazy()\n", name="hidden")
+    kernel.ship("__name__ = 'other'\n", name="renamed")
+    kernel.ship("import sys\nsys.modules[__name__] = 5\n", name="number")
+    assert kernel.execute("lambda: 1").result() == 1
+    kernel.ship("import sys\nsys.meta_path[:] = [f for f in sys.meta_path if 'Finder' in str(f)]\n", name="wiped")
+    kernel.ship("x = 1\n", name="after")
+    assert kernel.execute("import after; after.x").result == 1
+
+
+def test_a_command_named_as_a_builtin_leaves_that_alone(mesh: pk.Mesh) -> None:
+    kernel = mesh["k0"]
+    printed: dict[str, str] = {}
+    modules = shipping.read_modules(["def remote_sum(values): return 'mine'\n"], "summing")
+    shipping.ship(kernel._alone(), modules, None, printed)
+    assert "the command is called as :sum" in printed["k0"]
+    assert kernel.execute("sum([1, 2])").result == 3
+    assert kernel.call("sum", [1, 2]) == 3
+    assert kernel.call(":sum", [1, 2]) == "mine"
+    assert kernel.commands.sum([1]) == "mine"
+
+
 def test_an_init_file_finds_what_was_shipped(tmp_path: Path) -> None:
     init = write(tmp_path / "init.py", "import fitting\nready = fitting.remote_fit(None, 3)\n")
     with pk.local(1) as mesh:
@@ -327,7 +418,7 @@ def test_a_shipment_is_a_cell_that_waits_its_turn(mesh: pk.Mesh) -> None:
         kernel.ship("x = 1\n", name="later", timeout=0.5)
     cell.interrupt()
     wait_until(lambda: [one.name for one in kernel.shipped()] == ["later"])
-    assert "ship later.py" in [one["source"] for one in kernel.cells()]
+    wait_until(lambda: "ship later.py" in [one["source"] for one in kernel.cells()])
 
 
 def test_thousands_of_files_reship_without_running(mesh: pk.Mesh, tmp_path: Path) -> None:

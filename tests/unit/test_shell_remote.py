@@ -16,8 +16,8 @@ from pyrokernel.shell.extending import extend
 from pyrokernel.shell.history import Unwritten
 from pyrokernel.shell.house import House
 from pyrokernel.shell.parser import UNKNOWN, SourceReader, Takes
-from pyrokernel.shell.remote import RemoteCommand, parser_of, written
-from pyrokernel.wording import arguments_from
+from pyrokernel.shell.remote import RemoteCommand, parser_of
+from pyrokernel.wording import arguments_from, written
 
 
 def parameter(name: str, type: str, kind: str = "either", default: str = "", help: str = "") -> dict[str, Any]:
@@ -144,7 +144,7 @@ class TestExtending:
         self, settings: Settings, restricted: bool, caplog: pytest.LogCaptureFixture
     ) -> None:
         house = House([Own()], Unwritten(), restricted=restricted)
-        with caplog.at_level(logging.DEBUG):
+        with caplog.at_level(logging.WARNING):  # as without -v
             found = extend(house, settings)
         assert {"good"} <= set(house.get_visible_commands())
         assert ("files" in house.get_visible_commands()) is not restricted
