@@ -37,6 +37,9 @@ PREFIX = "pyrokernel_"
 LOAD_SECONDS = 10.0
 """How long a plugin may take to be imported and to answer the hooks that are called then."""
 
+PRELOAD_SECONDS = 20.0
+"""How long a plugin may take in the template, where it imports what is heavy: kernels have 30 s to start."""
+
 log = logging.getLogger(__name__)
 
 _OURS = (os.path.dirname(__file__), os.path.dirname(importlib.__file__), "<frozen ")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import ast
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pyrokernel.errors import SettingsError
@@ -169,6 +169,11 @@ def _assignment(text: str) -> tuple[str, Any]:
     if not sign or not name.isidentifier():
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
     return name, read_literal(value)
+
+
+def written(name: str, args: Iterable[Any], kwargs: Mapping[str, Any]) -> str:
+    """Return a call as Python writes it."""
+    return f"{name}({', '.join([*map(repr, args), *(f'{key}={value!r}' for key, value in kwargs.items())])})"
 
 
 _READERS: dict[str, Callable[[str], Any]] = {

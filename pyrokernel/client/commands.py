@@ -126,9 +126,9 @@ def one_for(name: str, by_kernel: Mapping[str, Iterable[CommandInfo]], there: st
     for kernel, info in having.items():
         versions.setdefault(info.signature, []).append(kernel)
     if len(versions) > 1:
-        said = ", ".join(f"{name}{signature} on {label(kernels)}" for signature, kernels in versions.items())
+        said = "; ".join(f"{name}{signature} on {label(kernels)}" for signature, kernels in versions.items())
         first = ",".join(next(iter(versions.values())))
-        raise SettingsError(f"the kernels have different versions of {name!r}: {said}; choose: {there.format(first)}")
+        raise SettingsError(f"the kernels have different versions of {name!r} ({said}); choose: {there.format(first)}")
     return next(iter(having.values()))
 
 

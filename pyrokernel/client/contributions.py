@@ -22,7 +22,7 @@ from pyrokernel.texts import label, names_by, one_line, table, wide_table
 _COMMANDS_HEADER = ("NAME", "SIGNATURE", "OWNER", "KERNELS", "ABOUT")
 _PLUGINS_HEADER = ("NAME", "VERSION", "STATE", "WHERE", "COMMANDS", "NAMES", "HOOKS", "FROM")
 _SIGNATURE_WIDTH = 48
-_ABOUT_WIDTH = 200
+_LONG = 1000
 _LISTED = 5
 
 
@@ -44,10 +44,10 @@ def format_commands(found: Mapping[str, Iterable[CommandInfo]], *, wide: bool = 
     rows = [
         (
             key[0],
-            one_line(key[1], _SIGNATURE_WIDTH),
+            one_line(key[1], _SIGNATURE_WIDTH if wide else _LONG),
             key[2],
             "" if len(kernels[key]) == len(found) else label(kernels[key]),
-            one_line(abouts[key], _ABOUT_WIDTH),
+            one_line(abouts[key], _LONG),
         )
         for key in sorted(kernels)
     ]

@@ -1,15 +1,18 @@
-"""What became of files since the last look, so that they are shipped at each save. Runs in the caller's process."""
+"""What became of files since the last look, and shipping them at each save. Runs in the caller's process."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from pyrokernel.client.shipping import walk
+from pyrokernel.client.shipping import Module, read_modules, walk
+from pyrokernel.errors import PyrokernelError, ShipError
 
-LOOK_SECONDS = 0.25
+_LOOK_SECONDS = 0.25
 """How often to look: a person who saves and turns to a kernel finds it done."""
 
 _State = Mapping[str, tuple[int, int, int]]
@@ -26,6 +29,16 @@ class Watched:
         self.paths = [Path(path) for path in paths]
         self._known = {path: _state_of(path) for path in self.paths}
         self._unsettled: dict[Path, _State] = {}
+
+    def check(self) -> None:
+        """Refuse what is not there.
+
+        Raises:
+            ShipError: A file or folder is not there.
+        """
+        for path in self.paths:
+            if not path.expanduser().exists():
+                raise ShipError(f"there is no file {path}")
 
     def look(self) -> list[Path]:
         """Return those that have changed since the last look and not again since the one before.
@@ -44,6 +57,47 @@ class Watched:
             else:
                 self._unsettled[path] = state
         return settled
+
+
+def ship_at_saves(
+    watched: Watched,
+    ship: Callable[[Sequence[Module]], object],
+    fail: Callable[[PyrokernelError], object],
+    began: Callable[[], object],
+    is_over: Callable[[], bool] = lambda: False,
+) -> None:
+    """Ship files, and again at each save, until it is over or Ctrl-C ends it.
+
+    Args:
+        watched: The files.
+        ship: Ships modules and says what became of them.
+        fail: Told what went wrong, which ends nothing: the next save tries again.
+        began: Called when all files have been shipped once.
+        is_over: Asked at each look.
+    """
+    with contextlib.suppress(KeyboardInterrupt):
+        _ship_good(watched.paths, ship, fail)
+        began()
+        while not is_over():
+            time.sleep(_LOOK_SECONDS)
+            _ship_good(watched.look(), ship, fail)
+
+
+def _ship_good(
+    paths: Iterable[Path], ship: Callable[[Sequence[Module]], object], fail: Callable[[PyrokernelError], object]
+) -> None:
+    """Ship what can be read: a slip of the pen in one file does not hold the others."""
+    modules = []
+    for path in paths:
+        try:
+            modules += read_modules([path])
+        except ShipError as error:
+            fail(error)
+    if modules:
+        try:
+            ship(modules)
+        except PyrokernelError as error:
+            fail(error)
 
 
 def _state_of(path: Path) -> _State:

@@ -8,12 +8,13 @@ import difflib
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pyrokernel.client.commands import one_for
 from pyrokernel.client.group import Group
 from pyrokernel.client.parcels import pack_arguments
-from pyrokernel.errors import CommandNotFoundError, PyrokernelError, SettingsError
+from pyrokernel.errors import CommandNotFoundError, PyrokernelError
 from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.parsing import Parser
 from pyrokernel.front.reach import in_time, open_mesh, settings_of
@@ -21,8 +22,8 @@ from pyrokernel.front.run import Run
 from pyrokernel.front.terminal import complain
 from pyrokernel.front.writer import LiveWriter, Writer
 from pyrokernel.messages import CommandInfo
-from pyrokernel.texts import describe_silence, label
-from pyrokernel.wording import add_arguments, arguments_from, without_arguments
+from pyrokernel.texts import describe_silence
+from pyrokernel.wording import add_arguments, arguments_from, without_arguments, written
 
 _HINTS = 3
 
@@ -39,7 +40,7 @@ def main(args: argparse.Namespace) -> int:
             complain(describe_silence(silent))
             return ExitCode.TIMEOUT
         try:
-            info = find(args.name, by_kernel)
+            info = one_for(args.name, by_kernel, "-k {}")
         except CommandNotFoundError as error:
             complain(f"{error}{_near(error)}")
             return ExitCode.NO_KERNEL
@@ -74,44 +75,11 @@ class Call:
     @property
     def text(self) -> str:
         """How the call reads."""
-        words = [*map(repr, self.args), *(f"{name}={value!r}" for name, value in self.kwargs.items())]
-        return f"{self.name}({', '.join(words)})"
+        return written(self.name, self.args, self.kwargs)
 
     def options(self) -> dict[str, Any]:
         """Return what kernels are told beside the text."""
         return {"call": [f":{self.name}", pack_arguments(self.args, self.kwargs)], "want": self.want}
-
-
-def find(name: str, by_kernel: Mapping[str, Iterable[CommandInfo]]) -> CommandInfo:
-    """Return the command of a name, which all kernels must have, and alike.
-
-    Args:
-        name: Which.
-        by_kernel: The commands that there are, as `Commands.by_kernel` returns them.
-
-    Raises:
-        CommandNotFoundError: None has it.
-        SettingsError: Some lack it, or it takes different arguments on some; the message says how to choose others.
-    """
-    having = {kernel: info for kernel, infos in by_kernel.items() for info in infos if info.name == name}
-    if not having:
-        names = sorted({info.name for infos in by_kernel.values() for info in infos})
-        raise CommandNotFoundError(name=name, names=tuple(names))
-    lacking = [kernel for kernel in by_kernel if kernel not in having]
-    if lacking:
-        raise SettingsError(
-            f"{label(lacking)} {'has' if len(lacking) == 1 else 'have'} no command {name!r}; call it where it is: "
-            f"-k {','.join(having)}"
-        )
-    first = next(iter(having.values()))
-    others = [kernel for kernel, info in having.items() if info.signature != first.signature]
-    if others:
-        alike = [kernel for kernel in having if kernel not in others]
-        raise SettingsError(
-            f"the kernels have different versions of {name!r}: {name}{first.signature} on {label(alike)}, "
-            f"{name}{having[others[0]].signature} on {others[0]}; choose with -k"
-        )
-    return first
 
 
 def parser_of(info: CommandInfo) -> Parser:

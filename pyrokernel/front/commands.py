@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from pyrokernel.client.contributions import format_commands
 from pyrokernel.errors import SettingsError
 from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.reach import open_mesh, settings_of
 from pyrokernel.front.stub import stub_of
 from pyrokernel.front.terminal import complain, note, say, say_json
-from pyrokernel.messages import CommandInfo
 from pyrokernel.settings import command_line
-from pyrokernel.texts import describe_silence, label, one_line, plural, wide_table
-
-_HEADER = ("NAME", "SIGNATURE", "OWNER", "KERNELS", "ABOUT")
-_SIGNATURE_WIDTH = 48
+from pyrokernel.texts import describe_silence, plural
 
 
 def main(args: argparse.Namespace) -> int:
@@ -39,37 +35,6 @@ def main(args: argparse.Namespace) -> int:
     if silent:
         complain(describe_silence(silent))
     return ExitCode.TIMEOUT if silent else ExitCode.OK
-
-
-def format_commands(found: Mapping[str, Iterable[CommandInfo]]) -> str:
-    """Lay out commands, one a line, as wide as the terminal; kernels are named where not all have it.
-
-    Args:
-        found: By kernel, as `Commands.by_kernel` returns them.
-    """
-    # A command that takes different arguments on some kernels is another one there.
-    kernels: dict[tuple[str, str, str], list[str]] = {}
-    abouts: dict[tuple[str, str, str], str] = {}
-    for kernel, infos in found.items():
-        for info in infos:
-            key = (info.name, info.signature, info.owner)
-            kernels.setdefault(key, []).append(kernel)
-            abouts[key] = info.summary
-    rows = [
-        (
-            name,
-            one_line(signature, _SIGNATURE_WIDTH),
-            owner,
-            "" if len(kernels[name, signature, owner]) == len(found) else label(kernels[name, signature, owner]),
-            abouts[name, signature, owner],
-        )
-        for name, signature, owner in sorted(kernels)
-    ]
-    return _table(rows)
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    return wide_table(_HEADER, rows, spared=("OWNER", "KERNELS"))
 
 
 def _write(file: str, text: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pyrokernel import __version__
 from pyrokernel.client.calls import gather, kernel_request
+from pyrokernel.client.contributions import ask_plugins, describe_problems
 from pyrokernel.client.inits import await_init
 from pyrokernel.client.kernel import Kernel
 from pyrokernel.client.mesh import Mesh
@@ -17,7 +18,7 @@ from pyrokernel.errors import NameServerNotFoundError, PyrokernelError, VersionM
 from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.inits import advise_restart
 from pyrokernel.front.machine import Finding, check_machine, origins
-from pyrokernel.front.plugins import ask_plugins, describe_problems, load_here
+from pyrokernel.front.plugins import load_here
 from pyrokernel.front.reach import open_mesh, settings_of
 from pyrokernel.front.terminal import paint, say, say_json
 from pyrokernel.messages import PROTOCOL_VERSION, KernelStatus, PluginInfo

@@ -6,6 +6,7 @@ import keyword
 import re
 from pathlib import Path
 
+from pyrokernel.commands import REMOTE_PREFIX
 from pyrokernel.errors import SettingsError
 
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
@@ -102,6 +103,9 @@ def write_plugin(name: str, folder: Path) -> Path:
     name = name.removeprefix("pyrokernel-").removeprefix("pyrokernel_")
     if not _NAME.fullmatch(name) or keyword.iskeyword(name):
         raise SettingsError(f"{name!r} cannot name a plugin: use small letters and digits, with - or _ between")
+    if command_of(name).startswith(REMOTE_PREFIX):
+        short = name[len(REMOTE_PREFIX) :]
+        raise SettingsError(f"{name!r} cannot name a plugin: its command would be called {short!r}; name it {short!r}")
     names = {"name": command_of(name), "dashed": name.replace("_", "-")}
     package = folder.expanduser() / f"pyrokernel-{names['dashed']}"
     try:

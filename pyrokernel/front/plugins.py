@@ -7,25 +7,20 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pyrokernel.client.calls import gather, kernel_request
-from pyrokernel.client.group import Group
+from pyrokernel.client.contributions import ask_plugins, describe_problems, find_old, format_plugins
 from pyrokernel.commands import CommandTable, KernelIdentity
 from pyrokernel.errors import NameServerNotFoundError, SettingsError
 from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.newplugin import command_of, write_plugin
 from pyrokernel.front.reach import open_mesh, settings_of
-from pyrokernel.front.subcommands import quietly
 from pyrokernel.front.terminal import complain, note, say, say_json
 from pyrokernel.messages import PluginInfo
-from pyrokernel.plugins import LOAD_SECONDS, PREFIX, Found, Plugins, find
+from pyrokernel.plugins import Plugins, find, quietly
 from pyrokernel.settings import Settings, command_line
-from pyrokernel.texts import describe_silence, label, names_by, wide_table
-
-_HEADER = ("NAME", "VERSION", "STATE", "KERNELS", "COMMANDS", "NAMES", "HOOKS", "FROM")
-_LISTED = 5
+from pyrokernel.texts import describe_silence
 
 
 def main(args: argparse.Namespace) -> int:
@@ -49,10 +44,9 @@ def main(args: argparse.Namespace) -> int:
     with mesh:
         group = mesh.select()
         found = ask_plugins(group, settings.timeout)
-        hosts = {info.name: info.host for info in mesh.ps()}
+        old = find_old(mesh, found, lambda names: command_line(settings, f"restart {' '.join(names)}"))
     _say(found, args.json)
-    ours = {name: infos for name, infos in found.items() if hosts.get(name) == settings.host_name}
-    for line in describe_old(ours, find(settings), settings):
+    for line in old:
         note(line)
     silent = [name for name in group.names if name not in found]
     if silent:
@@ -72,19 +66,6 @@ def _write(name: str, folder: Path) -> ExitCode:
     return ExitCode.OK
 
 
-def ask_plugins(group: Group, timeout: float) -> dict[str, list[PluginInfo]]:
-    """Return the plugins of each kernel that answers.
-
-    Args:
-        group: The kernels.
-        timeout: Seconds for an answer, to which comes what a plugin may take that hangs.
-    """
-    links = [kernel.link for kernel in group]
-    seconds = timeout + LOAD_SECONDS
-    values, _, _ = gather(group.mesh, links, kernel_request("plugins"), kind="control", timeout=seconds)
-    return {name: [PluginInfo.from_wire(one) for one in ones] for name, ones in values.items()}
-
-
 def load_here(settings: Settings) -> list[PluginInfo]:
     """Load the plugins in this process, have them register their commands, and return what came of that."""
     found = find(settings)
@@ -101,85 +82,9 @@ def _say(found: Mapping[str, Sequence[PluginInfo]], as_json: bool) -> None:
     if as_json:
         say_json({name: [info.to_wire() for info in infos] for name, infos in found.items()})
         return
-    rows = [_row(info, kernels, len(found)) for info, kernels in _by_plugin(found)]
-    if not rows:
+    if not any(found.values()):
         note("no plugins; write one: pyrokernel plugins new NAME")
         return
-    say(wide_table(_HEADER, rows, spared=("HOOKS", "NAMES")))
+    say(format_plugins(found))
     for line in describe_problems(found):
         say(line)
-
-
-def _by_plugin(found: Mapping[str, Sequence[PluginInfo]]) -> list[tuple[PluginInfo, list[str]]]:
-    """Return each state of a plugin, and the kernels in which it is in that."""
-    states: dict[str, tuple[PluginInfo, list[str]]] = {}
-    for kernel, infos in found.items():
-        for info in infos:
-            states.setdefault(repr(info), (info, []))[1].append(kernel)
-    return sorted(states.values(), key=lambda state: state[0].name)
-
-
-def _row(info: PluginInfo, kernels: Sequence[str], count: int) -> tuple[str, ...]:
-    state = "loaded" if info.loaded else "failed"
-    return (
-        info.name,
-        info.version,
-        f"{state}, with problems" if info.loaded and info.problems else state,
-        "" if len(kernels) == count else label(kernels),
-        _listed(info.commands),
-        _listed(info.names),
-        _listed([hook.removeprefix(PREFIX) for hook in info.hooks]),
-        f"{info.distribution} in {info.where}" if info.distribution else info.where,
-    )
-
-
-def _listed(words: Sequence[str]) -> str:
-    more = len(words) - _LISTED
-    return ", ".join(words[:_LISTED]) + (f" and {more} more" if more > 0 else "")
-
-
-def describe_problems(found: Mapping[str, Sequence[PluginInfo]]) -> Iterator[str]:
-    """Say what failed, equal failures once.
-
-    Args:
-        found: The plugins by kernel; the kernel "" is this process.
-    """
-    said: dict[str, list[str]] = {}
-    for kernel, infos in found.items():
-        for info in infos:
-            for problem in info.problems:
-                said.setdefault(f"{info.name}: {problem}", []).append(kernel)
-    for text, kernels in said.items():
-        yield text if len(kernels) == len(found) else f"{label(kernels)}: {text}"
-
-
-def describe_old(
-    found: Mapping[str, Sequence[PluginInfo]], installed: Sequence[Found], settings: Settings
-) -> Iterator[str]:
-    """Say which kernels have other plugins than those that are installed, and what to do.
-
-    Args:
-        found: The plugins of the kernels of this machine, by kernel.
-        installed: What a kernel would find now.
-        settings: The mesh.
-    """
-    said: dict[str, str] = {}
-    for kernel, infos in found.items():
-        have = {info.name: info for info in infos}
-        parts = []
-        for one in installed:
-            held = have.get(one.name)
-            if held is None:
-                parts.append(f"without {_versioned(one.name, one.version)}, which is installed")
-            elif held.where == one.where and held.version != one.version:
-                parts.append(f"with {_versioned(one.name, held.version)}, and {one.version} is installed")
-        if parts:
-            said[kernel] = "; ".join(parts)
-    for text, kernels in names_by(said).items():
-        restart = command_line(settings, f"restart {' '.join(kernels)}")
-        verb = "runs" if len(kernels) == 1 else "run"
-        yield f"{label(kernels)} {verb} {text}; a fresh instance has it, without the variables: {restart}"
-
-
-def _versioned(name: str, version: str) -> str:
-    return f"{name} {version}".rstrip()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pyrokernel.client import shipping
@@ -19,7 +19,7 @@ from pyrokernel.client.versions import (
     describe_shipped,
     format_shipped,
 )
-from pyrokernel.client.watching import LOOK_SECONDS, Watched
+from pyrokernel.client.watching import Watched, ship_at_saves
 from pyrokernel.errors import PyrokernelError, ReplyTimeoutError, SettingsError, ShipError
 from pyrokernel.front.exits import ExitCode, code_of
 from pyrokernel.front.reach import open_mesh, settings_of
@@ -28,6 +28,8 @@ from pyrokernel.settings import command_line
 from pyrokernel.texts import describe_silence, plural
 
 _STDIN = "-"
+_SLIPS = (SyntaxError, ValueError, RecursionError, MemoryError)
+"""What Python raises of source that is none."""
 
 
 def main(args: argparse.Namespace) -> int:
@@ -37,9 +39,7 @@ def main(args: argparse.Namespace) -> int:
     watched = Watched([] if _STDIN in args.paths else args.paths)  # before they are read: no save is missed
     try:
         modules = [] if args.watch or not args.paths else _read(args.paths, args.name)
-        missing = [path for path in watched.paths if not path.expanduser().exists()]
-        if missing:
-            raise ShipError(f"there is no file {missing[0]}")
+        watched.check()
     except ShipError as error:
         complain(str(error))
         return ExitCode.USAGE
@@ -53,7 +53,8 @@ def main(args: argparse.Namespace) -> int:
             return _ship(group, modules, as_json=args.json)
         except ShipError as error:
             complain(str(error))
-            return ExitCode.FAILED if _are_python(modules) else ExitCode.USAGE
+            # A file that does not compile is its author's to mend, as one that cannot be read.
+            return ExitCode.USAGE if isinstance(error.__cause__, _SLIPS) else ExitCode.FAILED
 
 
 def unship(args: argparse.Namespace) -> int:
@@ -107,15 +108,6 @@ def _ship(group: Group, modules: Sequence[Module], *, as_json: bool) -> ExitCode
     return ExitCode.OK
 
 
-def _are_python(modules: Sequence[Module]) -> bool:
-    try:
-        for module in modules:
-            module.check_syntax()
-    except ShipError:
-        return False
-    return True
-
-
 def _list(group: Group, *, as_json: bool) -> ExitCode:
     silent: Sequence[str] = ()
     try:
@@ -140,31 +132,19 @@ def _list(group: Group, *, as_json: bool) -> ExitCode:
 
 def _watch(mesh: Mesh, watched: Watched, args: argparse.Namespace) -> ExitCode:
     """Ship, and ship again what is saved, until Ctrl-C; what fails is shown, and does not end it."""
-    try:
-        _read_and_ship(mesh, args, watched.paths)
-        if not args.json:
-            note(f"watching {plural(len(watched.paths), 'path')}; Ctrl-C ends it, and kernels keep what they have")
-        while True:
-            time.sleep(LOOK_SECONDS)
-            _read_and_ship(mesh, args, watched.look())
-    except KeyboardInterrupt:
-        return ExitCode.OK
 
-
-def _read_and_ship(mesh: Mesh, args: argparse.Namespace, paths: Iterable[Path]) -> None:
-    """Ship what can be read; a slip of the pen in one file does not hold the others."""
-    modules = []
-    for path in paths:
-        try:
-            modules += read_modules([path])
-        except ShipError as error:
-            complain(str(error))
-    if not modules:
-        return
-    try:
+    def ship(modules: Sequence[Module]) -> None:
         # Chosen anew each time: kernels come, go and are restarted while one edits.
         _ship(mesh.select(args.kernels or ()), modules, as_json=args.json)
-    except PyrokernelError as error:
+
+    def fail(error: PyrokernelError) -> None:
         complain(str(error))
         if code_of(error) not in (ExitCode.CODE_RAISED, ExitCode.FAILED):
             note("the next save tries again")
+
+    def began() -> None:
+        if not args.json:
+            note(f"watching {plural(len(watched.paths), 'path')}; Ctrl-C ends it, and kernels keep what they have")
+
+    ship_at_saves(watched, ship, fail, began)
+    return ExitCode.OK

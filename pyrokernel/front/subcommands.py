@@ -6,13 +6,10 @@ Runs in the caller's process.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import logging
 import re
-import sys
 import traceback
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container
 from typing import Any
 
 from pyrokernel.errors import PyrokernelError
@@ -20,7 +17,7 @@ from pyrokernel.front.configured import settings_of
 from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.parsing import Parser, add_common
 from pyrokernel.front.terminal import complain
-from pyrokernel.plugins import Plugin, Plugins, find
+from pyrokernel.plugins import Plugin, Plugins, find, quietly
 from pyrokernel.settings import Settings
 
 _HOOK = "pyrokernel_register_subcommands"
@@ -88,20 +85,6 @@ def load(settings: Settings, taken: Container[str]) -> tuple[list[Subcommand], l
         plugins.load(take)
     problems = [f"plugin {plugin.name!r}: {'; '.join(plugin.problems)}" for plugin in plugins.all if plugin.problems]
     return list(found.values()), problems
-
-
-@contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """Keep what plugins print out of our answers, and what is noted of them out of the log: it is told otherwise."""
-    log = logging.getLogger("pyrokernel.plugins")
-    before = log.level
-    if logging.getLogger().getEffectiveLevel() > logging.INFO:
-        log.setLevel(logging.CRITICAL)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        log.setLevel(before)
 
 
 def _problem_of(made: Subcommand, found: dict[str, Subcommand], taken: Container[str]) -> str:

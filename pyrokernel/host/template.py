@@ -68,11 +68,13 @@ def _preload_plugins() -> None:
     """
 
     def give_up(number: int, frame: object) -> None:
-        raise TimeoutError(f"its preload did not end within {plugins.LOAD_SECONDS:g} s")
+        raise TimeoutError(f"its preload did not end within {plugins.PRELOAD_SECONDS:g} s")
 
     before = signal.signal(signal.SIGALRM, give_up)
     try:
-        plugins.preload(settings.load(), each_within=lambda: signal.setitimer(signal.ITIMER_REAL, plugins.LOAD_SECONDS))
+        plugins.preload(
+            settings.load(), each_within=lambda: signal.setitimer(signal.ITIMER_REAL, plugins.PRELOAD_SECONDS)
+        )
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, before)

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import dataclasses
+from collections.abc import Container
+from typing import TYPE_CHECKING
 
 from cmd2 import Cmd2ArgumentParser, CommandSet, with_argparser
 
+from pyrokernel.client.contributions import (
+    ask_plugins,
+    describe_problems,
+    find_old,
+    format_commands,
+    format_plugins,
+)
+from pyrokernel.client.group import Group
 from pyrokernel.messages import PluginInfo
-from pyrokernel.shell.shipping import ask_group
-from pyrokernel.texts import label, names_by, one_line, table, wide_table
+from pyrokernel.texts import describe_silence
 
 if TYPE_CHECKING:
     from pyrokernel.shell.app import Shell  # noqa: F401 - names the application in the base class
+
+_HERE = "this shell"
 
 
 class ContributedCommands(CommandSet["Shell"]):
@@ -27,69 +37,46 @@ class ContributedCommands(CommandSet["Shell"]):
         remote = self._cmd.remote
         group = self._cmd.target.anew()
         remote.learn(group, afresh=True)
-        rows = []
-        hidden = []
-        found = remote.of(group)
-        for name, holders in found.items():
-            for info, names in _alike(holders):
-                where = "" if len(names) == len(group) else label(names)
-                rows.append((f"{name}{info.signature}", one_line(info.summary, 50), info.owner, where))
-            if name not in remote.words:
-                hidden.append(name)
-        if rows:
-            header = ("COMMAND", "WHAT IT DOES", "OWNER", "KERNELS")
-            lay_out = wide_table if self._cmd.stdout.isatty() else table
-            self._cmd.print_lines([lay_out(header, rows)])
-        else:
+        found = remote.by_kernel(group)
+        names = sorted({info.name for infos in found.values() for info in infos})
+        if names:
+            self._cmd.print_lines([format_commands(found, wide=self._cmd.stdout.isatty())])
+        elif found:
             self._cmd.print_lines(["no commands; `ship FILE.py` and plugins bring some"])
-        for name in hidden:
-            self._cmd.notice(f"the word `{name}` is the shell's own or Python's; `{name}(...)` calls the command")
-        self._cmd.last_result = list(found)
+        self._tell_silence(group, found)
+        for name in names:
+            if name not in remote.words:
+                self._cmd.notice(f"the word `{name}` is the shell's own or Python's; `{name}(...)` calls the command")
+        self._cmd.last_result = names
 
     @with_argparser(lambda: Cmd2ArgumentParser(description="List the plugins of the kernels and of this shell."))
     def do_plugins(self, _: argparse.Namespace) -> None:
         """List the plugins of the kernels and of this shell, and what failed in them."""
-        asked = ask_group(self._cmd, "plugins")
-        found = {name: [PluginInfo.from_wire(one) for one in ones] for name, ones in asked.items()}
-        rows: list[tuple[str, ...]] = []
-        problems: list[str] = []
-        by_name: dict[str, dict[str, PluginInfo]] = {}
-        for kernel, infos in found.items():
-            for info in infos:
-                by_name.setdefault(info.name, {})[kernel] = info
+        group = self._cmd.target.anew()
+        kernels = ask_plugins(group, group.mesh.settings.timeout)
+        found = {**kernels, _HERE: self._of_shell({info.name for infos in kernels.values() for info in infos})}
+        if any(found.values()):
+            self._cmd.print_lines([format_plugins(found, wide=self._cmd.stdout.isatty())])
+        elif kernels:
+            self._cmd.print_lines(["no plugins"])
+        old = find_old(group.mesh, kernels, lambda names: f"`restart {' '.join(names)}`")
+        for line in [*describe_problems(found), *old]:
+            self._cmd.notice(line)
+        self._tell_silence(group, kernels)
+        self._cmd.last_result = sorted({info.name for infos in found.values() for info in infos})
+
+    def _of_shell(self, names: Container[str]) -> list[PluginInfo]:
+        """Return the plugins of this shell, without those of kernels that bring nothing to it.
+
+        Args:
+            names: Of the plugins of the kernels.
+        """
         here = self._cmd.plugins
-        ours = {info.name: info for info in here.plugins.infos()} if here.plugins is not None else {}
-        for name in sorted({*by_name, *ours}):
-            rows += _rows(name, by_name.get(name, {}), ours.get(name), here.commands.get(name, []))
-            said = {kernel: tuple(info.problems) for kernel, info in by_name.get(name, {}).items()}
-            for sentences, kernels in names_by(said).items():
-                problems += [f"{label(kernels)}: plugin {name!r}: {sentence}" for sentence in sentences]
-        problems += [f"this shell: {problem}" for problem in here.problems]
-        header = ("PLUGIN", "VERSION", "WHERE", "COMMANDS", "NAMES", "STATE")
-        self._cmd.print_lines([table(header, rows) if rows else "no plugins"])
-        for problem in problems:
-            self._cmd.notice(problem)
-        self._cmd.last_result = sorted({*by_name, *ours})
+        infos = here.plugins.infos() if here.plugins is not None else []
+        ours = [dataclasses.replace(info, commands=tuple(here.commands.get(info.name, ())), names=()) for info in infos]
+        return [info for info in ours if info.commands or info.problems or info.name not in names]
 
-
-def _alike(holders: Mapping[str, Any]) -> Iterator[tuple[Any, list[str]]]:
-    """Yield the kernels that say the same of a command, together."""
-    left = dict(holders)
-    while left:
-        info = next(iter(left.values()))
-        names = [name for name, other in left.items() if other == info]
-        for name in names:
-            del left[name]
-        yield info, names
-
-
-def _rows(
-    name: str, kernels: Mapping[str, PluginInfo], ours: PluginInfo | None, commands: Sequence[str]
-) -> Iterator[tuple[str, ...]]:
-    """Yield a line for each thing that there is to say of a plugin."""
-    for info, names in _alike(kernels):
-        state = "not loaded" if not info.loaded else "with problems" if info.problems else ""
-        yield name, info.version, label(names), ", ".join(info.commands), ", ".join(info.names), state
-    if ours is not None and (commands or ours.problems or not kernels):
-        state = "not loaded" if not ours.loaded else "with problems" if ours.problems else ""
-        yield name, ours.version, "this shell", ", ".join(commands), "", state
+    def _tell_silence(self, group: Group, answers: Container[str]) -> None:
+        silent = [name for name in group.names if name not in answers]
+        if silent:
+            self._cmd.fail(describe_silence(silent))

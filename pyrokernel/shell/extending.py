@@ -5,16 +5,12 @@ A plugin that raises, hangs or takes a word of the shell's own is noted and gone
 
 from __future__ import annotations
 
-import contextlib
 import keyword
-import logging
-from collections.abc import Iterator
 from typing import Any
 
 from cmd2 import CommandSet
 
-from pyrokernel import plugins as plugins_module
-from pyrokernel.plugins import Plugin, Plugins
+from pyrokernel.plugins import Plugin, Plugins, find, quietly
 from pyrokernel.settings import Settings
 from pyrokernel.shell.house import House
 from pyrokernel.shell.restricted import admit, commands_in
@@ -48,25 +44,11 @@ def extend(house: House, settings: Settings) -> ShellPlugins:
         house: The shell, which has its own commands already.
         settings: Say where plugins are, and which to go without.
     """
-    found = plugins_module.find(settings)
+    found = find(settings)
     if not found:
         return ShellPlugins()
-    with _unlogged():
+    with quietly():
         return _load(house, Plugins(settings, found))
-
-
-@contextlib.contextmanager
-def _unlogged() -> Iterator[None]:
-    """Keep off the screen what is noted: it is told at the prompt, and in the way beside the output of a script."""
-    log = logging.getLogger(plugins_module.__name__)
-    before, log.propagate = log.propagate, False
-    silent = logging.NullHandler()
-    log.addHandler(silent)
-    try:
-        yield
-    finally:
-        log.propagate = before
-        log.removeHandler(silent)
 
 
 def _load(house: House, plugins: Plugins) -> ShellPlugins:

@@ -9,24 +9,25 @@ from __future__ import annotations
 import keyword
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cmd2 import Cmd2ArgumentParser, Completions, RawDescriptionCmd2HelpFormatter, Statement
 from cmd2.exceptions import Cmd2ArgparseError
 
+from pyrokernel.client.commands import one_for
 from pyrokernel.client.group import Group
 from pyrokernel.client.kernel import Kernel
 from pyrokernel.client.listing import ask_all
 from pyrokernel.client.parcels import pack_arguments
+from pyrokernel.errors import PyrokernelError
 from pyrokernel.messages import CommandInfo
 from pyrokernel.shell.controls import plain
 from pyrokernel.shell.parser import SourceReader, Takes
 from pyrokernel.shell.paths import offer_paths
 from pyrokernel.shell.source import completeness
 from pyrokernel.shell.variables import is_variable
-from pyrokernel.texts import label
-from pyrokernel.wording import add_arguments, arguments_from
+from pyrokernel.wording import add_arguments, arguments_from, written
 
 if TYPE_CHECKING:
     from pyrokernel.shell.app import Shell
@@ -178,10 +179,15 @@ class Remote:
     def of(self, group: Group) -> dict[str, dict[str, CommandInfo]]:
         """Return what is known of the commands of a group: by name, and by kernel that has it."""
         found: dict[str, dict[str, CommandInfo]] = {}
-        for kernel in group:
-            for name, info in self._known.get(kernel.instance, (None, {}))[1].items():
-                found.setdefault(name, {})[kernel.name] = info
+        for kernel, infos in self.by_kernel(group).items():
+            for info in infos:
+                found.setdefault(info.name, {})[kernel] = info
         return dict(sorted(found.items()))
+
+    def by_kernel(self, group: Group) -> dict[str, list[CommandInfo]]:
+        """Return what is known of the commands of a group, by kernel; one that never answered is not among them."""
+        known = self._known
+        return {kernel.name: list(known[kernel.instance][1].values()) for kernel in group if kernel.instance in known}
 
     def settle(self) -> None:
         """Make the words of the shell those that the current group has, as far as it is known; asks nobody."""
@@ -233,8 +239,7 @@ class Remote:
             self._shell.fail(f"{source}: {error}")
             return False
         name = word.lstrip(":%")
-        info = next(iter(self.of(group)[name].values()))
-        return self._run(group, RemoteCommand(info, self._run_here), words, source, self._shell.run_cell)
+        return self._run(group, name, words, source, self._shell.run_cell)
 
     def _run_here(self, name: str, words: list[str], shown: str) -> bool:
         """Run a command on the current group."""
@@ -242,26 +247,20 @@ class Remote:
         def run(_: Group, source: str, **options: Any) -> bool:
             return self._shell.run_on_target(source, **options)
 
-        return self._run(self._shell.target.anew(), self.words[name], words, shown, run)
+        return self._run(self._shell.target.anew(), name, words, shown, run)
 
-    def _run(
-        self, group: Group, command: RemoteCommand, words: list[str], shown: str, run: Callable[..., bool]
-    ) -> bool:
-        """Read the words of a command and run it as a cell, unless some of the kernels do not have it."""
-        name = command.info.name
+    def _run(self, group: Group, name: str, words: list[str], shown: str, run: Callable[..., bool]) -> bool:
+        """Read the words of a command and run it as a cell, unless some of the kernels have not that one."""
+        try:
+            command = self._meant(group, name)
+        except PyrokernelError as error:
+            self._shell.fail(f"nothing ran: {error}")
+            return False
         behind = words[-1:] == ["&"]
         try:
             parsed = command.parser(self._paths).parse_args(words[:-1] if behind else words)
         except SystemExit as error:
             raise Cmd2ArgparseError from error
-        lacking = self._lacking(group, name)
-        if lacking:
-            having = [kernel for kernel in group.names if kernel not in lacking]
-            instead = (
-                f"; {label(having)} {'has' if len(having) == 1 else 'have'} it: `on {','.join(having)} {name} ...`"
-            )
-            self._shell.fail(f"nothing ran: {label(lacking)}: no command {name!r}{instead if having else ''}")
-            return False
         explicit = shown.startswith((":", "%"))
         if not explicit and is_variable(name, group):  # kernels would call that instead
             self._shell.fail(
@@ -275,13 +274,22 @@ class Remote:
         self._shell.last_result = ok
         return ok
 
-    def _lacking(self, group: Group, name: str) -> list[str]:
-        """Return the kernels of a group that do not have a command; one that does not answer is not among them."""
+    def _meant(self, group: Group, name: str) -> RemoteCommand:
+        """Return the command of a group; of a kernel that does not answer, what it had before counts.
+
+        Raises:
+            CommandNotFoundError: None has it.
+            SettingsError: Some lack it, or have another version.
+        """
         self.learn(group)
         if len(self.of(group).get(name, {})) < len(group):
             self.learn(group, afresh=True)
-        holders = self.of(group).get(name, {})
-        return [kernel.name for kernel in group if kernel.instance in self._known and kernel.name not in holders]
+        held = self.words.get(name)
+        by_kernel = self.by_kernel(group)
+        if held is not None and not by_kernel:
+            return held
+        info = one_for(name, by_kernel, f"`on {{}} {name} ...`")
+        return held if held is not None and held.info == info else RemoteCommand(info, self._run_here)
 
     def _complete(self, name: str) -> Callable[[str, str, int, int], Completions]:
         """Return what completes the words of a command."""
@@ -303,8 +311,3 @@ class Remote:
 def _may_be_word(name: str) -> bool:
     """Whether a name is no word of Python's own, such as `import` or `match`."""
     return not (keyword.iskeyword(name) or keyword.issoftkeyword(name))
-
-
-def written(name: str, args: Iterable[Any], kwargs: Mapping[str, Any]) -> str:
-    """Return a call as Python writes it."""
-    return f"{name}({', '.join([*map(repr, args), *(f'{key}={value!r}' for key, value in kwargs.items())])})"

@@ -28,8 +28,8 @@ from pyrokernel.client.versions import (
     describe_shipped,
     format_shipped,
 )
-from pyrokernel.client.watching import LOOK_SECONDS, Watched
-from pyrokernel.errors import GatherError, PyrokernelError, RemoteError, ShipError
+from pyrokernel.client.watching import Watched, ship_at_saves
+from pyrokernel.errors import GatherError, RemoteError
 from pyrokernel.messages import Shipped
 from pyrokernel.shell.display import Display
 from pyrokernel.shell.here import Offers
@@ -169,33 +169,17 @@ class ShipCommands(CommandSet["Shell"]):
     def _watch(self, paths: Sequence[str]) -> None:
         """Ship, and ship again what is saved, until Ctrl-C; what fails is shown, and does not end it."""
         watched = Watched(paths)  # before they are read: no save is missed
-        missing = [path for path in watched.paths if not path.expanduser().exists()]
-        if missing:
-            self._cmd.fail(f"there is no file {missing[0]}")
-            return
+        watched.check()
         self._cmd.target.anew()
-        with contextlib.suppress(KeyboardInterrupt):
-            self._ship_again(watched.paths)
+
+        def began() -> None:
             self._cmd.notice(f"watching {plural(len(paths), 'path')}; Ctrl-C ends it, and kernels keep what they have")
-            while not self._ctrl_c.pressed:
-                time.sleep(LOOK_SECONDS)
-                self._ship_again(watched.look())
+
+        ship_at_saves(
+            watched, self._ship, lambda error: self._cmd.fail(str(error)), began, lambda: self._ctrl_c.pressed
+        )
         self._cmd.failed = False
         self._cmd.notice("no longer watched")
-
-    def _ship_again(self, paths: Sequence[Path]) -> None:
-        """Ship files one by one: a slip of the pen in one does not hold the others."""
-        good = []
-        for path in paths:
-            try:
-                good += read_modules([path])
-            except ShipError as error:
-                self._cmd.fail(str(error))
-        if good:
-            try:
-                self._ship(good)
-            except PyrokernelError as error:
-                self._cmd.fail(str(error))
 
     def _list(self) -> None:
         """List what was shipped."""

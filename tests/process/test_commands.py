@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import signal
 import textwrap
 import threading
 import time
@@ -333,7 +336,7 @@ def test_kernels_that_are_silent_are_not_taken_for_kernels_without_commands(mesh
     os.kill(pid, signal.SIGSTOP)
     try:
         with pk.connect(dataclasses.replace(mesh.settings, timeout=0.2)) as hasty:
-            with pytest.raises(pk.ReplyTimeoutError, match="kernel 'k1' did not answer in 0.2 s"):
+            with pytest.raises(pk.ReplyTimeoutError, match=r"kernel 'k1' did not answer in 0\.2 s"):
                 hasty["k1"].commands["typed"]
             assert "typed" in [info.name for info in hasty[:].commands]
     finally:

@@ -178,7 +178,7 @@ def test_versions_that_differ_are_not_read_by_the_first(mesh: pk.Mesh) -> None:
     done = run_lines(mesh, "dif 7")
     assert (done.returncode, done.stdout) == (1, "")
     assert "nothing ran: the kernels have different versions of 'dif'" in done.stderr
-    assert "dif(a: int) -> str on k0, dif(a: str, b: int = 2) -> str on k1; choose: `on k0 dif ...`" in done.stderr
+    assert "(dif(a: int) -> str on k0; dif(a: str, b: int = 2) -> str on k1); choose: `on k0 dif ...`" in done.stderr
     assert run_lines(mesh, "on k0 dif 7", "on k1 dif 7 --b 3").stdout.splitlines() == ["'7'", "\"'7'\""]
     mesh[:].unship("first_version", "second_version")
 
@@ -267,7 +267,7 @@ def test_tab_knows_commands_options_choices_and_paths(start: Start, tmp_path: Pa
     (tmp_path / "measured.txt").write_text("12345")
     shell = start()
     shell.enter("commands")
-    shell.expect("steps(n: int)")
+    shell.expect("(n: int)")
     shell.expect("2 kernels>")
     shell.type("hel\t")
     shell.expect("hello")
