@@ -47,7 +47,8 @@ def _add(parser: argparse.ArgumentParser, one: Mapping[str, Any]) -> None:
             _flag(parser, name), dest=_dest(name), action=argparse.BooleanOptionalAction, default=None, **options
         )
         return
-    options["type"] = _READERS.get(word, read_literal)
+    read = _READERS.get(word, read_literal)
+    options["type"] = _several(read) if many and not one["choices"] else read
     if one["choices"]:
         options["choices"] = one["choices"]
     else:
@@ -79,7 +80,7 @@ def arguments_from(
     Raises:
         SettingsError: One must be given because one behind it is; the message says which.
     """
-    given = {one["name"]: getattr(parsed, _dest(one["name"]), None) for one in parameters}
+    given = {one["name"]: _flat(getattr(parsed, _dest(one["name"]), None)) for one in parameters}
     rest = next((given[one["name"]] for one in parameters if one["kind"] == "rest"), None) or []
     last = max((place for place, one in enumerate(parameters) if _is_placed(one, given[one["name"]], rest)), default=-1)
     args: list[Any] = []
@@ -138,6 +139,29 @@ def read_literal(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
+
+
+class _Several(list[Any]):
+    """Items that were written as one word, such as "[1, 2]"."""
+
+
+def _several(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return what reads an item of a list, or all of them as Python writes them."""
+
+    def item(text: str) -> Any:
+        if text[:1] in ("[", "(") and isinstance(found := read_literal(text), (list, tuple)):
+            return _Several(found)
+        return read(text)
+
+    item.__name__ = getattr(read, "__name__", "item")
+    return item
+
+
+def _flat(value: Any) -> Any:
+    """Put what `_several` has read where it belongs."""
+    if not isinstance(value, list) or not any(isinstance(item, _Several) for item in value):
+        return value
+    return [one for item in value for one in (item if isinstance(item, _Several) else [item])]
 
 
 def _read_bool(text: str) -> bool:

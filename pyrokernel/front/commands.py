@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from pyrokernel.client.contributions import format_commands
@@ -24,12 +25,12 @@ def main(args: argparse.Namespace) -> int:
     silent = [name for name in group.names if name not in found]
     if args.stub:
         infos = {info.name: info for infos in found.values() for info in infos}
-        _write(args.stub, stub_of(infos.values(), settings.mesh))
+        _write(args.stub, stub_of(infos.values(), settings.mesh, Path(args.stub).stem))
         note(f"{args.stub}: {plural(len(infos), 'command')}")
     elif args.json:
         say_json({name: [info.to_wire() for info in infos] for name, infos in found.items()})
     elif any(found.values()):
-        say(format_commands(found))
+        say(format_commands(found, wide=sys.stdout.isatty()))
     elif found:
         note(f"no commands; they come with plugins and what is shipped: {command_line(settings, 'ship FILE.py')}")
     if silent:

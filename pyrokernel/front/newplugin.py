@@ -38,10 +38,11 @@ only-include = ["pyrokernel_{name}.py"]
 
 A plugin of pyrokernel. Install it where the kernels run; those that start then have it:
 
-    python -m pip install ./pyrokernel-{dashed}
-    pyrokernel call {name} Ada --times 2
+    pip install ./pyrokernel-{dashed}
+    pyrokernel call {name} --who Ada --times 2
 
-`pyrokernel plugins` shows whether it is loaded. Its test runs without installing it: `python -m pytest`.
+`pyrokernel plugins` shows whether it is loaded. Its test runs without installing it, where pytest is:
+`python -m pytest`.
 """,
     "pyrokernel_{name}.py": '''"""A plugin of pyrokernel. Runs in kernels: import what is heavy inside of functions."""
 

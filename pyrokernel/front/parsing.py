@@ -56,7 +56,11 @@ class Parser(argparse.ArgumentParser):
             if word.startswith("-"):
                 known = [option for option in command._option_string_actions if option.startswith("--")]
                 command.error(f"there is no option {word}{_suggest(word.partition('=')[0], known)}")
-            command.error(f"{word!r} is one argument too many")
+            options = [option for option in command._option_string_actions if option.startswith("--")]
+            # Only of a command of kernels: its arguments that have defaults are options.
+            named = [] if "--mesh" in options else [option for option in options if option != "--help"]
+            by_name = f"; it takes {', '.join(named[:6])} by name" if named else ""
+            command.error(f"{word!r} is one argument too many{by_name}")
         return found
 
     def commands(self) -> dict[Any, Parser]:

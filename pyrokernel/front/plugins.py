@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -57,12 +58,13 @@ def main(args: argparse.Namespace) -> int:
 def _write(name: str, folder: Path) -> ExitCode:
     """Write the package of a new plugin, and say how to go on."""
     package = write_plugin(name, folder)
-    quoted = shlex.quote(str(package))
+    # With the ./, else pip asks its index for a package of that name, which may be somebody else's.
+    quoted = shlex.quote(str(package) if package.is_absolute() else f"./{package}")
     say(f"wrote {package}: {', '.join(sorted(path.name for path in package.iterdir()))}")
     say("try it, test it, install it (kernels that start then have it):")
     say(f"  pyrokernel run --local 1 --plugins-dir {quoted} -c '{command_of(name)}()'")
     say(f"  python -m pytest {quoted}")
-    say(f"  python -m pip install {quoted}")
+    say(f"  python3 -m pip --python {shlex.quote(sys.prefix)} install {quoted}")
     return ExitCode.OK
 
 
@@ -85,6 +87,6 @@ def _say(found: Mapping[str, Sequence[PluginInfo]], as_json: bool) -> None:
     if not any(found.values()):
         note("no plugins; write one: pyrokernel plugins new NAME")
         return
-    say(format_plugins(found))
+    say(format_plugins(found, wide=sys.stdout.isatty()))
     for line in describe_problems(found):
         say(line)

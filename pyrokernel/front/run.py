@@ -40,8 +40,7 @@ def main(args: argparse.Namespace) -> int:
     if args.local and args.detach:
         raise SettingsError("--detach leaves nothing to come back to on the private mesh of --local")
     settings = in_time(settings_of(args), args.timeout)
-    own = {"no_plugin": settings.no_plugin, "plugins_dir": settings.plugins_dir}
-    with local(args.local, **own) if args.local else open_mesh(settings) as mesh:
+    with local(args.local, **settings.dump()) if args.local else open_mesh(settings) as mesh:
         group = mesh.select(args.kernels or ())
         run = Run(group, source, args, begun)
         if args.detach:

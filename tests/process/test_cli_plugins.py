@@ -148,7 +148,7 @@ def test_a_new_plugin_works_and_passes_its_test(cli: Callable[..., Any], tmp_pat
     done = cli("plugins", "new", "light-meter", "--dir", "made")
     package = tmp_path / "made" / "pyrokernel-light-meter"
     assert done.returncode == ExitCode.OK, done.stderr
-    assert "python -m pip install made/pyrokernel-light-meter" in done.stdout
+    assert "install ./made/pyrokernel-light-meter" in done.stdout
     assert sorted(path.name for path in package.iterdir()) == [
         "README.md", "pyproject.toml", "pyrokernel_light_meter.py", "tests"
     ]  # fmt: skip

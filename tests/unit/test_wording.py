@@ -119,3 +119,9 @@ def test_the_help_has_the_docstring_but_its_arguments() -> None:
 )
 def test_where_anything_is_taken_a_word_is_a_literal_or_itself(text: str, value: object) -> None:
     assert read_literal(text) == value
+
+
+def test_a_list_may_be_written_as_python_writes_it() -> None:
+    assert called(lists, "[1,2] 3 --names a b") == ([[1, 2, 3]], {"names": ["a", "b"]})
+    with pytest.raises(argparse.ArgumentError, match=r"\[1"):
+        called(lists, "[1")
