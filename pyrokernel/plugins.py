@@ -13,6 +13,7 @@ import importlib
 import importlib.machinery
 import logging
 import os
+import re
 import sys
 import threading
 import types
@@ -356,6 +357,9 @@ def _entry_points() -> Iterator[Found]:
             continue  # the first on the path is the one that is imported
         seen.add(name)
         for point, value in points:
+            if not re.fullmatch(r"[\w.-]+", point):
+                log.warning("%s names a plugin %r, which is no name", path, point)
+                continue
             yield Found(point, value.partition(":")[0].strip(), name, version, str(path.parent))
 
 

@@ -220,7 +220,8 @@ def _doing(info: KernelInfo) -> str:
         question = info.running.get("asks")
         return f"waits for input: {question['prompt']}" if question else str(info.running["source"])
     if info.init_error:
-        return f"init failed: {info.init_error.strip().splitlines()[-1]}"
+        what = "" if info.init_error.startswith("ship ") else "init failed: "
+        return f"{what}{info.init_error.strip().splitlines()[-1]}"
     return info.note or info.journal_error
 
 

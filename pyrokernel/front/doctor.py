@@ -125,8 +125,12 @@ def _check_kernels(mesh: Mesh) -> Iterator[Finding]:
         took = times.get(name)
         state = f"{info.status}, answers in {span(took) if isinstance(took, float) else '?'}"
         if info.init_error:
-            end = await_init(mesh[name].link, 0.0)
-            text = f"{state}, but its init file failed: {end or one_line(info.init_error, 200)}"
+            if info.init_error.startswith("ship "):  # what was shipped earlier is loaded before the init file runs
+                failed = one_line(info.init_error, 200)
+            else:
+                end = await_init(mesh[name].link, 0.0)
+                failed = f"its init file failed: {end or one_line(info.init_error, 200)}"
+            text = f"{state}, but {failed}"
             remedy = advise_restart([name], mesh.settings, [name] if info.protected else [])
             yield Finding("wrong", about, text, remedy)
         else:

@@ -23,6 +23,10 @@ _REPEATED = (
 """Options that add to what is configured: name, what they take, help."""
 
 
+_BEFORE_NAME = ("-k", "--kernels", "--json", "--timeout", "--mesh", "-v", "--verbose")
+"""Options of `call` that somebody may write behind the name of a command of kernels."""
+
+
 class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong, suggests what may be meant, and names the help to read.
 
@@ -55,6 +59,8 @@ class Parser(argparse.ArgumentParser):
             word = unknown[0]
             if word.startswith("-"):
                 known = [option for option in command._option_string_actions if option.startswith("--")]
+                if "--mesh" not in known and word in _BEFORE_NAME:
+                    command.error(f"{word} stands before the name of the command, behind which all is its own")
                 command.error(f"there is no option {word}{_suggest(word.partition('=')[0], known)}")
             options = [option for option in command._option_string_actions if option.startswith("--")]
             # Only of a command of kernels: its arguments that have defaults are options.

@@ -138,6 +138,12 @@ def test_a_command_that_some_kernels_lack_is_called_nowhere(called: Served, tmp_
     assert "the kernels have different versions of 'only_here'" in called.cli("call", "only_here", check=False).stderr
 
 
+def test_an_option_of_call_behind_the_name_is_told_where_it_belongs(called: Served) -> None:
+    done = called.cli("call", "count", "2", "-k", "k0", check=False)
+    assert done.returncode == ExitCode.USAGE
+    assert "-k stands before the name of the command" in done.stderr
+
+
 def test_values_are_shown_as_they_come_and_not_again(called: Served) -> None:
     assert call(called, "count", "2").stdout == "now 0\n0\nnow 1\n1\n"
     assert call(called, "count", "0").stdout == ""

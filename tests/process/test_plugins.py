@@ -446,7 +446,10 @@ def test_a_preload_that_ends_the_template_costs_no_kernel(tmp_path: Path) -> Non
         assert mesh["k1"].execute("here").result == 1
 
 
-@pytest.mark.parametrize("lines", ["[pyrokernel]\nx =\n", "[pyrokernel]\nx = !!!\n", "[pyrokernel]\nno sign\n"])
+@pytest.mark.parametrize(
+    "lines",
+    ["[pyrokernel]\nx =\n", "[pyrokernel]\nx = !!!\n", "[pyrokernel]\nno sign\n", "[pyrokernel]\n\x1b[31m = os\n"],
+)
 def test_a_broken_entry_point_costs_itself_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: str) -> None:
     info = tmp_path / "broken-1.dist-info"
     info.mkdir()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pyrokernel.messages import Event, KernelInfo
+from pyrokernel.messages import Event, KernelInfo, KernelStatus
 from pyrokernel.texts import (
     Tail,
     Transcript,
@@ -171,3 +171,10 @@ def test_a_narrow_terminal_gets_fewer_columns(columns: str, missing: set[str], m
     assert {"NAME", "STATUS", "PID", "MEMORY", "UP", "DOING"} - set(text.split("\n")[0].split()) == missing
     if columns:
         assert max(map(len, text.split("\n"))) <= int(columns)
+
+
+def test_a_kernel_says_which_failed_at_its_start_the_init_file_or_what_was_shipped() -> None:
+    for raised, said in (("KeyError: 3", "init failed: KeyError: 3"), ("ship a.py: gone", " ship a.py: gone")):
+        info = KernelInfo(name="k0", instance="01", status=KernelStatus.IDLE, init_error=raised)
+        assert said in format_kernels([info], now=0.0)
+        assert ("init failed" in format_kernels([info], now=0.0)) is said.startswith("init")
