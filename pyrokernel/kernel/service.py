@@ -142,7 +142,7 @@ class KernelService:
         if after < 0:
             found.yields.leave()
         wait = max(0.0, min(timeout, MAX_FOLLOW_SECONDS))
-        return found.yields.take(after, wait, lambda: found.reply is not None)
+        return found.yields.take(after, wait, lambda: found.reply is not None, current_connection().sock)
 
     @expose
     def ship(self, modules: list[dict[str, Any]], options: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -8,8 +8,10 @@ the kernel.
 from __future__ import annotations
 
 import collections
+import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from pyrokernel.errors import ResultExpiredError
@@ -20,6 +22,8 @@ MAX_UNREAD = 1000
 MAX_UNREAD_BYTES = 64 * 1024 * 1024
 READER_SECONDS = 60.0
 """A reader that asks less often than this has left."""
+GONE_SECONDS = 5.0
+"""So has one whose connection has ended and that does not come back by another one in this time."""
 
 
 class Yields:
@@ -37,6 +41,7 @@ class Yields:
         self._bytes = 0
         self._asked = time.monotonic()
         self._left = False
+        self._reader: socket.socket | None = None
 
     def leave(self) -> None:
         """Give up what was yielded: nobody will read it. The generator ends when it yields next."""
@@ -62,25 +67,30 @@ class Yields:
             while self._left or len(self._values) >= MAX_UNREAD or self._bytes > MAX_UNREAD_BYTES:
                 if self._left:
                     raise ResultExpiredError("whoever read what this yields has left; it ends")
-                left = self._asked + READER_SECONDS - time.monotonic()
+                gone = self._reader is not None and self._reader.fileno() < 0
+                patience = GONE_SECONDS if gone else READER_SECONDS
+                left = self._asked + patience - time.monotonic()
                 if left <= 0:
-                    raise ResultExpiredError(f"nobody has read what this yields for {READER_SECONDS:g} s; it ends")
-                self._changed.wait(left)
+                    raise ResultExpiredError(f"nobody has read what this yields for {patience:g} s; it ends")
+                self._changed.wait(min(left, GONE_SECONDS / 5))
 
-    def take(self, after: int, timeout: float, ended: Any) -> dict[str, Any]:
+    def take(
+        self, after: int, timeout: float, ended: Callable[[], bool], reader: socket.socket | None = None
+    ) -> dict[str, Any]:
         """Return the values after a number, which frees those up to it; wait for the first.
 
         Args:
             after: How many the reader has.
             timeout: Seconds.
             ended: Tells whether the cell has ended.
+            reader: The connection that asks.
 
         Returns:
             `values`, the number `next` to ask with, and `ended`: whether no more will come.
         """
         deadline = time.monotonic() + timeout
         with self._changed:
-            self._asked = time.monotonic()
+            self._asked, self._reader = time.monotonic(), reader
             while self._values and self._values[0][0] <= after:
                 self._bytes -= _size(self._values.popleft()[1])
             self._changed.notify_all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -296,6 +297,20 @@ def test_a_safe_stream_that_is_left_ends_and_frees_what_it_yielded(mesh: pk.Mesh
         stream.close()  # type: ignore[attr-defined]  # it is a generator
     wait_until(lambda: kernel.execute("threading.active_count()").result <= before + 2)
     kernel.unship("framing")
+
+
+def test_a_reader_that_is_gone_does_not_hold_up_the_kernel_for_long(mesh: pk.Mesh) -> None:
+    kernel = mesh["k0"]
+    kernel.execute("import itertools\ndef endless():\n    yield from itertools.count()\n")
+    other = pk.Mesh(mesh.settings)
+    stream = other["k0"].stream("endless")
+    next(stream)
+    other.close()  # as its end would, this ends its connections
+    begun = time.monotonic()
+    assert kernel.execute("1 + 1", timeout=30).result == 2
+    assert time.monotonic() - begun < 30
+    with contextlib.suppress(pk.PyrokernelError):
+        stream.close()  # type: ignore[attr-defined]  # it is a generator
 
 
 def test_a_stream_waits_for_a_slow_reader(mesh: pk.Mesh) -> None:
