@@ -188,7 +188,6 @@ class Plugins:
         """
         for plugin in self.all:
             if not plugin.tried:  # an interrupt may have ended an earlier turn halfway
-                plugin.tried = True
                 self._load_one(plugin, then)
 
     def _load_one(self, plugin: Plugin, then: Callable[[Plugin], None]) -> None:
@@ -205,11 +204,13 @@ class Plugins:
                 plugin.note(_sentence(error))
 
         if not self._in_thread:
+            plugin.tried = True
             work()
             return
         thread = threading.Thread(target=work, name=f"pyrokernel-plugin-{plugin.name}", daemon=True)
-        thread.start()
         try:
+            plugin.tried = True
+            thread.start()
             thread.join(LOAD_SECONDS)
         except BaseException:
             # An interrupt: the next cell waits for this import anew, unless the hooks are being called already.
