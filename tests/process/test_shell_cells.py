@@ -72,6 +72,7 @@ def test_questions_in_the_background_wait_until_they_are_answered_in_follow(star
     shell.expect("\ntwo?")
     shell.enter("deux")
     shell.expect(">")  # of a prompt that said (busy) for a moment, only what differs is drawn anew
+    wait_until(lambda: {"first", "second"} <= {one["name"] for one in kernel.variables()})
     assert kernel.pull("first", "second") == ("un", "deux")
     shell.enter("follow 2")
     shell.expect("no cell [2] is in the background any more")
