@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-from pyrokernel.host.spawn import CAN_FORK, TemplateProcess
+from pyrokernel.host.spawn import CAN_FORK, TemplateProcess, about_plugins
 
 
 def main() -> int:
@@ -14,13 +14,8 @@ def main() -> int:
     text = sys.stdin.read()
     given = json.loads(text)
     chosen = given.get("settings", {})
-    # What the template looks at; whatever else is set reaches the kernels at their birth.
-    about = {
-        "PYROKERNEL_PLUGINS_DIR": chosen.get("plugins_dir", ""),
-        "PYROKERNEL_NO_PLUGIN": chosen.get("no_plugin", ""),
-        "PYROKERNEL_PLUGINS": json.dumps(chosen.get("plugins", {})),
-    }
-    template = TemplateProcess((), {**os.environ, **about}) if CAN_FORK and not chosen.get("portable") else None
+    environ = {**os.environ, **about_plugins(chosen)}
+    template = TemplateProcess((), environ) if CAN_FORK and not chosen.get("portable") else None
 
     import logging
 

@@ -22,10 +22,10 @@ from pyrokernel.errors import HostError
 from pyrokernel.host.launch import Launch
 from pyrokernel.host.loop import Loop
 from pyrokernel.host.roles import ROLES
-from pyrokernel.host.spawn import CAN_FORK, TemplateProcess, read_end, scratch_file, start_python
+from pyrokernel.host.spawn import CAN_FORK, TemplateProcess, about_plugins, read_end, scratch_file, start_python
 from pyrokernel.host.template import LENGTH
 from pyrokernel.plugins import stamp
-from pyrokernel.settings import ENV_PREFIX, Settings
+from pyrokernel.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -127,9 +127,7 @@ class Launcher:
 
     def __init__(self, loop: Loop, environ: Mapping[str, str], settings: Settings) -> None:
         self._loop = loop
-        # Of the settings a template needs those of plugins; kernels get all of them at their birth.
-        needed = {f"{ENV_PREFIX}{name.upper()}" for name in ("plugins_dir", "no_plugin", "plugins")}
-        self._environ = {**environ, **{name: text for name, text in settings.to_env().items() if name in needed}}
+        self._environ = {**environ, **about_plugins(settings.dump())}
         self._settings = settings
         self._fork = CAN_FORK and not settings.portable
         self._templates: dict[TemplateKey, Template] = {}
@@ -228,7 +226,7 @@ class Launcher:
         if not template.warm and "preloading plugin" in words:
             log.warning("the template died; kernels start without plugins preloaded. It wrote:\n%s", words)
             sections = {name: {**section, "preload": False} for name, section in self._settings.plugins.items()}
-            self._environ[f"{ENV_PREFIX}PLUGINS"] = json.dumps(sections)
+            self._environ |= about_plugins({**self._settings.dump(), "plugins": sections})
         for launch in template.sent.values():
             launch.lost(self.launch)
         for launch in template.waiting:

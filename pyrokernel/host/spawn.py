@@ -6,10 +6,12 @@ else, so that both load at the same time.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from pyrokernel.again import python_with
 
@@ -41,6 +43,19 @@ class TemplateProcess:
         """Free the descriptors; the process leaves when its socket closes."""
         self.control.close()
         os.close(self.output)
+
+
+def about_plugins(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return the variables that tell a template of plugins; whatever else is set reaches kernels at their birth.
+
+    Args:
+        settings: As `Settings.dump()` has them.
+    """
+    return {
+        "PYROKERNEL_PLUGINS_DIR": settings.get("plugins_dir", ""),
+        "PYROKERNEL_NO_PLUGIN": settings.get("no_plugin", ""),
+        "PYROKERNEL_PLUGINS": json.dumps(settings.get("plugins", {})),
+    }
 
 
 def start_python(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pyrokernel.commands import BoundCommand
@@ -35,19 +35,17 @@ def resolve(
         return loaded
     if not isinstance(function, str) or not function:
         raise ProtocolError(f"a call names a function or carries one, not {function!r}")
-    if function.startswith(":"):
-        contributed = command(function[1:])
-        if contributed is None:
-            raise NameError(f"there is no command {function[1:]!r} in this kernel")
+    meant = command_meant(function, variables)
+    if meant and (contributed := command(meant)) is not None:
         return contributed
+    if function.startswith(":"):
+        raise NameError(f"there is no command {meant!r} in this kernel")
     first, *rest = function.split(".")
     found: Any
-    if first in variables and (rest or type(variables[first]) is not BoundCommand):
+    if first in variables:
         found = variables[first]
     elif hasattr(builtins, first):
         found = getattr(builtins, first)
-    elif not rest and (contributed := command(first)) is not None:
-        found = contributed
     elif rest and first in sys.modules:
         found = sys.modules[first]
     else:
@@ -60,6 +58,22 @@ def resolve(
     if not callable(found):
         raise TypeError(f"{function} is a {type(found).__name__}, which cannot be called")
     return found  # type: ignore[no-any-return]  # callable() does not narrow Any
+
+
+def command_meant(function: Any, variables: Mapping[str, Any]) -> str:
+    """Return which command a call means, should there be one of that name; "" when it means something else.
+
+    Args:
+        function: What the request says.
+        variables: The namespace.
+    """
+    if not isinstance(function, str):
+        return ""
+    if function.startswith(":"):
+        return function[1:]
+    if function in variables:
+        return function if type(variables[function]) is BoundCommand else ""
+    return "" if "." in function or hasattr(builtins, function) else function
 
 
 def map_each(function: Callable[..., Any], items: Sequence[Any], *, calls: bool) -> list[tuple[bool, Any]]:

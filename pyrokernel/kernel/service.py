@@ -19,6 +19,7 @@ from pyrokernel.client import inside
 from pyrokernel.client.parcels import pack_variables
 from pyrokernel.errors import AccessRefusedError, NotSerializableError, SettingsError, VariableNotFoundError
 from pyrokernel.journal import Journal
+from pyrokernel.kernel.calls import command_meant
 from pyrokernel.kernel.capture import Capture
 from pyrokernel.kernel.cell import Cell, listed
 from pyrokernel.kernel.cells import Cells
@@ -416,15 +417,9 @@ class KernelService:
         """Whether a cell calls a command that may run beside another, and came where it need not wait."""
         if cell.call is None or threading.current_thread() is threading.main_thread():
             return False
-        name = cell.call[0]
-        if not isinstance(name, str) or name in self._own_variables(cell.namespace):
-            return False
-        command = self._extensions.command(name.removeprefix(":"))
+        meant = command_meant(cell.call[0], self._cells.interpreter.namespace(cell.namespace).variables)
+        command = self._extensions.command(meant) if meant else None
         return command is not None and command.safe
-
-    def _own_variables(self, namespace: str) -> set[str]:
-        space = self._cells.interpreter.namespace(namespace)
-        return set(space.variables).difference(space.untouched())
 
     def _space(self, options: dict[str, Any] | None) -> Namespace:
         return self._cells.interpreter.namespace(str((options or {}).get("namespace") or ""))
