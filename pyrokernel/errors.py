@@ -27,6 +27,16 @@ The tree (an `except` clause can be chosen from here without further search)::
         PluginLoadError                           a plugin could not be imported, or does not keep its contract
         CommandNameTakenError                     another plugin or file has a command of that name
         CommandNotFoundError (also LookupError)   no kernel of the group has a command of that name
+      StateError
+        StateUnavailableError                     the service of the shared state does not answer
+        StateConflictError                        a condition does not hold: key, expected and actual revision
+        StateKeyError (also KeyError)             the shared state has no such key
+        StateTypeError (also TypeError)           the value of a key is not of a kind that allows this
+        StateValueError                           a value cannot be loaded here, or its author is not trusted
+        StateCompactedError                       changes that far back are forgotten
+        StateStorageError                         the service cannot write: the disk is full, say
+          StateCorruptError                       its file is damaged, or none of ours
+        LockLostError                             a lock or lease that was held is held no more
       ReplyTimeoutError (also TimeoutError)       seconds waited, replies so far, names missing
       ProtocolError                               a message that does not parse or is out of place
         VersionMismatchError                      the peer speaks another protocol version
@@ -61,6 +71,7 @@ __all__ = [
     "KernelNotFoundError",
     "KernelRestartedError",
     "KernelUnreachableError",
+    "LockLostError",
     "MessageTooLargeError",
     "NameServerError",
     "NameServerNotFoundError",
@@ -76,6 +87,15 @@ __all__ = [
     "ResultUnavailableError",
     "SettingsError",
     "ShipError",
+    "StateCompactedError",
+    "StateConflictError",
+    "StateCorruptError",
+    "StateError",
+    "StateKeyError",
+    "StateStorageError",
+    "StateTypeError",
+    "StateUnavailableError",
+    "StateValueError",
     "VariableNotFoundError",
     "VersionMismatchError",
     "WouldDeadlockError",
@@ -321,6 +341,152 @@ class CommandNotFoundError(PluginError, LookupError):
     def describe(self) -> str:
         known = ", ".join(self.names) or "none"
         return f"there is no command {self.name!r}; there is: {known}. `pyrokernel commands` lists them with arguments"
+
+
+class StateError(PyrokernelError):
+    """Something about the shared state."""
+
+
+class StateUnavailableError(StateError):
+    """The service of the shared state does not answer.
+
+    Attributes:
+        reason: What was tried.
+        unsure: Whether a write was sent and not answered: it may have been carried out.
+    """
+
+    fields = ("reason", "unsure")
+    reason: str
+    unsure: bool
+
+    def describe(self) -> str:
+        unsure = "; what was just written may or may not be there" if self.unsure else ""
+        return f"the shared state does not answer: {self.reason}{unsure}; see `pyrokernel doctor`"
+
+
+class StateConflictError(StateError):
+    """A condition of a write does not hold: nothing of it was written.
+
+    Attributes:
+        key: Which key.
+        expected: The revision that was expected, 0 for no such key; None where something else was expected.
+        actual: The revision that it has, 0 for no such key.
+        author: Who wrote that.
+    """
+
+    fields = ("key", "expected", "actual", "author")
+    key: str
+    expected: int | None
+    actual: int
+    author: str
+
+    def describe(self) -> str:
+        by = f" by {self.author}" if self.author else ""
+        if self.expected == 0:
+            return f"{self.key!r} exists already (revision {self.actual}{by})"
+        now = f"now at revision {self.actual}{by}" if self.actual else "gone"
+        was = f"expected at revision {self.expected}" if self.expected is not None else "changed meanwhile"
+        return f"{self.key!r} was {was} and is {now}; nothing was written: read it again, and decide anew"
+
+
+class StateKeyError(StateError, KeyError):
+    """The shared state has no such key."""
+
+    fields = ("key",)
+    key: str
+
+    def describe(self) -> str:
+        return f"{self.key!r} is no key of the shared state"
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would show the text in quotes
+
+
+class StateTypeError(StateError, TypeError):
+    """A key or value is not of a kind that allows what was asked for."""
+
+
+class StateValueError(StateError):
+    """A value is there, and cannot be had here.
+
+    Attributes:
+        key: Which key.
+        type: Name of the value's class.
+        author: Who wrote it.
+        reason: Why it is not loaded.
+    """
+
+    fields = ("key", "type", "author", "reason")
+    key: str
+    type: str
+    author: str
+    reason: str
+
+    def describe(self) -> str:
+        return f"{self.key!r}, a {self.type} that {self.author or 'somebody'} wrote, is not loaded: {self.reason}"
+
+
+class StateCompactedError(StateError):
+    """Changes that far back are forgotten.
+
+    Attributes:
+        since: The revision to go on from.
+        floor: The least revision from which all changes are known.
+    """
+
+    fields = ("since", "floor")
+    since: int
+    floor: int
+
+    def describe(self) -> str:
+        return (
+            f"not all changes since revision {self.since} are known any more, only those since {self.floor}; "
+            "read what there is now, and watch from its revision"
+        )
+
+
+class StateStorageError(StateError):
+    """The service of the shared state cannot write; what was there before is untouched, and the service goes on."""
+
+    fields: ClassVar[tuple[str, ...]] = ("path", "reason")
+    path: str
+    reason: str
+
+    def describe(self) -> str:
+        return f"the shared state cannot be kept in {self.path}: {self.reason}; nothing was changed"
+
+
+class StateCorruptError(StateStorageError):
+    """The file of the shared state is damaged or none of ours. It is left as it is.
+
+    Attributes:
+        backup: Path of the newest backup, "" when there is none.
+    """
+
+    fields = ("path", "reason", "backup")
+    backup: str
+
+    def describe(self) -> str:
+        offer = (
+            f"`pyrokernel state restore {self.backup}` puts the newest backup in its place (and keeps this file aside)"
+            if self.backup
+            else "there is no backup to restore; `sqlite3 FILE .recover` may still read it"
+        )
+        return f"the shared state in {self.path} is damaged: {self.reason}. It is left as it is; {offer}"
+
+
+class LockLostError(StateError):
+    """A lock or lease that was held is held no more: it ran out, or was taken away; what it protects may have changed.
+
+    Attributes:
+        name: Of the lock, or the key.
+    """
+
+    fields = ("name",)
+    name: str
+
+    def describe(self) -> str:
+        return f"{self.name!r} is not held any more: its time ran out before it was renewed, or somebody broke it"
 
 
 class ReplyTimeoutError(PyrokernelError, TimeoutError):

@@ -31,6 +31,9 @@ KERNEL_OBJECT = "pyrokernel.kernel"
 HOST_OBJECT = "pyrokernel.host"
 """Object id of the one exposed object of a host."""
 
+STATE_OBJECT = "pyrokernel.shared"
+"""Object id of the shared state, and the name by which it is registered at the name server."""
+
 KERNEL_PREFIX = "pyrokernel.kernel."
 """Kernels are registered at the name server as this prefix and their name."""
 
@@ -349,6 +352,7 @@ class KernelBirth(Message):
         ns: Address of the name server, for `connect()` inside the kernel.
         lifeline: Whether the kernel ends when its client does (inherited descriptor `lifeline_fd`).
         ready_fd, lifeline_fd: Descriptors to report on and to watch; -1 for none.
+        role: What to be, a key of `host.roles.ROLES`; for the shared state `journal_dir` is where it keeps everything.
     """
 
     spec: dict[str, Any]
@@ -361,6 +365,7 @@ class KernelBirth(Message):
     ns: str = ""
     ready_fd: int = -1
     lifeline_fd: int = -1
+    role: str = "kernel"
 
 
 @_message
@@ -581,6 +586,52 @@ class Shipped(Message):
     commands: tuple[str, ...] = ()
     state: str = ""
     was: str = ""
+
+
+@_message
+class StateEntry(Message):
+    """What is known of a key of the shared state, without its value.
+
+    Attributes:
+        space: "" for the common one. key: Within it.
+        revision: Of the last write. created: Of the one by which the key came to be. version: How many there were.
+        kind: Who may read it: "int", "float", "str", "bytes", "plain", "pickle" or "reference" (`wire.values`).
+        type: Name of its class. summary: It in a few words. size: In bytes.
+        author: The account that wrote it. via: The kernel it was written from, "" for none.
+        at: When, Unix time in seconds.
+        expires: Seconds until it goes away unless somebody renews it; None for never.
+    """
+
+    space: str = ""
+    key: str
+    revision: int
+    created: int = 0
+    version: int = 1
+    kind: str = ""
+    type: str = ""
+    summary: str = ""
+    size: int = 0
+    author: str = ""
+    via: str = ""
+    at: float = 0.0
+    expires: float | None = None
+
+
+@_message
+class StateChange(StateEntry):
+    """One write to a key of the shared state.
+
+    Attributes:
+        op: "set", "delete", or "expire" (its time ran out).
+        restores: The revision that an undo brought back, -1 for the time before the first, 0 for no undo.
+        kept: Whether the value of that version is still there.
+        packed: The value in wire form, when it was asked for and is kept; read it through `Change.value`.
+    """
+
+    op: str = "set"
+    restores: int = 0
+    kept: bool = True
+    packed: Any = None
 
 
 @_message

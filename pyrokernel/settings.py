@@ -24,6 +24,8 @@ ENV_PREFIX = "PYROKERNEL_"
 MAX_SOCKET_PATH_BYTES = 100
 """Linux allows 107 bytes in a unix socket's address, macOS 103."""
 
+DURABILITIES = ("process", "power")
+
 _SIZE_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SPAN_UNITS = {"": 1, "S": 1, "M": 60, "H": 3600, "D": 86400}
 
@@ -47,6 +49,15 @@ class Settings:
             configuration file.
         plugins_dir: Folders, with ":" between, whose modules named `pyrokernel_*` are plugins without being installed.
         no_plugin: Names of plugins to go without, with commas between.
+        state_host: Name of the host that keeps the shared state; "" for the only one there is.
+        state_store: Where the shared state is kept: "sqlite", or the name of a store that a plugin brings.
+        durability: What a write to the shared state survives once it is answered: "process" (the end of any process)
+            or "power" (a power cut too; each write waits for the disk).
+        state_versions: How many values of each key are kept, the present one included.
+        state_changes: How many of the last writes are kept for watchers that come back.
+        state_file_bytes: How much of large values that were replaced is kept on disk; outside of Python also "512M".
+        state_backup: Seconds between backups that are made by themselves, 0 for none; outside of Python also "1d".
+        trust: Accounts, with commas between, whose pickled objects in the shared state are loaded besides one's own.
         plugins: A section for each plugin, by its name: `[plugins.NAME]` in a file, one JSON object as a variable.
     """
 
@@ -62,13 +73,29 @@ class Settings:
     shell_startup: str = ""
     plugins_dir: str = ""
     no_plugin: str = ""
+    state_host: str = ""
+    state_store: str = "sqlite"
+    durability: str = "process"
+    state_versions: int = 32
+    state_changes: int = 100_000
+    state_file_bytes: int = 512 * 1024 * 1024
+    state_backup: float = 86400.0
+    trust: str = ""
     plugins: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_name(self.mesh, "mesh")
         if self.host:
             check_name(self.host, "host")
-        for name in ("timeout", "input_timeout", "max_result_bytes"):
+        if self.state_host:
+            check_name(self.state_host, "state_host")
+        check_name(self.state_store, "state_store")
+        if self.durability not in DURABILITIES:
+            raise SettingsError(f"durability is one of {', '.join(DURABILITIES)}, not {self.durability!r}")
+        for name in ("state_file_bytes", "state_backup"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise SettingsError(f"{name} must be a finite number, 0 or above, not {getattr(self, name)}")
+        for name in ("timeout", "input_timeout", "max_result_bytes", "state_versions", "state_changes"):
             value = getattr(self, name)
             if not 0 < value < float("inf"):  # also refuses nan
                 raise SettingsError(f"{name} must be a finite number above 0, not {value}")
@@ -95,6 +122,11 @@ class Settings:
         else:
             root = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "pyrokernel"
         return root / self.mesh / self.host_name
+
+    @property
+    def trusted(self) -> frozenset[str]:
+        """Accounts whose pickled objects are loaded besides one's own."""
+        return frozenset(name.strip() for name in self.trust.split(",") if name.strip())
 
     @property
     def ns_address(self) -> str:

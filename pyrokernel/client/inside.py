@@ -32,6 +32,11 @@ def become(kernel: str, instance: str) -> None:
     _inside.pid, _inside.kernel, _inside.instance = os.getpid(), kernel, instance
 
 
+def kernel_name() -> str:
+    """Return the name of the kernel that this process is, "" when it is none."""
+    return _inside.kernel if _inside.pid == os.getpid() else ""
+
+
 @contextlib.contextmanager
 def serving(waiters: Sequence[tuple[str, str]]) -> Iterator[None]:
     """Run a cell that these kernels wait for."""

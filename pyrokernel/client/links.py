@@ -30,10 +30,12 @@ class Link:
     Args:
         name, uri: What is there, and where.
         instance: Which life of it is meant; "" accepts any.
+        files: As for `wire.proxy.connect`.
     """
 
-    def __init__(self, name: str, uri: str, instance: str = "") -> None:
+    def __init__(self, name: str, uri: str, instance: str = "", *, files: bool = False) -> None:
         self.name, self.uri, self.instance = name, uri, instance
+        self._files = files
         self._idle: dict[str, list[Connection]] = {}
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -51,7 +53,7 @@ class Link:
             if idle:
                 return idle.pop()
         try:
-            return connect(self.uri, kind=kind, instance=self.instance)
+            return connect(self.uri, kind=kind, instance=self.instance, files=self._files)
         except KernelUnreachableError as error:
             raise KernelUnreachableError(f"{self.name!r}: {error}", kernel=self.name, instance=self.instance) from error
 

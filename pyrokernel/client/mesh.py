@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pyrokernel import settings as settings_module
 from pyrokernel.client.ears import Ear
@@ -24,6 +24,7 @@ from pyrokernel.messages import (
     HOST_PREFIX,
     KERNEL_PREFIX,
     START_SECONDS,
+    STATE_OBJECT,
     STOP_SECONDS,
     KernelInfo,
     KernelSpec,
@@ -32,6 +33,9 @@ from pyrokernel.messages import (
 from pyrokernel.settings import Settings
 from pyrokernel.wire.fanout import Request
 from pyrokernel.wire.naming import Directory, Entry
+
+if TYPE_CHECKING:
+    from pyrokernel.client.shared import Shared
 
 _SUCCESSOR_SECONDS = 10.0
 """How long the use of a name waits for the instance that follows a dead one."""
@@ -63,6 +67,7 @@ class Mesh:
         self._links: dict[tuple[str, str], Link] = {}
         self._dead: set[str] = set()
         self._ears: dict[str, list[Ear]] = {}
+        self._shared: Shared | None = None
         self.known_commands: dict[str, tuple[float, Mapping[str, bool]]] = {}
 
     def __enter__(self) -> Self:
@@ -75,6 +80,8 @@ class Mesh:
         """Close the connections; a private mesh ends with its kernels."""
         for link in [*self._links.values(), *self._hosts.values()]:
             link.close()
+        if self._shared is not None:
+            self._shared.close()
         for ear in [ear for idle in self._ears.values() for ear in idle]:
             ear.close()
         self._ears.clear()
@@ -330,6 +337,63 @@ class Mesh:
             raise self.roster().nobody(name) from None
         self._entries[name] = entry
         return entry
+
+    @property
+    def shared(self) -> Shared:
+        """The shared state of the mesh; see `client.shared`."""
+        if self._shared is None:
+            from pyrokernel.client.shared import Shared  # only where it is used
+
+            self._shared = Shared.of(self)
+        return self._shared
+
+    def find_state(self, known: Link | None = None) -> Link:
+        """Return the way to the process of the shared state; it is started if there is none.
+
+        Args:
+            known: The way that led there before; returned when nobody can be asked.
+
+        Raises:
+            HostError: It cannot be started, or another host keeps it.
+            StateError: It could be started and cannot read what it keeps.
+            NameServerNotFoundError: Nobody answers, and no way is known.
+        """
+        try:
+            entry = self._directory.lookup(STATE_OBJECT)
+        except NameServerNotFoundError:
+            if known is None:
+                raise
+            return known
+        except KernelNotFoundError:
+            info = KernelInfo.from_wire(self.ask_host(self._state_host(), "start_state", timeout=START_SECONDS + 10))
+            return self._state_link(info.uri, info.instance)
+        return self._state_link(entry.uri, entry.value("instance"))
+
+    def await_state(self, instance: str, timeout: float) -> None:
+        """Wait until the process of the shared state that follows a dead one is there.
+
+        Raises:
+            PyrokernelError: None will follow, or its host cannot be asked.
+        """
+        self.ask_host(self._state_host(), "await_kernel", "~shared", instance, timeout, timeout=timeout + 2)
+
+    def _state_link(self, uri: str, instance: str) -> Link:
+        return Link("shared", uri, instance, files=not self.settings.portable)
+
+    def _state_host(self) -> Link:
+        """Return the host that keeps the shared state, or is to."""
+        hosts = {host.name: host for host in self.hosts()}
+        wanted = self.settings.state_host
+        if wanted and wanted not in hosts:
+            raise HostError(f"host {wanted!r}, which keeps the shared state (setting state_host), is not in the mesh")
+        if not wanted and len(hosts) > 1:
+            raise HostError(
+                f"this mesh has several hosts ({', '.join(sorted(hosts))}); say with the setting state_host, everywhere "
+                "alike, which of them keeps the shared state"
+            )
+        if not hosts:
+            raise HostError("no host of this mesh runs, which could start the shared state; run `pyrokernel serve`")
+        return hosts[wanted] if wanted else next(iter(hosts.values()))
 
     def _still_known(self, names: Iterable[str]) -> dict[str, Entry]:
         """Return the kernels known from before that live, although the name server does not list them.

@@ -127,6 +127,7 @@ class Host:
             self._deaths,
             self._places,
             {**identity, "mesh": settings.mesh, "ns": settings.ns_address, "private": self._config.private,
+             "state_host": settings.state_host,
              "settings": {"no_plugin": settings.no_plugin, "plugins_dir": settings.plugins_dir,
                           "python": sys.executable},
              "started": time.time()},
@@ -222,5 +223,5 @@ class Host:
         if self._name_server is not None:
             self._name_server.close()
         self._loop.close()
-        if not (self._kernels_stay and self._supervisor.living()):
+        if not (self._kernels_stay and self._supervisor.has_living()):
             self._places.remove(private=self._config.private)

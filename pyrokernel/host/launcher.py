@@ -249,7 +249,7 @@ class Launcher:
         os.lseek(stdin, 0, os.SEEK_SET)
         try:
             pid = start_python(
-                python_with(ROLES["kernel"].module),
+                python_with(ROLES[launch.birth.role].module),
                 {**self._environ, **launch.environ},
                 stdin=stdin,
                 output=output,

@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol
 
-from pyrokernel.errors import HostError, NameTakenError, error_from_wire
+from pyrokernel.errors import HostError, NameTakenError, StateError, error_from_wire
 from pyrokernel.host import policy, processes
 from pyrokernel.host.deaths import DeathLog, examine
 from pyrokernel.host.launch import Launch
@@ -36,10 +36,10 @@ log = logging.getLogger(__name__)
 class NameKeeper(Protocol):
     """Tells the name server about instances (`names.Announcer`)."""
 
-    def announce(self, kernel: KernelInfo) -> Future[None]:
+    def announce(self, kernel: KernelInfo, role: str) -> Future[None]:
         """Register the name of an instance."""
 
-    def withdraw(self, kernel: str, instance: str) -> Future[None]:
+    def withdraw(self, kernel: str, instance: str, role: str) -> Future[None]:
         """Remove the name of an instance that is gone."""
 
 
@@ -102,8 +102,9 @@ class LifeCycle:
         for kernel, life in waiting:
             self.announce(kernel, life)
 
-    def new_life(self, spec: KernelSpec, instance: str = "") -> Life:
+    def new_life(self, spec: KernelSpec, role: str, instance: str = "") -> Life:
         """Make the plan of a life."""
+        is_kernel = role == "kernel"
         instance = instance or new_instance_id()
         situation = self._situation
         threads = policy.thread_variables(spec, os.cpu_count() or 1, self.sharing, situation.environ)
@@ -115,9 +116,10 @@ class LifeCycle:
                 host=situation.host,
                 ns=situation.ns,
                 socket=str(self._places.kernel_socket(instance)),
-                journal_dir=str(self._places.journal(spec.name, instance)),
+                journal_dir=str(self._places.journal(spec.name, instance) if is_kernel else self._places.shared),
                 shelf=str(self._places.shelf),
                 lifeline_fd=situation.lifeline_fd,
+                role=role,
             )
         )
 
@@ -145,7 +147,7 @@ class LifeCycle:
     def begin_again(self, kernel: Kernel, instance: str = "") -> None:
         """Start the next instance."""
         kernel.restarts += 1
-        self.begin(kernel, self.new_life(kernel.spec, instance))
+        self.begin(kernel, self.new_life(kernel.spec, kernel.role, instance))
 
     def watch(self, kernel: Kernel, life: Life) -> None:
         """Learn of the end of a process.
@@ -161,7 +163,7 @@ class LifeCycle:
         if self._names is None:
             self._unannounced.append((kernel, life))
             return
-        announced = self._names.announce(kernel.info())
+        announced = self._names.announce(kernel.info(), kernel.role)
         announced.add_done_callback(lambda done: self._loop.call(lambda: self._on_announced(kernel, life, done)))
 
     def _on_born(self, kernel: Kernel, life: Life, pid: int) -> None:
@@ -290,17 +292,17 @@ class LifeCycle:
             kernel.settle_end(death)
         else:
             # Not before the name is free: whoever stopped a kernel may want to use its name.
-            withdrawn = self._names.withdraw(kernel.name, life.instance)
+            withdrawn = self._names.withdraw(kernel.name, life.instance, kernel.role)
             withdrawn.add_done_callback(lambda _: self._loop.call(lambda: kernel.settle_end(death)))
         if life.asked is Asked.STOP or not kernel.ever_ran:
             self._on_gone(kernel)
         failure = life.failure or HostError(kernel.cause)
-        if not isinstance(failure, NameTakenError):
+        if not isinstance(failure, (NameTakenError, StateError)):
             failure = HostError(f"kernel {kernel.name!r} is not running: {failure}")
         kernel.settle_ready(failure)
 
     def _describe_death(self, kernel: Kernel, life: Life, ending: Ending, successor: str) -> Death:
-        last_cell, tail = examine(Path(life.birth.journal_dir))
+        last_cell, tail = examine(Path(life.birth.journal_dir)) if kernel.role == "kernel" else (None, "")
         return Death(
             kernel=kernel.name,
             instance=life.instance,

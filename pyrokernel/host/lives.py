@@ -78,6 +78,7 @@ class Kernel:
 
     Attributes:
         spec: What was asked for.
+        role: What it is, a key of `roles.ROLES`: the shared state lives and dies as kernels do.
         life: The present instance, or the last one.
         alive: Whether `life` has not ended.
         ever_ran: Whether one of its lives became ready.
@@ -90,6 +91,7 @@ class Kernel:
 
     spec: KernelSpec
     life: Life
+    role: str = "kernel"
     alive: bool = True
     ever_ran: bool = False
     restarts: int = 0
@@ -132,6 +134,7 @@ class Kernel:
             uri=self.life.uri,
             started=self.life.started,
             restarts=self.restarts,
+            role=self.role,
         )
 
     def has(self, life: Life) -> bool:

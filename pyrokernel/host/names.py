@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from pyrokernel.errors import KernelNotFoundError, NameServerError, NameTakenError, PyrokernelError
 from pyrokernel.host.loop import resolve
-from pyrokernel.messages import HOST_PREFIX, KERNEL_PREFIX, PROTOCOL_VERSION, KernelInfo
+from pyrokernel.messages import HOST_PREFIX, KERNEL_PREFIX, PROTOCOL_VERSION, STATE_OBJECT, KernelInfo
 from pyrokernel.wire.naming import Directory, Entry
 
 log = logging.getLogger(__name__)
@@ -66,10 +66,10 @@ class Announcer:
         """Begin to carry out what was asked."""
         self._thread.start()
 
-    def announce(self, kernel: KernelInfo) -> Future[None]:
-        """Register the name of a kernel; see `announce_name`."""
+    def announce(self, kernel: KernelInfo, role: str = "kernel") -> Future[None]:
+        """Register the name of a kernel, or of the shared state; see `announce_name`."""
         words = {
-            "class:pyrokernel.kernel",
+            f"class:pyrokernel.{role}",
             f"host:{self._host}",
             f"instance:{kernel.instance}",
             f"version:{PROTOCOL_VERSION}",
@@ -78,7 +78,8 @@ class Announcer:
         }
         if kernel.protected:
             words.add("protected")
-        return self.announce_name(Name(KERNEL_PREFIX + kernel.name, kernel.uri, kernel.instance, frozenset(words)))
+        name = registered_name(kernel.name, role)
+        return self.announce_name(Name(name, kernel.uri, kernel.instance, frozenset(words)))
 
     def announce_host(self, uri: str, instance: str) -> Future[None]:
         """Register the name of this host; see `announce_name`."""
@@ -117,9 +118,9 @@ class Announcer:
         self._jobs.put((job, outcome))
         return outcome
 
-    def withdraw(self, kernel: str, instance: str) -> Future[None]:
-        """Remove the name of a kernel, unless it points to another instance by now."""
-        return self._withdraw_name(KERNEL_PREFIX + kernel, instance)
+    def withdraw(self, kernel: str, instance: str, role: str = "kernel") -> Future[None]:
+        """Remove the name of a kernel or of the shared state, unless it points to another instance by now."""
+        return self._withdraw_name(registered_name(kernel, role), instance)
 
     def withdraw_host(self, instance: str) -> Future[None]:
         """Remove the name of this host."""
@@ -212,7 +213,7 @@ class Announcer:
             self._directory.register(name.name, name.uri, name.metadata, replace=True)
 
     def _prune(self) -> None:
-        for prefix in (KERNEL_PREFIX, HOST_PREFIX):
+        for prefix in (KERNEL_PREFIX, HOST_PREFIX, STATE_OBJECT):
             for entry in self._directory.list(prefix):
                 if entry.name not in self._wanted and self._is_stale(entry):
                     log.info("removing the name %s of an instance that is gone", entry.name)
@@ -222,6 +223,11 @@ class Announcer:
     def _is_stale(self, entry: Entry) -> bool:
         """Tell whether an entry is of this machine and nobody answers there."""
         return entry.value("host") == self._host and not answers(entry.uri)
+
+
+def registered_name(name: str, role: str) -> str:
+    """Return the name under which a process is registered; of the shared state there is one in a mesh."""
+    return KERNEL_PREFIX + name if role == "kernel" else STATE_OBJECT
 
 
 def describe_holder(entry: Entry) -> str:

@@ -13,6 +13,7 @@ State directory::
     journals/<kernel>/<instance>/   journals, the newest few instances of each kernel
     deaths.jsonl                    how instances ended
     shelf/                          what was shipped, for kernels now and later
+    shared/                         the shared state: its database, large values, backups, log
     host.log                        what a detached host has to say
 """
 
@@ -83,6 +84,11 @@ class Places:
     def shelf(self) -> Path:
         """Directory of what was shipped."""
         return self.state / "shelf"
+
+    @property
+    def shared(self) -> Path:
+        """Directory of the shared state."""
+        return self.state / "shared"
 
     @property
     def log(self) -> Path:

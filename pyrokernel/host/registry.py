@@ -27,6 +27,7 @@ class Record(Message):
         uri: Where it answers; "" until it has said that it is ready.
         started: Unix time in seconds.
         restarts: How often hosts restarted it.
+        role: What it is, as in `KernelBirth`.
     """
 
     pid: int
@@ -38,6 +39,7 @@ class Record(Message):
     uri: str = ""
     started: float = 0.0
     restarts: int = 0
+    role: str = "kernel"
 
     @property
     def name(self) -> str:

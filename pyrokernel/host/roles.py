@@ -1,7 +1,7 @@
 """What a host can start, as strings: the one reference to a sibling room. Runs in the host and template processes.
 
 A process of the mesh enters its room here and nowhere else, so that importing the host
-imports no kernel. The shared state will be the second role.
+imports no kernel.
 """
 
 from __future__ import annotations
@@ -21,4 +21,7 @@ class Role(NamedTuple):
     module: str
 
 
-ROLES = {"kernel": Role(entry="pyrokernel.kernel.process:main", module="pyrokernel.kernel")}
+ROLES = {
+    "kernel": Role(entry="pyrokernel.kernel.process:main", module="pyrokernel.kernel"),
+    "state": Role(entry="pyrokernel.state.process:main", module="pyrokernel.state"),
+}

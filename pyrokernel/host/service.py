@@ -15,7 +15,7 @@ from pyrokernel.host import processes
 from pyrokernel.host.deaths import DeathLog
 from pyrokernel.host.loop import Loop, gather
 from pyrokernel.host.places import Places
-from pyrokernel.host.supervisor import Supervisor
+from pyrokernel.host.supervisor import STATE, Supervisor
 from pyrokernel.journal import JournalReader
 from pyrokernel.messages import PROTOCOL_VERSION, START_SECONDS, STOP_SECONDS, KernelSpec, Shipped
 from pyrokernel.settings import check_name
@@ -151,6 +151,22 @@ class HostService:
         with self._lock:
             self._shelf.drop(names, words, kernels)
 
+    def start_state(self) -> dict[str, Any]:
+        """Start the process of the shared state unless it lives; return a `KernelInfo` of it once it is ready.
+
+        Raises:
+            HostError: Another host keeps the shared state.
+            StateError: It cannot be started; the message says why.
+        """
+        keeper = self._identity["state_host"]
+        if keeper and keeper != self._identity["host"]:
+            raise HostError(f"host {keeper!r} keeps the shared state (setting state_host), not {self._identity['host']!r}")
+        return self._wait(self._supervisor.start_state, START_SECONDS + 5).to_wire()
+
+    def stop_state(self) -> None:
+        """End the process of the shared state, such as for a backup to be put in its place."""
+        self._wait(self._supervisor.stop_state, STOP_SECONDS + START_SECONDS)
+
     def describe(self) -> dict[str, Any]:
         """Return who this host is and where its files are."""
         return {
@@ -159,6 +175,7 @@ class HostService:
             "protocol": PROTOCOL_VERSION,
             "runtime_dir": str(self._places.runtime),
             "state_dir": str(self._places.state),
+            "shared_dir": str(self._places.shared),
             "kernels": len(self._do(self._supervisor.kernels)),
         }
 
@@ -166,7 +183,7 @@ class HostService:
         """End all kernels and the host; return a `Death` for each kernel; `force` for protected ones."""
         deaths = self._wait(lambda: self._supervisor.stop_all(force=force), STOP_SECONDS + START_SECONDS)
         self._shutdown()
-        return [death.to_wire() for death in deaths]
+        return [death.to_wire() for death in deaths if death.kernel != STATE]
 
     def _living(self) -> set[str]:
         """Return the instances that are alive."""

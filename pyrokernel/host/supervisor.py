@@ -27,6 +27,10 @@ from pyrokernel.host.registry import Record
 from pyrokernel.messages import STOP_SECONDS, Death, KernelInfo, KernelSpec, KernelStatus
 
 
+STATE = "~shared"
+"""How the process of the shared state is called among the kernels; no kernel can be called so."""
+
+
 class Supervisor:
     """The kernels of this machine; all methods belong to the loop's thread.
 
@@ -43,11 +47,15 @@ class Supervisor:
 
     def kernels(self) -> list[KernelInfo]:
         """Describe all kernels, in the order they were first started."""
-        return [kernel.info() for kernel in self._kernels.values()]
+        return [kernel.info() for kernel in self._kernels.values() if kernel.role == "kernel"]
 
     def living(self) -> list[str]:
         """Return the names of the kernels that live."""
-        return [kernel.name for kernel in self._living()]
+        return [kernel.name for kernel in self._living() if kernel.role == "kernel"]
+
+    def has_living(self) -> bool:
+        """Tell whether any process lives, the shared state among them."""
+        return bool(self._living())
 
     def start(self, specs: Sequence[KernelSpec]) -> list[Future[KernelInfo]]:
         """Start kernels; each future has the kernel once it is ready and its name is registered.
@@ -59,16 +67,26 @@ class Supervisor:
         for spec in specs:
             policy.check_spec(spec)
         policy.check_new_names(specs, {kernel.name: kernel.life.instance for kernel in self._living()})
-        self._cycle.sharing = len({*self._kernels, *(spec.name for spec in specs)})
+        self._cycle.sharing = len({*self._kernels, *(spec.name for spec in specs)} - {STATE})
         futures = []
         for spec in specs:
             if spec.name in self._kernels:
                 self._forget(self._kernels[spec.name])
-            kernel = Kernel(spec=spec, life=self._cycle.new_life(spec))
-            self._kernels[spec.name] = kernel
-            futures.append(kernel.ready())
-            self._cycle.begin(kernel, kernel.life)
+            futures.append(self._start_one(spec))
         return futures
+
+    def start_state(self) -> Future[KernelInfo]:
+        """Start the process of the shared state unless it lives; the future has it once its name is registered."""
+        kernel = self._kernels.get(STATE)
+        if kernel is not None and kernel.alive:
+            return kernel.ready() if kernel.life.status is KernelStatus.STARTING else _done(kernel.info())
+        if kernel is not None:
+            self._forget(kernel)
+        return self._start_one(KernelSpec(name=STATE), role="state")
+
+    def stop_state(self) -> Future[list[Death]]:
+        """End the process of the shared state; what it keeps stays on disk."""
+        return self.stop([STATE] if STATE in self._kernels else [])
 
     def stop(self, names: Iterable[str], *, force: bool = False, timeout: float = STOP_SECONDS) -> Future[list[Death]]:
         """End kernels for good: ask, and kill those that have not ended in time.
@@ -110,9 +128,7 @@ class Supervisor:
         if not kernel.alive and kernel.pause is None:
             raise KernelNotFoundError(f"kernel {name!r} is not running: {kernel.cause}; `pyrokernel restart {name}`")
         if kernel.alive and kernel.life.instance != instance and kernel.life.status is not KernelStatus.STARTING:
-            present: Future[KernelInfo] = Future()
-            present.set_result(kernel.info())
-            return present
+            return _done(kernel.info())
         return kernel.ready()
 
     def send_signal(self, name: str, instance: str, number: int, cell: str = "") -> bool:
@@ -156,7 +172,7 @@ class Supervisor:
             A future for each kernel that is registered or restarted; those that stay dead fail.
         """
         records = self._cycle.registry.read_all()
-        self._cycle.sharing = max(1, len(records))
+        self._cycle.sharing = max(1, sum(record.role == "kernel" for record in records))
         skipped = set(except_names)
         futures = []
         for record in records:
@@ -198,6 +214,13 @@ class Supervisor:
             self._forget(kernel)
 
     # Details
+
+    def _start_one(self, spec: KernelSpec, role: str = "kernel") -> Future[KernelInfo]:
+        kernel = Kernel(spec=spec, life=self._cycle.new_life(spec, role), role=role)
+        self._kernels[spec.name] = kernel
+        ready = kernel.ready()
+        self._cycle.begin(kernel, kernel.life)
+        return ready
 
     def _stop_one(self, kernel: Kernel, timeout: float) -> Future[Death]:
         future: Future[Death] = Future()
@@ -244,7 +267,7 @@ class Supervisor:
     def _recall(self, record: Record) -> Kernel:
         """Make a kernel of a record."""
         spec = KernelSpec.from_wire(record.spec)
-        life = self._cycle.new_life(spec, record.instance)
+        life = self._cycle.new_life(spec, record.role, record.instance)
         life.birth = dataclasses.replace(life.birth, socket=record.socket, journal_dir=record.journal_dir)
         life.status = KernelStatus.IDLE
         life.started = record.started
@@ -252,7 +275,7 @@ class Supervisor:
         life.start_time = record.start_time
         life.uri = record.uri
         life.adopted = True
-        return Kernel(spec=spec, life=life, restarts=record.restarts, ever_ran=True)
+        return Kernel(spec=spec, life=life, role=record.role, restarts=record.restarts, ever_ran=True)
 
     def _living(self) -> list[Kernel]:
         return [kernel for kernel in self._kernels.values() if kernel.alive]
@@ -270,6 +293,12 @@ class Supervisor:
         self._cycle.registry.remove(kernel.name)
         if self._kernels.get(kernel.name) is kernel:
             del self._kernels[kernel.name]
+
+
+def _done(info: KernelInfo) -> Future[KernelInfo]:
+    future: Future[KernelInfo] = Future()
+    future.set_result(info)
+    return future
 
 
 def _check_unprotected(kernels: Iterable[Kernel]) -> None:

@@ -41,8 +41,7 @@ def main() -> None:
     # What a template imports lives as long as its kernels do: collecting it would only copy pages.
     gc.disable()
     try:
-        module, _, function = ROLES[sys.argv[2]].entry.partition(":")
-        entry = getattr(importlib.import_module(module), function)
+        entry = _entry(sys.argv[2])
         if not sys.path or sys.path[0] not in ("", os.getcwd()):
             sys.path.insert(0, "")  # what the user preloads may be a file beside the mesh
         for name in sys.argv[3:]:
@@ -58,7 +57,13 @@ def main() -> None:
     gc.freeze()
     birth = _serve(control)
     if birth is not None:
-        _live(entry, birth)
+        _live(entry if birth.role == sys.argv[2] else _entry(birth.role), birth)
+
+
+def _entry(role: str) -> Any:
+    """Import the function that is a process of that role."""
+    module, _, function = ROLES[role].entry.partition(":")
+    return getattr(importlib.import_module(module), function)
 
 
 def _preload_plugins() -> None:

@@ -38,7 +38,7 @@ _HANDSHAKE_REPLY_BYTES = 64 * 1024
 _SERPENT = SerpentSerializer()
 
 
-def connect(uri: str, *, kind: str, instance: str = "") -> Connection:
+def connect(uri: str, *, kind: str, instance: str = "", files: bool = False) -> Connection:
     """Open a connection to one of our own daemons; requests may follow at once.
 
     Only the socket is waited for, not the handshake: a kernel in a long C call answers that
@@ -49,6 +49,7 @@ def connect(uri: str, *, kind: str, instance: str = "") -> Connection:
         uri: `PYRO:object@./u:/path`.
         kind: "work" (execute and call, read by a kernel's main thread) or "control".
         instance: Which life of the process is meant; "" accepts any.
+        files: Tell a state process that this one is on the same machine, and reads and writes large values there.
 
     Raises:
         AccessRefusedError: This is no unix socket, or its directory or its listener is not this user's.
@@ -62,7 +63,9 @@ def connect(uri: str, *, kind: str, instance: str = "") -> Connection:
         )
     conn = _dial(parsed, _CONNECT_SECONDS)
     conn.kind, conn.vectored, conn.instance, conn.greeted = kind, True, instance, False
-    hello = {"pyrokernel": PROTOCOL_VERSION, "kind": kind, "codec": "pickle5", "instance": instance}
+    hello: dict[str, Any] = {"pyrokernel": PROTOCOL_VERSION, "kind": kind, "codec": "pickle5", "instance": instance}
+    if files:
+        hello["files"] = True
     try:
         _send_hello(conn, parsed, hello)
     except ConnectionClosedError as error:

@@ -1,0 +1,223 @@
+"""`shared.m`: the shared state as a dict with string keys. Runs in the caller's process."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
+from typing import TYPE_CHECKING, Any
+
+from pyrokernel.client.augmented import PLAIN, difference, operator_before
+from pyrokernel.client.live import View, same, to_plain
+from pyrokernel.errors import StateConflictError, StateKeyError
+
+if TYPE_CHECKING:
+    from pyrokernel.client.shared import Shared
+
+_MISSING = object()
+_SHOWN = 20
+PAGE = 1000
+"""Keys that are asked for at a time."""
+
+
+class SharedMap(MutableMapping[str, Any]):
+    """A mapping that a whole mesh shares; see `Shared` for what a dict cannot do.
+
+    Keys are texts, in code-point order. What is read from it: lists, dicts and sets stay live, arrays are
+    read-only, everything else is a copy. `m[key] += 1` loses nothing that others write meanwhile: it is
+    applied to what they wrote, or raises `StateConflictError`.
+
+    Args:
+        shared: The namespace that it shows.
+    """
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._reads = threading.local()
+
+    def __getitem__(self, key: str) -> Any:
+        value, revision, live = self._shared.read_live(key)
+        # What `+=` needs of it in a moment; views know for themselves.
+        self._reads.last = None if isinstance(live, View) else (key, value, revision)
+        return live
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        last = getattr(self._reads, "last", None)
+        self._reads.last = None
+        if same(value, self._shared, key):
+            return  # the end of `m[key] += [...]`: the live list has written it
+        value = to_plain(value)
+        if last is None or last[0] != key:
+            self._shared.set(key, value)
+            return
+        sign = operator_before(sys._getframe(1))
+        if sign == PLAIN:
+            self._shared.set(key, value)
+            return
+        _, before, revision = last
+        try:
+            self._shared.compare_and_set(key, value, revision)
+        except StateConflictError:
+            added = difference(sign, before, value)
+            if added is None or key not in self:
+                raise
+            self._shared.increment(key, added)
+
+    def __delitem__(self, key: str) -> None:
+        self._shared.delete(key)
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self._shared.contains(key)
+
+    def __len__(self) -> int:
+        return self._shared.count()
+
+    def __iter__(self) -> Iterator[str]:
+        return self._shared.iterate_keys()
+
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(list(self))
+
+    def keys(self) -> KeysView[str]:
+        """Return a live view of the keys."""
+        return KeysView(self)
+
+    def items(self) -> ItemsView[str, Any]:
+        """Return a live view of keys and values, which reads many at a time."""
+        return _Items(self)
+
+    def values(self) -> ValuesView[Any]:
+        """Return a live view of the values, which reads many at a time."""
+        return _Values(self)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of a key, or a default."""
+        try:
+            return self[key]
+        except StateKeyError:
+            return default
+
+    def pop(self, key: str, *default: Any) -> Any:
+        """Remove a key and return its value; of all who try at once, one gets it."""
+        if len(default) > 1:
+            raise TypeError(f"pop expected at most 2 arguments, got {1 + len(default)}")
+        try:
+            return self._shared.pop(key)
+        except StateKeyError:
+            if default:
+                return default[0]
+            raise
+
+    def popitem(self) -> tuple[str, Any]:
+        """Remove the last key and return it with its value."""
+        while True:
+            # From the end: what others add meanwhile is not waited for.
+            key = next(reversed(self), None)
+            if key is None:
+                raise KeyError("popitem(): the mapping is empty")
+            value = self.pop(key, _MISSING)
+            if value is not _MISSING:
+                return key, value
+
+    def clear(self) -> None:
+        """Remove all keys, at once."""
+        self._shared.clear()
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Return the value of a key, after setting it if it is not there; of all who set at once, one does."""
+        self._shared.setdefault(key, default)
+        return self[key]
+
+    def update(self, other: Any = (), /, **values: Any) -> None:
+        """Set many keys at once: all of them or none."""
+        self._shared.update(other, **values)
+
+    def copy(self) -> dict[str, Any]:
+        """Return everything as an ordinary dict of ordinary values."""
+        return {key: to_plain(value) for key, value in self.items()}
+
+    def __or__(self, other: Any) -> dict[str, Any]:
+        return self.copy() | dict(other) if isinstance(other, Mapping) else NotImplemented
+
+    def __ror__(self, other: Any) -> dict[str, Any]:
+        return dict(other) | self.copy() if isinstance(other, Mapping) else NotImplemented
+
+    def __ior__(self, other: Any) -> SharedMap:
+        self.update(other)
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return self.copy() == (other.copy() if isinstance(other, SharedMap) else dict(other))
+
+    __hash__ = None  # type: ignore[assignment]  # as a dict
+
+    def __repr__(self) -> str:
+        entries = self._shared.entries(limit=_SHOWN + 1)
+        shown = ", ".join(f"{entry.key!r}: {entry.summary}" for entry in entries[:_SHOWN])
+        return "{" + shown + (", ..." if len(entries) > _SHOWN else "") + "}"
+
+    def __reduce__(self) -> Any:
+        return _the_map_here, (self._shared.space,)
+
+    def complete_keys(self, prefix: str, limit: int = PAGE) -> list[str]:
+        """Return keys that begin so, for TAB."""
+        return self._shared.keys(prefix, limit=limit)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return self.complete_keys("")
+
+
+class _Items(ItemsView[str, Any]):
+    """Keys and values, many at a time."""
+
+    _mapping: SharedMap
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        return self._mapping._shared.iterate_items()
+
+    def __reversed__(self) -> Iterator[tuple[str, Any]]:
+        return reversed(list(self))
+
+    def __repr__(self) -> str:
+        return f"dict_items({list(self)!r})"
+
+
+class _Values(ValuesView[Any]):
+    """Values, many at a time."""
+
+    _mapping: SharedMap
+
+    def __iter__(self) -> Iterator[Any]:
+        return (value for _, value in self._mapping._shared.iterate_items())
+
+    def __reversed__(self) -> Iterator[Any]:
+        return reversed(list(self))
+
+    def __contains__(self, value: object) -> bool:
+        return any(one is value or one == value for one in self)
+
+    def __repr__(self) -> str:
+        return f"dict_values({list(self)!r})"
+
+
+def _the_map_here(space: str) -> Any:
+    """Return the map of the mesh that this process belongs to, where a map that was sent arrives."""
+    from pyrokernel.client.shared import of_this_process
+
+    shared = of_this_process()
+    return (shared[space] if space else shared).m
+
+
+def as_items(other: Any, values: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return what `update` was given as pairs, as a dict takes it."""
+    if isinstance(other, Mapping):
+        pairs: Iterable[Any] = other.items()
+    elif hasattr(other, "keys"):
+        pairs = ((key, other[key]) for key in other.keys())  # noqa: SIM118  whatever keys() returns
+    else:
+        pairs = other
+    return [*dict(pairs).items(), *values.items()]

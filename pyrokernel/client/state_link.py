@@ -1,0 +1,291 @@
+"""The way from a client to the shared state: asks, asks again when the service was away, moves large values.
+
+Every write carries an id, by which the service knows it when it comes a second time; so a write whose
+answer was lost is sent again, and still done once. Runs in the caller's process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import mmap
+import os
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pyrokernel.client import inside
+from pyrokernel.client.links import Link, ask
+from pyrokernel.errors import (
+    KernelConnectionError,
+    KernelNotFoundError,
+    NameServerError,
+    PyrokernelError,
+    StateStorageError,
+    StateUnavailableError,
+    StateValueError,
+)
+from pyrokernel.messages import STATE_OBJECT
+from pyrokernel.settings import check_private
+from pyrokernel.wire.codec import Buffer, Packed
+from pyrokernel.wire.direct import ask_directly
+from pyrokernel.wire.fanout import ConnectionLost, Request
+from pyrokernel.wire.values import Encoded, decode_value, encode_value
+
+if TYPE_CHECKING:
+    from pyrokernel.client.mesh import Mesh
+
+FILE_BYTES = 256 * 1024
+"""Larger values go through files, where the service is on this machine."""
+
+MAX_VALUE_BYTES = 1 << 30
+_PAUSES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+"""Between tries to reach a service that is away; the last one is repeated."""
+_ALIGNMENT = 64
+_BACKUP_SECONDS = 3600.0
+
+
+class StateLink:
+    """The way to the shared state, for any thread.
+
+    Args:
+        mesh: Of which mesh.
+    """
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.mesh = mesh
+        self.user = _account()
+        self._link: Link | None = None
+        self._client = secrets.token_hex(8)
+        self._numbers = itertools.count(1)
+        self._pid = os.getpid()
+
+    def close(self) -> None:
+        """Close what is idle."""
+        if self._link is not None:
+            self._link.close()
+
+    def write_options(self) -> dict[str, str]:
+        """Return what goes with each write: its id, and the kernel that it comes from."""
+        if self._pid != os.getpid():  # a forked child must not use the ids of its parent
+            self._client, self._pid = secrets.token_hex(8), os.getpid()
+        return {"request": f"{self._client}{next(self._numbers):x}", "via": inside.kernel_name()}
+
+    def ask(self, method: str, *args: Any, wait: float = 0.0, changes: bool = False) -> Any:
+        """Call a method of the service; when it is away, wait for it as long as the setting `timeout` says.
+
+        Args:
+            method, args: What to call; docs/protocol.md lists the methods.
+            wait: Seconds that the service itself may wait before it answers.
+            changes: Whether the call writes.
+
+        Raises:
+            StateUnavailableError: It is away, or does not answer.
+            PyrokernelError: What it raised.
+        """
+        request = Request(STATE_OBJECT, method, args)
+        seconds = self.mesh.settings.timeout
+        deadline = time.monotonic() + seconds
+        sent = False
+        for attempt in itertools.count():
+            link: Link | None = None
+            try:
+                link = self._reach()
+                connection = link.take("work")
+            except (KernelConnectionError, NameServerError) as error:
+                self._pause(attempt, link, deadline, error, sent and changes)
+                continue
+            try:
+                value = ask_directly(connection, request, max(deadline, time.monotonic() + seconds) + wait)
+            except ConnectionLost as error:
+                connection.close()
+                link.close()
+                sent = True
+                self._pause(attempt, link, deadline, error, sent and changes)
+                continue
+            except TimeoutError as error:
+                connection.close()
+                reason = f"{method} was not answered in {seconds + wait:g} s"
+                raise StateUnavailableError(reason=reason, unsure=changes) from error
+            except PyrokernelError:
+                link.give(connection)
+                raise
+            except BaseException:  # Ctrl-C, say: what comes on this connection now is nobody's
+                connection.close()
+                raise
+            link.give(connection)
+            return value
+        raise AssertionError("unreachable")
+
+    def take_connection(self) -> tuple[Link, Any]:
+        """Return a connection for somebody who keeps it, such as the keeper of leases."""
+        link = self._reach()
+        return link, link.take("work")
+
+    def _reach(self) -> Link:
+        if self._link is None:
+            self._link = self.mesh.find_state()
+        return self._link
+
+    def _pause(self, attempt: int, link: Link | None, deadline: float, error: Exception, unsure: bool) -> None:
+        """Wait for the service to be there again; find out where.
+
+        Raises:
+            StateUnavailableError: It will not be, or not in time.
+        """
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise StateUnavailableError(reason=str(error), unsure=unsure) from error
+        if attempt and link is not None:
+            try:
+                # Its host knows when the next one is ready; without a host there is nobody to ask, but to try.
+                self.mesh.await_state(link.instance, min(left, 5.0))
+            except KernelNotFoundError as gone:
+                if self._is_gone(link):
+                    raise StateUnavailableError(reason=str(gone), unsure=unsure) from error
+            except PyrokernelError:
+                time.sleep(min(left, _PAUSES[min(attempt, len(_PAUSES) - 1)]))
+        elif attempt:
+            time.sleep(min(left, _PAUSES[min(attempt, len(_PAUSES) - 1)]))
+        with contextlib.suppress(PyrokernelError):
+            found = self.mesh.find_state(self._link)
+            if self._link is None or (found.uri, found.instance) != (self._link.uri, self._link.instance):
+                self._link = found
+
+    def _is_gone(self, link: Link) -> bool:
+        """Whether nobody is registered any more where this way led."""
+        try:
+            return self.mesh.find_state(link).instance == link.instance
+        except PyrokernelError:
+            return True
+
+    def backup(self, name: str) -> str:
+        """Have the service make a backup; return where it is."""
+        # Not through the desk, whose one thread it would keep.
+        link = self._reach()
+        return str(ask(link, Request(STATE_OBJECT, "backup", (name,)), _BACKUP_SECONDS))
+
+    # Values
+
+    def encode(self, value: Any, key: str) -> dict[str, Any]:
+        """Return the fields of a write that carry a value; a large one is in a file then.
+
+        Raises:
+            NotSerializableError: It cannot be pickled.
+            StateValueError: It is too large.
+            StateStorageError: The disk is full, say.
+        """
+        return self.place(encode_value(value), key)
+
+    def place(self, encoded: Encoded, key: str) -> dict[str, Any]:
+        """Return the fields of a write that carry a value in wire form."""
+        size = encoded.size_bytes
+        fields: dict[str, Any] = {"kind": encoded.kind, "type": encoded.type, "summary": encoded.summary}
+        if size > MAX_VALUE_BYTES:
+            limit = f"it takes {size} bytes, and at most {MAX_VALUE_BYTES} ({MAX_VALUE_BYTES >> 30} GiB) are kept"
+            message = f"{key!r} cannot be set to this {encoded.type}: {limit}; keep it in a kernel, and store a reference"
+            raise StateValueError(message, key=key, type=encoded.type, reason=limit)
+        if size <= FILE_BYTES or self.mesh.settings.portable:
+            fields["value"] = Packed(encoded.parts[0], encoded.parts[1:])
+            return fields
+        sizes = [len(part) for part in encoded.parts]
+        offsets, end = layout(sizes)
+        handed = self.ask("stage", end)
+        try:
+            check_private(_parent(handed["path"]))
+            descriptor = os.open(handed["path"], os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                _write(descriptor, encoded.parts, offsets)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise StateStorageError(path=handed["path"], reason=str(error.strerror or error)) from error
+        return {**fields, "file": handed["name"], "sizes": sizes}
+
+    def fetch(self, found: Sequence[Any]) -> tuple[Buffer, ...] | None:
+        """Return the parts of a value that the service answered; None when its file was replaced meanwhile."""
+        value = found[4]
+        if isinstance(value, Packed):
+            return (value.data, *value.buffers)
+        return _map(value)
+
+    def decode(self, key: str, found: Sequence[Any], parts: Sequence[Buffer]) -> Any:
+        """Return the value itself, if it may be loaded here.
+
+        Args:
+            key: Whose it is.
+            found: As the service answered: revision, kind, type, author, value.
+            parts: Of the value.
+
+        Raises:
+            StateValueError: Its author is not trusted, or it needs what is not installed here.
+        """
+        _, kind, name, author, _ = found
+        if kind in ("pickle", "reference") and author != self.user and author not in self.mesh.settings.trusted:
+            reason = f"it is a pickled object, which runs code when it is loaded; to trust {author}, add trust={author!r}"
+            raise StateValueError(key=key, type=name, author=author, reason=reason + " to the settings")
+        try:
+            return decode_value(kind, parts)
+        except PyrokernelError as error:
+            raise StateValueError(key=key, type=name, author=author, reason=str(error)) from error
+
+
+def layout(sizes: Sequence[int]) -> tuple[list[int], int]:
+    """Return where each part of a value begins in its file, and where the last one ends."""
+    offsets, end = [], 0
+    for size in sizes:
+        end += -end % _ALIGNMENT
+        offsets.append(end)
+        end += size
+    return offsets, end
+
+
+def _write(descriptor: int, parts: Sequence[Buffer], offsets: Sequence[int]) -> None:
+    for part, offset in zip(parts, offsets, strict=True):
+        view = memoryview(part).cast("B")
+        done = 0
+        while done < len(view):
+            done += os.pwrite(descriptor, view[done : done + (1 << 30)], offset + done)
+
+
+def _map(where: Mapping[str, Any]) -> tuple[Buffer, ...] | None:
+    """Map a value's file; None when it has been taken out of use meanwhile.
+
+    The lock, on the descriptor that the map keeps, tells the service that the file is read; see `state.files`.
+    """
+    path = where["path"]
+    check_private(_parent(path))
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_ino != os.stat(path).st_ino:
+            return None
+        view = memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
+    except (BlockingIOError, FileNotFoundError):
+        return None
+    finally:
+        os.close(descriptor)
+    sizes = where["sizes"]
+    offsets, _ = layout(sizes)
+    return tuple(view[offset : offset + size] for offset, size in zip(offsets, sizes, strict=True))
+
+
+def _parent(path: str) -> Any:
+    from pathlib import Path
+
+    return Path(path).parent
+
+
+def _account() -> str:
+    """Return the name of this account, as the service calls it."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())

@@ -1,0 +1,163 @@
+"""Backups of the shared state: made while it is in use, now and then by themselves. Runs in the state process.
+
+A backup is a folder with a file of the same format and the large values beside it, as further names of
+the same files where the disk allows that: it takes time and space only for what rows hold. `restore`
+is called where no service runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sqlite3
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+from pyrokernel.errors import PyrokernelError, StateError, StateStorageError
+from pyrokernel.settings import private_directory
+from pyrokernel.state.files import Files
+from pyrokernel.state.sqlite import check_file
+from pyrokernel.state.store import Store
+
+log = logging.getLogger(__name__)
+
+DATABASE = "state.db"
+KEPT = 3
+"""Of the backups that are made by themselves; those that somebody asked for stay."""
+_SETTLE_SECONDS = 600.0
+"""After the start of the service there is other work."""
+_AUTOMATIC = "auto-"
+_UNFINISHED = ".part"
+
+
+class Backups:
+    """The backups of one state.
+
+    Args:
+        directory: Of the state.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory / "backups"
+        self._store: Store | None = None
+        self._files: Files | None = None
+        self._lock = threading.Lock()
+
+    def attach(self, store: Store, files: Files) -> None:
+        """Say what is to be copied."""
+        self._store, self._files = store, files
+
+    def newest(self) -> str:
+        """Return the path of the newest backup, "" when there is none."""
+        found = self.all()
+        return str(found[-1]) if found else ""
+
+    def all(self) -> list[Path]:
+        """Return the folders of all backups, oldest first."""
+        try:
+            found = [path for path in self.directory.iterdir() if (path / DATABASE).exists()]
+        except FileNotFoundError:
+            return []
+        return sorted(
+            (path for path in found if not path.name.endswith(_UNFINISHED)), key=lambda path: path.stat().st_mtime
+        )
+
+    def make(self, name: str = "", *, automatic: bool = False) -> Path:
+        """Make a backup while the state is in use; any thread.
+
+        Args:
+            name: Of its folder; "" for the time.
+            automatic: Whether it is one of those of which only the newest stay.
+
+        Raises:
+            StateStorageError: It cannot be written.
+            StateError: There is one of that name.
+        """
+        assert self._store is not None
+        assert self._files is not None, "attach() comes first"
+        folder = self.directory / ((_AUTOMATIC if automatic else "") + (name or time.strftime("%Y%m%d-%H%M%S")))
+        with self._lock:
+            if folder.exists():
+                raise StateError(f"there is a backup {folder.name!r} already, in {folder}")
+            draft = folder.with_name(folder.name + _UNFINISHED)
+            try:
+                private_directory(self.directory)
+                shutil.rmtree(draft, ignore_errors=True)
+                draft.mkdir(mode=0o700)
+                with self._files.holding():
+                    self._store.backup(draft / DATABASE)
+                    _link_values(draft / DATABASE, self._files.values, draft / "values")
+                draft.rename(folder)
+            except OSError as error:
+                shutil.rmtree(draft, ignore_errors=True)
+                raise StateStorageError(path=str(folder), reason=str(error.strerror or error)) from error
+            except PyrokernelError:
+                shutil.rmtree(draft, ignore_errors=True)
+                raise
+        for old in [path for path in self.all() if path.name.startswith(_AUTOMATIC)][:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+        return folder
+
+    def keep_current(self, every: float) -> None:
+        """Make a backup whenever the newest one is so many seconds old, for ever; for a thread of its own."""
+        pause = threading.Event()
+        pause.wait(min(every, _SETTLE_SECONDS))
+        while True:
+            newest = self.newest()
+            age = time.time() - os.stat(newest).st_mtime if newest else every
+            if age < every:
+                pause.wait(min(every - age, every))
+                continue
+            try:
+                self.make(automatic=True)
+            except PyrokernelError as error:
+                log.warning("no backup could be made: %s", error)
+                pause.wait(min(every, 3600.0))
+
+
+def _link_values(database: Path, values: Path, target: Path) -> None:
+    """Give the files that a copy refers to one more name beside it, or copy them."""
+    target.mkdir(mode=0o700)
+    with closing(sqlite3.connect(database)) as db:
+        names = [str(name) for (name,) in db.execute("SELECT DISTINCT file FROM log WHERE file <> ''")]
+    for name in names:
+        try:
+            os.link(values / name, target / name)
+        except FileNotFoundError:
+            log.warning("the value in %s is gone", values / name)
+        except OSError:  # another disk, or one without links
+            shutil.copyfile(values / name, target / name)
+
+
+def restore(directory: Path, backup: Path) -> Path:
+    """Put a backup in place of a state that no service uses; return where what was there is now.
+
+    Args:
+        directory: Of the state.
+        backup: A folder that `Backups.make` made, or its database file.
+
+    Raises:
+        StateError: It is no backup, or damaged itself; nothing was changed then.
+    """
+    source = backup.parent if backup.name == DATABASE else backup
+    if not (source / DATABASE).is_file():
+        raise StateError(f"{backup} is no backup of a shared state: it has no {DATABASE}")
+    problems = check_file(source / DATABASE)
+    if problems:
+        raise StateError(f"the backup {source} is damaged itself: {problems[0]}")
+    private_directory(directory)
+    aside = directory / f"replaced-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    draft = directory / "restoring"
+    shutil.rmtree(draft, ignore_errors=True)
+    shutil.copytree(source, draft)
+    aside.mkdir(mode=0o700)
+    for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", "values"):
+        if (directory / name).exists():
+            (directory / name).rename(aside / name)
+    for path in draft.iterdir():
+        path.rename(directory / path.name)
+    draft.rmdir()
+    return aside

@@ -1,0 +1,341 @@
+"""One thread that reads requests, has them carried out, and answers. Runs in the main thread of the state process.
+
+Requests that have arrived together are carried out together and made durable by one commit, before
+any of them is answered: many clients cost little more than one. A request that waits for something
+is parked, and answered from the write that it waited for. Nobody holds up anybody: what a socket
+does not take at once is kept, at most one answer for each connection, until it takes more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import selectors
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from pyrokernel.errors import ProtocolError, PyrokernelError, StateStorageError, error_to_wire
+from pyrokernel.messages import STATE_OBJECT
+from pyrokernel.state.engine import Engine
+from pyrokernel.state.parked import Parked, Wait
+from pyrokernel.state.service import Caller, StateService
+from pyrokernel.wire import codec
+from pyrokernel.wire.connection import (
+    FLAGS_EXCEPTION,
+    MSG_INVOKE,
+    MSG_RESULT,
+    Connection,
+    IncomingMessage,
+    frame,
+    send_now,
+)
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_IDLE_SECONDS = 0.2
+"""After so long without a request there is time for upkeep."""
+_PRUNED_AT_ONCE = 500
+"""Rows looked at between two requests, when there are too many."""
+
+
+class _Client:
+    """A connection, and where it stands: reading, waiting for an answer, or taking one."""
+
+    __slots__ = ("caller", "connection", "seq", "unsent", "wait")
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.caller = Caller(uid=connection.peer.uid, nearby=bool(connection.greeting.get("files")))
+        self.seq = 0
+        self.wait: Wait | None = None
+        self.unsent: list[codec.Buffer] = []
+
+
+class Desk:
+    """Serves connections until it is stopped.
+
+    Args:
+        engine, service: What it has carried out.
+        on_close: Called with each connection that has ended.
+    """
+
+    def __init__(self, engine: Engine, service: StateService, on_close: Callable[[Connection], None]) -> None:
+        self._engine, self._service = engine, service
+        self._on_close = on_close
+        self._selector = selectors.DefaultSelector()
+        self._wake_out, self._wake_in = socket.socketpair()
+        self._wake_out.setblocking(False)
+        self._wake_in.setblocking(False)
+        self._selector.register(self._wake_out, selectors.EVENT_READ)
+        self._arrivals: deque[Connection] = deque()
+        self._jobs: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._parked = Parked()
+        self._answers: list[tuple[_Client, Any]] = []
+        self._woken: list[tuple[Wait, _Client]] = []
+        self._newly_parked: list[tuple[Wait, _Client]] = []
+        self._stopped = False
+        self._upkeep_due = False
+
+    # Other threads
+
+    def adopt(self, connection: Connection) -> None:
+        """Take over a connection after its handshake (any thread)."""
+        connection.sock.setblocking(False)
+        self._arrivals.append(connection)
+        self._wake()
+
+    def submit(self, job: Callable[[], T]) -> Future[T]:
+        """Have something done between requests, and made durable (any thread)."""
+        future: Future[T] = Future()
+        self._jobs.append((job, future))
+        self._wake()
+        return future
+
+    def stop(self) -> None:
+        """Let `run` return (any thread, or a signal handler)."""
+        self._stopped = True
+        self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # full: it will wake anyway
+            self._wake_in.send(b"\0")
+
+    # The loop
+
+    def run(self) -> None:
+        """Serve until stopped."""
+        while not self._stopped:
+            self._round()
+
+    def _round(self) -> None:
+        events = self._selector.select(self._pause())
+        requests: list[tuple[_Client, IncomingMessage]] = []
+        for key, mask in events:
+            if key.fileobj is self._wake_out:
+                self._take_arrivals()
+                continue
+            client: _Client = key.data
+            if mask & selectors.EVENT_WRITE:
+                self._flush(client)
+            if mask & selectors.EVENT_READ:
+                message = self._read(client)
+                if message is not None:
+                    requests.append((client, message))
+        if requests:
+            self._carry_out(requests)
+            self._upkeep_due = True
+        while self._jobs:
+            self._do_job(*self._jobs.popleft())
+        now = time.monotonic()
+        if now >= self._engine.next_expiry():
+            self._settle(self._engine.expire)
+        if now >= self._parked.next_deadline():
+            for wait, client in self._parked.late(now):
+                client.wait = None
+                self._reply(client, wait.give_up())
+        if not events and self._upkeep_due:
+            self._keep_up()
+
+    def _pause(self) -> float | None:
+        """Return how long to wait for the next event, None for ever."""
+        moment = min(self._engine.next_expiry(), self._parked.next_deadline())
+        pause = moment - time.monotonic() if moment != float("inf") else None
+        if self._upkeep_due:
+            pause = _IDLE_SECONDS if pause is None else min(pause, _IDLE_SECONDS)
+        return None if pause is None else max(0.0, pause)
+
+    def _take_arrivals(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._wake_out.recv(4096)
+        while self._arrivals:
+            connection = self._arrivals.popleft()
+            with contextlib.suppress(ValueError, OSError):  # closed again meanwhile
+                self._selector.register(connection.sock, selectors.EVENT_READ, _Client(connection))
+
+    def _read(self, client: _Client) -> IncomingMessage | None:
+        """Take what has arrived; a connection that breaks the rules, or has ended, is left."""
+        try:
+            message = client.connection.reader.read(client.connection.sock)
+            if message is None:
+                return None
+            if client.wait is not None or client.unsent:
+                raise ProtocolError("a second request before the answer to the first")
+            if message.serializer_id != codec.SERIALIZER_ID or message.type != MSG_INVOKE:
+                raise ProtocolError("this connection speaks our codec only")
+        except Exception as error:  # noqa: BLE001  whatever a peer sends or breaks ends its connection, never the service
+            self._leave(client, error)
+            return None
+        return message
+
+    def _carry_out(self, requests: list[tuple[_Client, IncomingMessage]]) -> None:
+        """Carry out requests with one commit; if it cannot be written, one by one, so that each fails for itself."""
+        try:
+            for client, message in requests:
+                self._handle(client, message)
+            self._commit()
+        except StateStorageError as error:
+            self._undo()
+            if len(requests) == 1:
+                self._reply_error(requests[0][0], error)
+                return
+            for request in requests:
+                self._carry_out([request])
+
+    def _handle(self, client: _Client, message: IncomingMessage) -> None:
+        """Carry out one request; its answer waits for the commit."""
+        client.seq = message.seq
+        try:
+            object_id, name, args, kwargs = codec.decode(message.payload)
+            if object_id != STATE_OBJECT:
+                raise ProtocolError(f"no object {object_id!r} is served here")
+            method = self._service.find(name)
+            try:
+                answer = method(client.caller, *args, **kwargs)
+            except (TypeError, KeyError, ValueError, AttributeError) as error:
+                if isinstance(error, PyrokernelError):
+                    raise
+                log.info("a request %s that does not fit: %r", name, error)
+                raise ProtocolError(f"{name} was asked in a way it cannot be: {error!r}") from error
+        except StateStorageError:
+            raise
+        except PyrokernelError as error:
+            self._answers.append((client, error))
+            return
+        if isinstance(answer, Wait):
+            self._park(answer, client)
+            self._newly_parked.append((answer, client))
+            return
+        self._answers.append((client, answer))
+
+    def _commit(self) -> None:
+        """Answer those who waited for what was written, make all of it last, then send the answers."""
+        rows = self._engine.written
+        while rows:
+            self._engine.written = []
+            before = rows[0].revision - 1
+            for wait, client in self._parked.concerned(rows):
+                try:
+                    answer = wait.attempt(before)
+                except StateStorageError:
+                    raise
+                except PyrokernelError as error:
+                    answer = error
+                if answer is not None:
+                    self._unpark(wait, client)
+                    self._woken.append((wait, client))
+                    self._answers.append((client, answer))
+            rows = self._engine.written  # a lock that passed on is a write too
+        self._service.forget_batch()
+        self._engine.commit()
+        self._woken.clear()
+        self._newly_parked.clear()
+        answers, self._answers = self._answers, []
+        for client, answer in answers:
+            self._reply(client, answer)
+
+    def _undo(self) -> None:
+        """Undo what could not be made durable; whoever was about to be told of it waits on."""
+        self._answers.clear()
+        for wait, client in self._newly_parked:
+            self._unpark(wait, client)
+        for wait, client in self._woken:
+            self._park(wait, client)
+        self._woken.clear()
+        self._newly_parked.clear()
+        self._service.forget_batch()
+        self._engine.rollback()
+
+    def _settle(self, change: Callable[[], Any]) -> None:
+        """Make a change that nobody asked for."""
+        try:
+            change()
+            self._commit()
+        except StateStorageError as error:
+            log.warning("%s", error)
+            self._undo()
+            time.sleep(0.05)  # a full disk does not empty itself faster by being asked more often
+
+    def _do_job(self, job: Callable[[], Any], future: Future[Any]) -> None:
+        try:
+            value = job()
+            self._commit()
+        except Exception as error:  # noqa: BLE001  it is told to whoever waits
+            self._undo()
+            future.set_exception(error)
+        else:
+            future.set_result(value)
+
+    def _park(self, wait: Wait, client: _Client) -> None:
+        client.wait = wait
+        self._parked.add(wait, client)
+
+    def _unpark(self, wait: Wait, client: _Client) -> None:
+        client.wait = None
+        self._parked.remove(wait)
+
+    # Answers
+
+    def _reply(self, client: _Client, answer: Any) -> None:
+        if isinstance(answer, Exception):
+            self._reply_error(client, answer)
+            return
+        try:
+            payload = codec.encode(answer)
+        except PyrokernelError as error:  # too large for one message
+            self._reply_error(client, error)
+            return
+        self._send(client, frame(MSG_RESULT, payload, seq=client.seq))
+
+    def _reply_error(self, client: _Client, error: Exception) -> None:
+        payload = codec.encode(error_to_wire(error))
+        self._send(client, frame(MSG_RESULT, payload, seq=client.seq, flags=FLAGS_EXCEPTION))
+
+    def _send(self, client: _Client, buffers: list[codec.Buffer]) -> None:
+        client.unsent = buffers
+        self._flush(client, fresh=True)
+
+    def _flush(self, client: _Client, *, fresh: bool = False) -> None:
+        """Send what the socket takes; the rest when it takes more."""
+        try:
+            client.unsent = send_now(client.connection.sock, client.unsent)
+        except OSError as error:
+            client.unsent = []
+            self._leave(client, error)
+            return
+        if client.unsent or not fresh:
+            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if client.unsent else 0)
+            self._selector.modify(client.connection.sock, wanted, client)
+
+    def _leave(self, client: _Client, error: Exception) -> None:
+        """Forget a connection, with what it waited for and what was to end with it."""
+        log.debug("connection of pid %s ended: %r", client.connection.peer.pid, error)
+        if client.wait is not None:
+            self._unpark(client.wait, client)
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(client.connection.sock)
+        self._on_close(client.connection)
+        caller = client.caller
+        if caller.staged or caller.leases:
+            self._jobs.append((lambda: self._service.leave(caller), Future()))
+            self._wake()
+
+    # Upkeep
+
+    def _keep_up(self) -> None:
+        """Do a piece of what nobody waits for; the next when nobody has come meanwhile."""
+        pruned = 0
+
+        def prune() -> None:
+            nonlocal pruned
+            pruned = self._engine.prune(_PRUNED_AT_ONCE)
+
+        self._settle(prune)
+        if pruned < _PRUNED_AT_ONCE:
+            self._engine.store.idle()
+            self._upkeep_due = False

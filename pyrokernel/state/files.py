@@ -1,0 +1,222 @@
+"""Values too large for rows: one file each, written and mapped by whoever uses them. Runs in the state process.
+
+A process on this machine writes such a value into a file that the service hands out, and reads it by
+mapping the file: nothing is copied that need not be. Pages of a new file cost the system ten times as
+much as writing them again, so files that are not needed any more are kept for the next values.
+
+Rewriting a file that somebody still maps would change an array under its reader. Hence each reader
+holds a shared lock on the file, on the very descriptor that its map keeps open, for as long as the
+map lives; and a file is handed out only while it can be locked against all. The lock goes with the
+process, however it ends. A reader that opened the file while it was being taken out of use sees that
+its name has gone, and asks again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import secrets
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+from pyrokernel.errors import ProtocolError, StateStorageError
+from pyrokernel.settings import private_directory
+from pyrokernel.wire.codec import Buffer
+
+log = logging.getLogger(__name__)
+
+ALIGNMENT = 64
+"""Each part of a value begins at a multiple of this, as NumPy likes its arrays."""
+
+SPARE_BYTES = 256 * 1024 * 1024
+"""How much of files without a use is kept for later values; each at most half of it."""
+
+
+def layout(sizes: Sequence[int]) -> tuple[list[int], int]:
+    """Return where each part of a value begins in its file, and where the last one ends."""
+    offsets, end = [], 0
+    for size in sizes:
+        end += -end % ALIGNMENT
+        offsets.append(end)
+        end += size
+    return offsets, end
+
+
+class Files:
+    """The files of one store.
+
+    Args:
+        directory: Where they are; made here.
+        power: Wait for the disk before a file counts as written.
+    """
+
+    def __init__(self, directory: Path, *, power: bool = False) -> None:
+        self.values = private_directory(directory / "values")
+        self._spares = private_directory(directory / "spare")
+        self._power = power
+        self._held: list[str] | None = None
+
+    @contextlib.contextmanager
+    def holding(self) -> Iterator[None]:
+        """Keep all values as they are while a backup is made, from its thread."""
+        self._held = []
+        try:
+            yield
+        finally:
+            held, self._held = self._held, None
+            for name in held:
+                self.release(name)
+
+    def clean(self, used: Collection[str]) -> None:
+        """Put aside what no row knows: of writes that were not finished when the service ended."""
+        for path in self._spares.iterdir():
+            path.unlink(missing_ok=True)
+        for path in self.values.iterdir():
+            if path.name not in used:
+                log.info("removing %s, which belongs to no value", path)
+                path.unlink(missing_ok=True)
+
+    def stage(self, size: int) -> str:
+        """Return the name of a file to write a value of so many bytes into, for `path_of` and `adopt`."""
+        best: tuple[int, Path] | None = None
+        for path in self._spares.iterdir():
+            if path.name.startswith("staged-"):
+                continue
+            found = path.stat().st_size
+            # The smallest that is large enough, else the largest: only what is new of it is slow.
+            better = best is None or (found < best[0] if best[0] >= size <= found else found > best[0])
+            if better and self._is_free(path):
+                best = (found, path)
+        name = f"staged-{secrets.token_hex(8)}"
+        with self._explained():
+            if best is not None and best[0] <= 4 * size:
+                best[1].rename(self._spares / name)
+            else:
+                os.close(os.open(self._spares / name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        return name
+
+    def path_of(self, staged: str) -> Path:
+        """Return where a staged file is."""
+        return self._spares / staged
+
+    def adopt(self, staged: str, sizes: Sequence[int]) -> str:
+        """Take a file that was written; return the name of the value.
+
+        Raises:
+            ProtocolError: It is shorter than it is said to be, or was never staged.
+        """
+        path = self._spares / staged
+        if not staged.startswith("staged-") or "/" in staged or not path.exists():
+            raise ProtocolError(f"{staged!r} is no file that was handed out here")
+        if path.stat().st_size < layout(sizes)[1]:
+            raise ProtocolError("the file is shorter than the value that it is to hold")
+        name = secrets.token_hex(8)
+        with self._explained():
+            if self._power:
+                _sync(path)
+            path.rename(self.values / name)
+            if self._power:
+                _sync(self.values)
+        return name
+
+    def give_back(self, staged: str, name: str) -> None:
+        """Undo `adopt`, or with "" what made a name: the write that it was for is undone."""
+        if not staged:
+            self.release(name)
+            return
+        with contextlib.suppress(FileNotFoundError):
+            (self.values / name).rename(self._spares / staged)
+
+    def drop(self, staged: str) -> None:
+        """Give up a file that was handed out, such as that of a client that has gone."""
+        self._spare(self._spares / staged)
+
+    def write(self, parts: Sequence[Buffer]) -> str:
+        """Write a value that came through a socket; return its name."""
+        sizes = [len(part) for part in parts]
+        offsets, end = layout(sizes)
+        staged = self.stage(end)
+        try:
+            with self._explained():
+                descriptor = os.open(self._spares / staged, os.O_RDWR)
+                try:
+                    write_parts(descriptor, parts, offsets)
+                finally:
+                    os.close(descriptor)
+            return self.adopt(staged, sizes)
+        except BaseException:
+            self.drop(staged)
+            raise
+
+    def duplicate(self, name: str) -> str:
+        """Give a value's file one more name, for another row that holds the same value."""
+        other = secrets.token_hex(8)
+        with self._explained():
+            os.link(self.values / name, self.values / other)
+        return other
+
+    def release(self, name: str) -> None:
+        """Let go of a value's file: nothing refers to it any more."""
+        if self._held is not None:
+            self._held.append(name)
+            return
+        self._spare(self.values / name)
+
+    def _spare(self, path: Path) -> None:
+        """Keep a file for later, or remove it."""
+        try:
+            held = sum(other.stat().st_size for other in self._spares.iterdir() if other != path)
+            size = path.stat().st_size
+            # A file with a second name belongs to a backup too.
+            if size > SPARE_BYTES // 2 or held + size > SPARE_BYTES or path.stat().st_nlink > 1:
+                path.unlink()
+            else:
+                path.rename(self._spares / secrets.token_hex(8))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            log.warning("cannot put %s aside: %s", path, error)
+
+    def _is_free(self, path: Path) -> bool:
+        """Whether nobody maps a file that has lost its name already."""
+        try:
+            descriptor = os.open(path, os.O_RDWR)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StateStorageError(path=str(self.values), reason=str(error.strerror or error)) from error
+
+
+def write_parts(descriptor: int, parts: Sequence[Buffer], offsets: Sequence[int]) -> None:
+    """Write parts at their places, each whole.
+
+    Raises:
+        OSError: The disk is full, say.
+    """
+    for part, offset in zip(parts, offsets, strict=True):
+        view = memoryview(part).cast("B")
+        done = 0
+        while done < len(view):
+            done += os.pwrite(descriptor, view[done : done + (1 << 30)], offset + done)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,137 @@
+"""A state process from birth to end. Runs in the state process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pyrokernel import settings as settings_module
+from pyrokernel.errors import PyrokernelError, StateCorruptError, error_to_wire
+from pyrokernel.messages import STATE_OBJECT, KernelBirth
+from pyrokernel.settings import Settings, private_directory
+from pyrokernel.state.backups import DATABASE, Backups
+from pyrokernel.state.desk import Desk
+from pyrokernel.state.engine import Engine, Limits
+from pyrokernel.state.files import Files
+from pyrokernel.state.service import StateService
+from pyrokernel.state.sqlite import SQLiteStore
+from pyrokernel.state.stock import StockState
+from pyrokernel.state.store import Store
+from pyrokernel.wire.connection import Connection
+from pyrokernel.wire.daemon import Daemon
+
+log = logging.getLogger(__name__)
+
+
+def main(birth: KernelBirth, **_: Any) -> NoReturn:
+    """Be the shared state until the end. Never returns: the process exits.
+
+    Args:
+        birth: Who to be; `journal_dir` is the directory to keep everything in.
+    """
+    try:
+        os.environ.update(birth.spec["env"])
+        process = StateProcess(birth, settings_module.load())
+    except BaseException as error:  # all of it is reported to the host, which tells the user
+        _report(birth, {"ok": False, **error_to_wire(error)})
+        if not isinstance(error, (PyrokernelError, OSError)):
+            raise
+        os._exit(1)
+    _report(birth, {"ok": True, "pid": os.getpid(), "uri": process.daemon.uri_for(STATE_OBJECT)})
+    process.run()
+
+
+class StateProcess:
+    """The rooms of a state process, put together."""
+
+    def __init__(self, birth: KernelBirth, settings: Settings) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C at the host's terminal is not meant for the data
+        directory = private_directory(Path(birth.journal_dir))
+        _write_to(directory / "state.log")
+        self._birth = birth
+        power = settings.durability == "power"
+        self._backups = Backups(directory)
+        self._store = open_store(directory, settings, self._backups)
+        files = Files(directory, power=power)
+        limits = Limits(settings.state_versions, settings.state_changes, settings.state_file_bytes)
+        engine = Engine(self._store, files, limits)
+        files.clean(engine.files_in_use())
+        self._backups.attach(self._store, files)
+        identity = {
+            "state": birth.mesh,
+            "instance": birth.instance,
+            "host": birth.host,
+            "directory": str(directory),
+            "kind": settings.state_store,
+            "durability": settings.durability,
+        }
+        service = StateService(engine, identity, self._backups.directory)
+        self.desk = Desk(engine, service, self._drop)
+        self.daemon = Daemon(Path(birth.socket), identity={"instance": birth.instance}, on_work=self.desk.adopt)
+        self.daemon.register(StockState(self.desk, service, self._backups), STATE_OBJECT)
+        signal.signal(signal.SIGTERM, lambda *_: self.desk.stop())
+        self.daemon.start()
+        if birth.lifeline_fd >= 0:
+            threading.Thread(target=self._watch_lifeline, name="pyrokernel-lifeline", daemon=True).start()
+        elif settings.state_backup:
+            keep = threading.Thread(target=self._backups.keep_current, args=(settings.state_backup,), daemon=True)
+            keep.name = "pyrokernel-backup"
+            keep.start()
+
+    def run(self) -> NoReturn:
+        """Serve, then close the store in order."""
+        try:
+            self.desk.run()
+        finally:
+            self._store.close()
+        os._exit(0)
+
+    def _watch_lifeline(self) -> None:
+        """End with the client that a private mesh belongs to."""
+        with contextlib.suppress(OSError):
+            os.read(self._birth.lifeline_fd, 1)
+        os._exit(0)
+
+    def _drop(self, connection: Connection) -> None:
+        self.daemon.drop(connection)
+
+
+def open_store(directory: Path, settings: Settings, backups: Backups) -> Store:
+    """Open the store that the settings name.
+
+    Raises:
+        StateCorruptError: It is damaged; with the newest backup, if there is one.
+        StateStorageError: It cannot be opened.
+    """
+    try:
+        return SQLiteStore(directory / DATABASE, power=settings.durability == "power")
+    except StateCorruptError as error:
+        raise StateCorruptError(path=error.path, reason=error.reason, backup=backups.newest()) from error
+
+
+def _write_to(path: Path) -> None:
+    """Send what this process has to say to a file."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+
+
+def _report(birth: KernelBirth, line: dict[str, Any]) -> None:
+    if birth.ready_fd < 0:
+        return
+    try:
+        os.write(birth.ready_fd, json.dumps(line).encode() + b"\n")
+    except BrokenPipeError:
+        os._exit(1)  # the host died before it knew of this process
+    os.close(birth.ready_fd)

@@ -1,0 +1,503 @@
+"""What can be asked of the shared state: thin, between messages and the engine. Runs in the state process.
+
+Each method takes the `Caller` and what was sent, and returns plain data, `Packed` values, or a `Wait`.
+The desk calls them in its one thread. docs/protocol.md describes each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import mmap
+import os
+import pwd
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pyrokernel.errors import ProtocolError, StateStorageError, StateValueError
+from pyrokernel.messages import PROTOCOL_VERSION
+from pyrokernel.settings import check_name
+from pyrokernel.state.engine import LOCKS, QUEUES, Author, Engine, check_key
+from pyrokernel.state.files import layout
+from pyrokernel.state.parked import Wait
+from pyrokernel.state.store import Row
+from pyrokernel.wire.codec import Packed
+
+MAX_WAIT_SECONDS = 60.0
+"""The longest that one request waits; who wants to wait longer asks again."""
+
+MAX_PAGE = 10_000
+MAX_BATCH_BYTES = 16 * 1024 * 1024
+"""Of values in one answer to a watch or listing; the rest comes with the next."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Caller:
+    """Who asks.
+
+    Attributes:
+        uid: The account.
+        nearby: Whether it may be handed the names of files on this machine.
+        staged: Files it was handed to write into and has not used yet.
+        leases: Those that end with its connection.
+    """
+
+    uid: int
+    nearby: bool = False
+    staged: set[str] = dataclasses.field(default_factory=set)
+    leases: set[str] = dataclasses.field(default_factory=set)
+
+
+def method(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark what can be called from outside."""
+    function.__dict__["asked"] = True
+    return function
+
+
+class StateService:
+    """The exposed face of the shared state.
+
+    Args:
+        engine: Which decides.
+        identity: What `describe` tells.
+        backups: Directory of backups.
+    """
+
+    def __init__(self, engine: Engine, identity: Mapping[str, Any], backups: Path) -> None:
+        self._engine = engine
+        self._identity = dict(identity)
+        self._backups = backups
+        self._batch: dict[tuple[Any, ...], dict[str, Any]] = {}
+
+    def find(self, name: Any) -> Callable[..., Any]:
+        """Return a method by its name.
+
+        Raises:
+            ProtocolError: There is none.
+        """
+        found = getattr(type(self), name, None) if isinstance(name, str) else None
+        if found is None or not getattr(found, "asked", False):
+            raise ProtocolError(f"the shared state has no method {name!r}")
+        bound: Callable[..., Any] = getattr(self, name)
+        return bound
+
+    def forget_batch(self) -> None:
+        """Forget the answers that several watchers of one write share."""
+        self._batch.clear()
+
+    # Keys
+
+    @method
+    def get(self, caller: Caller, space: str, key: str, unless: int = 0) -> Any:
+        """Return a value as [revision, kind, type, author, value]; None if it is not there.
+
+        With `unless`, the revision that the caller has, the value is left out when that is the newest one.
+        """
+        row = self._engine.get(_space(space), check_key(key))
+        if row is None:
+            return None
+        value = None if row.revision == unless else self._value(row, caller)
+        return [row.revision, row.kind, row.type, row.author, value]
+
+    @method
+    def get_many(self, caller: Caller, space: str, keys: Sequence[str]) -> list[Any]:
+        """Return what `get` does for each key, all of the same moment."""
+        return [self.get(caller, space, key) for key in keys]
+
+    @method
+    def get_at(self, caller: Caller, space: str, key: str, revision: int) -> Any:
+        """Return an earlier version of a value, as `get` does; None when it was a removal."""
+        row = self._engine.at(_space(space), key, revision)
+        if not row.alive:
+            return None
+        return [row.revision, row.kind, row.type, row.author, self._value(row, caller)]
+
+    @method
+    def write(
+        self,
+        caller: Caller,
+        space: str,
+        writes: Sequence[Mapping[str, Any]],
+        conditions: Sequence[Mapping[str, Any]] = (),
+        options: Mapping[str, Any] | None = None,
+    ) -> list[Any]:
+        """Check conditions and write, all or nothing; return [revision, op, text of a number or ""] for each row."""
+        author = _author(caller, options)
+        rows = self._engine.known(author.request)
+        if rows is None:
+            rows = self._engine.write(_space(space), [_unpacked(write) for write in writes], conditions, author)
+        return [[row.revision, row.op, _number(row)] for row in rows]
+
+    @method
+    def keys(
+        self, caller: Caller, space: str, prefix: str = "", after: str | None = None, limit: int = MAX_PAGE
+    ) -> list[str]:
+        """Return keys in order, at most 10,000 at a time."""
+        rows = self._engine.store.scan(_space(space), prefix, after, max(1, min(limit, MAX_PAGE)))
+        return [row.key for row in rows]
+
+    @method
+    def entries(
+        self, caller: Caller, space: str, prefix: str = "", after: str | None = None, limit: int = MAX_PAGE
+    ) -> list[dict[str, Any]]:
+        """Return keys in order with all that is known of them but their values: a `StateEntry` each."""
+        rows = self._engine.store.scan(_space(space), prefix, after, max(1, min(limit, MAX_PAGE)))
+        return [self._entry(row) for row in rows]
+
+    @method
+    def items(
+        self, caller: Caller, space: str, prefix: str = "", after: str | None = None, limit: int = MAX_PAGE
+    ) -> list[Any]:
+        """Return keys in order with their values, as `get` does; fewer than asked for when they are large."""
+        found: list[Any] = []
+        size = 0
+        for bare in self._engine.store.scan(_space(space), prefix, after, max(1, min(limit, MAX_PAGE))):
+            if found and (size := size + bare.size) > MAX_BATCH_BYTES:
+                break
+            row = self._engine.get(space, bare.key)
+            if row is not None:
+                found.append([row.key, [row.revision, row.kind, row.type, row.author, self._value(row, caller)]])
+        return found
+
+    @method
+    def revision_of(self, caller: Caller, space: str, key: str) -> int:
+        """Return the revision of a key, 0 if it is not there."""
+        row = self._engine.get(_space(space), check_key(key))
+        return row.revision if row else 0
+
+    @method
+    def count(self, caller: Caller, space: str) -> int:
+        """Return how many keys there are."""
+        return self._engine.store.count(_space(space))
+
+    @method
+    def spaces(self, caller: Caller) -> list[str]:
+        """Return the names of the spaces that have keys; "" is the common one."""
+        return [name for name in self._engine.store.spaces() if not name.startswith("~")]
+
+    # The past
+
+    @method
+    def history(self, caller: Caller, space: str, key: str, limit: int = 100) -> list[dict[str, Any]]:
+        """Return the last writes to a key, newest first: a `StateChange` each, without values."""
+        rows = self._engine.history(_space(space), check_key(key), max(1, min(limit, MAX_PAGE)))
+        return [self._change(row, None) for row in rows]
+
+    @method
+    def undo(
+        self,
+        caller: Caller,
+        space: str,
+        key: str,
+        revision: int | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any] | None:
+        """Bring back the value that a key had before; return the `StateChange`."""
+        author = _author(caller, options)
+        row = self._engine.undo(_space(space), check_key(key), revision, author)
+        return None if row is None else self._change(row, None)
+
+    @method
+    def watch(
+        self,
+        caller: Caller,
+        space: str,
+        prefix: str = "",
+        since: int | None = None,
+        timeout: float = 0.0,
+        limit: int = 1000,
+        values: bool = True,
+    ) -> Any:
+        """Return the writes after a revision as {"changes", "next"}; wait for the first of them.
+
+        Without `since` the answer comes at once: no changes, and the revision to begin from.
+        """
+        _space(space)
+        if since is None or since < 0:
+            return {"changes": [], "next": self._engine.revision, "store": self._engine.store.id}
+        if since > self._engine.revision:
+            since = self._engine.revision
+        limit = max(1, min(limit, MAX_PAGE))
+
+        def attempt(since: int) -> Any:
+            answer = self._changes(caller, space, prefix, since, limit, values)
+            return answer if answer["changes"] else None
+
+        def give_up() -> Any:
+            # Nothing of it was written, or it would have been told. So the watcher has missed nothing until now,
+            # whatever is forgotten of other keys meanwhile.
+            return {"changes": [], "next": self._engine.revision, "store": self._engine.store.id}
+
+        return attempt(since) or Wait(space, prefix, attempt, give_up, _deadline(timeout))
+
+    def _changes(
+        self, caller: Caller, space: str, prefix: str, since: int, limit: int, values: bool
+    ) -> dict[str, Any]:
+        shared = (space, prefix, since, limit, values, caller.nearby)
+        if shared in self._batch:
+            return self._batch[shared]
+        rows, following = self._engine.changes(space, prefix, since, limit)
+        changes: list[dict[str, Any]] = []
+        size = 0
+        for row in rows:
+            if changes and values and (size := size + row.size) > MAX_BATCH_BYTES:
+                following = changes[-1]["revision"]
+                break
+            value = self._value(row, caller) if values and row.alive and row.sizes else None
+            changes.append(self._change(row, value))
+        answer = {"changes": changes, "next": following, "store": self._engine.store.id}
+        self._batch[shared] = answer
+        return answer
+
+    # Leases, locks, queues
+
+    @method
+    def grant(
+        self, caller: Caller, ttl: float, bound: bool = False, options: Mapping[str, Any] | None = None
+    ) -> str:
+        """Make a lease; one that is `bound` also ends with the connection that renewed it last."""
+        lease = self._engine.grant(float(ttl), _author(caller, options))
+        if bound:
+            caller.leases.add(lease)
+        return lease
+
+    @method
+    def renew(self, caller: Caller, leases: Sequence[str], bound: Sequence[str] = ()) -> list[str]:
+        """Give leases their whole time again; return those that are over."""
+        caller.leases.update(bound)
+        over = [lease for lease in leases if not self._engine.renew(lease)]
+        caller.leases.difference_update(over)
+        return over
+
+    @method
+    def revoke(self, caller: Caller, lease: str) -> None:
+        """End a lease, with what lives by it."""
+        caller.leases.discard(lease)
+        self._engine.expire([lease])
+
+    @method
+    def lock(
+        self, caller: Caller, space: str, name: str, lease: str, timeout: float = 0.0,
+        options: Mapping[str, Any] | None = None,
+    ) -> Any:  # fmt: skip
+        """Get a lock for a lease, first come first: its fencing token, None when the time is over."""
+        author = _author(caller, options)
+        check_key(name)
+        _space(space)
+
+        def attempt(_: int) -> int | None:
+            row = self._engine.lock(space, name, lease, author)
+            return None if row is None else row.revision
+
+        return attempt(0) or Wait(LOCKS + space, name, attempt, lambda: None, _deadline(timeout))
+
+    @method
+    def unlock(
+        self, caller: Caller, space: str, name: str, lease: str, options: Mapping[str, Any] | None = None
+    ) -> bool:
+        """Give a lock back; with lease "" whoever has it loses it. False when it was not held so."""
+        return self._engine.unlock(_space(space), name, lease, _author(caller, options))
+
+    @method
+    def locks(self, caller: Caller, space: str) -> list[dict[str, Any]]:
+        """List the locks that are held: name, token, author, via, since, expires."""
+        return [
+            {"name": row.key, "token": row.revision, "author": row.author, "via": row.via, "since": row.at,
+             "expires": self._engine.remaining(row.lease)}
+            for row in self._engine.store.scan(LOCKS + _space(space), "", None, MAX_PAGE)
+        ]  # fmt: skip
+
+    @method
+    def put(
+        self,
+        caller: Caller,
+        space: str,
+        queue: str,
+        write: Mapping[str, Any],
+        options: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Append a value to a queue; return its number."""
+        author = _author(caller, options)
+        known = self._engine.known(author.request)
+        row = known[0] if known else self._engine.put(_space(space), queue, _unpacked(write), author)
+        return row.revision
+
+    @method
+    def take(
+        self, caller: Caller, space: str, queue: str, lease: str = "", timeout: float = 0.0,
+        options: Mapping[str, Any] | None = None,
+    ) -> Any:  # fmt: skip
+        """Take the oldest value of a queue: [number, [revision, kind, type, author, value]], None when time is over."""
+        author = _author(caller, options)
+        _space(space)
+        known = self._engine.known(author.request)
+        if known:
+            return self._taken(known[0], caller)
+
+        def attempt(_: int) -> Any:
+            row = self._engine.take(space, queue, lease, author)
+            return None if row is None else self._taken(row, caller)
+
+        hidden = f"{QUEUES}{space}/{queue}"
+        return attempt(0) or Wait(hidden, "", attempt, lambda: None, _deadline(timeout))
+
+    @method
+    def done(
+        self, caller: Caller, space: str, queue: str, number: str, lease: str,
+        options: Mapping[str, Any] | None = None,
+    ) -> bool:  # fmt: skip
+        """Say that a value that was taken with a lease is dealt with; False when the lease has lost it."""
+        author = _author(caller, options)
+        if self._engine.known(author.request) is not None:
+            return True
+        return self._engine.done(_space(space), queue, number, lease, author)
+
+    @method
+    def length(self, caller: Caller, space: str, queue: str) -> int:
+        """Return how many values a queue has, those that are taken and not done among them."""
+        return self._engine.store.count(f"{QUEUES}{_space(space)}/{queue}")
+
+    # Files and the service itself
+
+    @method
+    def stage(self, caller: Caller, size: int) -> dict[str, str]:
+        """Hand out a file to write a large value into: its name and its path."""
+        if not caller.nearby:
+            raise ProtocolError("files are for processes on this machine")
+        if not 0 <= size < 1 << 40:
+            raise ProtocolError(f"no file of {size} bytes is handed out")
+        files = self._engine.files
+        # Those that were used meanwhile have other names now.
+        caller.staged.intersection_update({name for name in caller.staged if files.path_of(name).exists()})
+        name = files.stage(size)
+        caller.staged.add(name)
+        return {"name": name, "path": str(files.path_of(name))}
+
+    @method
+    def ping(self, caller: Caller) -> str:
+        """Answer with the instance id."""
+        return str(self._identity.get("instance", ""))
+
+    @method
+    def describe(self, caller: Caller) -> dict[str, Any]:
+        """Say what this service is, and how much it keeps."""
+        limits = self._engine.limits
+        return {
+            **self._identity,
+            "protocol": PROTOCOL_VERSION,
+            "pid": os.getpid(),
+            "store": self._engine.store.id,
+            "revision": self._engine.revision,
+            "floor": self._engine.store.floor(),
+            "keys": {name: self._engine.store.count(name) for name in self.spaces(caller)},
+            "versions": limits.versions,
+            "changes": limits.changes,
+            "backups": str(self._backups),
+        }
+
+    def leave(self, caller: Caller) -> None:
+        """End what ends with a connection."""
+        for name in caller.staged:
+            self._engine.files.drop(name)
+        caller.staged.clear()
+        if caller.leases:
+            self._engine.expire(caller.leases)
+
+    def _taken(self, row: Row, caller: Caller) -> list[Any]:
+        return [row.key, [row.revision, row.kind, row.type, row.author, self._value(row, caller)]]
+
+    def _value(self, row: Row, caller: Caller) -> Any:
+        """Return a value as it travels: `Packed`, or where it can be mapped."""
+        if row.kind == "" or not row.sizes:
+            raise StateValueError(key=row.key, type=row.type, author=row.author, reason="that version is forgotten")
+        if not row.file:
+            offset, parts = 0, []
+            view = memoryview(row.data)
+            for size in row.sizes:
+                parts.append(view[offset : offset + size])
+                offset += size
+            return Packed(bytes(parts[0]) if len(parts) > 1 else row.data, parts[1:])
+        path = self._engine.files.values / row.file
+        if caller.nearby:
+            return {"path": str(path), "sizes": list(row.sizes)}
+        with _explained(path), path.open("rb") as stream:
+            # Held by the answer until it is sent; a lock as readers take it keeps the file from being used anew.
+            view = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+        offsets, _ = layout(row.sizes)
+        parts = [view[offset : offset + size] for offset, size in zip(offsets, row.sizes, strict=True)]
+        return Packed(parts[0], parts[1:])
+
+    def _entry(self, row: Row) -> dict[str, Any]:
+        return {
+            "space": row.space,
+            "key": row.key,
+            "revision": row.revision,
+            "created": row.created,
+            "version": row.version,
+            "kind": row.kind,
+            "type": row.type,
+            "summary": row.summary,
+            "size": row.size,
+            "author": row.author,
+            "via": row.via,
+            "at": row.at,
+            "expires": self._engine.remaining(row.lease) if row.lease else None,
+        }
+
+    def _change(self, row: Row, value: Any) -> dict[str, Any]:
+        return {**self._entry(row), "op": row.op, "restores": row.restores, "packed": value,
+                "kept": bool(row.sizes)}  # fmt: skip
+
+
+def _space(name: Any) -> str:
+    """Return the name of a space if it is one that users may name."""
+    if name == "":
+        return ""
+    return check_name(str(name), "space")
+
+
+def _author(caller: Caller, options: Mapping[str, Any] | None) -> Author:
+    options = options or {}
+    return Author(user_name(caller.uid), str(options.get("via") or "")[:64], str(options.get("request") or "")[:64])
+
+
+@functools.cache
+def user_name(uid: int) -> str:
+    """Return the name of an account, its number when it has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _unpacked(write: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a write with the parts of its value, which are not looked into."""
+    if write.get("op", "set") != "set" or write.get("file"):
+        return write
+    value = write.get("value")
+    if isinstance(value, Packed):
+        parts: Sequence[Any] = (value.data, *value.buffers)
+    elif isinstance(value, (bytes, bytearray, memoryview)):
+        parts = (value,)
+    else:
+        raise ProtocolError(f"a value comes as Packed or bytes, not as {type(value).__name__}")
+    return {**write, "parts": parts}
+
+
+def _number(row: Row) -> str:
+    return row.data.decode() if row.kind in ("int", "float") and row.alive else ""
+
+
+def _deadline(timeout: float) -> float:
+    return time.monotonic() + max(0.0, min(float(timeout), MAX_WAIT_SECONDS))
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StateStorageError(path=str(path), reason=str(error.strerror or error)) from error

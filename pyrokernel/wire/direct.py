@@ -1,0 +1,71 @@
+"""One request to one process, written and awaited by the thread that asks. Runs in the caller's process.
+
+For calls to the shared state, which are many, short, and to one place: no selector is built for them.
+Everything that waits for several, or for a kernel, goes through `fanout`.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from typing import Any
+
+from Pyro5.errors import ConnectionClosedError
+
+from pyrokernel.errors import KernelConnectionError, ProtocolError, error_from_wire
+from pyrokernel.wire import codec
+from pyrokernel.wire.connection import FLAGS_EXCEPTION, MSG_RESULT, Connection, IncomingMessage, send_now
+from pyrokernel.wire.fanout import ConnectionLost, Request
+from pyrokernel.wire.proxy import read_greeting
+
+__all__ = ["ask_directly"]
+
+
+def ask_directly(connection: Connection, request: Request, deadline: float | None) -> Any:
+    """Send a request and return what comes back.
+
+    Whatever this raises but an error of the other side leaves the connection in the middle of something: close it.
+
+    Args:
+        connection: Of this thread, with nothing due on it.
+        request: What to send.
+        deadline: Monotonic moment by which the answer must have begun to arrive; None for no limit.
+
+    Raises:
+        ConnectionLost: The connection ended.
+        TimeoutError: The deadline passed.
+        PyrokernelError: What the other side raised; the connection is good for the next request.
+    """
+    try:
+        left = send_now(connection.sock, request.buffers)
+        if left:
+            connection.send(left)
+        message = _receive(connection, deadline)
+        if message.seq != request.seq or message.type != MSG_RESULT or message.serializer_id != codec.SERIALIZER_ID:
+            raise ProtocolError("the answer does not belong to the request")
+        value = codec.decode(message.payload)
+    except (ConnectionClosedError, ProtocolError, KernelConnectionError) as error:
+        raise ConnectionLost(str(error)) from error
+    except TimeoutError:
+        raise
+    except OSError as error:
+        raise ConnectionLost(str(error)) from error
+    if message.flags & FLAGS_EXCEPTION:
+        raise error_from_wire(value)
+    return value
+
+
+def _receive(connection: Connection, deadline: float | None) -> IncomingMessage:
+    """Wait for a whole message; the greeting that comes before the first one is taken on the way."""
+    poller = select.poll()
+    poller.register(connection.sock, select.POLLIN)
+    while True:
+        left = None if deadline is None else (deadline - time.monotonic()) * 1000
+        if not poller.poll(left if left is None else max(0.0, left)):
+            raise TimeoutError
+        message = connection.reader.read(connection.sock)
+        if message is not None and not connection.greeted:
+            read_greeting(connection, message)
+            continue
+        if message is not None:
+            return message
