@@ -44,6 +44,8 @@ MAX_VALUE_BYTES = 1 << 30
 _PAUSES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 """Between tries to reach a service that is away; the last one is repeated."""
 _ALIGNMENT = 64
+_IN_BAND_BYTES = 16 * 1024
+"""Up to this a value is cheaper to copy into the request than to send beside it."""
 _BACKUP_SECONDS = 3600.0
 
 
@@ -188,7 +190,8 @@ class StateLink:
             message = f"{key!r} cannot be set to this {encoded.type}: {limit}; keep it in a kernel, and store a reference"
             raise StateValueError(message, key=key, type=encoded.type, reason=limit)
         if size <= FILE_BYTES or self.mesh.settings.portable:
-            fields["value"] = Packed(encoded.parts[0], encoded.parts[1:])
+            alone = len(encoded.parts) == 1 and size <= _IN_BAND_BYTES
+            fields["value"] = bytes(encoded.parts[0]) if alone else Packed(encoded.parts[0], encoded.parts[1:])
             return fields
         sizes = [len(part) for part in encoded.parts]
         offsets, end = layout(sizes)
@@ -207,6 +210,8 @@ class StateLink:
     def fetch(self, found: Sequence[Any]) -> tuple[Buffer, ...] | None:
         """Return the parts of a value that the service answered; None when its file was replaced meanwhile."""
         value = found[4]
+        if isinstance(value, bytes):
+            return (value,)
         if isinstance(value, Packed):
             return (value.data, *value.buffers)
         return _map(value)

@@ -29,6 +29,7 @@ from pyrokernel.wire.connection import (
     MSG_INVOKE,
     MSG_RESULT,
     Connection,
+    EagerReader,
     IncomingMessage,
     frame,
     send_now,
@@ -51,6 +52,7 @@ class _Client:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        connection.reader = EagerReader()
         self.caller = Caller(uid=connection.peer.uid, nearby=bool(connection.greeting.get("files")))
         self.seq = 0
         self.wait: Wait | None = None

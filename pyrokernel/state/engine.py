@@ -40,6 +40,9 @@ MAX_KEY_BYTES = 4096
 KEPT_REQUESTS = 10_000
 """Requests that are known when they are repeated; a client repeats one within seconds."""
 
+HOT_ROWS, HOT_BYTES = 8192, 4096
+"""How many rows are at hand without asking the store, and how large each may be."""
+
 LOCKS, LEASES, QUEUES = "~lock/", "~lease", "~queue/"
 _LONG_AGO = 0.0
 
@@ -119,6 +122,7 @@ class Engine:
         self.written: list[Row] = []
         self._monotonic, self._wall = monotonic, wall
         self._writing = False
+        self._hot: dict[tuple[str, str], Row | None] = {}
         self._let_go: list[str] = []
         self._adopted: list[tuple[str, str]] = []
         self._last_at = _LONG_AGO
@@ -145,6 +149,7 @@ class Engine:
 
     def rollback(self) -> None:
         """Undo what was written since the last commit, also in mind."""
+        self._hot.clear()
         self._let_go.clear()
         for staged, name in reversed(self._adopted):
             self.files.give_back(staged, name)
@@ -199,8 +204,25 @@ class Engine:
 
     def get(self, space: str, key: str) -> Row | None:
         """Return what a key holds, None if it is not there."""
-        row = self.store.current(space, key)
-        return row if row is not None and row.alive else None
+        row = self._current(space, key)
+        return row if row is not None and row.op == "set" else None
+
+    def _current(self, space: str, key: str) -> Row | None:
+        """Return the newest row of a key; small ones that were asked for lately are at hand."""
+        try:
+            return self._hot[space, key]
+        except KeyError:
+            row = self.store.current(space, key)
+            self._keep_hot(space, key, row)
+            return row
+
+    def _keep_hot(self, space: str, key: str, row: Row | None) -> None:
+        if len(self._hot) >= HOT_ROWS:
+            self._hot.clear()
+        if row is None or len(row.data) <= HOT_BYTES:
+            self._hot[space, key] = row
+        else:
+            self._hot.pop((space, key), None)
 
     def at(self, space: str, key: str, revision: int) -> Row:
         """Return a version of a key.
@@ -403,7 +425,7 @@ class Engine:
     def _append(self, space: str, key: str, op: str, author: Author, **fields: Any) -> Row:
         """Write one row, and let go of what it replaces where no history is kept."""
         self._begin()
-        was = self.store.current(space, key)
+        was = self._current(space, key)
         revision = self.store.revision() + 1
         self._last_at = max(self._wall(), self._last_at)
         row = Row(
@@ -421,6 +443,7 @@ class Engine:
             **fields,
         )
         self.store.write(row)
+        self._keep_hot(space, key, row)
         self.written.append(row)
         if was is not None:
             self._replace(was, row)
@@ -440,6 +463,7 @@ class Engine:
         self.store.forget([was.revision])
         if not row.alive:
             self.store.forget_key(row.space, row.key)
+            self._hot.pop((row.space, row.key), None)
 
     def _note_past(self, row: Row) -> None:
         """Count a value in a file that no key holds any more; of too many the oldest are forgotten."""
@@ -598,13 +622,14 @@ class Engine:
         return upto - floor
 
     def _prune_row(self, row: Row) -> None:
-        now = self.store.current(row.space, row.key)
+        now = self._current(row.space, row.key)
         versions = self.limits.versions
         if now is None or now.version - row.version >= versions:
             self._forget([row])
         elif now.revision == row.revision and not row.alive:
             self._forget(self.history(row.space, row.key, now.version))
             self.store.forget_key(row.space, row.key)
+            self._hot.pop((row.space, row.key), None)
         else:
             # It stays for now; what is too old behind it was passed by when it was younger.
             older = self.history(row.space, row.key, now.version)[versions:]

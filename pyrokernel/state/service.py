@@ -413,13 +413,15 @@ class StateService:
         """Return a value as it travels: `Packed`, or where it can be mapped."""
         if row.kind == "" or not row.sizes:
             raise StateValueError(key=row.key, type=row.type, author=row.author, reason="that version is forgotten")
+        if not row.file and len(row.sizes) == 1:
+            return row.data
         if not row.file:
             offset, parts = 0, []
             view = memoryview(row.data)
             for size in row.sizes:
                 parts.append(view[offset : offset + size])
                 offset += size
-            return Packed(bytes(parts[0]) if len(parts) > 1 else row.data, parts[1:])
+            return Packed(parts[0], parts[1:])
         path = self._engine.files.values / row.file
         if caller.nearby:
             return {"path": str(path), "sizes": list(row.sizes)}

@@ -15,6 +15,7 @@ import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from pyrokernel.errors import StateCorruptError, StateStorageError
 from pyrokernel.state.store import Row
@@ -135,15 +136,13 @@ class SQLiteStore:
 
     def begin(self) -> None:
         """Begin to write."""
-        with self._explained():
-            self._db.execute("BEGIN")
-        self._counts_before = dict(self._counts)
+        self._run("BEGIN")
+        self._counts_before = self._counts.copy()
         self._revision_before = self._revision
 
     def commit(self) -> None:
         """Make everything since `begin` last."""
-        with self._explained():
-            self._db.execute("COMMIT")
+        self._run("COMMIT")
 
     def rollback(self) -> None:
         """Make everything since `begin` undone."""
@@ -155,9 +154,8 @@ class SQLiteStore:
     def write(self, row: Row) -> None:
         """Append a row, and point its key to it."""
         values = (*row[:7], _sizes_text(row.sizes), *row[8:])
-        with self._explained():
-            self._db.execute(_INSERT, values)
-            self._db.execute(_POINT, (row.space, row.key, row.revision, row.op == "set"))
+        self._run(_INSERT, values)
+        self._run(_POINT, (row.space, row.key, row.revision, row.op == "set"))
         self._revision = row.revision
         if row.space in self._counts:
             was = row.previous != 0 and row.created != row.revision
@@ -198,8 +196,7 @@ class SQLiteStore:
 
     def current(self, space: str, key: str) -> Row | None:
         """Return the newest row of a key."""
-        with self._explained():
-            return _row(self._db.execute(_CURRENT, (space, key)).fetchone())
+        return _row(self._run(_CURRENT, (space, key)).fetchone())
 
     def row(self, revision: int) -> Row | None:
         """Return a row of the log."""
@@ -287,6 +284,12 @@ class SQLiteStore:
     def close(self) -> None:
         """Close the file; its write-ahead log is moved into it."""
         self._db.close()
+
+    def _run(self, statement: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
+        try:
+            return self._db.execute(statement, values)
+        except sqlite3.Error as error:
+            raise explain(error, self._path) from error
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

@@ -59,10 +59,10 @@ class StockState:
         found = self._do(lambda caller: self._service.get(caller, space, key))
         if found is None:
             raise StateKeyError(key=key)
-        _, kind, name, _, packed = found
+        _, kind, name, _, value = found
         if kind not in SCALARS:
             raise NotSerializableError(f"{key!r} is a {name}; execute `shared.m[{key!r}]` in a kernel to read it")
-        return decode_value(kind, (packed.data,))
+        return decode_value(kind, (value,))
 
     def set(self, key: str, value: Any, space: str = "") -> int:
         """Set a key to a number, text or bytes; return the revision."""

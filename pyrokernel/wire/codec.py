@@ -164,6 +164,8 @@ def encode(envelope: Any) -> list[Buffer]:
         stream = pickle.dumps(envelope, 5, buffer_callback=loose.append)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise NotSerializableError(f"a message holds plain data only: {error}") from error
+    if not loose and len(stream) <= MAX_PAYLOAD_BYTES - _ALIGNMENT:
+        return [_COUNTS.pack(0, len(stream)) + _PADDING[: _ALIGNMENT - _COUNTS.size], stream]
     views = [_flat(buffer) for buffer in loose]
     head = _COUNTS.pack(len(views), len(stream)) + b"".join(_LENGTH.pack(len(view)) for view in views)
     parts: list[Buffer] = [head]
@@ -191,6 +193,10 @@ def decode(payload: memoryview) -> Any:
     """
     try:
         count, length = _COUNTS.unpack_from(payload)
+        if count == 0:
+            if _ALIGNMENT + length > len(payload):
+                raise ValueError("a part reaches beyond the end")
+            return _EnvelopeUnpickler(io.BytesIO(payload[_ALIGNMENT : _ALIGNMENT + length])).load()
         if count * _LENGTH.size > len(payload):
             raise ValueError("more buffers than bytes")
         offset = _COUNTS.size

@@ -38,6 +38,7 @@ __all__ = [
     "MSG_INVOKE",
     "MSG_RESULT",
     "Connection",
+    "EagerReader",
     "IncomingMessage",
     "MessageReader",
     "frame",
@@ -54,6 +55,11 @@ _NO_ID = bytes(16)
 _MMAP_FROM_BYTES = 256 * 1024
 """Above this a body is received into an anonymous map: page-aligned, and not zeroed first as a bytearray is."""
 
+_EAGER_BYTES = 64 * 1024
+"""Taken with one call where a whole message may have arrived."""
+
+_NOTHING = memoryview(b"")
+
 _IOV_MAX = 512
 """Buffers handed to one sendmsg; the system's limit is 1024."""
 
@@ -68,11 +74,12 @@ class IncomingMessage:
         type, flags, seq, serializer_id: As in the Pyro header.
         cell: The correlation id as 32 hexadecimal digits, "" for none.
         header: The 40 bytes themselves.
+        size: Bytes of `body`.
         body: Annotations and payload, writable.
         annotations_size: Bytes of `body` that are annotations.
     """
 
-    __slots__ = ("annotations_size", "body", "cell", "flags", "header", "seq", "serializer_id", "type")
+    __slots__ = ("annotations_size", "body", "cell", "flags", "header", "seq", "serializer_id", "size", "type")
 
     def __init__(self, header: bytes | bytearray, *, empty: bool = False) -> None:
         tag, version, self.type, self.serializer_id, self.flags, self.seq, size, annotations, cell, _, magic = (
@@ -85,8 +92,14 @@ class IncomingMessage:
         self.header = bytes(header)
         self.annotations_size = annotations
         self.cell = cell.hex() if self.flags & FLAGS_CORR_ID else ""
-        total = 0 if empty else size + annotations
-        self.body = memoryview(mmap.mmap(-1, total) if total >= _MMAP_FROM_BYTES else bytearray(total))
+        self.size = size + annotations
+        self.body = _NOTHING
+        if not empty:
+            self.allocate()
+
+    def allocate(self) -> None:
+        """Make room for the body."""
+        self.body = memoryview(mmap.mmap(-1, self.size) if self.size >= _MMAP_FROM_BYTES else bytearray(self.size))
 
     @property
     def payload(self) -> memoryview:
@@ -143,6 +156,78 @@ class MessageReader:
                 raise ConnectionClosedError("the peer closed the connection")
             self._have += count
         return True
+
+
+class EagerReader:
+    """Puts messages together as `MessageReader` does, and takes all that has arrived with one call.
+
+    For connections on which nobody looks at what waits unread. Small messages are read-only.
+    """
+
+    __slots__ = ("_have", "_message", "_waiting")
+
+    def __init__(self) -> None:
+        self._waiting = b""
+        self._message: IncomingMessage | None = None
+        self._have = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether no message is half read."""
+        return self._message is None and not self._waiting
+
+    def read(self, sock: socket.socket) -> IncomingMessage | None:
+        """Take what has arrived; return a message once it is complete.
+
+        Raises:
+            ConnectionClosedError, ProtocolError, OSError: As `MessageReader.read`.
+        """
+        if self._message is not None:
+            return self._fill(sock)
+        try:
+            data = sock.recv(_EAGER_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return None
+        if not data:
+            raise ConnectionClosedError("the peer closed the connection")
+        return self._begin(sock, self._waiting + data if self._waiting else data)
+
+    def next(self) -> IncomingMessage | None:
+        """Return a message that came together with the one before, None when there is none."""
+        return self._begin(None, self._waiting) if len(self._waiting) >= HEADER_BYTES else None
+
+    def _begin(self, sock: socket.socket | None, data: bytes) -> IncomingMessage | None:
+        if len(data) < HEADER_BYTES:
+            self._waiting = data
+            return None
+        message = IncomingMessage(data[:HEADER_BYTES], empty=True)
+        end = HEADER_BYTES + message.size
+        if len(data) >= end:
+            message.body = memoryview(data)[HEADER_BYTES:end]
+            self._waiting = data[end:] if len(data) > end else b""
+            return message
+        if sock is None:
+            return None
+        self._waiting = b""
+        message.allocate()
+        self._have = len(data) - HEADER_BYTES
+        message.body[: self._have] = data[HEADER_BYTES:]
+        self._message = message
+        return self._fill(sock)
+
+    def _fill(self, sock: socket.socket) -> IncomingMessage | None:
+        message = self._message
+        assert message is not None
+        while self._have < message.size:
+            try:
+                count = sock.recv_into(message.body[self._have :])
+            except (BlockingIOError, InterruptedError):
+                return None
+            if count == 0:
+                raise ConnectionClosedError("the peer closed the connection")
+            self._have += count
+        self._message = None
+        return message
 
 
 def frame(
@@ -222,6 +307,7 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
         greeted: Whether the handshake is over.
         instance: Which life of the peer the client meant, "" for any.
         afterwards: What a service wants done once its answer has been sent.
+        patience: Seconds after which the system gives up on receiving, -1 where that was never set (`wire.direct`).
     """
 
     def __init__(self, sock: socket.socket, peer: Peer, object_id: str = "") -> None:
@@ -233,7 +319,8 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
         self.greeted = True
         self.instance = ""
         self.afterwards: list[Callable[[], None]] = []
-        self.reader = MessageReader()
+        self.patience = -1.0
+        self.reader: MessageReader | EagerReader = MessageReader()
         self._pushed_back = bytearray()
         self._owner = os.getpid()
 

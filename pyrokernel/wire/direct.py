@@ -6,7 +6,8 @@ Everything that waits for several, or for a kernel, goes through `fanout`.
 
 from __future__ import annotations
 
-import select
+import socket
+import struct
 import time
 from typing import Any
 
@@ -14,7 +15,7 @@ from Pyro5.errors import ConnectionClosedError
 
 from pyrokernel.errors import KernelConnectionError, ProtocolError, error_from_wire
 from pyrokernel.wire import codec
-from pyrokernel.wire.connection import FLAGS_EXCEPTION, MSG_RESULT, Connection, IncomingMessage, send_now
+from pyrokernel.wire.connection import FLAGS_EXCEPTION, MSG_RESULT, Connection, EagerReader, IncomingMessage, send_now
 from pyrokernel.wire.fanout import ConnectionLost, Request
 from pyrokernel.wire.proxy import read_greeting
 
@@ -57,15 +58,30 @@ def ask_directly(connection: Connection, request: Request, deadline: float | Non
 
 def _receive(connection: Connection, deadline: float | None) -> IncomingMessage:
     """Wait for a whole message; the greeting that comes before the first one is taken on the way."""
-    poller = select.poll()
-    poller.register(connection.sock, select.POLLIN)
+    reader = connection.reader
+    if not isinstance(reader, EagerReader):
+        # The system itself keeps the time, so that to wait and to receive is one call.
+        reader = connection.reader = EagerReader()
+        connection.sock.setblocking(True)
     while True:
-        left = None if deadline is None else (deadline - time.monotonic()) * 1000
-        if not poller.poll(left if left is None else max(0.0, left)):
-            raise TimeoutError
-        message = connection.reader.read(connection.sock)
+        _set_patience(connection, deadline)
+        message = reader.read(connection.sock)
         if message is not None and not connection.greeted:
             read_greeting(connection, message)
-            continue
+            message = reader.next()
         if message is not None:
             return message
+        if deadline is not None and time.monotonic() >= deadline:
+            raise TimeoutError
+
+
+def _set_patience(connection: Connection, deadline: float | None) -> None:
+    """Have the system give up on receiving at about the deadline, never much before it."""
+    seconds = 0.0 if deadline is None else max(0.001, deadline - time.monotonic())
+    now = connection.patience
+    # What it was set to before will do: shorter, and the loop asks again; a little longer, and nobody minds.
+    if now and deadline is not None and seconds / 2 <= now <= seconds + 0.5:
+        return
+    connection.patience = seconds
+    value = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
