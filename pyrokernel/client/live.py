@@ -524,4 +524,3 @@ def _unwrapped(value: Any) -> Any:
 
 def _as_is(value: Any) -> Any:
     return value
-

@@ -64,7 +64,9 @@ class Lock:
                     self.token = int(token)
                     return self.token
                 if deadline is not None and time.monotonic() >= deadline:
-                    message = f"the lock {self.name!r} was held by somebody else for {seconds:g} s; locks() says by whom"
+                    message = (
+                        f"the lock {self.name!r} was held by somebody else for {seconds:g} s; locks() says by whom"
+                    )
                     raise ReplyTimeoutError(message, seconds=seconds, missing=())
         except BaseException:
             # Also a Ctrl-C: the request may have got the lock since.

@@ -37,7 +37,7 @@ from pyrokernel.wire.values import Encoded, decode_value, encode_value
 if TYPE_CHECKING:
     from pyrokernel.client.mesh import Mesh
 
-FILE_BYTES = 256 * 1024
+FILE_BYTES = 64 * 1024
 """Larger values go through files, where the service is on this machine."""
 
 MAX_VALUE_BYTES = 1 << 30
@@ -100,7 +100,9 @@ class StateLink:
                 self._pause(attempt, link, deadline, error, sent and changes)
                 continue
             try:
-                value = ask_directly(connection, request, max(deadline, time.monotonic() + seconds) + wait)
+                value = ask_directly(
+                    connection, request, max(deadline, time.monotonic() + seconds) + wait, alert=not wait
+                )
             except ConnectionLost as error:
                 connection.close()
                 link.close()
@@ -187,7 +189,9 @@ class StateLink:
         fields: dict[str, Any] = {"kind": encoded.kind, "type": encoded.type, "summary": encoded.summary}
         if size > MAX_VALUE_BYTES:
             limit = f"it takes {size} bytes, and at most {MAX_VALUE_BYTES} ({MAX_VALUE_BYTES >> 30} GiB) are kept"
-            message = f"{key!r} cannot be set to this {encoded.type}: {limit}; keep it in a kernel, and store a reference"
+            message = (
+                f"{key!r} cannot be set to this {encoded.type}: {limit}; keep it in a kernel, and store a reference"
+            )
             raise StateValueError(message, key=key, type=encoded.type, reason=limit)
         if size <= FILE_BYTES or self.mesh.settings.portable:
             alone = len(encoded.parts) == 1 and size <= _IN_BAND_BYTES
@@ -229,7 +233,9 @@ class StateLink:
         """
         _, kind, name, author, _ = found
         if kind in ("pickle", "reference") and author != self.user and author not in self.mesh.settings.trusted:
-            reason = f"it is a pickled object, which runs code when it is loaded; to trust {author}, add trust={author!r}"
+            reason = (
+                f"it is a pickled object, which runs code when it is loaded; to trust {author}, add trust={author!r}"
+            )
             raise StateValueError(key=key, type=name, author=author, reason=reason + " to the settings")
         try:
             return decode_value(kind, parts)

@@ -160,7 +160,9 @@ class HostService:
         """
         keeper = self._identity["state_host"]
         if keeper and keeper != self._identity["host"]:
-            raise HostError(f"host {keeper!r} keeps the shared state (setting state_host), not {self._identity['host']!r}")
+            raise HostError(
+                f"host {keeper!r} keeps the shared state (setting state_host), not {self._identity['host']!r}"
+            )
         return self._wait(self._supervisor.start_state, START_SECONDS + 5).to_wire()
 
     def stop_state(self) -> None:

@@ -13,6 +13,7 @@ import shutil
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from pyrokernel.state.store import Store
 
 log = logging.getLogger(__name__)
 
-DATABASE = "state.db"
+DATABASE, AHEAD = "state.db", "state.ahead"
 KEPT = 3
 """Of the backups that are made by themselves; those that somebody asked for stay."""
 _SETTLE_SECONDS = 600.0
@@ -38,12 +39,16 @@ class Backups:
 
     Args:
         directory: Of the state.
+
+    Attributes:
+        settle: Called before a copy is made, so that the database has everything.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory / "backups"
         self._store: Store | None = None
         self._files: Files | None = None
+        self.settle: Callable[[], object] = lambda: None
         self._lock = threading.Lock()
 
     def attach(self, store: Store, files: Files) -> None:
@@ -88,6 +93,7 @@ class Backups:
                 shutil.rmtree(draft, ignore_errors=True)
                 draft.mkdir(mode=0o700)
                 with self._files.holding():
+                    self.settle()
                     self._store.backup(draft / DATABASE)
                     _link_values(draft / DATABASE, self._files.values, draft / "values")
                 draft.rename(folder)
@@ -154,7 +160,7 @@ def restore(directory: Path, backup: Path) -> Path:
     shutil.rmtree(draft, ignore_errors=True)
     shutil.copytree(source, draft)
     aside.mkdir(mode=0o700)
-    for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", "values"):
+    for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", AHEAD, "values"):
         if (directory / name).exists():
             (directory / name).rename(aside / name)
     for path in draft.iterdir():

@@ -30,7 +30,7 @@ from pyrokernel.errors import (
 from pyrokernel.state.files import Files
 from pyrokernel.state.store import Row, Store
 
-INLINE_BYTES = 256 * 1024
+INLINE_BYTES = 64 * 1024
 """Values above this are in files of their own."""
 
 MAX_VALUE_BYTES = 1 << 30
@@ -274,7 +274,7 @@ class Engine:
         Args:
             space: Of all keys.
             writes: Each with "op": "set" (key, kind, type, summary, parts or file and sizes, lease), "delete"
-                (key; "missing": True lets it be absent), "increment" (key, amount, initial), "clear" (prefix).
+                (key; "missing": True lets it be absent), "increment" (key, amount, initial), "clear" (prefix; alone).
             conditions: Each a key with "revision", that it must have, 0 for no such key; or "exists".
             author: Who writes.
 
@@ -289,6 +289,8 @@ class Engine:
             self._check(space, condition)
         for write in writes:
             self._check_write(space, write)
+        if len(writes) > 1 and any(write["op"] == "clear" for write in writes):
+            raise ProtocolError("a write that clears comes alone")
         self._begin()
         rows: list[Row] = []
         for write in writes:
@@ -312,7 +314,7 @@ class Engine:
         """Find out all that can be wrong with a write before anything is written."""
         op = write["op"]
         if op == "clear":
-            return
+            return  # looks at many rows, and must be the first to write: see `write`
         key = check_key(write["key"])
         lease = write.get("lease", "")
         if lease and lease not in self._leases:

@@ -16,7 +16,8 @@ from pyrokernel import settings as settings_module
 from pyrokernel.errors import PyrokernelError, StateCorruptError, error_to_wire
 from pyrokernel.messages import STATE_OBJECT, KernelBirth
 from pyrokernel.settings import Settings, private_directory
-from pyrokernel.state.backups import DATABASE, Backups
+from pyrokernel.state.ahead import WriteAhead
+from pyrokernel.state.backups import AHEAD, DATABASE, Backups
 from pyrokernel.state.desk import Desk
 from pyrokernel.state.engine import Engine, Limits
 from pyrokernel.state.files import Files
@@ -74,6 +75,7 @@ class StateProcess:
         }
         service = StateService(engine, identity, self._backups.directory)
         self.desk = Desk(engine, service, self._drop)
+        self._backups.settle = lambda: self.desk.submit(self._store.idle).result()
         self.daemon = Daemon(Path(birth.socket), identity={"instance": birth.instance}, on_work=self.desk.adopt)
         self.daemon.register(StockState(self.desk, service, self._backups), STATE_OBJECT)
         signal.signal(signal.SIGTERM, lambda *_: self.desk.stop())
@@ -111,7 +113,8 @@ def open_store(directory: Path, settings: Settings, backups: Backups) -> Store:
         StateStorageError: It cannot be opened.
     """
     try:
-        return SQLiteStore(directory / DATABASE, power=settings.durability == "power")
+        power = settings.durability == "power"
+        return WriteAhead(SQLiteStore(directory / DATABASE, power=power), directory / AHEAD, power=power)
     except StateCorruptError as error:
         raise StateCorruptError(path=error.path, reason=error.reason, backup=backups.newest()) from error
 

@@ -233,9 +233,7 @@ class StateService:
 
         return attempt(since) or Wait(space, prefix, attempt, give_up, _deadline(timeout))
 
-    def _changes(
-        self, caller: Caller, space: str, prefix: str, since: int, limit: int, values: bool
-    ) -> dict[str, Any]:
+    def _changes(self, caller: Caller, space: str, prefix: str, since: int, limit: int, values: bool) -> dict[str, Any]:
         shared = (space, prefix, since, limit, values, caller.nearby)
         if shared in self._batch:
             return self._batch[shared]
@@ -255,9 +253,7 @@ class StateService:
     # Leases, locks, queues
 
     @method
-    def grant(
-        self, caller: Caller, ttl: float, bound: bool = False, options: Mapping[str, Any] | None = None
-    ) -> str:
+    def grant(self, caller: Caller, ttl: float, bound: bool = False, options: Mapping[str, Any] | None = None) -> str:
         """Make a lease; one that is `bound` also ends with the connection that renewed it last."""
         lease = self._engine.grant(float(ttl), _author(caller, options))
         if bound:

@@ -6,6 +6,7 @@ Everything that waits for several, or for a kernel, goes through `fanout`.
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import time
@@ -21,8 +22,11 @@ from pyrokernel.wire.proxy import read_greeting
 
 __all__ = ["ask_directly"]
 
+_ALERT_SECONDS = 0.0001
+"""How long an answer is looked for without going to sleep."""
 
-def ask_directly(connection: Connection, request: Request, deadline: float | None) -> Any:
+
+def ask_directly(connection: Connection, request: Request, deadline: float | None, *, alert: bool = False) -> Any:
     """Send a request and return what comes back.
 
     Whatever this raises but an error of the other side leaves the connection in the middle of something: close it.
@@ -31,6 +35,7 @@ def ask_directly(connection: Connection, request: Request, deadline: float | Non
         connection: Of this thread, with nothing due on it.
         request: What to send.
         deadline: Monotonic moment by which the answer must have begun to arrive; None for no limit.
+        alert: Whether the answer is due in a moment, so that it does not pay to go to sleep.
 
     Raises:
         ConnectionLost: The connection ended.
@@ -41,7 +46,7 @@ def ask_directly(connection: Connection, request: Request, deadline: float | Non
         left = send_now(connection.sock, request.buffers)
         if left:
             connection.send(left)
-        message = _receive(connection, deadline)
+        message = _receive(connection, deadline, alert)
         if message.seq != request.seq or message.type != MSG_RESULT or message.serializer_id != codec.SERIALIZER_ID:
             raise ProtocolError("the answer does not belong to the request")
         value = codec.decode(message.payload)
@@ -56,13 +61,15 @@ def ask_directly(connection: Connection, request: Request, deadline: float | Non
     return value
 
 
-def _receive(connection: Connection, deadline: float | None) -> IncomingMessage:
+def _receive(connection: Connection, deadline: float | None, alert: bool) -> IncomingMessage:
     """Wait for a whole message; the greeting that comes before the first one is taken on the way."""
     reader = connection.reader
     if not isinstance(reader, EagerReader):
         # The system itself keeps the time, so that to wait and to receive is one call.
         reader = connection.reader = EagerReader()
         connection.sock.setblocking(True)
+    if alert:
+        _look_out(connection.sock)
     while True:
         _set_patience(connection, deadline)
         message = reader.read(connection.sock)
@@ -73,6 +80,20 @@ def _receive(connection: Connection, deadline: float | None) -> IncomingMessage:
             return message
         if deadline is not None and time.monotonic() >= deadline:
             raise TimeoutError
+
+
+def _look_out(sock: socket.socket) -> None:
+    """Wait a moment for the first bytes without going to sleep; whoever else wants the processor gets it."""
+    until = time.perf_counter() + _ALERT_SECONDS
+    while True:
+        try:
+            sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except (BlockingIOError, InterruptedError):
+            if time.perf_counter() >= until:
+                return
+            os.sched_yield()
+        else:
+            return
 
 
 def _set_patience(connection: Connection, deadline: float | None) -> None:

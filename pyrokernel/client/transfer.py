@@ -1,0 +1,93 @@
+"""Keys of the shared state in a file, to take elsewhere. Runs in the caller's process.
+
+One JSON object a line: a head, then a key each, with type, author and time; the value in base64 as it is
+kept, so that nothing is loaded on the way. Whoever imports a file becomes the author of what is in it,
+hence pickled objects are taken from a trusted file only.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyrokernel.errors import StateError, StateValueError
+from pyrokernel.wire.values import SCALARS, Encoded
+
+if TYPE_CHECKING:
+    from pyrokernel.client.shared import Shared
+    from pyrokernel.client.state_link import StateLink
+
+_FORMAT = "pyrokernel shared state"
+_VERSION = 1
+_TOLD = ("key", "kind", "type", "summary", "author", "via", "at", "revision")
+_SAFE = (*SCALARS, "plain")
+
+
+def export_to(shared: Shared, link: StateLink, path: Path, prefix: str) -> int:
+    """Write keys to a file that appears when it is whole; return how many."""
+    draft = path.with_name(path.name + ".part")
+    count = 0
+    try:
+        with open(draft, "w", encoding="utf-8", opener=_private) as stream:
+            stream.write(json.dumps({"format": _FORMAT, "version": _VERSION, "space": shared.space}) + "\n")
+            for told, parts in _read(shared, link, prefix):
+                value = [base64.b64encode(part).decode("ascii") for part in parts]
+                stream.write(json.dumps({**told, "value": value}) + "\n")
+                count += 1
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return count
+
+
+def _read(shared: Shared, link: StateLink, prefix: str) -> Iterator[tuple[dict[str, Any], tuple[Any, ...]]]:
+    last: str | None = None
+    while page := shared.entries(prefix, after=last, limit=1000):
+        for entry in page:
+            found = link.ask("get", shared.space, entry.key)
+            parts = link.fetch(found) if found is not None else None
+            if parts is None:
+                continue  # deleted since
+            told = {**{name: getattr(entry, name) for name in _TOLD}, "kind": found[1], "type": found[2]}
+            yield told, parts
+        last = page[-1].key
+
+
+def import_from(shared: Shared, link: StateLink, path: Path, *, replace: bool, trust: bool) -> int:
+    """Set keys that were exported, all or none; return how many."""
+    writes, conditions = [], []
+    with path.open(encoding="utf-8") as stream:
+        head = _line(path, stream.readline())
+        if head.get("format") != _FORMAT or head.get("version") != _VERSION:
+            raise StateError(f"{path} is no export of a shared state that this version reads")
+        for text in stream:
+            told = _line(path, text)
+            if told["kind"] not in _SAFE and not trust:
+                reason = "it is a pickled object, which runs code when it is loaded; trust=True takes it from this file"
+                raise StateValueError(key=told["key"], type=told["type"], author=told["author"], reason=reason)
+            parts = tuple(base64.b64decode(part) for part in told["value"])
+            encoded = Encoded(told["kind"], told["type"], told["summary"], parts)
+            writes.append({"op": "set", "key": told["key"], **link.place(encoded, told["key"])})
+            if not replace:
+                conditions.append({"key": told["key"], "revision": 0})
+    if writes:
+        shared.write(writes, conditions)
+    return len(writes)
+
+
+def _line(path: Path, text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise StateError(f"{path} is no export of a shared state: {error}") from error
+    if not isinstance(found, dict):
+        raise StateError(f"{path} is no export of a shared state")
+    return found
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
