@@ -142,7 +142,7 @@ class Leases:
         """Renew leases on the connection by which this process lives; return those that are over."""
         request = Request(STATE_OBJECT, "renew", (leases, leases))
         for attempt in (1, 2):
-            link, connection = self._connection()
+            _, connection = self._connection()
             try:
                 deadline = time.monotonic() + self._link.mesh.settings.timeout
                 over: list[str] = ask_directly(connection, request, deadline)

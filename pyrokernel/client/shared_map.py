@@ -76,7 +76,7 @@ class SharedMap(MutableMapping[str, Any]):
         return self._shared.iterate_keys()
 
     def __reversed__(self) -> Iterator[str]:
-        return reversed(list(self))
+        return iter(list(self)[::-1])
 
     def keys(self) -> KeysView[str]:
         """Return a live view of the keys."""
@@ -164,8 +164,12 @@ class SharedMap(MutableMapping[str, Any]):
         return _the_map_here, (self._shared.space,)
 
     def complete_keys(self, prefix: str, limit: int = PAGE) -> list[str]:
-        """Return keys that begin so, for TAB."""
-        return self._shared.keys(prefix, limit=limit)
+        """Return keys that begin so, for TAB: [] when the service does not answer at once."""
+        return self._shared.complete_keys(prefix, limit)
+
+    def peek(self, key: str) -> Any:
+        """Return a copy of a value for TAB to look into; raises KeyError where it is not there at once."""
+        return self._shared.peek(key)
 
     def _ipython_key_completions_(self) -> list[str]:
         return self.complete_keys("")
@@ -180,7 +184,7 @@ class _Items(ItemsView[str, Any]):
         return self._mapping._shared.iterate_items()
 
     def __reversed__(self) -> Iterator[tuple[str, Any]]:
-        return reversed(list(self))
+        return iter(list(self)[::-1])
 
     def __repr__(self) -> str:
         return f"dict_items({list(self)!r})"
@@ -195,7 +199,7 @@ class _Values(ValuesView[Any]):
         return (value for _, value in self._mapping._shared.iterate_items())
 
     def __reversed__(self) -> Iterator[Any]:
-        return reversed(list(self))
+        return iter(list(self)[::-1])
 
     def __contains__(self, value: object) -> bool:
         return any(one is value or one == value for one in self)
