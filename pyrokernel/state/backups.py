@@ -2,11 +2,12 @@
 
 A backup is a folder with a file of the same format and the large values beside it, as further names of
 the same files where the disk allows that: it takes time and space only for what rows hold. `restore`
-is called where no service runs.
+runs where it is called, and ends the service first.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -18,9 +19,10 @@ from contextlib import closing
 from pathlib import Path
 
 from pyrokernel.errors import PyrokernelError, StateError, StateStorageError
-from pyrokernel.settings import private_directory
+from pyrokernel.settings import check_name, private_directory
+from pyrokernel.state.claim import claim
 from pyrokernel.state.files import Files
-from pyrokernel.state.sqlite import check_file
+from pyrokernel.state.sqlite import check_file, renew_id
 from pyrokernel.state.store import Store
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,9 @@ _SETTLE_SECONDS = 600.0
 """After the start of the service there is other work."""
 _AUTOMATIC = "auto-"
 _UNFINISHED = ".part"
+_PARTS = (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", AHEAD, "values")
+"""What a state is made of; backups and log stay where they are."""
+_TRIES = 20
 
 
 class Backups:
@@ -80,7 +85,10 @@ class Backups:
         Raises:
             StateStorageError: It cannot be written.
             StateError: There is one of that name.
+            SettingsError: It cannot be called so.
         """
+        if name:
+            check_name(name, "backup")  # it becomes that of a folder
         assert self._store is not None
         assert self._files is not None, "attach() comes first"
         folder = self.directory / ((_AUTOMATIC if automatic else "") + (name or time.strftime("%Y%m%d-%H%M%S")))
@@ -138,15 +146,18 @@ def _link_values(database: Path, values: Path, target: Path) -> None:
             shutil.copyfile(values / name, target / name)
 
 
-def restore(directory: Path, backup: Path) -> Path:
-    """Put a backup in place of a state that no service uses; return where what was there is now.
+def restore(directory: Path, backup: Path, stop: Callable[[], object] = lambda: None) -> Path:
+    """Put a backup in place of a state; return where what was there is now.
 
     Args:
         directory: Of the state.
         backup: A folder that `Backups.make` made, or its database file.
+        stop: Ends the service that uses the state. Called when all is ready, and again if another one has been
+            started meanwhile.
 
     Raises:
         StateError: It is no backup, or damaged itself; nothing was changed then.
+        StateStorageError: The disk is full, or a service uses the state; nothing was changed then.
     """
     source = backup.parent if backup.name == DATABASE else backup
     if not (source / DATABASE).is_file():
@@ -155,15 +166,34 @@ def restore(directory: Path, backup: Path) -> Path:
     if problems:
         raise StateError(f"the backup {source} is damaged itself: {problems[0]}")
     private_directory(directory)
-    aside = directory / f"replaced-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    draft = directory / "restoring"
-    shutil.rmtree(draft, ignore_errors=True)
-    shutil.copytree(source, draft)
-    aside.mkdir(mode=0o700)
-    for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", AHEAD, "values"):
-        if (directory / name).exists():
-            (directory / name).rename(aside / name)
-    for path in draft.iterdir():
-        path.rename(directory / path.name)
-    draft.rmdir()
+    stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    aside, draft = directory / f"replaced-{stamp}", directory / f"restoring-{stamp}"
+    try:
+        shutil.copytree(source, draft)
+        renew_id(draft / DATABASE)
+        held = _claim_after(directory, stop)
+        try:
+            aside.mkdir(mode=0o700)
+            for name in _PARTS:
+                if (directory / name).exists():
+                    (directory / name).rename(aside / name)
+            for path in draft.iterdir():
+                path.rename(directory / path.name)
+        finally:
+            os.close(held)
+    except (OSError, shutil.Error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise StateStorageError(path=str(directory), reason=str(reason)) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
     return aside
+
+
+def _claim_after(directory: Path, stop: Callable[[], object]) -> int:
+    """Take a directory from the service that uses it; its clients may have started the next one at once."""
+    for _ in range(_TRIES - 1):
+        stop()
+        with contextlib.suppress(StateStorageError):
+            return claim(directory)
+    stop()
+    return claim(directory)

@@ -320,6 +320,12 @@ def check_file(path: Path) -> list[str]:
     return [] if found == ["ok"] else found
 
 
+def renew_id(path: Path) -> None:
+    """Give a copy of a file an id of its own: after it was put in place, revisions mean something else than before."""
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE meta SET value = ? WHERE name = 'id'", (secrets.token_hex(8),))
+
+
 def _row(values: tuple[object, ...] | None) -> Row | None:
     if values is None:
         return None
