@@ -280,8 +280,8 @@ def test_a_backup_takes_the_place_of_what_is_there_while_clients_go_on(lab: Any)
             wait_until(lambda: mesh.shared.get("ticks", 0) > 10)
             done = lab.cli("state", "restore", "good")
             assert "good is in place" in done.stdout
-            wait_until(lambda: mesh.shared.get("ticks", 0) > 10)
-            assert numbers.poll() is None, numbers.stderr
+            wait_until(lambda: mesh.shared.get("ticks", 0) > 10 or numbers.poll() is not None)
+            assert numbers.poll() is None, numbers.communicate()
         finally:
             numbers.kill()
             numbers.communicate()
