@@ -8,7 +8,6 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +63,12 @@ def state(mesh: pk.Mesh) -> Line:
 
 
 @pytest.fixture(autouse=True)
-def _empty(request: pytest.FixtureRequest) -> Iterator[None]:
+def _empty(request: pytest.FixtureRequest) -> None:
     """Let every test begin with no keys."""
     if "mesh" in request.fixturenames:
         shared = request.getfixturevalue("mesh").shared
         for space in shared.spaces():
             (shared[space] if space else shared).clear()
-    yield
 
 
 # Keys
@@ -96,7 +94,7 @@ def test_what_is_set_is_a_literal_or_text_or_json(state: Line, mesh: pk.Mesh) ->
         "json": ["--json", '{"a": [1, null, true]}'], "none": ["None"],
     }.items():  # fmt: skip
         state("set", key, *words)
-    found = {key: mesh.shared.read(key).value for key in mesh.shared.keys()}
+    found = {key: mesh.shared.read(key).value for key in mesh.shared.m}
     assert found == {
         "int": 3,
         "negative": -5,
@@ -257,6 +255,14 @@ def test_a_backup_cannot_be_called_so_that_it_is_elsewhere(state: Line, name: st
 
 # Backups, on a mesh that is served
 
+_TICKING = """
+import pyrokernel as pk
+
+with pk.connect() as mesh:
+    while True:
+        mesh.shared.increment("ticks")
+"""
+
 
 @pytest.fixture
 def lab(served: Any) -> Any:
@@ -269,13 +275,7 @@ def test_a_backup_takes_the_place_of_what_is_there_while_clients_go_on(lab: Any)
     assert Path(where, "state.db").exists()
     with lab.connect() as mesh:
         mesh.shared.set("x", "after")
-        numbers = subprocess.Popen(
-            [sys.executable, "-c",
-             "import pyrokernel as pk\n"
-             "with pk.connect() as mesh:\n"
-             "    while True: mesh.shared.increment('ticks')"],
-            env=lab.environ, stderr=subprocess.PIPE,
-        )  # fmt: skip
+        numbers = subprocess.Popen([sys.executable, "-c", _TICKING], env=lab.environ, stderr=subprocess.PIPE)
         try:
             wait_until(lambda: mesh.shared.get("ticks", 0) > 10)
             done = lab.cli("state", "restore", "good")
