@@ -64,6 +64,7 @@ class SharedMap(MutableMapping[str, Any]):
             self._shared.increment(key, added)
 
     def __delitem__(self, key: str) -> None:
+        self._reads.last = None
         self._shared.delete(key)
 
     def __contains__(self, key: object) -> bool:
@@ -101,6 +102,7 @@ class SharedMap(MutableMapping[str, Any]):
         """Remove a key and return its value; of all who try at once, one gets it."""
         if len(default) > 1:
             raise TypeError(f"pop expected at most 2 arguments, got {1 + len(default)}")
+        self._reads.last = None
         try:
             return self._shared.pop(key)
         except StateKeyError:
@@ -109,18 +111,16 @@ class SharedMap(MutableMapping[str, Any]):
             raise
 
     def popitem(self) -> tuple[str, Any]:
-        """Remove the last key and return it with its value."""
-        while True:
-            # From the end: what others add meanwhile is not waited for.
-            key = next(reversed(self), None)
-            if key is None:
-                raise KeyError("popitem(): the mapping is empty")
-            value = self.pop(key, _MISSING)
+        """Remove the first key and return it with its value; of all who try at once, each gets another one."""
+        while keys := self._shared.keys(limit=1):
+            value = self.pop(keys[0], _MISSING)
             if value is not _MISSING:
-                return key, value
+                return keys[0], value
+        raise KeyError("popitem(): the mapping is empty")
 
     def clear(self) -> None:
         """Remove all keys, at once."""
+        self._reads.last = None
         self._shared.clear()
 
     def setdefault(self, key: str, default: Any = None) -> Any:
@@ -130,6 +130,7 @@ class SharedMap(MutableMapping[str, Any]):
 
     def update(self, other: Any = (), /, **values: Any) -> None:
         """Set many keys at once: all of them or none."""
+        self._reads.last = None
         self._shared.update(other, **values)
 
     def copy(self) -> dict[str, Any]:
