@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -18,8 +17,8 @@ from typing import NamedTuple
 
 from pyrokernel.errors import KernelNotFoundError, NameServerError, NameTakenError, PyrokernelError
 from pyrokernel.host.loop import resolve
-from pyrokernel.messages import HOST_PREFIX, KERNEL_PREFIX, PROTOCOL_VERSION, KernelInfo
-from pyrokernel.wire.naming import Directory, Entry
+from pyrokernel.messages import HOST_PREFIX, KERNEL_PREFIX, PROTOCOL_VERSION, PUBLISHED_CLASS, KernelInfo
+from pyrokernel.wire.naming import Directory, Entry, answers
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +117,7 @@ class Announcer:
         return outcome
 
     def withdraw(self, kernel: str, instance: str) -> Future[None]:
-        """Remove the name of a kernel, unless it points to another instance by now."""
+        """Remove the name of a kernel, unless it points to another instance by now, and what it had published."""
         return self._withdraw_name(KERNEL_PREFIX + kernel, instance)
 
     def withdraw_host(self, instance: str) -> Future[None]:
@@ -139,9 +138,10 @@ class Announcer:
                     self._directory.remove(name)
             except KernelNotFoundError:
                 log.debug("the name %s was gone already", name)
-            except PyrokernelError:
-                self._prune_due = True  # when it answers again
+            except PyrokernelError as error:
+                log.debug("the name %s is removed later: %s", name, error)
             finally:
+                self._prune_due = True  # later, if need be; and of what the instance had published
                 resolve(outcome, None)
 
         self._jobs.put((job, outcome))
@@ -217,7 +217,18 @@ class Announcer:
                 if entry.name not in self._wanted and self._is_stale(entry):
                     log.info("removing the name %s of an instance that is gone", entry.name)
                     self._directory.remove(entry.name)
+        for entry in self._directory.having(PUBLISHED_CLASS):
+            if entry.value("host") == self._host and self._is_orphaned(entry):
+                log.info("removing the name %s that an instance has published that is gone", entry.name)
+                self._directory.remove(entry.name)
         self._prune_due = False
+
+    def _is_orphaned(self, entry: Entry) -> bool:
+        """Tell whether the instance behind a published name is gone: another has its name, or nobody answers there."""
+        kernel = self._wanted.get(KERNEL_PREFIX + entry.value("kernel"))
+        if kernel is not None:
+            return kernel.instance != entry.value("instance")
+        return not answers(entry.uri)
 
     def _is_stale(self, entry: Entry) -> bool:
         """Tell whether an entry is of this machine and nobody answers there."""
@@ -227,19 +238,3 @@ class Announcer:
 def describe_holder(entry: Entry) -> str:
     """Say who holds a name."""
     return f"instance {entry.value('instance') or 'unknown'} on host {entry.value('host') or 'unknown'} ({entry.uri})"
-
-
-def answers(uri: str) -> bool:
-    """Tell whether somebody listens on the unix socket of a URI; True where that cannot be said from here."""
-    _, found, path = uri.partition("@./u:")
-    if not found:
-        return True
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.settimeout(1.0)
-            probe.connect(path)
-        except (FileNotFoundError, ConnectionRefusedError):
-            return False
-        except OSError:
-            return True
-    return True

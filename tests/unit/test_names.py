@@ -54,6 +54,10 @@ class FakeDirectory:
         self._ask()
         return self.entries.pop(name, None) is not None
 
+    def having(self, word: str) -> list[Entry]:
+        self._ask()
+        return [entry for _, entry in sorted(self.entries.items()) if word in entry.metadata]
+
     def list(self, prefix: str) -> list[Entry]:
         self._ask()
         return [entry for name, entry in sorted(self.entries.items()) if name.startswith(prefix)]

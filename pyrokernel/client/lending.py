@@ -1,0 +1,86 @@
+"""References of kernels: made, opened, listed, revoked. Runs in the caller's process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from pyrokernel.client.calls import gather, kernel_request
+from pyrokernel.client.parcels import check_namespace, pack_arguments
+from pyrokernel.client.reference import Reference, Target
+from pyrokernel.client.urls import SCHEME, ReferenceUrl
+from pyrokernel.errors import PyrokernelError, ReferenceGoneError, SettingsError
+from pyrokernel.messages import PUBLISHED_OBJECT, Lent, RefInfo
+
+if TYPE_CHECKING:
+    from pyrokernel.client.kernel import Kernel
+    from pyrokernel.client.mesh import Mesh
+
+
+def first_reference(kernel: Kernel, source: str, namespace: str) -> Reference:
+    """Return a reference to the value of an expression in a kernel; see `Kernel.ref`."""
+    if not str(source).strip() or str(source) != source:
+        raise SettingsError(f"a reference is made of an expression as a str, such as 'camera', not {source!r}")
+    asked = {"op": "make", "source": source}
+    options = {"shown": source.strip(), "namespace": check_namespace(namespace)}
+    reply = kernel.operate(asked, pack_arguments((), {}), **options)
+    error = reply.error()
+    if error is not None:
+        raise error
+    maker = Target(kernel.name, reply.instance, Lent(token=""), kernel.mesh)
+    found: Reference = maker.unpack(reply.value)
+    return found
+
+
+def open_reference(mesh: Mesh, what: str) -> Reference:
+    """Return a restricted reference by a URL or the name of a published object; see `Mesh.open`."""
+    if "://" not in what and not what.startswith(SCHEME + ":"):
+        entry = mesh.published_entry(what)
+        kernel, instance, token = entry.value("kernel"), entry.value("instance"), PUBLISHED_OBJECT + what
+    else:
+        url = ReferenceUrl.parse(what)
+        mesh = mesh.mesh_at(url.ns, url.mesh)
+        kernel, instance, token = url.kernel, url.instance, url.token
+    probe = Target(kernel, instance, Lent(token=token, restricted=True), mesh)
+    lent = Lent.from_wire(probe.ask("reference", token))
+    return Reference._of(Target(kernel, instance, lent, mesh), leased=True)
+
+
+def list_references(kernels: Iterable[Kernel]) -> list[RefInfo]:
+    """Ask kernels for their references, oldest first; those that do not answer are left out."""
+    members = list(kernels)
+    if not members:
+        return []
+    mesh, links = members[0].mesh, [kernel.link for kernel in members]
+    values, _, _ = gather(mesh, links, kernel_request("refs"), kind="control", timeout=mesh.settings.timeout)
+    found = [RefInfo.from_wire(one) for answer in values.values() for one in answer]
+    return sorted(found, key=lambda info: info.created)
+
+
+def revoke(kernels: Iterable[Kernel], which: str) -> int:
+    """End a reference by its id or URL, wherever it is among these kernels; return how many entries ended.
+
+    Raises:
+        ReferenceGoneError: None of the kernels has such a reference.
+        SettingsError: It reads like a URL, and is none.
+    """
+    members = list(kernels)
+    token = which
+    if "://" in which:
+        url = ReferenceUrl.parse(which)
+        members, token = [kernel for kernel in members if kernel.name == url.kernel], url.token
+    ended = 0
+    errors: list[PyrokernelError] = []
+    if members:
+        mesh, links = members[0].mesh, [kernel.link for kernel in members]
+        request = kernel_request("revoke", token)
+        values, failed, _ = gather(mesh, links, request, kind="control", timeout=mesh.settings.timeout)
+        ended, errors = sum(values.values()), list(failed.values())
+    if not ended and errors:
+        raise errors[0]
+    if not ended:
+        names = ", ".join(kernel.name for kernel in members) or "none"
+        raise ReferenceGoneError(
+            f"no reference {which!r} in the kernels that were asked ({names}); `pyrokernel refs` lists those there are"
+        )
+    return ended
