@@ -253,7 +253,7 @@ class Target:
             finally:
                 _streams().remove(stream)
                 stream.pause()
-            self.checked(cell.reply())
+            self.checked(cell.reply(check=False))
             over = not stream.paused
 
     def _pack(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packed:
@@ -401,7 +401,12 @@ class Reference:
         _target(self).operate("delitem", key)
 
     def __len__(self) -> int:
-        return int(_target(self).operate("len"))
+        try:
+            return int(_target(self).operate("len"))
+        except RemoteError as error:
+            if error.ename == "TypeError":  # as for a generator: list() asks first, and goes on after this one only
+                raise TypeError(error.evalue) from error
+            raise
 
     def __contains__(self, item: Any) -> bool:
         return bool(_target(self).operate("contains", item))

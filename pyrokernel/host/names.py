@@ -58,6 +58,7 @@ class Announcer:
         self._wanted: dict[str, Name] = {}
         self._owed: set[str] = set()
         self._prune_due = True
+        self._orphans_due = False
         self._jobs: queue.SimpleQueue[tuple[Callable[[], None], Future[None]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="pyrokernel-names", daemon=True)
 
@@ -100,6 +101,8 @@ class Announcer:
         outcome: Future[None] = Future()
 
         def job() -> None:
+            before = self._wanted.get(name.name)
+            self._orphans_due = self._orphans_due or before is None or before.instance != name.instance
             self._wanted[name.name] = name
             self._owed.discard(name.name)
             try:
@@ -138,10 +141,10 @@ class Announcer:
                     self._directory.remove(name)
             except KernelNotFoundError:
                 log.debug("the name %s was gone already", name)
-            except PyrokernelError as error:
-                log.debug("the name %s is removed later: %s", name, error)
+            except PyrokernelError:
+                self._prune_due = True  # when it answers again
             finally:
-                self._prune_due = True  # later, if need be; and of what the instance had published
+                self._orphans_due = True
                 resolve(outcome, None)
 
         self._jobs.put((job, outcome))
@@ -165,6 +168,8 @@ class Announcer:
             self._guard(*asked)
             if self._prune_due:
                 self._guard(self._keep_true)
+            elif self._orphans_due and self._jobs.empty():
+                self._guard(self._prune_orphans)
 
     def _guard(self, job: Callable[[], None], outcome: Future[None] | None = None) -> None:
         try:
@@ -217,11 +222,19 @@ class Announcer:
                 if entry.name not in self._wanted and self._is_stale(entry):
                     log.info("removing the name %s of an instance that is gone", entry.name)
                     self._directory.remove(entry.name)
-        for entry in self._directory.having(PUBLISHED_CLASS):
-            if entry.value("host") == self._host and self._is_orphaned(entry):
-                log.info("removing the name %s that an instance has published that is gone", entry.name)
-                self._directory.remove(entry.name)
+        self._prune_orphans()
         self._prune_due = False
+
+    def _prune_orphans(self) -> None:
+        """Remove the names that instances of this machine have published that are gone."""
+        try:
+            for entry in self._directory.having(PUBLISHED_CLASS):
+                if entry.value("host") == self._host and self._is_orphaned(entry):
+                    log.info("removing the name %s, published by an instance that is gone", entry.name)
+                    self._directory.remove(entry.name)
+        except NameServerError:
+            self._prune_due = True  # when it answers again
+        self._orphans_due = False
 
     def _is_orphaned(self, entry: Entry) -> bool:
         """Tell whether the instance behind a published name is gone: another has its name, or nobody answers there."""

@@ -85,7 +85,11 @@ class Operation:
         return _TITLES.get(self._op, f"{self._op}({{}})").format(shown, self._name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Do it; what it returns is to be awaited where it can be, then goes through `lend`."""
+        """Do it; the result of a call is awaited where it can be, then all goes through `lend`."""
+        value = self._do(*args, **kwargs)
+        return value if self._op in ("call", "drain") else _Found(value)
+
+    def _do(self, *args: Any, **kwargs: Any) -> Any:
         if self._entry is None:
             return eval(compile(str(self._source).strip(), "<reference>", "eval"), self._variables)
         entry = self._entry
@@ -105,10 +109,11 @@ class Operation:
 
     def lend(self, value: Any) -> dict[str, Any]:
         """Return a value as it travels: under "value" what is data, under "lent" what is said of all else."""
+        if type(value) is _Found:
+            value = value.value
         if self._op in _RAW or (type(value) is Reference and not self.restricted):
             return {"value": value}
-        simple = is_simple(value) if self._op in _PARTS or self._op == "make" else is_data(value)
-        if simple and self._op not in ("make", "iter") and not self._is_large(value):
+        if self._op not in ("make", "iter") and self._is_copied(value) and not self._is_large(value):
             return {"value": value}
         return {"lent": self._lent(value).to_wire()}
 
@@ -161,6 +166,14 @@ class Operation:
             rules.check_operation(value, self._op, shown)
         return _OPERATIONS[self._op](value, *args, **kwargs)
 
+    def _is_copied(self, value: Any) -> bool:
+        """Whether a value goes by value: data does; of a part of an object only what cannot change."""
+        if self._op not in _PARTS:
+            return is_data(value)
+        rules = None if self._entry is None else self._entry.rules
+        # What is not given under the rules, such as an array, can be had in no other way.
+        return is_simple(value) or (rules is not None and not rules.gives(value) and is_data(value))
+
     def _is_large(self, value: Any) -> bool:
         """Whether a value is lent because of its size alone."""
         if type(value) in (str, bytes):
@@ -177,6 +190,15 @@ def members(entry: Entry) -> list[str]:
         return sorted(names)
     allowed = entry.rules.names(value)
     return [name for name in (sorted(names) if allowed is None else allowed) if not name.startswith("_")]
+
+
+class _Found:
+    """A value that was found, not returned by a call: it may be awaitable, and is not awaited."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
 
 def show_operation(asked: Mapping[str, Any], shown: str) -> str:
