@@ -46,15 +46,15 @@ def open_reference(mesh: Mesh, what: str) -> Reference:
     return Reference._of(Target(kernel, instance, lent, mesh), leased=True)
 
 
-def list_references(kernels: Iterable[Kernel]) -> list[RefInfo]:
-    """Ask kernels for their references, oldest first; those that do not answer are left out."""
+def list_references(kernels: Iterable[Kernel]) -> tuple[list[RefInfo], list[str]]:
+    """Ask kernels for their references; return these, oldest first, and which kernels did not answer."""
     members = list(kernels)
     if not members:
-        return []
+        return [], []
     mesh, links = members[0].mesh, [kernel.link for kernel in members]
     values, _, _ = gather(mesh, links, kernel_request("refs"), kind="control", timeout=mesh.settings.timeout)
     found = [RefInfo.from_wire(one) for answer in values.values() for one in answer]
-    return sorted(found, key=lambda info: info.created)
+    return sorted(found, key=lambda info: info.created), [link.name for link in links if link.name not in values]
 
 
 def revoke(kernels: Iterable[Kernel], which: str) -> int:

@@ -219,7 +219,7 @@ class Mesh:
 
     def refs(self) -> list[RefInfo]:
         """List the references to objects of all kernels, oldest first; kernels that do not answer are left out."""
-        return lending.list_references(self) if self.names else []
+        return lending.list_references(self)[0] if self.names else []
 
     def revoke(self, which: str) -> int:
         """End a reference wherever it is, and all that was reached by it; return how many those were.
