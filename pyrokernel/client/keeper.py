@@ -7,9 +7,10 @@ takes no lock and does no I/O.
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import logging
 import os
-import queue
 import threading
 import time
 from collections.abc import Callable, Hashable
@@ -18,6 +19,9 @@ log = logging.getLogger(__name__)
 
 _BATCH_SECONDS = 0.05
 """How long `hurry` waits for others like it: a list of references is given back with one request."""
+
+_REST_SECONDS = 3600.0
+"""Longer waits are made of several: a lock takes no timeout of years."""
 
 _AGAIN_SECONDS = 2.0
 """After how long a renewal that raised is tried again, at the latest."""
@@ -39,8 +43,11 @@ class Keeper:
         self._lock = threading.Lock()
         self._kept: dict[Hashable, _Kept] = {}
         self._thread: threading.Thread | None = None
-        # Its put() may be called by a finalizer that interrupts another put() of the same thread.
-        self._hurried: queue.SimpleQueue[Hashable] = queue.SimpleQueue()
+        self._hurried: collections.deque[Hashable] = collections.deque()
+        # Held while nothing is to be noted. A finalizer may interrupt whatever this thread does with a Condition or an
+        # Event, and would wait for itself; releasing a bare lock waits for nobody.
+        self._rests = threading.Lock()
+        self._rests.acquire()
 
     def keep(self, key: Hashable, renew: Callable[[], bool], every: float) -> None:
         """Call `renew` soon, and then again every so many seconds, until it returns False."""
@@ -49,7 +56,7 @@ class Keeper:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="pyrokernel-keeper", daemon=True)
                 self._thread.start()
-        self._hurried.put(None)
+        self._wake()
 
     def drop(self, key: Hashable) -> bool:
         """Forget something; say whether it was kept."""
@@ -58,7 +65,12 @@ class Keeper:
 
     def hurry(self, key: Hashable) -> None:
         """Call a renewal soon, although it is not due."""
-        self._hurried.put(key)
+        self._hurried.append(key)
+        self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it is awake already
+            self._rests.release()
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -70,12 +82,9 @@ class Keeper:
                     self._thread = None
                     return
                 due = min(kept.due for kept in self._kept.values())
-            try:
-                self._note(self._hurried.get(timeout=max(0.0, due - time.monotonic())))
-                while True:
-                    self._note(self._hurried.get_nowait())
-            except queue.Empty:
-                pass  # something is due, or all that was hurried is noted
+            self._rests.acquire(timeout=min(max(0.0, due - time.monotonic()), _REST_SECONDS))
+            while self._hurried:
+                self._note(self._hurried.popleft())
             self._renew_due()
 
     def _note(self, key: Hashable) -> None:
