@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyrokernel.client import shipping
 from pyrokernel.client.calls import Exchange, kernel_request
@@ -29,6 +29,9 @@ from pyrokernel.client.partition import join, split
 from pyrokernel.client.roster import meant, split_words
 from pyrokernel.errors import KernelDiedError, KernelNotFoundError, KernelRestartedError, PyrokernelError
 from pyrokernel.messages import Completion, Event, EventKind, PluginInfo, Receipt, RefInfo, Reply, Shipped, new_id
+
+if TYPE_CHECKING:
+    from pyrokernel.client.reference import Reference
 
 
 class Group(Members):
@@ -350,6 +353,21 @@ class Group(Members):
     def commands(self) -> Commands:
         """The commands of the kernels: iterate for `CommandInfo`, call one as an attribute."""
         return Commands(self)
+
+    def ref(self, expression: str, *, namespace: str = "") -> dict[str, Reference]:
+        """Return handles to the values of an expression, one on every kernel, by kernel; as `Kernel.ref`.
+
+        Args:
+            expression: Python, such as "camera".
+            namespace: Where it is evaluated; "" for the kernel's `__main__`.
+
+        Raises:
+            GatherError: It raised in some kernels.
+            SettingsError: It is no text.
+        """
+        from pyrokernel.client import lending  # references call kernels
+
+        return lending.first_references(self, expression, namespace)
 
     def refs(self) -> list[RefInfo]:
         """List the references to objects of these kernels, oldest first; those that do not answer are left out."""

@@ -43,7 +43,7 @@ class Keeper:
         self._lock = threading.Lock()
         self._kept: dict[Hashable, _Kept] = {}
         self._thread: threading.Thread | None = None
-        self._hurried: collections.deque[Hashable] = collections.deque()
+        self._hurried: collections.deque[Hashable | Callable[[], object]] = collections.deque()
         # Held while nothing is to be noted. A finalizer may interrupt whatever this thread does with a Condition or an
         # Event, and would wait for itself; releasing a bare lock waits for nobody.
         self._rests = threading.Lock()
@@ -63,8 +63,8 @@ class Keeper:
         with self._lock:
             return self._kept.pop(key, None) is not None
 
-    def hurry(self, key: Hashable) -> None:
-        """Call a renewal soon, although it is not due."""
+    def hurry(self, key: Hashable | Callable[[], object]) -> None:
+        """Call a renewal soon, although it is not due; or a function, once."""
         self._hurried.append(key)
         self._wake()
 
@@ -84,8 +84,18 @@ class Keeper:
                 due = min(kept.due for kept in self._kept.values())
             self._rests.acquire(timeout=min(max(0.0, due - time.monotonic()), _REST_SECONDS))
             while self._hurried:
-                self._note(self._hurried.popleft())
+                hurried = self._hurried.popleft()
+                if callable(hurried):
+                    self._call(hurried)
+                else:
+                    self._note(hurried)
             self._renew_due()
+
+    def _call(self, function: Callable[[], object]) -> None:
+        try:
+            function()
+        except Exception as error:  # noqa: BLE001  nobody waits for it, and the thread has others to serve
+            log.debug("%r failed: %s", function, error)
 
     def _note(self, key: Hashable) -> None:
         with self._lock:
@@ -143,3 +153,10 @@ def hurry(key: Hashable) -> None:
     keeper = _keeper
     if keeper.pid == os.getpid():
         keeper.hurry(key)
+
+
+def soon(function: Callable[[], object]) -> None:
+    """Have a function called once on the keeper's thread, if anything is kept. Any finalizer may call this."""
+    keeper = _keeper
+    if keeper.pid == os.getpid():
+        keeper.hurry(function)

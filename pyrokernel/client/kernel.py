@@ -152,9 +152,7 @@ class Kernel:
             RemoteError: It raised.
             SettingsError: It is no text.
         """
-        from pyrokernel.client.lending import first_reference  # references call kernels
-
-        return first_reference(self, expression, namespace)
+        return self._alone().ref(expression, namespace=namespace)[self.name]
 
     def refs(self) -> list[RefInfo]:
         """List the references to objects of this kernel, oldest first, whoever made them."""

@@ -13,22 +13,22 @@ from pyrokernel.errors import PyrokernelError, ReferenceGoneError, SettingsError
 from pyrokernel.messages import PUBLISHED_OBJECT, Lent, RefInfo
 
 if TYPE_CHECKING:
+    from pyrokernel.client.group import Group
     from pyrokernel.client.kernel import Kernel
     from pyrokernel.client.mesh import Mesh
 
 
-def first_reference(kernel: Kernel, source: str, namespace: str) -> Reference:
-    """Return a reference to the value of an expression in a kernel; see `Kernel.ref`."""
+def first_references(group: Group, source: str, namespace: str) -> dict[str, Reference]:
+    """Return references to the value of an expression in each kernel; see `Group.ref`."""
     if not str(source).strip() or str(source) != source:
         raise SettingsError(f"a reference is made of an expression as a str, such as 'camera', not {source!r}")
-    asked = {"op": "make", "source": source}
-    options = {"shown": source.strip(), "namespace": check_namespace(namespace)}
-    reply = kernel.operate(asked, pack_arguments((), {}), **options)
-    error = reply.error()
-    if error is not None:
-        raise error
-    maker = Target(kernel.name, reply.instance, Lent(token=""), kernel.mesh)
-    found: Reference = maker.unpack(reply.value)
+    asked, shown = {"op": "make", "source": source}, source.strip()
+    space = check_namespace(namespace)
+    replies = group.operate(asked, pack_arguments((), {}), shown=shown, namespace=space, check=True)
+    found: dict[str, Reference] = {}
+    for name, reply in replies.items():
+        maker = Target(name, reply.instance, Lent(token=""), group.mesh)
+        found[name] = maker.unpack(reply.value)
     return found
 
 

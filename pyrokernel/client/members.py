@@ -93,10 +93,17 @@ class Members(Sequence[Kernel]):
         return found
 
     def operate(
-        self, asked: Mapping[str, Any], arguments: Packed, *, shown: str, cell: str = "", namespace: str = "",
+        self,
+        asked: Mapping[str, Any],
+        arguments: Packed,
+        *,
+        shown: str,
+        cell: str = "",
+        namespace: str = "",
         timeout: float | None = None,
-    ) -> dict[str, Reply]:  # fmt: skip
-        """Run an operation on a reference as a cell; failures are among the replies.
+        check: bool = False,
+    ) -> dict[str, Reply]:
+        """Run an operation on a reference as a cell.
 
         Args:
             asked: The operation, as docs/protocol.md has it.
@@ -105,11 +112,12 @@ class Members(Sequence[Kernel]):
             cell: Id to give it.
             namespace: Where an expression is evaluated.
             timeout: Seconds to wait; None waits.
+            check: Raise if anything failed; else failures are among the replies.
         """
         cell = cell or new_id()
         options = self._options(cell, want="value", shown=shown, namespace=namespace)
         request = kernel_request("call", dict(asked), arguments, options, cell=cell)
-        return self._replies(request, timeout=timeout, check=False)
+        return self._replies(request, timeout=timeout, check=check)
 
     def _options(self, cell: str, **given: Any) -> dict[str, Any]:
         chosen = {key: value for key, value in given.items() if value not in (None, "", False)}

@@ -243,16 +243,19 @@ class Target:
         while not over:
             call = [self.request("drain"), self._pack((), {})]
             cell = self.owner().submit(f"for ... in {self.lent.shown}", cell=new_id(), call=call, yields=True)
-            stream = _Stream(self, cell.id)
-            _streams().append(stream)
+            stream, streams = _Stream(self, cell.id), _streams()
+            streams.append(stream)
             try:
                 yield from stream.values()
             except KeyboardInterrupt:
                 cell.interrupt()
                 raise
+            except GeneratorExit:
+                # Perhaps in a garbage collection, in the middle of anything: no I/O here.
+                keeper.soon(stream.pause)
+                raise
             finally:
-                _streams().remove(stream)
-                stream.pause()
+                streams.remove(stream)  # of the thread that began it, whichever this is
             self.checked(cell.reply(check=False))
             over = not stream.paused
 
@@ -278,7 +281,7 @@ class _Stream:
         self.instance = target.instance
         self.paused = False
         self._target, self._cell = target, cell
-        self._over = False
+        self._over = self._told = False
 
     def values(self) -> Iterator[Any]:
         """Yield the values until the cell has ended."""
@@ -294,7 +297,8 @@ class _Stream:
 
     def pause(self) -> None:
         """End the cell at the next value, so that others get their turn."""
-        if not self._over:
+        if not self._over and not self._told:
+            self._told = True
             self._ask(-1, 0.0, _REPR_SECONDS)
 
     def _ask(self, after: int, wait: float, timeout: float | None) -> dict[str, Any]:

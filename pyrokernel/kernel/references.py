@@ -25,6 +25,8 @@ from pyrokernel.messages import LEASE_SECONDS, PUBLISHED_OBJECT, Lent, RefInfo
 MAX_LEASE_SECONDS = 3600.0
 """A client that asks for more gets this: what it forgot would stay for longer than anybody means."""
 
+STALL_SECONDS = 5.0
+
 _TOKEN_BYTES = 18
 """144 bits; the text has no character that a URL would have to quote."""
 
@@ -104,6 +106,8 @@ class References:
         kernel, instance: Whose it is, for errors.
         dropped: Told, on any thread, that `bury` has something to do.
         clock: Monotonic seconds.
+        stall: What is due for so many seconds was not seen to because the whole process stood still, as in a long C
+            call or stopped by a signal: then its holders could not renew either, and get the time to do so.
     """
 
     def __init__(
@@ -112,8 +116,9 @@ class References:
         instance: str,
         dropped: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
+        stall: float = STALL_SECONDS,
     ) -> None:
-        self.kernel, self.instance = kernel, instance
+        self.kernel, self.instance, self._stall = kernel, instance, stall
         self._dropped, self._clock = dropped, clock
         self._changed = threading.Condition()
         self._entries: dict[str, Entry] = {}
@@ -364,7 +369,12 @@ class References:
     def _sweep(self) -> None:
         """End what is due; the caller holds the lock."""
         now = self._clock()
-        for entry in [entry for entry in self._entries.values() if entry.until <= now]:
+        due = [entry for entry in self._entries.values() if entry.until <= now]
+        if any(entry.until + self._stall < now for entry in due):
+            for entry in due:
+                entry.holders = dict.fromkeys(entry.holders, now + LEASE_SECONDS)
+            due = [entry for entry in due if entry.until <= now]
+        for entry in due:
             expired = entry.expires <= now
             self._end(entry, "it has expired" if expired else f"nobody renewed it for {LEASE_SECONDS:g} s")
         for entry in self._entries.values():

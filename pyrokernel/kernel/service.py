@@ -508,12 +508,15 @@ class KernelService:
     def _operation_cell(self, asked: dict[str, Any], arguments: Any, options: dict[str, Any]) -> Cell:
         """Make the cell of an operation on a reference; by one that is restricted only data comes and goes."""
         cell = self._cell("", options)
+        makes = asked.get("op") == "make"  # nothing else is about variables, and asking for a namespace makes it
+        if makes:
+            self._check_may_run()
         operation = Operation(
             self._references,
             asked,
             holder=cell.client,
             by=cell.author,
-            variables=self._cells.interpreter.namespace(cell.namespace).variables,
+            variables=self._cells.interpreter.namespace(cell.namespace).variables if makes else {},
             max_bytes=cell.max_result_bytes,
         )
         if not operation.restricted:
@@ -528,7 +531,7 @@ class KernelService:
 
     def _is_beside(self, cell: Cell) -> bool:
         """Whether a cell calls a command that may run beside another, and came where it need not wait."""
-        if cell.call is None or threading.current_thread() is threading.main_thread():
+        if cell.call is None or cell.lend is not None or threading.current_thread() is threading.main_thread():
             return False
         meant = command_meant(cell.call[0], self._cells.interpreter.namespace(cell.namespace).variables)
         command = self._extensions.command(meant) if meant else None

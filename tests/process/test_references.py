@@ -216,6 +216,17 @@ def test_a_repr_is_made_there_and_falls_back_while_the_kernel_computes(kernel: p
     assert repr(camera).startswith("<Reference to camera in kernel 'k0': <__main__.Camera object")
 
 
+def test_a_group_gives_a_reference_for_each_kernel(group: pk.Group) -> None:
+    group.execute("values = []")
+    found = group.ref("values")
+    for number, values in enumerate(found.values()):
+        values.append(number)
+    assert {name: values.fetch() for name, values in found.items()} == {"k0": [0], "k1": [1], "k2": [2]}
+    group[0].execute("del values")
+    with pytest.raises(pk.GatherError, match="NameError"):
+        group.ref("values")
+
+
 def test_a_namespace_has_references_of_its_own(kernel: pk.Kernel) -> None:
     kernel.execute("x = 5", namespace="lab")
     assert kernel.ref("x", namespace="lab").fetch() == 5

@@ -45,7 +45,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def table(clock: Clock) -> References:
-    return References("k0", "0123456789abcdef", clock=clock)
+    return References("k0", "0123456789abcdef", clock=clock, stall=float("inf"))
 
 
 def lend(table: References, value: object, holder: str = "a") -> str:
@@ -121,13 +121,26 @@ def test_an_object_is_let_go_when_its_entry_ends(table: References, clock: Clock
 
 def test_what_ends_is_buried_by_somebody_else(clock: Clock) -> None:
     told = threading.Event()
-    table = References("k0", "0123456789abcdef", told.set, clock)
+    table = References("k0", "0123456789abcdef", told.set, clock, stall=float("inf"))
     token = lend(table, Thing())
     table.give_back({token: 1}, "a")
     assert told.is_set()
     assert table.has_remains
     table.bury()
     assert not table.has_remains
+
+
+def test_a_process_that_stood_still_gives_its_clients_the_time_to_renew(clock: Clock) -> None:
+    table = References("k0", "0123456789abcdef", clock=clock)
+    token = lend(table, Thing())
+    url = table.share(token, seconds=100, exposed=False)
+    clock.now += 10 * LEASE_SECONDS
+    table.find(token)
+    with pytest.raises(ReferenceGoneError, match="expired"):  # that is a promise, and no lease
+        table.find(url.token)
+    clock.now += LEASE_SECONDS + 1
+    with pytest.raises(ReferenceGoneError, match="nobody renewed"):
+        table.find(token)
 
 
 def test_nobody_has_to_ask_for_an_entry_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
