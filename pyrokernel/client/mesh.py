@@ -74,6 +74,7 @@ class Mesh:
         self._dead: set[str] = set()
         self._ears: dict[str, list[Ear]] = {}
         self.known_commands: dict[str, tuple[float, Mapping[str, bool]]] = {}
+        self._closed = False
         self._holdings: dict[str, Holding] = {}
         self._others: dict[tuple[str, str], Mesh] = {}
         reaching.note_mesh(self)
@@ -86,6 +87,7 @@ class Mesh:
 
     def close(self) -> None:
         """Close the connections; a private mesh ends with its kernels. References are not renewed any more."""
+        self._closed = True
         reaching.forget_mesh(self)
         for holding in list(self._holdings.values()):
             holding.forget()
@@ -267,7 +269,12 @@ class Mesh:
         if found is None:
 
             def ask(method: str, *args: Any) -> Any:
-                return ask_kernel(self, self.link_of(kernel, instance), method, *args, self.client)
+                link = self.link_of(kernel, instance)
+                try:
+                    return ask_kernel(self, link, method, *args, self.client)
+                finally:
+                    if self._closed:  # meanwhile, so that nobody else closes what this has opened
+                        link.close()
 
             found = self._holdings.setdefault(instance, Holding(("references", self.client, instance), ask))
         return found

@@ -7,6 +7,7 @@ that object again.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
@@ -55,6 +56,8 @@ class Target:
     Attributes:
         kernel, instance: Where the object is, and in which life of that kernel.
         lent: What the kernel says of it.
+        of: For a method, the reference that it belongs to.
+        parked, collected, released: Whether it was pickled; its handle is gone; it was given back by `release`.
         address: Where its mesh is found: address of the name server, and name.
     """
 
@@ -65,6 +68,7 @@ class Target:
             self.address = mesh
         else:
             self._mesh, self.address = mesh, (mesh.settings.ns_address, mesh.settings.mesh)
+        self.of: Reference | None = None
         self.parked = self.collected = self.released = False
         self._held = False
         self._methods: dict[str, Lent] = {}
@@ -181,11 +185,18 @@ class Target:
         found.__cause__ = error
         return found
 
-    def get(self, name: str) -> Any:
-        """Return an attribute; a method that is known already without asking for it again."""
+    def get(self, name: str, of: Reference) -> Any:
+        """Return an attribute; a method that is known already without asking for it again.
+
+        Args:
+            name: Which.
+            of: The reference that is asked; a method lives by it and needs no lease of its own.
+        """
         known = self._methods.get(name)
         if known is not None:
-            return self.other(known)
+            method = Target(self.kernel, self.instance, known, self.mesh)
+            method.released, method.of = self.released, of
+            return Reference._of(method, leased=None)
         try:
             found = self.operate("get", name=name)
         except RemoteError as error:
@@ -211,16 +222,16 @@ class Target:
         what = f"Reference to {self.lent.shown} ({self.lent.type}) in kernel {self.kernel!r}"
         if self.lent.restricted:
             return f"<{what}, restricted>"  # a repr may tell of what is not public
-        cell = ""
+        cell = new_id()
         try:
             if self.ask("describe", timeout=_REPR_SECONDS)["status"] != KernelStatus.IDLE.value:
                 return f"<{what}, busy>"
-            kernel, cell = self.owner(), new_id()
             options = {"shown": self.lent.shown, "timeout": _REPR_SECONDS, "cell": cell}
-            reply = kernel.operate(self.request("repr"), self._pack((), {}), **options)
+            reply = self.owner().operate(self.request("repr"), self._pack((), {}), **options)
             text = str(self.unpack(self.checked(reply)))
         except TimeoutError:
-            kernel.cancel(cell)
+            with contextlib.suppress(PyrokernelError):  # where it has not begun, it need not
+                self.ask("cancel", cell, timeout=_NAMES_SECONDS)
             return f"<{what}, busy>"
         except Exception as error:  # noqa: BLE001  a repr never raises: it says what it found
             return f"<{what}, {type(error).__name__}>"
@@ -334,9 +345,12 @@ class Reference:
         raise TypeError("references are made by kernel.ref(expression), and by mesh.open(url)")
 
     @classmethod
-    def _of(cls, target: Target, *, leased: bool) -> Self:
+    def _of(cls, target: Target, *, leased: bool | None) -> Self:
+        """Make a reference; `leased` is whether it was just lent, None where another holds it."""
         reference = object.__new__(cls)
         object.__setattr__(reference, _STATE, target)
+        if leased is None:
+            return reference
         # No I/O in it: it may run anywhere, in the middle of anything.
         weakref.finalize(reference, target.let_go).atexit = False
         if leased:
@@ -376,13 +390,13 @@ class Reference:
 
     def attribute(self, name: str) -> Any:
         """Return an attribute of any name, also one that the handle has itself."""
-        return _target(self).get(name)
+        return _target(self).get(name, self)
 
     def __getattr__(self, name: str) -> Any:
         if (name.startswith("__") and name.endswith("__")) or name.startswith(_DISPLAYS):
             text = f"a reference has no {name}; attribute({name!r}) asks for that of its object"
             raise AttributeError(text, name=name)
-        return _target(self).get(name)
+        return _target(self).get(name, self)
 
     def __setattr__(self, name: str, value: Any) -> None:
         _check_settable(name)

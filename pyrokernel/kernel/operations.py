@@ -134,7 +134,9 @@ class Operation:
 
     @property
     def _shown(self) -> str:
-        shown = self.title.removeprefix("iter(").removesuffix(")") if self._op == "iter" else self.title
+        shown = self.title
+        if self._op in ("drain", "next", "iter") and self._entry is not None:
+            shown = self._entry.shown if self._op == "iter" else f"an item of {self._entry.shown}"
         return shown[:_MAX_SHOWN_CHARS]
 
     def _bound(self, value: Any) -> Any:

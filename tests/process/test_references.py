@@ -700,3 +700,55 @@ def test_a_kernel_completes_a_reference_by_asking_its_kernel(mesh: pk.Mesh, came
     wait_until(lambda: other.describe()["running"])
     assert other.complete("cam.sn").matches == ("snap",)
     cell.interrupt()
+
+
+def test_a_method_keeps_its_object_and_is_passed_on_by_itself(kernel: pk.Kernel) -> None:
+    kernel.execute(CAMERA + "seen = weakref.ref(camera)")
+    snap = kernel.ref("camera").snap
+    again = kernel.ref("camera").snap  # known by now, and held by nothing but its object
+    kernel.execute("del camera")
+    gc.collect()
+    parcel = pickle.dumps(again)
+    assert again(1) == [1, 1]
+    del snap, again
+    gc.collect()
+    moved = pickle.loads(parcel)
+    assert moved(2) == [2, 2]
+
+
+def test_a_repr_of_a_kernel_that_answers_nothing_says_so(kernel: pk.Kernel, camera: pk.Reference) -> None:
+    kernel.execute("import signal, os")
+    pid = kernel.describe()["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert repr(camera) == "<Reference to camera (Camera) in kernel 'k0', busy>"
+        assert dir(camera) == ["attribute", "fetch", "release", "url"]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert camera.gain == 1
+
+
+def test_several_threads_use_one_reference(camera: pk.Reference) -> None:
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for number in range(50):
+                assert camera.snap(number) == [number, number]
+        except BaseException as error:  # noqa: BLE001  it belongs to another thread
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_what_a_user_holds_is_told_when_it_changes_places(mesh: pk.Mesh, camera: pk.Reference) -> None:
+    """Closing a mesh ends the renewals, not the handles: they reach it again."""
+    with pk.connect(mesh.settings) as other:
+        frame = other["k0"].ref("camera.frame()")
+    assert frame.number == 0
+    other.close()  # what that has opened again
