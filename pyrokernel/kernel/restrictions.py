@@ -22,22 +22,29 @@ import types
 from typing import Any, Final
 
 from pyrokernel.errors import AccessRefusedError, SettingsError
-from pyrokernel.kernel.reading import MISSING, find, instance_dict, is_one_of, lookup, module_of, mro, type_dict
+from pyrokernel.kernel.reading import (
+    MISSING,
+    find,
+    instance_dict,
+    is_compiled,
+    is_one_of,
+    lookup,
+    module_of,
+    mro,
+    type_dict,
+)
 from pyrokernel.wire.codec import is_data
 from pyrokernel.wire.daemon import exposed_members, is_exposed
 
 _CONTAINERS: Final[tuple[type, ...]] = (
     list, tuple, dict, set, frozenset, range, types.MappingProxyType,
+    type({}.keys()), type({}.values()), type({}.items()),
     collections.deque, collections.OrderedDict, collections.defaultdict, collections.Counter, collections.ChainMap,
 )  # fmt: skip
 _CONTAINER_OPERATIONS: Final = frozenset({"item", "len", "contains", "bool", "iter"})
 _ITERATOR_OPERATIONS: Final = frozenset({"next", "iter", "drain", "bool"})
-_ITERATORS: Final[tuple[type, ...]] = (
-    types.GeneratorType, type(iter([])), type(iter(())), type(iter({})), type(iter({}.items())),
-    type(iter({}.values())), type(iter(set())), type(iter("")), type(iter("\u0100")), type(iter(b"")),
-    type(iter(range(1))), type(iter(range(1 << 70))), type(reversed([])), type(reversed({})),
-    enumerate, zip, map, filter,
-)  # fmt: skip
+_ITERATOR_MODULES: Final = frozenset({"builtins", "itertools", "collections", "_collections"})
+
 _SPECIAL: Final = {
     "item": "__getitem__",
     "setitem": "__setitem__",
@@ -52,8 +59,10 @@ _SPECIAL: Final = {
 }
 """Operations of an object, and the method of its class that has to be there for them."""
 
-_CLOSED: Final = frozenset({"builtins", "numpy", "pandas", "polars", "xarray", "scipy", "torch", "h5py", "tables"})
-"""Packages whose objects run expressions or write files by their public methods; and all of the standard library."""
+_CLOSED: Final = frozenset(
+    {"builtins", "pyrokernel", "Pyro5", "numpy", "pandas", "polars", "xarray", "scipy", "torch", "h5py", "tables"}
+)
+"""Packages whose objects run code or write files by their public methods; and all of the standard library."""
 
 _METHODS: Final = (
     types.FunctionType, staticmethod, classmethod, functools.partialmethod, functools.singledispatchmethod,
@@ -97,7 +106,7 @@ class Rules:
     def gives(self, value: Any) -> bool:
         """Whether an object may be reached at all, as a reference under these rules."""
         kind = type(value)
-        if is_one_of(kind, _CONTAINERS) or is_one_of(kind, _ITERATORS):
+        if is_one_of(kind, _CONTAINERS) or _is_iterator(kind):
             return True
         if isinstance(value, (type, types.ModuleType)) or issubclass(kind, type) or _is_function(value):
             return False
@@ -120,13 +129,16 @@ class Rules:
 
         Raises:
             AccessRefusedError: It may not.
+            TypeError: Nobody could do that to it; `list`, for one, asks for a length and goes on only after this.
         """
         kind = type(value)
+        if operation in _SPECIAL and lookup(kind, _SPECIAL[operation]) is MISSING:
+            raise TypeError(f"{shown} is a {kind.__name__}, which has no {_SPECIAL[operation]}")
         if value is self._callable and value is not None:
             allowed = operation == "call" and (not self.exposed or is_exposed(value))
         elif is_one_of(kind, _CONTAINERS):
             allowed = operation in _CONTAINER_OPERATIONS
-        elif is_one_of(kind, _ITERATORS):
+        elif _is_iterator(kind):
             allowed = operation in _ITERATOR_OPERATIONS
         elif operation == "bool":
             allowed = self._has_special(kind, "__bool__") or self._has_special(kind, "__len__")
@@ -212,6 +224,12 @@ def _owner(kind: type, name: str) -> tuple[type | None, Any]:
         if raw is not MISSING:
             return base, raw
     return None, MISSING
+
+
+def _is_iterator(kind: type) -> bool:
+    """Whether a class is an iterator of Python's own, over whatever."""
+    own = is_compiled(kind) and module_of(kind) in _ITERATOR_MODULES
+    return own and lookup(kind, "__next__") is not MISSING
 
 
 def _package_of(kind: type) -> str:

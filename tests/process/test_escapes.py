@@ -16,7 +16,7 @@ from pyrokernel.client.urls import ReferenceUrl
 from pyrokernel.wire.codec import Packed
 
 OPEN = """
-import collections, functools, logging, operator, os, pathlib, pickle, subprocess, sys, threading, types
+import collections, functools, itertools, logging, operator, os, pathlib, pickle, subprocess, sys, threading, types
 import pyrokernel as pk
 
 def helper(x): return x
@@ -42,11 +42,15 @@ class Instrument:
         self.functions, self.kinds = [helper, eval], {"part": Part, "os": os}
         self.generator, self.frame = (x for x in [self, helper]), sys._getframe()
         self.code, self.space = helper.__code__, types.SimpleNamespace(os=os)
+        self.mesh, self._reference = pk.connect(), []
         self.paths, self.partition = sys.path, collections.namedtuple("Pair", "a b")(1, 2)
     @property
     def error(self):
         try: 1 / 0
         except ZeroDivisionError as error: return error
+    def other_reference(self): return self._reference
+    def pairs(self): return {"a": Part()}.items()
+    def chained(self): return itertools.chain([1], [Part()])
     def method(self): return self.count
     def give(self, what): return getattr(self, "_given", {})[what]
     def itself(self): return self.method
@@ -69,6 +73,9 @@ def mesh() -> Iterator[pk.Mesh]:
     """A mesh with an instrument that leads nearly everywhere."""
     with pk.local(1) as found:
         found[0].execute(OPEN)
+        mailed = found.open(found[0].ref("instrument").url())
+        found[0].push(mailed=mailed)
+        found[0].execute("instrument._reference = mailed")
         yield found
 
 
@@ -107,6 +114,8 @@ ATTEMPTS: dict[str, Callable[[Any], Any]] = {
     "a methodcaller": lambda o: o.caller,
     "a path": lambda o: o.path,
     "a logger, whose handlers write files": lambda o: o.log,
+    "a mesh, which runs code": lambda o: o.mesh.names,
+    "a reference to something else": lambda o: o.other_reference(),
     "a lock": lambda o: o.lock,
     "a base class of the standard library": lambda o: o.box.update({"a": 1}),
     "a method of Thread": lambda o: o.task.start(),
@@ -141,14 +150,26 @@ ATTEMPTS: dict[str, Callable[[Any], Any]] = {
     "a name with a dot to a dunder": lambda o: o.attribute("method.__globals__"),
     "an empty name": lambda o: o.attribute(" "),
     "a copy of the object": lambda o: o.fetch(),
+    "an object as an argument": lambda o: o.give(os.getcwd),
+    "another reference as an argument": lambda o: o.give(o),
+}
+
+
+IMPOSSIBLE: dict[str, Callable[[Any], Any]] = {
     "calling what is no function": lambda o: o(),
     "an item of what has none": lambda o: o["x"],
     "going through what is no container": lambda o: list(iter(o)),
     "looking into what is no container": lambda o: 1 in o,
     "entering what is no context": lambda o: o.__enter__(),
-    "an object as an argument": lambda o: o.give(os.getcwd),
-    "another reference as an argument": lambda o: o.give(o),
 }
+
+
+@pytest.mark.parametrize("attempt", IMPOSSIBLE.values(), ids=list(IMPOSSIBLE))
+def test_what_cannot_be_done_to_the_object_is_an_error_as_usual(
+    opened: pk.Reference, attempt: Callable[[Any], Any]
+) -> None:
+    with pytest.raises(pk.RemoteError, match="TypeError"):
+        attempt(opened)
 
 
 @pytest.mark.parametrize("attempt", ATTEMPTS.values(), ids=list(ATTEMPTS))
@@ -167,6 +188,9 @@ def test_the_public_names_are_open(opened: pk.Reference) -> None:
     assert opened.task.ready()
     assert len(opened.functions) == 2
     assert "part" in opened.kinds
+    assert [name for name, _ in opened.pairs()] == ["a"]
+    assert next(iter(opened.chained())) == 1
+    assert list(opened.chained())[1].value == 1
 
 
 def test_a_repr_tells_nothing_that_is_not_public(opened: pk.Reference) -> None:
@@ -256,6 +280,19 @@ def test_only_what_is_marked_is_reached_where_that_was_asked_for(mesh: pk.Mesh) 
             attempt()
     with pytest.raises(pk.SettingsError, match="marked"):
         kernel.ref("instrument").url(exposed=True)
+
+
+@pytest.mark.parametrize(
+    "source", ["pk.connect()", "mailed", "pk", "type", "sys._getframe()", "(x for x in ()).gi_frame"]
+)
+def test_there_is_no_url_of_what_leads_everywhere(mesh: pk.Mesh, source: str) -> None:
+    if source == "type":
+        opened = mesh.open(mesh[0].ref(source).url())  # a class is called, and what it returns is no data
+        with pytest.raises(pk.AccessRefusedError):
+            opened(1)
+        return
+    with pytest.raises(pk.SettingsError):
+        mesh[0].ref(source).url()
 
 
 def test_arrays_are_copies_and_reach_nothing(mesh: pk.Mesh, tmp_path: Path) -> None:
