@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import TYPE_CHECKING, Any, Self
 
 from pyrokernel import settings as settings_module
-from pyrokernel.client import lending, reaching
+from pyrokernel.client import reaching
 from pyrokernel.client.calls import ask_kernel
 from pyrokernel.client.ears import Ear, obituary
 from pyrokernel.client.group import Group
@@ -217,10 +217,14 @@ class Mesh:
             KernelNotFoundError: Nothing is published by that name.
             SettingsError: It is no URL.
         """
+        from pyrokernel.client import lending  # only for those who use references
+
         return lending.open_reference(self, what)
 
     def refs(self) -> list[RefInfo]:
         """List the references to objects of all kernels, oldest first; kernels that do not answer are left out."""
+        from pyrokernel.client import lending  # only for those who use references
+
         return lending.list_references(self)[0] if self.names else []
 
     def revoke(self, which: str) -> int:
@@ -232,6 +236,8 @@ class Mesh:
         Raises:
             ReferenceGoneError: No kernel has such a reference.
         """
+        from pyrokernel.client import lending  # only for those who use references
+
         return lending.revoke(self if self.names else [], which)
 
     def published(self) -> list[Entry]:

@@ -634,10 +634,8 @@ def test_a_published_object_opens_by_its_name(mesh: pk.Mesh, published: str) -> 
 
 
 STOCK = """
-import sys, Pyro5.api, Pyro5.errors
-Pyro5.config.NS_HOST = sys.argv[1]
-names = Pyro5.api.Proxy("PYRO:Pyro.NameServer@" + sys.argv[1])
-with Pyro5.api.Proxy(names.lookup("stage")) as stage:
+import sys, Pyro5.api
+with Pyro5.api.Proxy(Pyro5.api.locate_ns(sys.argv[1]).lookup("stage")) as stage:
     print(stage.move(3), stage.position)
     for name in ("secret", "hidden"):
         try:
