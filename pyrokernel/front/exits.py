@@ -14,6 +14,7 @@ from pyrokernel.errors import (
     KernelNotFoundError,
     NameServerNotFoundError,
     NameTakenError,
+    ReferenceGoneError,
     RemoteError,
     ReplyTimeoutError,
     ResultExpiredError,
@@ -33,7 +34,7 @@ class ExitCode(enum.IntEnum):
     NO_MESH = 3
     """No mesh is running, or its name server does not answer."""
     NO_KERNEL = 4
-    """No kernel, cell, command or shipped module goes by that name."""
+    """No kernel, cell, command, shipped module or reference goes by that name."""
     KERNEL_DIED = 5
     """A kernel died, was restarted under way, or does not answer."""
     TIMEOUT = 6
@@ -55,6 +56,7 @@ _CODES: tuple[tuple[tuple[type[BaseException], ...], ExitCode], ...] = (
     ((SettingsError,), ExitCode.USAGE),
     ((NameServerNotFoundError,), ExitCode.NO_MESH),
     ((KernelNotFoundError, CellNotFoundError, ResultExpiredError, CommandNotFoundError), ExitCode.NO_KERNEL),
+    ((ReferenceGoneError,), ExitCode.NO_KERNEL),
     ((KernelConnectionError,), ExitCode.KERNEL_DIED),
     ((ReplyTimeoutError,), ExitCode.TIMEOUT),
     ((AccessRefusedError, NameTakenError), ExitCode.REFUSED),
