@@ -123,7 +123,8 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest=COMMAND)
     for add in (
         _add_serve, _add_shell, _add_run, _add_ship, _add_unship, _add_call, _add_commands, _add_ps, _add_cells,
-        _add_logs, _add_interrupt, _add_restart, _add_stop, _add_state, _add_plugins, _add_demo, _add_doctor,
+        _add_logs, _add_refs, _add_interrupt, _add_restart, _add_stop, _add_state, _add_plugins, _add_demo,
+        _add_doctor,
     ):  # fmt: skip
         add_common(add(commands))
     return parser
@@ -380,6 +381,24 @@ def _add_logs(commands: _Commands) -> argparse.ArgumentParser:
     parser.add_argument("--instance", default="", metavar="ID", help="an earlier life of the kernel (or its beginning)")
     parser.add_argument("--lives", action="store_true", help="list the lives of the kernel that have a journal")
     _add_json(parser, "each event as a line of JSON")
+    return parser
+
+
+def _add_refs(commands: _Commands) -> argparse.ArgumentParser:
+    parser = _command(
+        commands,
+        "refs",
+        "refs",
+        "list the references to objects in kernels, or revoke some",
+        "A handle lives while a program has it, a URL until it expires, what is shared or published until it is taken "
+        "back. The ID opens nothing: the list may be shown. What was reached by a URL is revoked with it.",
+    )
+    parser.add_argument(
+        "action", nargs="?", choices=("list", "revoke"), default="list", metavar="ACTION", help="list or revoke"
+    )
+    parser.add_argument("ids", nargs="*", metavar="ID", help="which to revoke: its ID, or its URL")
+    _add_kernels(parser)
+    _add_json(parser)
     return parser
 
 

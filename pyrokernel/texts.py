@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from pyrokernel.messages import Event, EventKind, KernelInfo, KernelStatus, Receipt
+from pyrokernel.messages import Event, EventKind, KernelInfo, KernelStatus, Receipt, RefInfo
 from pyrokernel.scripts import exit_of
 
 T = TypeVar("T", bound=Hashable)
@@ -236,6 +236,48 @@ def _doing(info: KernelInfo) -> str:
         what = "" if info.init_error.startswith("ship ") else "init failed: "
         return f"{what}{info.init_error.strip().splitlines()[-1]}"
     return info.note or info.journal_error
+
+
+_REFERENCES_HEADER = ("ID", "KERNEL", "KIND", "OBJECT", "TYPE", "BY", "USED", "ENDS")
+
+
+def format_references(infos: Sequence[RefInfo], *, now: float, wide: bool = True) -> str:
+    """Lay out references, one a line.
+
+    Args:
+        infos: As `Kernel.refs` returns them.
+        now: Unix time in seconds.
+        wide: Cut to the width of the terminal.
+    """
+    rows = [
+        (
+            info.id,
+            info.kernel,
+            info.kind + (", exposed" if info.exposed and info.kind != "published" else ""),
+            one_line(info.shown),
+            info.type,
+            info.by,
+            str(info.uses),
+            _ending_of(info, now),
+        )
+        for info in infos
+    ]
+    right = ("USED",)
+    if wide:
+        return wide_table(_REFERENCES_HEADER, rows, right=right, spared=("OBJECT",))
+    return table(_REFERENCES_HEADER, rows, right=right)
+
+
+def _ending_of(info: RefInfo, now: float) -> str:
+    """Say when a reference ends."""
+    if info.pins:
+        return f"kept as {', '.join(info.pins)}"
+    if info.expires and not info.left:
+        return f"in {span(max(0.0, info.expires - now))}"
+    if info.kind == "handle":
+        held = f"held by {plural(info.holders, 'client')}"
+        return f"{held}, at the latest in {span(max(0.0, info.expires - now))}" if info.expires else held
+    return "with the kernel"
 
 
 def describe_receipts(receipts: Iterable[Receipt], kill: str) -> list[str]:

@@ -14,6 +14,7 @@ from pyrokernel.errors import (
     KernelNotFoundError,
     NameServerNotFoundError,
     NameTakenError,
+    ReferenceGoneError,
     RemoteError,
     ReplyTimeoutError,
     ResultExpiredError,
@@ -36,7 +37,7 @@ class ExitCode(enum.IntEnum):
     NO_MESH = 3
     """No mesh is running, or its name server does not answer."""
     NO_KERNEL = 4
-    """No kernel, cell, command, shipped module or key of the shared state goes by that name."""
+    """No kernel, cell, command, shipped module, reference or key of the shared state goes by that name."""
     KERNEL_DIED = 5
     """A kernel died, was restarted under way, or does not answer."""
     TIMEOUT = 6
@@ -61,6 +62,7 @@ _CODES: tuple[tuple[tuple[type[BaseException], ...], ExitCode], ...] = (
         (KernelNotFoundError, CellNotFoundError, ResultExpiredError, CommandNotFoundError, StateKeyError),
         ExitCode.NO_KERNEL,
     ),
+    ((ReferenceGoneError,), ExitCode.NO_KERNEL),
     ((KernelConnectionError,), ExitCode.KERNEL_DIED),
     ((ReplyTimeoutError, StateUnavailableError), ExitCode.TIMEOUT),
     ((AccessRefusedError, NameTakenError, StateConflictError), ExitCode.REFUSED),

@@ -33,6 +33,7 @@ from pyrokernel.shell.inspecting import InspectCommands
 from pyrokernel.shell.jobs import JobCommands
 from pyrokernel.shell.keys import set_up_prompt
 from pyrokernel.shell.leaving import what_stays
+from pyrokernel.shell.lending import ReferenceCommands
 from pyrokernel.shell.local import HereCommands
 from pyrokernel.shell.lookout import Lookout, View, look
 from pyrokernel.shell.parser import Parser, Piece, SourceReader, Takes
@@ -85,6 +86,7 @@ class Shell(House):
             TourCommands(),
             ShipCommands(),
             ContributedCommands(),
+            ReferenceCommands(),
         ]
         past = Unwritten() if restricted else History(mesh.settings.mesh_state_dir / "shell-history")
         super().__init__(command_sets, past, restricted=restricted)

@@ -37,6 +37,7 @@ EXAMPLES: Mapping[str, str] = {
     "push": "push limit = 0.5",
     "pwd": "pwd",
     "quit": "quit",
+    "refs": "refs revoke 3f2a9c81d0b4",
     "reset": "reset",
     "restart": "restart k3",
     "run": "run nightly.py --fast",
