@@ -37,7 +37,7 @@ class ExitCode(enum.IntEnum):
     NO_MESH = 3
     """No mesh is running, or its name server does not answer."""
     NO_KERNEL = 4
-    """No kernel, cell, command, shipped module, reference or key of the shared state goes by that name."""
+    """No kernel, cell, command, shipped module, reference or shared key goes by that name."""
     KERNEL_DIED = 5
     """A kernel died, was restarted under way, or does not answer."""
     TIMEOUT = 6

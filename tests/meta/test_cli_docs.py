@@ -30,7 +30,7 @@ DOING = {
     ExitCode.CODE_RAISED: "your code raised in a kernel, or an init file did at `serve --detach`",
     ExitCode.USAGE: "the command line, a setting or a mesh file is wrong",
     ExitCode.NO_MESH: "no mesh is running, or its name server does not answer",
-    ExitCode.NO_KERNEL: "no kernel, cell, command, shipped module, reference or key of the shared state goes by that name",
+    ExitCode.NO_KERNEL: "no kernel, cell, command, shipped module, reference or shared key goes by that name",
     ExitCode.KERNEL_DIED: "a kernel died, was restarted under way, or does not answer",
     ExitCode.TIMEOUT: "no answer in time; what has started goes on",
     ExitCode.REFUSED: "not allowed, protected, or the name is taken",
