@@ -6,7 +6,7 @@ A value has a *kind*, which says who may read it:
 - "plain" is data (None, bool, lists, dicts, sets, tuples, dates, decimals ...) and NumPy arrays, pickled so
   that it is read by an unpickler that knows a short list of harmless constructors and refuses all others.
 - "pickle" is any other object; whoever loads it runs what its pickle says, so only readers who trust its author do.
-- "reference" is a pickled handle to an object that stays in its kernel; it is read like a pickle.
+- "reference" says, as plain data, where an object is that stays in its kernel.
 
 The service that keeps the values reads none of them but "int" and "float", which it can add to.
 """
@@ -127,7 +127,7 @@ def decode_value(kind: str, parts: Sequence[Buffer]) -> Any:
         return str(first, "utf-8", "surrogatepass")
     if kind == "bytes":
         return bytes(first)
-    if kind == "plain":
+    if kind in ("plain", "reference"):
         try:
             return _PlainUnpickler(io.BytesIO(first), buffers=parts[1:]).load()
         except NotSerializableError:
