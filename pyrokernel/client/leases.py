@@ -8,15 +8,22 @@ at once, without waiting for their time.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pyrokernel.client.links import Link
-from pyrokernel.errors import LockLostError, PyrokernelError
+from pyrokernel.errors import (
+    KernelConnectionError,
+    LockLostError,
+    NameServerError,
+    PyrokernelError,
+    StateUnavailableError,
+)
 from pyrokernel.messages import STATE_OBJECT
 from pyrokernel.wire.direct import ask_directly
 from pyrokernel.wire.fanout import ConnectionLost, Request
@@ -44,9 +51,12 @@ class Leases:
         self._kept: dict[str, tuple[float, Callable[[], None]]] = {}
         self._due: dict[str, float] = {}
         self._thread: threading.Thread | None = None
-        self._held: tuple[Link, Connection] | None = None
+        self._held: Connection | None = None
+        self._silent: list[Connection] = []
+        self._renewing = threading.Lock()
         self._closed = False
-        self._pid = os.getpid()
+        _all.add(self)
+        _mind_forks()
 
     def grant(self, ttl: float, *, keep: bool, on_lost: Callable[[], None] = lambda: None) -> str:
         """Make a lease and return its id.
@@ -80,18 +90,14 @@ class Leases:
             self._kept.clear()
             self._due.clear()
             self._changed.notify_all()
-        self._drop_connection()
+        self._drop_all()
 
     def _keep(self, lease: str, ttl: float, on_lost: Callable[[], None]) -> None:
-        if self._pid != os.getpid():
-            # A forked child: thread and leases are its parent's.
-            self._changed, self._pid = threading.Condition(), os.getpid()
-            self._kept, self._due, self._thread, self._held = {}, {}, None, None
+        self._closed = False
         # At once, so that the service knows by which connection this process lives.
         if lease in self._renew([lease]):
             raise LockLostError(name=lease)
         with self._changed:
-            self._closed = False
             self._kept[lease] = (ttl, on_lost)
             self._due[lease] = time.monotonic() + ttl / _RENEWALS
             self._changed.notify_all()
@@ -139,30 +145,67 @@ class Leases:
             tell()
 
     def _renew(self, leases: list[str]) -> list[str]:
-        """Renew leases on the connection by which this process lives; return those that are over."""
+        """Renew leases on the connection by which this process lives; return those that are over.
+
+        Raises:
+            StateUnavailableError: The service is away, or does not answer.
+        """
         request = Request(STATE_OBJECT, "renew", (leases, leases))
-        for attempt in (1, 2):
-            link, connection = self._connection()
-            try:
-                deadline = time.monotonic() + self._link.mesh.settings.timeout
-                over: list[str] = ask_directly(connection, request, deadline)
-            except (ConnectionLost, TimeoutError) as error:
-                self._drop_connection()
-                if attempt == 2:
-                    # Through the door that waits for a service that is away, and finds where it is now.
-                    self._link.ask("ping")
-                    return self._renew(leases) if not isinstance(error, TimeoutError) else []
-            else:
-                return over
+        seconds = self._link.mesh.settings.timeout
+        deadline = time.monotonic() + seconds
+        with self._renewing:  # a connection has one user at a time
+            while not self._closed:
+                try:
+                    if self._held is None:
+                        self._held = self._link.take_connection()
+                    over: list[str] = ask_directly(self._held, request, time.monotonic() + seconds)
+                except ConnectionLost:
+                    self._drop(self._held)
+                    self._held = None
+                except TimeoutError:
+                    # Until another one has taken its place the leases would end with it.
+                    self._silent += [self._held] if self._held is not None else []
+                    self._held = None
+                except (KernelConnectionError, NameServerError) as error:
+                    log.info("leases are not renewed for the moment: %s", error)
+                else:
+                    self._drop(*self._silent)
+                    self._silent.clear()
+                    return over
+                if time.monotonic() >= deadline:
+                    raise StateUnavailableError(reason=f"leases were not renewed in {seconds:g} s", unsure=False)
+                # Through the door that waits for a service that is away, and finds where it is now.
+                self._link.ask("ping")
         return []
 
-    def _connection(self) -> tuple[Link, Any]:
-        if self._held is None:
-            self._held = self._link.take_connection()
-        return self._held
+    @staticmethod
+    def _drop(*connections: Connection | None) -> None:
+        for connection in connections:
+            if connection is not None:
+                with contextlib.suppress(OSError):
+                    connection.close()
 
-    def _drop_connection(self) -> None:
-        held, self._held = self._held, None
-        if held is not None:
-            with contextlib.suppress(OSError):
-                held[1].close()
+    def _drop_all(self) -> None:
+        self._drop(self._held, *self._silent)
+        self._held = None
+        self._silent = []
+
+    def start_over(self) -> None:
+        """Begin anew in a forked child: threads and leases are its parent's, which must not live by its child."""
+        self._changed, self._renewing = threading.Condition(), threading.Lock()
+        self._kept, self._due, self._thread = {}, {}, None
+        self._drop_all()
+
+
+_all: weakref.WeakSet[Leases] = weakref.WeakSet()
+
+
+@functools.cache
+def _mind_forks() -> None:
+    """Have forked children let go of their parent's connections; once in a process."""
+    os.register_at_fork(after_in_child=_start_over)
+
+
+def _start_over() -> None:
+    for leases in list(_all):
+        leases.start_over()

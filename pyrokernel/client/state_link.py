@@ -32,10 +32,11 @@ from pyrokernel.settings import check_private
 from pyrokernel.wire.codec import Buffer, Packed
 from pyrokernel.wire.direct import ask_directly
 from pyrokernel.wire.fanout import ConnectionLost, Request
-from pyrokernel.wire.values import Encoded, decode_value, encode_value
+from pyrokernel.wire.values import PLAIN, Encoded, decode_value, encode_value
 
 if TYPE_CHECKING:
     from pyrokernel.client.mesh import Mesh
+    from pyrokernel.wire.connection import Connection
 
 FILE_BYTES = 64 * 1024
 """Larger values go through files, where the service is on this machine."""
@@ -123,10 +124,9 @@ class StateLink:
             return value
         raise AssertionError("unreachable")
 
-    def take_connection(self) -> tuple[Link, Any]:
+    def take_connection(self) -> Connection:
         """Return a connection for somebody who keeps it, such as the keeper of leases."""
-        link = self._reach()
-        return link, link.take("work")
+        return self._reach().take("work")
 
     def _reach(self) -> Link:
         if self._link is None:
@@ -232,7 +232,7 @@ class StateLink:
             StateValueError: Its author is not trusted, or it needs what is not installed here.
         """
         _, kind, name, author, _ = found
-        if kind in ("pickle", "reference") and author != self.user and author not in self.mesh.settings.trusted:
+        if kind not in PLAIN and author != self.user and author not in self.mesh.settings.trusted:
             reason = (
                 f"it is a pickled object, which runs code when it is loaded; to trust {author}, add trust={author!r}"
             )
