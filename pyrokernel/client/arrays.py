@@ -6,14 +6,14 @@ The class is made when the first array is met: NumPy is no dependency.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NoReturn
 
 from pyrokernel.errors import StateTypeError
 
 _IN_PLACE = (
     "__setitem__", "__delitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ifloordiv__", "__imod__",
     "__ipow__", "__iand__", "__ior__", "__ixor__", "__ilshift__", "__irshift__", "__imatmul__",
-    "fill", "itemset", "partition", "put", "resize", "setfield", "sort",
+    "fill", "partition", "put", "resize", "setfield", "sort",
 )  # fmt: skip
 """Methods of an array that change it."""
 
@@ -28,66 +28,64 @@ def read_only(array: Any, key: str) -> Any:
 
 @functools.cache
 def _shared_array() -> Any:
+    """Return the class; what is computed from its arrays, or copied, is an ordinary array."""
     import numpy  # loaded already: it made the array
 
-    class SharedArray(numpy.ndarray):
-        """An array that belongs to the shared state; what is computed from it is an ordinary array."""
-
-        __module__ = __name__
-        shared_key = ""
-
-        def __array_finalize__(self, source: Any) -> None:
-            self.shared_key = getattr(source, "shared_key", "")
-
-        def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
-            plain = numpy.asarray(array)
-            return plain[()] if return_scalar else plain
-
-        def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
-            if any(isinstance(one, SharedArray) and not one.flags.writeable for one in out or ()):
-                _refuse(next(one for one in out if isinstance(one, SharedArray)))
-            plain = [numpy.asarray(one) if isinstance(one, SharedArray) else one for one in inputs]
-            if out:
-                options["out"] = tuple(numpy.asarray(one) if isinstance(one, SharedArray) else one for one in out)
-            return getattr(ufunc, method)(*plain, **options)
-
-        def copy(self, order: Any = "C") -> Any:
-            """Return an ordinary array of the same content."""
-            return numpy.array(self, order=order, subok=False)
-
-        def astype(self, *args: Any, **options: Any) -> Any:
-            """Return an ordinary array of another type."""
-            return numpy.array(self, copy=False, subok=False).astype(*args, **options)
-
-        def to_plain(self) -> Any:
-            """Return the array as an ordinary one on the same memory."""
-            return numpy.asarray(self)
-
-        def __reduce_ex__(self, protocol: Any) -> Any:
-            return numpy.asarray(self).__reduce_ex__(protocol)
-
-        def __deepcopy__(self, memo: Any) -> Any:
-            return self.copy()
-
-    def refusing(name: str) -> Any:
-        original = getattr(numpy.ndarray, name, None)
-
-        def method(self: Any, *args: Any, **options: Any) -> Any:
-            if not self.flags.writeable:
-                _refuse(self)
-            return original(self, *args, **options)  # type: ignore[misc]  # a view that became writable by a copy
-
-        return functools.wraps(original)(method) if original is not None else None
-
-    for name in _IN_PLACE:
-        method = refusing(name)
-        if method is not None:
-            setattr(SharedArray, name, method)
-    SharedArray.__qualname__ = "SharedArray"
-    return SharedArray
+    base = numpy.ndarray
+    methods = {
+        "__doc__": "An array that belongs to the shared state and can be read only; `shared.edit(key)` changes it.",
+        "__module__": __name__,
+        "shared_key": "",
+        "__array_finalize__": _keep_key,
+        "__array_wrap__": lambda self, array, context=None, scalar=False: _unwrapped(array, scalar),
+        "__array_ufunc__": _compute,
+        "__reduce_ex__": lambda self, protocol: to_plain(self).__reduce_ex__(protocol),
+        "__deepcopy__": lambda self, memo: to_plain(self).copy(),
+        "__copy__": lambda self: to_plain(self).copy(),
+        "copy": lambda self, order="C": to_plain(self).copy(order),
+        "astype": lambda self, *args, **options: to_plain(self).astype(*args, **options),
+        "to_plain": to_plain,
+    }
+    refused = {name: _refusing(getattr(base, name)) for name in _IN_PLACE if hasattr(base, name)}
+    return type("SharedArray", (base,), methods | refused)
 
 
-def _refuse(array: Any) -> None:
+def to_plain(array: Any) -> Any:
+    """Return an ordinary array on the same memory, as read-only as that is."""
+    return array.view(type(array).__mro__[1])
+
+
+def _keep_key(self: Any, source: Any) -> None:
+    self.shared_key = getattr(source, "shared_key", "")
+
+
+def _unwrapped(array: Any, scalar: bool) -> Any:
+    plain = to_plain(array) if hasattr(array, "shared_key") else array
+    return plain[()] if scalar else plain
+
+
+def _compute(self: Any, ufunc: Any, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
+    """Compute with ordinary arrays; refuse to write the result into the shared state."""
+    for target in out or ():
+        if hasattr(target, "shared_key") and not target.flags.writeable:
+            _refuse(target)
+    plain = [to_plain(one) if hasattr(one, "shared_key") else one for one in inputs]
+    if out:
+        options["out"] = tuple(to_plain(one) if hasattr(one, "shared_key") else one for one in out)
+    return getattr(ufunc, method)(*plain, **options)
+
+
+def _refusing(original: Any) -> Any:
+    @functools.wraps(original)
+    def method(self: Any, *args: Any, **options: Any) -> Any:
+        if not self.flags.writeable:
+            _refuse(self)
+        return original(self, *args, **options)
+
+    return method
+
+
+def _refuse(array: Any) -> NoReturn:
     key = array.shared_key
     raise StateTypeError(
         f"the array {key!r} of the shared state is read-only: everybody maps the same memory. Change a copy of it with "

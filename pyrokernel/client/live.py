@@ -274,7 +274,7 @@ class LiveList(View, MutableSequence[Any]):
         """Return how many items are equal."""
         return int(self._now().count(to_plain(value)))
 
-    def __iadd__(self, values: Iterable[Any]) -> LiveList:  # type: ignore[override, misc]  # as a list does
+    def __iadd__(self, values: Iterable[Any]) -> LiveList:  # type: ignore[misc]  # as a list does
         self.extend(values)
         return self
 
@@ -294,7 +294,7 @@ class LiveList(View, MutableSequence[Any]):
     __rmul__ = __mul__
 
     def __reversed__(self) -> Iterator[Any]:
-        return reversed(list(self))
+        return iter(list(self)[::-1])
 
     def __lt__(self, other: Any) -> bool:
         return bool(self._now() < to_plain(other))
@@ -334,7 +334,7 @@ class LiveDict(View, MutableMapping[Any, Any]):
         return iter(list(self._now()))
 
     def __reversed__(self) -> Iterator[Any]:
-        return reversed(list(self._now()))
+        return iter(list(self._now())[::-1])
 
     def pop(self, key: Any, *default: Any) -> Any:
         """Remove a key and return its value."""
@@ -342,7 +342,8 @@ class LiveDict(View, MutableMapping[Any, Any]):
 
     def popitem(self) -> tuple[Any, Any]:
         """Remove the item that was added last and return it."""
-        return self._edit(lambda container: container.popitem())
+        key, value = self._edit(lambda container: container.popitem())
+        return key, value
 
     def clear(self) -> None:
         """Remove all."""
@@ -448,19 +449,19 @@ class LiveSet(View, MutableSet[Any]):
         """Whether it has all items of another."""
         return set(self._now()).issuperset(other)
 
-    def __ior__(self, other: Any) -> LiveSet:  # type: ignore[override, misc]  # one edit, not one an item
+    def __ior__(self, other: Any) -> LiveSet:  # type: ignore[misc]  # one edit, not one an item
         self.update(other)
         return self
 
-    def __iand__(self, other: Any) -> LiveSet:  # type: ignore[override]
+    def __iand__(self, other: Any) -> LiveSet:  # type: ignore[misc]
         self.intersection_update(other)
         return self
 
-    def __isub__(self, other: Any) -> LiveSet:
+    def __isub__(self, other: Any) -> LiveSet:  # type: ignore[misc]
         self.difference_update(other)
         return self
 
-    def __ixor__(self, other: Any) -> LiveSet:  # type: ignore[override, misc]
+    def __ixor__(self, other: Any) -> LiveSet:  # type: ignore[misc]
         self.symmetric_difference_update(other)
         return self
 

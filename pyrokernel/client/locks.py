@@ -1,4 +1,4 @@
-"""Lock: one owner at a time in a whole mesh, with a number that tells old owners from new. Runs in the caller's process."""
+"""Lock: one owner at a time in a mesh, with a number that tells old owners from new. Runs in the caller's process."""
 
 from __future__ import annotations
 

@@ -388,8 +388,8 @@ class Mesh:
             raise HostError(f"host {wanted!r}, which keeps the shared state (setting state_host), is not in the mesh")
         if not wanted and len(hosts) > 1:
             raise HostError(
-                f"this mesh has several hosts ({', '.join(sorted(hosts))}); say with the setting state_host, everywhere "
-                "alike, which of them keeps the shared state"
+                f"this mesh has several hosts ({', '.join(sorted(hosts))}); say with the setting state_host, the same "
+                "everywhere, which of them keeps the shared state"
             )
         if not hosts:
             raise HostError("no host of this mesh runs, which could start the shared state; run `pyrokernel serve`")

@@ -27,12 +27,9 @@ def diff(shared: Shared, key: str, old: int | None, new: int | None) -> list[str
         raise StateKeyError(key=key)
     revisions = [change.revision for change in changes]
     newer = revisions[0] if new is None else new
-    if old is None:
-        older = next((revision for revision in revisions if revision < newer), 0)
-    else:
-        older = old
+    older = next((revision for revision in revisions if revision < newer), 0) if old is None else old
     by_revision = {change.revision: change for change in changes}
-    sides = []
+    sides: list[tuple[str, list[str]]] = []
     for revision in (older, newer):
         if revision == 0:
             sides.append((f"{key} (did not exist)", []))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from pyrokernel.client.shared_map import PAGE, SharedMap, as_items
 from pyrokernel.client.state_link import StateLink
 from pyrokernel.client.transactions import Transaction
 from pyrokernel.client.watches import Change, Watch
-from pyrokernel.errors import StateConflictError, StateKeyError, StateTypeError
+from pyrokernel.errors import PyrokernelError, StateConflictError, StateKeyError, StateTypeError
 from pyrokernel.messages import StateEntry
 from pyrokernel.settings import check_name
 
@@ -35,6 +34,7 @@ _MISSING = object()
 _TRIES = 100
 """How often a value's file may be replaced between the answer that names it and its opening."""
 _PATIENCE_SECONDS = 30.0
+_TAB_SECONDS = 0.3
 
 
 class Version(NamedTuple):
@@ -72,7 +72,7 @@ class Shared:
     @classmethod
     def of(cls, mesh: Mesh) -> Shared:
         """Return the common namespace of a mesh."""
-        return cls(StateLink(mesh))
+        return cls(StateLink(lambda: mesh))
 
     def __getitem__(self, space: str) -> Shared:
         """Return a namespace of its own.
@@ -177,6 +177,29 @@ class Shared:
         found: list[str] = self._link.ask("keys", self.space, prefix, after, limit)
         return found
 
+    def complete_keys(self, prefix: str, limit: int) -> list[str]:
+        """Return keys that begin so, [] when the service does not answer at once; for TAB."""
+        try:
+            found: list[str] = self._link.ask("keys", self.space, prefix, None, limit, patience=_TAB_SECONDS)
+        except PyrokernelError:
+            return []
+        return found
+
+    def peek(self, key: str) -> Any:
+        """Return a copy of a value of plain data, if the service answers at once; for TAB.
+
+        Raises:
+            KeyError: It does not, or there is nothing to look into.
+        """
+        try:
+            found = self._link.ask("get", self.space, key, patience=_TAB_SECONDS)
+            parts = self._link.fetch(found) if found is not None and found[1] == "plain" else None
+            if parts is not None:
+                return self._link.decode(key, found, parts)
+        except PyrokernelError as error:
+            raise KeyError(key) from error
+        raise KeyError(key)
+
     def iterate_keys(self, prefix: str = "") -> Iterator[str]:
         """Yield all keys that begin so, in order; those written meanwhile may be among them."""
         last: str | None = None
@@ -230,10 +253,10 @@ class Shared:
         write = self.write_of(key, value)
         conditions = [] if revision is None else [{"key": key, "revision": revision}]
         if ttl is None:
-            return self.write([write], conditions)[0][0]
+            return int(self.write([write], conditions)[0][0])
         write["lease"] = self._leases.grant(ttl, keep=keep_alive)
         try:
-            return self.write([write], conditions)[0][0]
+            return int(self.write([write], conditions)[0][0])
         except BaseException:
             self._leases.forget(write["lease"])  # nobody would end it
             raise
@@ -292,7 +315,7 @@ class Shared:
             StateConflictError: It has another revision.
         """
         conditions = [] if revision is None else [{"key": key, "revision": revision}]
-        return self.write([{"op": "delete", "key": _text(key)}], conditions)[0][0]
+        return int(self.write([{"op": "delete", "key": _text(key)}], conditions)[0][0])
 
     def pop(self, key: str) -> Any:
         """Delete a key and return what it was; of all who try at once, one gets it.
@@ -365,8 +388,8 @@ class Shared:
         value = _writable(version.value)
         if isinstance(value, (int, float, complex, str, bytes, tuple, frozenset, type(None))):
             raise StateTypeError(
-                f"{key!r} is a {type(value).__name__}, which cannot be changed in place; use shared.modify({key!r}, f), "
-                "or assign"
+                f"{key!r} is a {type(value).__name__}, which cannot be changed in place; "
+                f"use shared.modify({key!r}, f), or assign"
             )
         yield value
         self.compare_and_set(key, value, version.revision)
@@ -559,15 +582,14 @@ def _writable(value: Any) -> Any:
 
 
 @functools.cache
-def _shared_of_pid(pid: int) -> Shared:
+def of_this_process() -> Shared:
+    """Return the shared state of the mesh that this process's settings name: in a kernel, its own mesh.
+
+    Nothing is connected before it is used.
+    """
     from pyrokernel.client.mesh import connect
 
-    return connect().shared
-
-
-def of_this_process() -> Shared:
-    """Return the shared state of the mesh that this process's settings name: in a kernel, its own mesh."""
-    return _shared_of_pid(os.getpid())
+    return Shared(StateLink(connect))
 
 
 def _the_namespace_here(space: str) -> Shared:

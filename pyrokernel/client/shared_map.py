@@ -64,6 +64,7 @@ class SharedMap(MutableMapping[str, Any]):
             self._shared.increment(key, added)
 
     def __delitem__(self, key: str) -> None:
+        self._reads.last = None
         self._shared.delete(key)
 
     def __contains__(self, key: object) -> bool:
@@ -76,7 +77,7 @@ class SharedMap(MutableMapping[str, Any]):
         return self._shared.iterate_keys()
 
     def __reversed__(self) -> Iterator[str]:
-        return reversed(list(self))
+        return iter(list(self)[::-1])
 
     def keys(self) -> KeysView[str]:
         """Return a live view of the keys."""
@@ -101,6 +102,7 @@ class SharedMap(MutableMapping[str, Any]):
         """Remove a key and return its value; of all who try at once, one gets it."""
         if len(default) > 1:
             raise TypeError(f"pop expected at most 2 arguments, got {1 + len(default)}")
+        self._reads.last = None
         try:
             return self._shared.pop(key)
         except StateKeyError:
@@ -109,18 +111,16 @@ class SharedMap(MutableMapping[str, Any]):
             raise
 
     def popitem(self) -> tuple[str, Any]:
-        """Remove the last key and return it with its value."""
-        while True:
-            # From the end: what others add meanwhile is not waited for.
-            key = next(reversed(self), None)
-            if key is None:
-                raise KeyError("popitem(): the mapping is empty")
-            value = self.pop(key, _MISSING)
+        """Remove the first key and return it with its value; of all who try at once, each gets another one."""
+        while keys := self._shared.keys(limit=1):
+            value = self.pop(keys[0], _MISSING)
             if value is not _MISSING:
-                return key, value
+                return keys[0], value
+        raise KeyError("popitem(): the mapping is empty")
 
     def clear(self) -> None:
         """Remove all keys, at once."""
+        self._reads.last = None
         self._shared.clear()
 
     def setdefault(self, key: str, default: Any = None) -> Any:
@@ -130,6 +130,7 @@ class SharedMap(MutableMapping[str, Any]):
 
     def update(self, other: Any = (), /, **values: Any) -> None:
         """Set many keys at once: all of them or none."""
+        self._reads.last = None
         self._shared.update(other, **values)
 
     def copy(self) -> dict[str, Any]:
@@ -164,8 +165,12 @@ class SharedMap(MutableMapping[str, Any]):
         return _the_map_here, (self._shared.space,)
 
     def complete_keys(self, prefix: str, limit: int = PAGE) -> list[str]:
-        """Return keys that begin so, for TAB."""
-        return self._shared.keys(prefix, limit=limit)
+        """Return keys that begin so, for TAB: [] when the service does not answer at once."""
+        return self._shared.complete_keys(prefix, limit)
+
+    def peek(self, key: str) -> Any:
+        """Return a copy of a value for TAB to look into; raises KeyError where it is not there at once."""
+        return self._shared.peek(key)
 
     def _ipython_key_completions_(self) -> list[str]:
         return self.complete_keys("")
@@ -180,7 +185,7 @@ class _Items(ItemsView[str, Any]):
         return self._mapping._shared.iterate_items()
 
     def __reversed__(self) -> Iterator[tuple[str, Any]]:
-        return reversed(list(self))
+        return iter(list(self)[::-1])
 
     def __repr__(self) -> str:
         return f"dict_items({list(self)!r})"
@@ -195,7 +200,7 @@ class _Values(ValuesView[Any]):
         return (value for _, value in self._mapping._shared.iterate_items())
 
     def __reversed__(self) -> Iterator[Any]:
-        return reversed(list(self))
+        return iter(list(self)[::-1])
 
     def __contains__(self, value: object) -> bool:
         return any(one is value or one == value for one in self)

@@ -13,7 +13,7 @@ import mmap
 import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyrokernel.client import inside
@@ -54,16 +54,24 @@ class StateLink:
     """The way to the shared state, for any thread.
 
     Args:
-        mesh: Of which mesh.
+        reach: Returns the mesh; called when it is needed first.
     """
 
-    def __init__(self, mesh: Mesh) -> None:
-        self.mesh = mesh
+    def __init__(self, reach: Callable[[], Mesh]) -> None:
+        self._reach_mesh = reach
+        self._mesh: Mesh | None = None
         self.user = _account()
         self._link: Link | None = None
         self._client = secrets.token_hex(8)
         self._numbers = itertools.count(1)
         self._pid = os.getpid()
+
+    @property
+    def mesh(self) -> Mesh:
+        """The mesh whose state this is."""
+        if self._mesh is None:
+            self._mesh = self._reach_mesh()
+        return self._mesh
 
     def close(self) -> None:
         """Close what is idle."""
@@ -76,20 +84,23 @@ class StateLink:
             self._client, self._pid = secrets.token_hex(8), os.getpid()
         return {"request": f"{self._client}{next(self._numbers):x}", "via": inside.kernel_name()}
 
-    def ask(self, method: str, *args: Any, wait: float = 0.0, changes: bool = False) -> Any:
+    def ask(
+        self, method: str, *args: Any, wait: float = 0.0, changes: bool = False, patience: float | None = None
+    ) -> Any:
         """Call a method of the service; when it is away, wait for it as long as the setting `timeout` says.
 
         Args:
             method, args: What to call; docs/protocol.md lists the methods.
             wait: Seconds that the service itself may wait before it answers.
             changes: Whether the call writes.
+            patience: Seconds to wait for the service instead of those of the setting.
 
         Raises:
             StateUnavailableError: It is away, or does not answer.
             PyrokernelError: What it raised.
         """
         request = Request(STATE_OBJECT, method, args)
-        seconds = self.mesh.settings.timeout
+        seconds = self.mesh.settings.timeout if patience is None else patience
         deadline = time.monotonic() + seconds
         sent = False
         for attempt in itertools.count():

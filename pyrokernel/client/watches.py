@@ -35,10 +35,8 @@ class Change(StateChange):
         if self.op != "set":
             raise StateKeyError(f"{self.key!r} was deleted at revision {self.revision}", key=self.key)
         link, space = self.__dict__["_way"]
-        found = [self.revision, self.kind, self.type, self.author, self.packed]
-        parts = None
-        if self.packed is not None:
-            parts = link.fetch(found)
+        found: Any = [self.revision, self.kind, self.type, self.author, self.packed]
+        parts: Any = link.fetch(found) if self.packed is not None else None
         if parts is None:
             found = link.ask("get_at", space, self.key, self.revision)
             parts = link.fetch(found) if found is not None else None

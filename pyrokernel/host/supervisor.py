@@ -26,7 +26,6 @@ from pyrokernel.host.policy import Asked, Ending
 from pyrokernel.host.registry import Record
 from pyrokernel.messages import STOP_SECONDS, Death, KernelInfo, KernelSpec, KernelStatus
 
-
 STATE = "~shared"
 """How the process of the shared state is called among the kernels; no kernel can be called so."""
 

@@ -14,6 +14,7 @@ import types
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from pyrokernel.client.shared_map import SharedMap
 from pyrokernel.kernel.attributes import attributes, get_attribute
 from pyrokernel.kernel.columns import column_labels, pandas_kind
 from pyrokernel.kernel.expressions import value_before
@@ -277,6 +278,9 @@ class _Finder:
         if opening < 0 or tail.tokens[opening].text != "[" or not tail.is_trailer(opening):
             return {}
         value = value_before(tail, opening, self.namespace)
+        if type(value) is SharedMap and not listed:
+            keys: Iterable[Any] = value.complete_keys(typed or "", MATCH_LIMIT)
+            return dict.fromkeys(spell_keys(keys, prefix, quote, typed, MATCH_LIMIT), "key")
         if issubclass(type(value), dict) and not listed:
             keys, word = first_items(dict.keys(value)), "key"
         else:

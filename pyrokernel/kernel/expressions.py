@@ -11,6 +11,8 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
+from pyrokernel.client.shared import Shared
+from pyrokernel.client.shared_map import SharedMap
 from pyrokernel.kernel.attributes import get_attribute, returned_type
 from pyrokernel.kernel.columns import column_labels, is_array, stand_in
 from pyrokernel.kernel.reading import MISSING, Unknown, find, is_one_of, lookup
@@ -88,6 +90,8 @@ def _attribute(value: Any, name: str) -> Any:
 def _item(value: Any, key: object) -> Any:
     """Return `value[key]` for lists, tuples and dicts that did not redefine it; `Unknown` for columns and arrays."""
     kind = type(value)
+    if type(key) is str and is_one_of(kind, (Shared, SharedMap)):
+        return _shared_item(value, key)
     if issubclass(kind, dict) and lookup(kind, "__getitem__") is dict.__dict__["__getitem__"]:
         return find(value, key)
     for base in (list, tuple, str):
@@ -105,6 +109,14 @@ def _item(value: Any, key: object) -> Any:
         part = type(key) is slice or value.ndim > 1
         return Unknown(kind) if part else MISSING if value.dtype.hasobject else Unknown(value.dtype.type)
     return MISSING
+
+
+def _shared_item(value: Shared | SharedMap, key: str) -> Any:
+    """Return a namespace of the shared state, or what a key of it holds: our own code, which does not wait long."""
+    try:
+        return value[key] if isinstance(value, Shared) else value.peek(key)
+    except (KeyError, ValueError):
+        return MISSING
 
 
 def _called(value: Any) -> Any:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pyrokernel import plugins as plugins_module
+from pyrokernel.client.shared import of_this_process
 from pyrokernel.commands import BoundCommand, Command, CommandTable, Context, KernelIdentity
 from pyrokernel.errors import PluginError
 from pyrokernel.kernel.interpreter import Interpreter
@@ -60,11 +61,13 @@ class Extensions:
         self._settings = settings
         self._interpreter = interpreter
         self._report = report
+        self._own: dict[str, Any] = {"shared": of_this_process()}
         self._names: dict[str, Any] = {}
         self._functions: dict[str, tuple[Command, Any]] = {}
         self._plugins: Plugins | None = None
         self._loaded = self._ready = False
         self._lock = threading.RLock()
+        self.give()
 
     def load(self) -> None:
         """Load the plugins and take their commands, unless that is done; any thread."""
@@ -90,8 +93,8 @@ class Extensions:
         self.give()
 
     def given(self) -> dict[str, Any]:
-        """Return the names that plugins give."""
-        return self._names
+        """Return the names that the kernel itself and its plugins give."""
+        return self._own | self._names
 
     def transform(self, source: str, filename: str) -> str:
         """Rewrite source before it is compiled, if a plugin wants that."""
@@ -182,7 +185,7 @@ class Extensions:
             held = self._functions.get(each.name)
             functions[each.name] = held if held and held[0] is each else (each, self._function_of(each))
         self._functions = functions
-        self._interpreter.give({name: function for name, (_, function) in functions.items()} | self._names)
+        self._interpreter.give({name: function for name, (_, function) in functions.items()} | self.given())
 
     def _function_of(self, each: Command) -> Callable[..., Any]:
         def context() -> Context:

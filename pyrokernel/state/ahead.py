@@ -92,8 +92,8 @@ class WriteAhead:
         if _is_damage(data, place):
             raise StateCorruptError(
                 path=str(self._path),
-                reason=f"{len(data) - place} bytes from byte {place} on are not as they were written. They are the last "
-                "writes; if this file is moved away, the service goes on without them",
+                reason=f"{len(data) - place} bytes from byte {place} on are not as they were written. They are the "
+                "last writes; if this file is moved away, the service goes on without them",
             )
         # All of it is given at once. So where the database has one of its rows, it has all up to that one.
         known = self._store.revision()

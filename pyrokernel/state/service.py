@@ -16,7 +16,7 @@ import pwd
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pyrokernel.errors import ProtocolError, StateStorageError, StateValueError
 from pyrokernel.messages import PROTOCOL_VERSION
@@ -26,6 +26,8 @@ from pyrokernel.state.files import layout
 from pyrokernel.state.parked import Wait
 from pyrokernel.state.store import Row
 from pyrokernel.wire.codec import Packed
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_WAIT_SECONDS = 60.0
 """The longest that one request waits; who wants to wait longer asks again."""
@@ -65,7 +67,7 @@ class _Process:
     staged: set[str] = dataclasses.field(default_factory=set)
 
 
-def method(function: Callable[..., Any]) -> Callable[..., Any]:
+def method(function: F) -> F:
     """Mark what can be called from outside."""
     function.__dict__["asked"] = True
     return function
