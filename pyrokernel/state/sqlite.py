@@ -146,7 +146,7 @@ class SQLiteStore:
             raise self._damage
         self._run("BEGIN")
         self._counts_before = self._counts.copy()
-        self._revision_before = self._revision
+        self._numbers_before = self._revision, self._floor
 
     def commit(self) -> None:
         """Make everything since `begin` last."""
@@ -157,7 +157,8 @@ class SQLiteStore:
         if self._db.in_transaction:  # a full disk may have ended it already
             with self._explained():
                 self._db.execute("ROLLBACK")
-        self._counts, self._revision = self._counts_before, self._revision_before
+        self._counts = self._counts_before
+        self._revision, self._floor = self._numbers_before
 
     def write(self, row: Row) -> None:
         """Append a row, and point its key to it."""
