@@ -7,14 +7,18 @@ at once, without waiting for their time.
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pyrokernel.client import keeper
-from pyrokernel.errors import LockLostError
+from pyrokernel.errors import KernelConnectionError, LockLostError, NameServerError, StateUnavailableError
 from pyrokernel.messages import STATE_OBJECT
 from pyrokernel.wire.direct import ask_directly
 from pyrokernel.wire.fanout import ConnectionLost, Request
@@ -22,6 +26,8 @@ from pyrokernel.wire.fanout import ConnectionLost, Request
 if TYPE_CHECKING:
     from pyrokernel.client.state_link import StateLink
     from pyrokernel.wire.connection import Connection
+
+log = logging.getLogger(__name__)
 
 _RENEWALS = 3
 """How often a lease is renewed within its time: two may fail."""
@@ -41,7 +47,8 @@ class Leases:
         self._asking = threading.Lock()
         self._kept: set[str] = set()
         self._connection: Connection | None = None
-        self._pid = os.getpid()
+        self._silent: list[Connection] = []
+        _all.add(self)
 
     def grant(self, ttl: float, *, keep: bool, on_lost: Callable[[], None] = lambda: None) -> str:
         """Make a lease and return its id.
@@ -56,9 +63,7 @@ class Leases:
         """
         lease = str(self._link.ask("grant", float(ttl), False, self._link.write_options(), changes=True))
         if keep:
-            if self._pid != os.getpid():  # a forked child: what was kept is its parent's
-                self._asking, self._pid = threading.Lock(), os.getpid()
-                self._kept, self._connection = set(), None
+            _mind_forks()
             # At once, so that the service knows by which connection this process lives.
             if not self._renew(lease):
                 raise LockLostError(name=lease)
@@ -80,7 +85,8 @@ class Leases:
         """Renew nothing any more, and let the service end what was kept."""
         for lease in list(self._kept):
             self.forget(lease)
-        self._drop_connection()
+        self._drop(self._connection, *self._silent)
+        self._connection, self._silent = None, []
 
     def _renew_again(self, lease: str, on_lost: Callable[[], None]) -> bool:
         """Renew a lease that is kept; False when there is nothing to renew any more."""
@@ -93,23 +99,64 @@ class Leases:
         return False
 
     def _renew(self, lease: str) -> bool:
-        """Renew a lease on the connection by which this process lives; False when it is over."""
+        """Renew a lease on the connection by which this process lives; False when it is over.
+
+        Raises:
+            StateUnavailableError: The service is away, or does not answer.
+        """
         request = Request(STATE_OBJECT, "renew", ([lease], [lease]))
+        deadline = time.monotonic() + _PATIENCE_SECONDS
         with self._asking:  # the thread that renews, and those that make leases, share the connection
             while True:
-                if self._connection is None:
-                    self._connection = self._link.take_connection()
                 try:
-                    return not ask_directly(self._connection, request, time.monotonic() + _PATIENCE_SECONDS)
-                except (ConnectionLost, TimeoutError):
-                    self._drop_connection()
-                    # Through the door that waits for a service that is away, finds where it is now, and gives up.
-                    self._link.ask("ping", patience=_PATIENCE_SECONDS)
-                except BaseException:
-                    self._drop_connection()
-                    raise
+                    if self._connection is None:
+                        self._connection = self._link.take_connection()
+                    over = ask_directly(self._connection, request, time.monotonic() + _PATIENCE_SECONDS)
+                except (ConnectionLost, KernelConnectionError, NameServerError) as error:
+                    self._drop(self._connection)
+                    self._connection = None
+                    log.info("leases are not renewed for the moment: %s", error)
+                except BaseException as error:
+                    # What is about to come on it is nobody's; but until another connection has taken its place, the
+                    # leases would end with it.
+                    if self._connection is not None:
+                        self._silent.append(self._connection)
+                    self._connection = None
+                    if not isinstance(error, TimeoutError):
+                        raise
+                else:
+                    self._drop(*self._silent)
+                    self._silent.clear()
+                    return not over
+                if time.monotonic() >= deadline:
+                    raise StateUnavailableError(reason=f"leases were not renewed in {_PATIENCE_SECONDS:g} s")
+                # Through the door that waits for a service that is away, and finds where it is now.
+                self._link.ask("ping", patience=_PATIENCE_SECONDS)
 
-    def _drop_connection(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+    @staticmethod
+    def _drop(*connections: Connection | None) -> None:
+        for connection in connections:
+            if connection is not None:
+                with contextlib.suppress(OSError):
+                    connection.close()
+
+    def start_over(self) -> None:
+        """Begin anew in a forked child: what is kept is its parent's, and must not live by its child."""
+        self._asking = threading.Lock()
+        self._kept = set()
+        self._drop(self._connection, *self._silent)
+        self._connection, self._silent = None, []
+
+
+_all: weakref.WeakSet[Leases] = weakref.WeakSet()
+
+
+@functools.cache
+def _mind_forks() -> None:
+    """Have forked children let go of their parent's connections; once in a process."""
+    os.register_at_fork(after_in_child=_start_over)
+
+
+def _start_over() -> None:
+    for leases in list(_all):
+        leases.start_over()

@@ -265,10 +265,15 @@ class Shared:
             StateUnavailableError: The service is away.
         """
         write = self.write_of(key, value)
-        if ttl is not None:
-            write["lease"] = self._leases.grant(ttl, keep=keep_alive)
         conditions = [] if revision is None else [{"key": key, "revision": revision}]
-        return int(self.write([write], conditions)[0][0])
+        if ttl is None:
+            return int(self.write([write], conditions)[0][0])
+        write["lease"] = self._leases.grant(ttl, keep=keep_alive)
+        try:
+            return int(self.write([write], conditions)[0][0])
+        except BaseException:
+            self._leases.forget(write["lease"])  # nobody would end it
+            raise
 
     def compare_and_set(self, key: str, value: Any, revision: int) -> int:
         """Set a key only if it has a revision, 0 for no such key; return the new one.

@@ -35,7 +35,7 @@ from pyrokernel.settings import check_private
 from pyrokernel.wire.codec import Buffer, Packed
 from pyrokernel.wire.direct import ask_directly
 from pyrokernel.wire.fanout import ConnectionLost, Request
-from pyrokernel.wire.values import Encoded, decode_value, encode_value
+from pyrokernel.wire.values import PLAIN, Encoded, decode_value, encode_value
 
 if TYPE_CHECKING:
     from pyrokernel.client.mesh import Mesh
@@ -143,7 +143,6 @@ class StateLink:
 
     def take_connection(self) -> Connection:
         """Return a connection for somebody who keeps it, as leases do."""
-        self.ask("ping")  # the service may be away, or somewhere else by now
         return self._reach().take("work")
 
     def _reach(self) -> Link:
@@ -271,7 +270,7 @@ class StateLink:
             StateValueError: Its author is not trusted, or it needs what is not installed here.
         """
         _, kind, name, author, _ = found
-        if kind == "pickle" and author != self.user and author not in self.mesh.settings.trusted:
+        if kind not in PLAIN and author != self.user and author not in self.mesh.settings.trusted:
             reason = (
                 f"it is a pickled object, which runs code when it is loaded; to trust {author}, add trust={author!r}"
             )

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pyrokernel import settings as settings_module
-from pyrokernel.errors import PyrokernelError, StateCorruptError, error_to_wire
+from pyrokernel.errors import PyrokernelError, StateCorruptError, StateStorageError, error_to_wire
 from pyrokernel.messages import STATE_OBJECT, KernelBirth
 from pyrokernel.settings import Settings, private_directory
 from pyrokernel.state.ahead import WriteAhead
@@ -29,6 +31,9 @@ from pyrokernel.wire.connection import Connection
 from pyrokernel.wire.daemon import Daemon
 
 log = logging.getLogger(__name__)
+
+_LOCK_SECONDS = 1.0
+"""How long the service before this one may take to be gone."""
 
 
 def main(birth: KernelBirth, **_: Any) -> NoReturn:
@@ -58,6 +63,7 @@ class StateProcess:
         _write_to(directory / "state.log")
         self._birth = birth
         power = settings.durability == "power"
+        self._lock = lock_directory(directory)
         self._backups = Backups(directory)
         self._store = open_store(directory, settings, self._backups)
         files = Files(directory, power=power)
@@ -105,18 +111,57 @@ class StateProcess:
         self.daemon.drop(connection)
 
 
-def open_store(directory: Path, settings: Settings, backups: Backups) -> Store:
-    """Open the store that the settings name.
+def lock_directory(directory: Path) -> int:
+    """Make sure that no other process uses a directory; return the descriptor that holds the lock, to the end.
 
     Raises:
-        StateCorruptError: It is damaged; with the newest backup, if there is one.
+        StateStorageError: Another process has it.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() >= deadline:
+                os.close(descriptor)
+                reason = "another process has it open: there can be only one service"
+                raise StateStorageError(path=str(directory), reason=reason) from error
+            time.sleep(0.01)
+        else:
+            return descriptor
+
+
+def open_store(directory: Path, settings: Settings, backups: Backups) -> Store:
+    """Open the store, or make it where none has ever been.
+
+    Raises:
+        StateCorruptError: It is damaged or gone; with the newest backup, if there is one.
         StateStorageError: It cannot be opened.
     """
+    database, ahead = directory / DATABASE, directory / AHEAD
+    if not database.exists():
+        # A new one would say that there is nothing, and the values would be removed as nobody's.
+        left = [path for path in (ahead, directory / "values", backups.directory) if _has_content(path)]
+        if left:
+            reason = f"it is missing, and {' and '.join(path.name for path in left)} beside it are not"
+            raise StateCorruptError(path=str(database), reason=reason, backup=backups.newest())
+    power = settings.durability == "power"
+    store = SQLiteStore(database, power=power, newest_backup=backups.newest)
     try:
-        power = settings.durability == "power"
-        return WriteAhead(SQLiteStore(directory / DATABASE, power=power), directory / AHEAD, power=power)
+        return WriteAhead(store, ahead, power=power)
     except StateCorruptError as error:
+        store.close()
         raise StateCorruptError(path=error.path, reason=error.reason, backup=backups.newest()) from error
+    except BaseException:
+        store.close()
+        raise
+
+
+def _has_content(path: Path) -> bool:
+    if path.is_dir():
+        return any(path.iterdir())
+    return path.exists() and path.stat().st_size > 0
 
 
 def _write_to(path: Path) -> None:
