@@ -493,17 +493,64 @@ def unpin(reference: Reference, name: str) -> None:
     _target(reference).ask("unpin", name)
 
 
-def own(instance: str, find: Callable[[str, str], Any]) -> None:
-    """Say that this process is a life of a kernel, in which references to its own objects are these objects."""
-    _own.pid, _own.instance, _own.find = os.getpid(), instance, find
+def to_data(reference: Reference) -> list[Any]:
+    """Return a reference as plain data, for `from_data` in any process of the mesh."""
+    return list(reference.__reduce__()[1])
+
+
+def from_data(data: list[Any]) -> Any:
+    """Return what `to_data` described: a reference, or in the very kernel that has it the object itself.
+
+    Raises:
+        ReferenceGoneError: This is that kernel, and it has it no more.
+    """
+    kernel, instance, lent, (ns, mesh) = data
+    return _revive(kernel, instance, lent, (ns, mesh))
+
+
+def token_of(data: list[Any]) -> str:
+    """Return the token of what `to_data` described."""
+    return str(data[2]["token"])
+
+
+def what_it_is(reference: Reference) -> tuple[str, str]:
+    """Return the name of the class of the object, and in a few words where it is; asks nobody."""
+    target = _target(reference)
+    return target.lent.type, f"<reference to {target.lent.shown} in kernel {target.kernel!r}>"
+
+
+def to_own(value: Any, shown: str, mesh: Mesh) -> Reference | None:
+    """Return a reference to an object of this very kernel; None where this process is no kernel.
+
+    Args:
+        value: The object.
+        shown: How it is to read.
+        mesh: Of the kernel.
+    """
+    if _own.pid != os.getpid():
+        return None
+    return Reference._of(Target(_own.kernel, _own.instance, _own.lend(value, shown), mesh), leased=None)
+
+
+def own(kernel: str, instance: str, find: Callable[[str, str], Any], lend: Callable[[Any, str], Lent]) -> None:
+    """Say that this process is a life of a kernel, in which references to its own objects are these objects.
+
+    Args:
+        kernel, instance: Which.
+        find: Returns the object that a token and the name of a method mean.
+        lend: Lends an object, given also how it is to read.
+    """
+    _own.pid, _own.kernel, _own.instance, _own.find, _own.lend = os.getpid(), kernel, instance, find, lend
 
 
 class _Own:
     """Which life of a kernel this process is, if it is one."""
 
     pid = 0
+    kernel = ""
     instance = ""
     find: Callable[[str, str], Any]
+    lend: Callable[[Any, str], Lent]
 
 
 _own = _Own()

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from pyrokernel import settings as settings_module
 from pyrokernel.client import inside, publishing, reference
+from pyrokernel.client.shared import of_this_process
 from pyrokernel.commands import KernelIdentity
 from pyrokernel.errors import PyrokernelError, error_to_wire
 from pyrokernel.journal import Journal
@@ -29,12 +30,13 @@ from pyrokernel.kernel.handlers import Handlers
 from pyrokernel.kernel.inputs import Inputs
 from pyrokernel.kernel.interpreter import Interpreter
 from pyrokernel.kernel.interrupts import Interrupts
+from pyrokernel.kernel.pins import SharedPins
 from pyrokernel.kernel.publications import Publications
 from pyrokernel.kernel.references import References
 from pyrokernel.kernel.service import KernelService
 from pyrokernel.kernel.shipping import meant_for
 from pyrokernel.kernel.workloop import WorkLoop
-from pyrokernel.messages import KERNEL_OBJECT, EventKind, KernelBirth, KernelSpec, Shipped
+from pyrokernel.messages import KERNEL_OBJECT, EventKind, KernelBirth, KernelSpec, Lent, Shipped
 from pyrokernel.shelf import Shelf
 from pyrokernel.wire.codec import Packed
 from pyrokernel.wire.daemon import Daemon
@@ -96,7 +98,7 @@ class KernelProcess:
         )
         inputs = Inputs(self._ask, self._running_cell, settings.input_timeout)
         self.references = References(spec.name, birth.instance, self.loop.wake)
-        reference.own(birth.instance, self.references.own)
+        reference.own(spec.name, birth.instance, self.references.own, self._lend_own)
         self.service = KernelService(
             birth,
             cells=self.cells,
@@ -106,6 +108,7 @@ class KernelProcess:
             interrupts=interrupts,
             extensions=extensions,
             references=self.references,
+            pins=SharedPins(self.references, of_this_process()),
             waiting_work=self.loop.waiting,
         )
         greeting = {"kernel": spec.name, "instance": birth.instance, "pid": os.getpid()}
@@ -141,6 +144,10 @@ class KernelProcess:
                 log.warning("raised between the cells: %r", error)
                 continue
             self.end(reason)
+
+    def _lend_own(self, value: Any, shown: str) -> Lent:
+        """Lend an object of user code to this very kernel, which is about to pin it."""
+        return self.references.lend(value, shown=shown, holder=self.birth.instance)
 
     def _look_around(self) -> bool:
         """Do what waits for the main thread to rest; say whether a submitted cell was among it."""

@@ -280,6 +280,11 @@ class References:
         with self._changed:
             entry.pins.add(name)
 
+    def pinned(self) -> dict[str, str]:
+        """Return the tokens of what is pinned, by the names."""
+        with self._changed:
+            return {name: entry.token for entry in self._entries.values() for name in entry.pins}
+
     def unpin(self, name: str, but: Entry | None = None) -> bool:
         """Take a name from what is kept under it, which lives on by its leases; say whether there was something."""
         with self._changed:

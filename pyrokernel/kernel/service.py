@@ -38,6 +38,7 @@ from pyrokernel.kernel.interpreter import Namespace
 from pyrokernel.kernel.interrupts import Interrupts
 from pyrokernel.kernel.operations import Operation, members
 from pyrokernel.kernel.paths import complete_path, complete_program
+from pyrokernel.kernel.pins import SharedPins
 from pyrokernel.kernel.references import Entry, References
 from pyrokernel.kernel.requests import cell_id, origin, show_call, shown
 from pyrokernel.kernel.yielding import Yields
@@ -57,7 +58,7 @@ class KernelService:
 
     Args:
         birth: Who this kernel is.
-        cells, capture, journal, inputs, interrupts, extensions, references: The rooms it is made of.
+        cells, capture, journal, inputs, interrupts, extensions, references, pins: The rooms it is made of.
         waiting_work: Lists the requests that wait unread in work connections.
     """
 
@@ -72,6 +73,7 @@ class KernelService:
         interrupts: Interrupts,
         extensions: Extensions,
         references: References,
+        pins: SharedPins,
         waiting_work: Callable[[], list[dict[str, Any]]],
     ) -> None:
         self._birth = birth
@@ -80,6 +82,7 @@ class KernelService:
         self._inputs, self._interrupts = inputs, interrupts
         self._extensions = extensions
         self._references = references
+        self._pins = pins
         self._waiting_work = waiting_work
         self._followers = 0
         self._lock = threading.Lock()
@@ -274,6 +277,7 @@ class KernelService:
         """Keep a reference alive under a name, whoever renews it."""
         self._check_may_run()
         self._references.pin(token, name)
+        self._pins.note(name)
 
     @expose
     def unpin(self, name: str) -> bool:

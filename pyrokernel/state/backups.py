@@ -8,6 +8,7 @@ runs where it is called, and ends the service first.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import shutil
@@ -18,11 +19,11 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from pyrokernel.errors import PyrokernelError, StateError, StateStorageError
+from pyrokernel.errors import PyrokernelError, StateCorruptError, StateError, StateStorageError
 from pyrokernel.settings import check_name, private_directory
 from pyrokernel.state.claim import claim
 from pyrokernel.state.files import Files
-from pyrokernel.state.sqlite import check_file, renew_id
+from pyrokernel.state.sqlite import begin_anew, check_file, newest_revision
 from pyrokernel.state.store import Store
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ _UNFINISHED = ".part"
 _PARTS = (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", AHEAD, "values")
 """What a state is made of; backups and log stay where they are."""
 _TRIES = 20
+_UNSEEN = 1_000_000
+"""Revisions that the replaced state may have given out, and that cannot be read from it any more."""
 
 
 class Backups:
@@ -84,16 +87,15 @@ class Backups:
 
         Raises:
             StateStorageError: It cannot be written.
+            StateCorruptError: What is copied is damaged; the backups that there are stay.
             StateError: There is one of that name.
             SettingsError: It cannot be called so.
         """
-        if name:
-            check_name(name, "backup")  # it becomes that of a folder
         assert self._store is not None
         assert self._files is not None, "attach() comes first"
-        folder = self.directory / ((_AUTOMATIC if automatic else "") + (name or time.strftime("%Y%m%d-%H%M%S")))
         with self._lock:
-            if folder.exists():
+            folder = self.directory / (check_name(name, "backup") if name else self._free_name(automatic))
+            if folder.exists() or folder.suffix == _UNFINISHED:
                 raise StateError(f"there is a backup {folder.name!r} already, in {folder}")
             draft = folder.with_name(folder.name + _UNFINISHED)
             try:
@@ -104,10 +106,18 @@ class Backups:
                     self.settle()
                     self._store.backup(draft / DATABASE)
                     _link_values(draft / DATABASE, self._files.values, draft / "values")
+                problems = check_file(draft / DATABASE)
+                if problems:
+                    # Those that there are were made before that.
+                    path = str(self.directory.parent / DATABASE)
+                    raise StateCorruptError(path=path, reason=problems[0], backup=self.newest())
                 draft.rename(folder)
             except OSError as error:
                 shutil.rmtree(draft, ignore_errors=True)
                 raise StateStorageError(path=str(folder), reason=str(error.strerror or error)) from error
+            except sqlite3.Error as error:
+                shutil.rmtree(draft, ignore_errors=True)
+                raise StateStorageError(path=str(folder), reason=str(error)) from error
             except PyrokernelError:
                 shutil.rmtree(draft, ignore_errors=True)
                 raise
@@ -115,13 +125,22 @@ class Backups:
             shutil.rmtree(old, ignore_errors=True)
         return folder
 
+    def _free_name(self, automatic: bool) -> str:
+        """Return a name that says when it was made; with a number where there are several in a second."""
+        name = (_AUTOMATIC if automatic else "") + time.strftime("%Y%m%d-%H%M%S")
+        names = (f"{name}.{number}" if number else name for number in itertools.count())
+        return next(name for name in names if not (self.directory / name).exists())
+
     def keep_current(self, every: float) -> None:
         """Make a backup whenever the newest one is so many seconds old, for ever; for a thread of its own."""
         pause = threading.Event()
         pause.wait(min(every, _SETTLE_SECONDS))
         while True:
-            newest = self.newest()
-            age = time.time() - os.stat(newest).st_mtime if newest else every
+            try:
+                newest = self.newest()
+                age = time.time() - os.stat(newest).st_mtime if newest else every
+            except FileNotFoundError:  # somebody tidies up
+                continue
             if age < every:
                 pause.wait(min(every - age, every))
                 continue
@@ -170,9 +189,11 @@ def restore(directory: Path, backup: Path, stop: Callable[[], object] = lambda: 
     aside, draft = directory / f"replaced-{stamp}", directory / f"restoring-{stamp}"
     try:
         shutil.copytree(source, draft)
-        renew_id(draft / DATABASE)
         held = _claim_after(directory, stop)
         try:
+            # Who knew the replaced state must not take a number of it for one of this.
+            known = max(newest_revision(directory / DATABASE), newest_revision(draft / DATABASE))
+            begin_anew(draft / DATABASE, known + _UNSEEN)
             aside.mkdir(mode=0o700)
             for name in _PARTS:
                 if (directory / name).exists():
@@ -181,9 +202,9 @@ def restore(directory: Path, backup: Path, stop: Callable[[], object] = lambda: 
                 path.rename(directory / path.name)
         finally:
             os.close(held)
-    except (OSError, shutil.Error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise StateStorageError(path=str(directory), reason=str(reason)) from error
+    except (OSError, sqlite3.Error) as error:
+        reason = str(getattr(error, "strerror", None) or error)
+        raise StateStorageError(path=str(directory), reason=reason) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return aside

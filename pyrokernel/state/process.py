@@ -32,7 +32,7 @@ from pyrokernel.wire.daemon import Daemon
 log = logging.getLogger(__name__)
 
 _CLAIM_SECONDS = 5.0
-"""So long a service waits for `restore`, which needs the time of some renames, to be through."""
+"""How long a service before this one may take to be gone, or `restore` to be through."""
 
 
 def main(birth: KernelBirth, **_: Any) -> NoReturn:
@@ -111,17 +111,35 @@ class StateProcess:
 
 
 def open_store(directory: Path, settings: Settings, backups: Backups) -> Store:
-    """Open the store that the settings name.
+    """Open the store, or make it where none has ever been.
 
     Raises:
-        StateCorruptError: It is damaged; with the newest backup, if there is one.
+        StateCorruptError: It is damaged or gone; with the newest backup, if there is one.
         StateStorageError: It cannot be opened.
     """
+    database, ahead = directory / DATABASE, directory / AHEAD
+    if not database.exists():
+        # A new one would say that there is nothing, and the values would be removed as nobody's.
+        left = [path for path in (ahead, directory / "values", backups.directory) if _has_content(path)]
+        if left:
+            reason = f"it is missing, and {' and '.join(path.name for path in left)} beside it are not"
+            raise StateCorruptError(path=str(database), reason=reason, backup=backups.newest())
+    power = settings.durability == "power"
+    store = SQLiteStore(database, power=power, newest_backup=backups.newest)
     try:
-        power = settings.durability == "power"
-        return WriteAhead(SQLiteStore(directory / DATABASE, power=power), directory / AHEAD, power=power)
+        return WriteAhead(store, ahead, power=power)
     except StateCorruptError as error:
+        store.close()
         raise StateCorruptError(path=error.path, reason=error.reason, backup=backups.newest()) from error
+    except BaseException:
+        store.close()
+        raise
+
+
+def _has_content(path: Path) -> bool:
+    if path.is_dir():
+        return any(path.iterdir())
+    return path.exists() and path.stat().st_size > 0
 
 
 def _write_to(path: Path) -> None:

@@ -215,19 +215,18 @@ def watchers(mesh: pk.Mesh, shared: Any) -> None:
         begun = [0.0]
         times: list[float] = []
 
-        def follow(watch: Any, times: list[float] = times) -> None:
+        def follow(watch: Any, value: int, times: list[float] = times) -> None:
             change = watch.get(30)
             times.append(time.perf_counter())
             assert change.value == value
 
-        value = round_number
         watches = [shared.watch("hot") for _ in range(WATCHERS)]
-        threads = [threading.Thread(target=follow, args=(watch,)) for watch in watches]
+        threads = [threading.Thread(target=follow, args=(watch, round_number)) for watch in watches]
         for thread in threads:
             thread.start()
         time.sleep(0.3)  # until all of them wait; who does not yet is only told sooner
         begun[0] = time.perf_counter()
-        shared.m["hot"] = value
+        shared.m["hot"] = round_number
         for thread in threads:
             thread.join()
         assert len(times) == WATCHERS
