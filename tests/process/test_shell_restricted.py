@@ -21,8 +21,8 @@ ADMITTED = {
     # `shared` refuses what loads values (get, diff) and what writes files (backup), see below; `refs` asks kernels
     # for a list and has them end what is on it.
     "alias", "cancel", "cd", "cells", "commands", "debug", "env", "exit", "follow", "help", "history", "inspect",
-    "interrupt", "load_ext", "logs", "matplotlib", "on", "pip", "plugins", "ps", "pwd", "quit", "refs", "reset", "restart",
-    "set", "sh", "shared", "ship", "stop", "time", "timeit", "tour", "unship", "use", "watch", "who", "whos",
+    "interrupt", "load_ext", "logs", "matplotlib", "on", "pip", "plugins", "ps", "pwd", "quit", "refs", "reset",
+    "restart", "set", "sh", "shared", "ship", "stop", "time", "timeit", "tour", "unship", "use", "watch", "who", "whos",
     "writefile",
 }  # fmt: skip
 REFUSED = {"edit", "gather", "here", "map", "pull", "push", "run", "scatter"}
