@@ -151,14 +151,21 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Contai
 
 
 def wide_table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Container[str] = (), spared: Sequence[str] = ()
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Container[str] = (),
+    spared: Sequence[str] = (),
+    cut: str = "",
 ) -> str:
-    """Lay out rows as `table`, as wide as the terminal: the last column is cut to what the others leave.
+    """Lay out rows as `table`, as wide as the terminal: one column is cut to what the others leave.
 
     Args:
         header, rows, right: As for `table`.
         spared: Columns that a narrow terminal goes without, in this order.
+        cut: Title of the column that is cut; "" for the last one.
     """
+    place = header.index(cut) if cut else len(header) - 1
     width = shutil.get_terminal_size((_USUAL_WIDTH, 24)).columns
     for count in range(len(spared) + 1):
         # A column without a word in it is left out.
@@ -166,11 +173,17 @@ def wide_table(
             tuple("" if title in spared[:count] else cell for title, cell in zip(header, row, strict=True))
             for row in rows
         ]
-        used = max(map(len, table(header[:-1], [row[:-1] for row in rows], right=right).splitlines()))
+        others = table(_without(header, place), [_without(row, place) for row in rows], right=right)
+        used = max(map(len, others.splitlines()))
         if used + 2 + _LEAST_WIDTH <= width:
             break
     left = max(_LEAST_WIDTH // 2, width - used - 2)
-    return table(header, [(*row[:-1], one_line(row[-1], left)) for row in rows], right=right)
+    cut_rows = [(*row[:place], one_line(row[place], left), *row[place + 1 :]) for row in rows]
+    return table(header, cut_rows, right=right)
+
+
+def _without(cells: Sequence[str], place: int) -> tuple[str, ...]:
+    return (*cells[:place], *cells[place + 1 :])
 
 
 def format_kernels(infos: Sequence[KernelInfo], *, now: float, marked: Container[str] = ()) -> str:

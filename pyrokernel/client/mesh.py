@@ -493,7 +493,7 @@ class Mesh:
                 raise
             return known
         except KernelNotFoundError:
-            info = KernelInfo.from_wire(self.ask_host(self._state_host(), "start_state", timeout=START_SECONDS + 10))
+            info = KernelInfo.from_wire(self.ask_host(self.state_host(), "start_state", timeout=START_SECONDS + 10))
             return self._state_link(info.uri, info.instance)
         return self._state_link(entry.uri, entry.value("instance"))
 
@@ -503,13 +503,17 @@ class Mesh:
         Raises:
             PyrokernelError: None will follow, or its host cannot be asked.
         """
-        self.ask_host(self._state_host(), "await_kernel", "~shared", instance, timeout, timeout=timeout + 2)
+        self.ask_host(self.state_host(), "await_kernel", "~shared", instance, timeout, timeout=timeout + 2)
 
     def _state_link(self, uri: str, instance: str) -> Link:
         return Link("shared", uri, instance, files=not self.settings.portable)
 
-    def _state_host(self) -> Link:
-        """Return the host that keeps the shared state, or is to."""
+    def state_host(self) -> Link:
+        """Return the host that keeps the shared state, or is to.
+
+        Raises:
+            HostError: There is none, or several could.
+        """
         hosts = {host.name: host for host in self.hosts()}
         wanted = self.settings.state_host
         if wanted and wanted not in hosts:

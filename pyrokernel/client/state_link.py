@@ -165,7 +165,10 @@ class StateLink:
                 self.mesh.await_state(link.instance, min(left, 5.0))
             except KernelNotFoundError as gone:
                 if self._is_gone(link):
-                    raise StateUnavailableError(reason=str(gone), unsure=unsure) from error
+                    # Its name goes away a moment after it was stopped, for a backup to be put in its place, say.
+                    if attempt >= len(_PAUSES):
+                        raise StateUnavailableError(reason=str(gone), unsure=unsure) from error
+                    time.sleep(min(left, _PAUSES[attempt]))
             except PyrokernelError:
                 time.sleep(min(left, _PAUSES[min(attempt, len(_PAUSES) - 1)]))
         elif attempt:

@@ -40,6 +40,7 @@ from pyrokernel.shell.parser import Parser, Piece, SourceReader, Takes
 from pyrokernel.shell.remote import Remote
 from pyrokernel.shell.restricted import ignore_job_control
 from pyrokernel.shell.runner import Runner
+from pyrokernel.shell.shared import SharedCommands
 from pyrokernel.shell.shipping import ShipCommands
 from pyrokernel.shell.source import bound_names, dedented, in_background
 from pyrokernel.shell.startup import run_startup, startup_file
@@ -72,7 +73,7 @@ class Shell(House):
         self.at_prompt = self.left = False
         self.target = Target(mesh, words, tell=self._tell_change)
         self.reader = SourceReader()
-        here = Here()
+        here = Here({"shared": lambda: mesh.shared})
         command_sets = [
             KernelCommands(),
             CellCommands(),
@@ -80,6 +81,7 @@ class Shell(House):
             HabitCommands(),
             HereCommands(here),
             DataCommands(here),
+            SharedCommands(),
             JobCommands(here),
             TourCommands(),
             ShipCommands(),

@@ -44,6 +44,7 @@ EXAMPLES: Mapping[str, str] = {
     "scatter": "scatter part = range(1000)",
     "set": "set timing true",
     "sh": "!nvidia-smi",
+    "shared": "shared history cal/gain",
     "ship": "ship analysis.py",
     "stop": "stop k3",
     "time": "time sum(range(1000))",

@@ -283,7 +283,8 @@ class StateService:
             value = self._value(row, caller) if values and row.alive and row.sizes else None
             changes.append(self._change(row, value))
         answer = {"changes": changes, "next": following, "store": self._engine.store.id}
-        self._batch[shared] = answer
+        if changes:  # nothing yet is no answer to share: a write of the same batch may follow
+            self._batch[shared] = answer
         return answer
 
     # Leases, locks, queues
