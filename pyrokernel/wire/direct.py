@@ -20,10 +20,13 @@ from pyrokernel.wire.connection import FLAGS_EXCEPTION, MSG_RESULT, Connection, 
 from pyrokernel.wire.fanout import ConnectionLost, Request
 from pyrokernel.wire.proxy import read_greeting
 
-__all__ = ["ask_directly"]
+__all__ = ["BUSY_SECONDS", "ask_directly"]
 
 _ALERT_SECONDS = 0.0001
 """How long an answer is looked for without going to sleep."""
+
+BUSY_SECONDS = 0.00002
+"""Whoever yields and is not back so soon shares the processor with somebody who needs it, and goes to sleep."""
 
 
 def ask_directly(connection: Connection, request: Request, deadline: float | None, *, alert: bool = False) -> Any:
@@ -84,15 +87,17 @@ def _receive(connection: Connection, deadline: float | None, alert: bool) -> Inc
 
 def _look_out(sock: socket.socket) -> None:
     """Wait a moment for the first bytes without going to sleep; whoever else wants the processor gets it."""
-    until = time.perf_counter() + _ALERT_SECONDS
-    while True:
+    now = time.perf_counter()
+    until = now + _ALERT_SECONDS
+    while now < until:
         try:
             sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except (BlockingIOError, InterruptedError):
-            if time.perf_counter() >= until:
-                return
             os.sched_yield()
         else:
+            return
+        before, now = now, time.perf_counter()
+        if now - before > BUSY_SECONDS:
             return
 
 
