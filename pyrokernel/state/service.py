@@ -86,6 +86,9 @@ class StateService:
         self._engine = engine
         self._identity = dict(identity)
         self._backups = backups
+        self._methods: dict[str, Callable[..., Any]] = {
+            name: getattr(self, name) for name, member in vars(type(self)).items() if getattr(member, "asked", False)
+        }
         self._batch: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._processes: dict[int, _Process] = {}
         self._owners: dict[str, Caller] = {}
@@ -96,11 +99,10 @@ class StateService:
         Raises:
             ProtocolError: There is none.
         """
-        found = getattr(type(self), name, None) if isinstance(name, str) else None
-        if found is None or not getattr(found, "asked", False):
-            raise ProtocolError(f"the shared state has no method {name!r}")
-        bound: Callable[..., Any] = getattr(self, name)
-        return bound
+        found = self._methods.get(name) if isinstance(name, str) else None
+        if found is None:
+            raise ProtocolError(f"the shared state has no method {name!r:.80}")
+        return found
 
     def forget_batch(self) -> None:
         """Forget the answers that several watchers of one write share."""
@@ -502,9 +504,9 @@ def _space(name: Any) -> str:
 
 
 def _author(caller: Caller, options: Mapping[str, Any] | None) -> Author:
-    options = options or {}
-    via, request = (as_text(options.get(name), 64) for name in ("via", "request"))
-    return Author(user_name(caller.uid), via, request)
+    if not options:
+        return Author(user_name(caller.uid))
+    return Author(user_name(caller.uid), as_text(options.get("via"), 64), as_text(options.get("request"), 64))
 
 
 @functools.cache
