@@ -48,7 +48,9 @@ def kill(store: WriteAhead) -> None:
 def put(store: WriteAhead, revision: int, key: str = "", data: bytes = b"v") -> None:
     """Write and commit."""
     store.begin()
-    store.write(Row(revision, "", key or f"k{revision}", "set", "bytes", data=data, sizes=(len(data),), created=revision))
+    store.write(
+        Row(revision, "", key or f"k{revision}", "set", "bytes", data=data, sizes=(len(data),), created=revision)
+    )
     store.commit()
 
 

@@ -212,7 +212,9 @@ def test_a_dropped_value_leaves_its_row(shelf: Shelf) -> None:
 
 def test_rows_with_files_leases_and_requests_are_found(shelf: Shelf) -> None:
     shelf.write(row(1, "a", file="f1", data=b""), row(2, "b", lease="l1", request="r1"), row(3, "c", lease="l1"))
-    shelf.write(row(4, "c", previous=3, created=3, version=2, request="r2"), row(5, "d", file="f2", data=b"", request="r2"))
+    shelf.write(
+        row(4, "c", previous=3, created=3, version=2, request="r2"), row(5, "d", file="f2", data=b"", request="r2")
+    )
     for store in shelf.twice():
         assert [one.file for one in store.filed()] == ["f1", "f2"]
         assert [(one.key, one.lease) for one in store.leased()] == [("b", "l1")]
