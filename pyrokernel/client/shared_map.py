@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 import threading
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
@@ -162,7 +163,7 @@ class SharedMap(MutableMapping[str, Any]):
         return "{" + shown + (", ..." if len(entries) > _SHOWN else "") + "}"
 
     def __reduce__(self) -> Any:
-        return _the_map_here, (self._shared.space,)
+        return operator.attrgetter("m"), (self._shared,)
 
     def complete_keys(self, prefix: str, limit: int = PAGE) -> list[str]:
         """Return keys that begin so, for TAB: [] when the service does not answer at once."""
@@ -207,14 +208,6 @@ class _Values(ValuesView[Any]):
 
     def __repr__(self) -> str:
         return f"dict_values({list(self)!r})"
-
-
-def _the_map_here(space: str) -> Any:
-    """Return the map of the mesh that this process belongs to, where a map that was sent arrives."""
-    from pyrokernel.client.shared import of_this_process
-
-    shared = of_this_process()
-    return (shared[space] if space else shared).m
 
 
 def as_items(other: Any, values: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -2,11 +2,12 @@
 
 A backup is a folder with a file of the same format and the large values beside it, as further names of
 the same files where the disk allows that: it takes time and space only for what rows hold. `restore`
-is called where no service runs.
+runs where it is called, and ends the service first.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from pyrokernel.errors import PyrokernelError, StateCorruptError, StateError, StateStorageError
 from pyrokernel.settings import check_name, private_directory
+from pyrokernel.state.claim import claim
 from pyrokernel.state.files import Files
 from pyrokernel.state.sqlite import begin_anew, check_file, newest_revision
 from pyrokernel.state.store import Store
@@ -35,6 +37,9 @@ _AUTOMATIC = "auto-"
 _UNFINISHED = ".part"
 _UNSEEN = 1_000_000
 """Revisions that the replaced state may have given out, and that cannot be read from it any more."""
+_PARTS = (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", AHEAD, "values")
+"""What a state is made of; backups and log stay where they are."""
+_TRIES = 20
 
 
 class Backups:
@@ -160,15 +165,18 @@ def _link_values(database: Path, values: Path, target: Path) -> None:
             shutil.copyfile(values / name, target / name)
 
 
-def restore(directory: Path, backup: Path) -> Path:
-    """Put a backup in place of a state that no service uses; return where what was there is now.
+def restore(directory: Path, backup: Path, stop: Callable[[], object] = lambda: None) -> Path:
+    """Put a backup in place of a state; return where what was there is now.
 
     Args:
         directory: Of the state.
         backup: A folder that `Backups.make` made, or its database file.
+        stop: Ends the service that uses the state. Called when all is ready, and again if another one has been
+            started meanwhile.
 
     Raises:
         StateError: It is no backup, or damaged itself; nothing was changed then.
+        StateStorageError: The disk is full, or a service uses the state; nothing was changed then.
     """
     source = backup.parent if backup.name == DATABASE else backup
     if not (source / DATABASE).is_file():
@@ -177,18 +185,36 @@ def restore(directory: Path, backup: Path) -> Path:
     if problems:
         raise StateError(f"the backup {source} is damaged itself: {problems[0]}")
     private_directory(directory)
-    aside = directory / f"replaced-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    draft = directory / "restoring"
-    shutil.rmtree(draft, ignore_errors=True)
-    shutil.copytree(source, draft)
-    # Who knew the replaced state must not take a number of it for one of this.
-    known = max(newest_revision(directory / DATABASE), newest_revision(draft / DATABASE))
-    begin_anew(draft / DATABASE, known + _UNSEEN)
-    aside.mkdir(mode=0o700)
-    for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", AHEAD, "values"):
-        if (directory / name).exists():
-            (directory / name).rename(aside / name)
-    for path in draft.iterdir():
-        path.rename(directory / path.name)
-    draft.rmdir()
+    stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    aside, draft = directory / f"replaced-{stamp}", directory / f"restoring-{stamp}"
+    try:
+        shutil.copytree(source, draft)
+        held = _claim_after(directory, stop)
+        try:
+            # Who knew the replaced state must not take a number of it for one of this.
+            known = max(newest_revision(directory / DATABASE), newest_revision(draft / DATABASE))
+            begin_anew(draft / DATABASE, known + _UNSEEN)
+            aside.mkdir(mode=0o700)
+            for name in _PARTS:
+                if (directory / name).exists():
+                    (directory / name).rename(aside / name)
+            for path in draft.iterdir():
+                path.rename(directory / path.name)
+        finally:
+            os.close(held)
+    except (OSError, shutil.Error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise StateStorageError(path=str(directory), reason=str(reason)) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
     return aside
+
+
+def _claim_after(directory: Path, stop: Callable[[], object]) -> int:
+    """Take a directory from the service that uses it; its clients may have started the next one at once."""
+    for _ in range(_TRIES - 1):
+        stop()
+        with contextlib.suppress(StateStorageError):
+            return claim(directory)
+    stop()
+    return claim(directory)

@@ -35,6 +35,7 @@ from pyrokernel.wire.connection import (
     frame,
     send_now,
 )
+from pyrokernel.wire.direct import BUSY_SECONDS
 
 log = logging.getLogger(__name__)
 
@@ -164,11 +165,15 @@ class Desk:
 
     def _look(self) -> list[tuple[selectors.SelectorKey, int]]:
         """Return what has come, or comes in a moment; [] when it is time to sleep."""
-        while time.monotonic() < self._alert_until:
+        now = time.monotonic()
+        while now < self._alert_until:
             events = self._selector.select(0)
             if events:
                 return events
             os.sched_yield()
+            before, now = now, time.monotonic()
+            if now - before > BUSY_SECONDS:
+                break
         return []
 
     def _pause(self) -> float | None:

@@ -386,7 +386,8 @@ class Engine:
 
     def _value(self, write: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields of a row that hold a value."""
-        fields: dict[str, Any] = {name: as_text(write.get(name)) for name in ("kind", "type", "summary")}
+        kind, shown, summary = as_text(write["kind"]), as_text(write.get("type")), as_text(write.get("summary"))
+        fields: dict[str, Any] = {"kind": kind, "type": shown, "summary": summary}
         if write.get("file"):
             sizes = tuple(int(size) for size in write["sizes"])
             name = self.files.adopt(str(write["file"]), sizes)
@@ -789,6 +790,8 @@ def _number(key: str, kind: str, data: bytes) -> float:
 
 def as_text(said: Any, limit: int = MAX_TEXT) -> str:
     """Return what a writer says of something as text that can be stored: lone surrogates cannot."""
+    if type(said) is str and len(said) <= limit and said.isascii():
+        return said
     return str(said or "")[:limit].encode("utf-8", "replace").decode()
 
 

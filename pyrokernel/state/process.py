@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pyrokernel import settings as settings_module
-from pyrokernel.errors import PyrokernelError, StateCorruptError, StateStorageError, error_to_wire
+from pyrokernel.errors import PyrokernelError, StateCorruptError, error_to_wire
 from pyrokernel.messages import STATE_OBJECT, KernelBirth
 from pyrokernel.settings import Settings, private_directory
 from pyrokernel.state.ahead import WriteAhead
 from pyrokernel.state.backups import AHEAD, DATABASE, Backups
+from pyrokernel.state.claim import claim
 from pyrokernel.state.desk import Desk
 from pyrokernel.state.engine import Engine, Limits
 from pyrokernel.state.files import Files
@@ -32,8 +31,8 @@ from pyrokernel.wire.daemon import Daemon
 
 log = logging.getLogger(__name__)
 
-_LOCK_SECONDS = 1.0
-"""How long the service before this one may take to be gone."""
+_CLAIM_SECONDS = 5.0
+"""So long a service waits for `restore`, which needs the time of some renames, to be through."""
 
 
 def main(birth: KernelBirth, **_: Any) -> NoReturn:
@@ -62,8 +61,8 @@ class StateProcess:
         directory = private_directory(Path(birth.journal_dir))
         _write_to(directory / "state.log")
         self._birth = birth
+        self._claim = claim(directory, _CLAIM_SECONDS)
         power = settings.durability == "power"
-        self._lock = lock_directory(directory)
         self._backups = Backups(directory)
         self._store = open_store(directory, settings, self._backups)
         files = Files(directory, power=power)
@@ -109,27 +108,6 @@ class StateProcess:
 
     def _drop(self, connection: Connection) -> None:
         self.daemon.drop(connection)
-
-
-def lock_directory(directory: Path) -> int:
-    """Make sure that no other process uses a directory; return the descriptor that holds the lock, to the end.
-
-    Raises:
-        StateStorageError: Another process has it.
-    """
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    deadline = time.monotonic() + _LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if time.monotonic() >= deadline:
-                os.close(descriptor)
-                reason = "another process has it open: there can be only one service"
-                raise StateStorageError(path=str(directory), reason=reason) from error
-            time.sleep(0.01)
-        else:
-            return descriptor
 
 
 def open_store(directory: Path, settings: Settings, backups: Backups) -> Store:

@@ -86,6 +86,9 @@ class StateService:
         self._engine = engine
         self._identity = dict(identity)
         self._backups = backups
+        self._methods: dict[str, Callable[..., Any]] = {
+            name: getattr(self, name) for name, member in vars(type(self)).items() if getattr(member, "asked", False)
+        }
         self._batch: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._processes: dict[int, _Process] = {}
         self._owners: dict[str, Caller] = {}
@@ -96,11 +99,10 @@ class StateService:
         Raises:
             ProtocolError: There is none.
         """
-        found = getattr(type(self), name, None) if isinstance(name, str) else None
-        if found is None or not getattr(found, "asked", False):
-            raise ProtocolError(f"the shared state has no method {name!r}")
-        bound: Callable[..., Any] = getattr(self, name)
-        return bound
+        found = self._methods.get(name) if isinstance(name, str) else None
+        if found is None:
+            raise ProtocolError(f"the shared state has no method {name!r:.80}")
+        return found
 
     def forget_batch(self) -> None:
         """Forget the answers that several watchers of one write share."""
@@ -270,7 +272,7 @@ class StateService:
         return attempt(since) or Wait(space, prefix, attempt, give_up, _deadline(timeout))
 
     def _changes(self, caller: Caller, space: str, prefix: str, since: int, limit: int, values: bool) -> dict[str, Any]:
-        shared = (space, prefix, since, limit, values, caller.nearby)
+        shared = (space, prefix, since, limit, values, caller.nearby, self._engine.revision)
         if shared in self._batch:
             return self._batch[shared]
         rows, following = self._engine.changes(space, prefix, since, limit)
@@ -283,7 +285,8 @@ class StateService:
             value = self._value(row, caller) if values and row.alive and row.sizes else None
             changes.append(self._change(row, value))
         answer = {"changes": changes, "next": following, "store": self._engine.store.id}
-        self._batch[shared] = answer
+        if changes:  # nothing yet is no answer to share: a write of the same batch may follow
+            self._batch[shared] = answer
         return answer
 
     # Leases, locks, queues
@@ -508,9 +511,9 @@ def _check_lease(lease: Any) -> None:
 
 
 def _author(caller: Caller, options: Mapping[str, Any] | None) -> Author:
-    options = options or {}
-    via, request = (as_text(options.get(name), 64) for name in ("via", "request"))
-    return Author(user_name(caller.uid), via, request)
+    if not options:
+        return Author(user_name(caller.uid))
+    return Author(user_name(caller.uid), as_text(options.get("via"), 64), as_text(options.get("request"), 64))
 
 
 @functools.cache

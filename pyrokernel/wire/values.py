@@ -6,7 +6,7 @@ A value has a *kind*, which says who may read it:
 - "plain" is data (None, bool, lists, dicts, sets, tuples, dates, decimals ...) and NumPy arrays, pickled so
   that it is read by an unpickler that knows a short list of harmless constructors and refuses all others.
 - "pickle" is any other object; whoever loads it runs what its pickle says, so only readers who trust its author do.
-- "reference" is a pickled handle to an object that stays in its kernel; it is read like a pickle.
+- "reference" says, as plain data, where an object is that stays in its kernel.
 
 The service that keeps the values reads none of them but "int" and "float", which it can add to.
 """
@@ -32,7 +32,7 @@ __all__ = ["PLAIN", "SCALARS", "Encoded", "decode_value", "encode_value", "type_
 SCALARS = ("int", "float", "str", "bytes")
 """Kinds that are read without a pickle."""
 
-PLAIN = (*SCALARS, "plain")
+PLAIN = (*SCALARS, "plain", "reference")
 """Kinds that run no code when they are read."""
 
 SUMMARY_CHARS = 80
@@ -132,7 +132,7 @@ def decode_value(kind: str, parts: Sequence[Buffer]) -> Any:
             raise
         except Exception as error:  # a garbled pickle can raise nearly anything
             raise NotSerializableError(f"the value does not parse: {type(error).__name__}: {error}") from error
-    if kind not in ("pickle", "reference"):
+    if kind != "pickle":
         raise NotSerializableError(f"it is of a kind that is not known here, {kind!r:.80}")
     return Packed(parts[0], parts[1:]).load()
 

@@ -22,11 +22,15 @@ from pyrokernel.messages import (
     KernelInfo,
     KernelSpec,
     KernelStatus,
+    Lent,
     Message,
     PluginInfo,
     Receipt,
+    RefInfo,
     Reply,
     Shipped,
+    StateChange,
+    StateEntry,
 )
 
 SAMPLES: list[Message] = [
@@ -41,10 +45,14 @@ SAMPLES: list[Message] = [
         name="camera", tags=("optics", "lab"), env={"A": "1"}, preload=("json",), protected=True, memory_bytes=1
     ),
     KernelBirth(spec={"name": "camera"}, instance="01", mesh="lab", host="pc", socket="/run/k", journal_dir="/var/j"),
+    StateEntry(key="gain", revision=7, kind="int", type="int", summary="5", author="ada", via="k0", expires=2.5),
+    StateChange(key="gain", revision=8, op="delete", kept=False),
     HostConfig(settings={"mesh": "lab"}, specs=({"name": "camera"},), private=True),
     KernelInfo(name="camera", instance="01", tags=("optics",), status=KernelStatus.BUSY, started=2.0),
     Death(kernel="k0", instance="01", at=3.0, signal=9, last_cell={"cell": "c0ffee", "source": "1", "started": 2.0}),
     Receipt(kernel="k0", outcome="killed", detail="a fresh instance answers"),
+    Lent(token="A-_9", shown="camera", type="Camera", restricted=True, lease=60.0, times=2),
+    RefInfo(id="0123456789ab", kernel="k0", kind="shared", shown="camera", by="ada", expires=5.5, pins=("m.camera",)),
     Completion(matches=("pi", "pow"), types=("float", "function"), cursor_start=5, cursor_end=6),
     CommandInfo(name="snap", owner="plugin camera", parameters=({"name": "exposure", "kind": "either"},), safe=True),
     Shipped(name="analysis", digest="0123456789abcdef", commands=("fit",), at=4.0),
