@@ -23,7 +23,7 @@ from typing import Any
 
 from pyrokernel.errors import StateStorageError
 from pyrokernel.state.sqlite import SQLiteStore
-from pyrokernel.state.store import Row
+from pyrokernel.stores import Row
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,8 @@ class WriteAhead:
     Raises:
         StateStorageError: What the last service left cannot be given to the database.
     """
+
+    backed_up_by = ""
 
     def __init__(self, store: SQLiteStore, path: Path, *, power: bool = False) -> None:
         self._store = store
@@ -230,11 +232,16 @@ class WriteAhead:
 
     def changes(self, since: int, upto: int, space: str, prefix: str, limit: int) -> list[Row]:
         """Return rows of a space and prefix, oldest first."""
-        found = self._store.changes(since, upto, space, prefix, limit) if since < self._given else []
+        found: list[Row] = []
+        while since < self._given and len(found) < limit:
+            page = self._store.changes(since, upto, space, prefix, limit)
+            # What was forgotten since is in the database still.
+            found += [kept for row in page if (kept := self._rows.get(row.revision, row)) is not None]
+            since = page[-1].revision if len(page) == limit else self._given
         for row in self._recent:
             if len(found) >= limit:
-                break
-            if max(since, self._given) < row.revision <= upto and row.space == space and row.key.startswith(prefix):
+                return found[:limit]
+            if since < row.revision <= upto and row.space == space and row.key.startswith(prefix):
                 kept = self._rows.get(row.revision)
                 if kept is not None:
                     found.append(kept)

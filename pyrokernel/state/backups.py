@@ -21,7 +21,7 @@ from pyrokernel.errors import PyrokernelError, StateError, StateStorageError
 from pyrokernel.settings import private_directory
 from pyrokernel.state.files import Files
 from pyrokernel.state.sqlite import check_file
-from pyrokernel.state.store import Store
+from pyrokernel.stores import Store
 
 log = logging.getLogger(__name__)
 
@@ -79,10 +79,12 @@ class Backups:
 
         Raises:
             StateStorageError: It cannot be written.
-            StateError: There is one of that name.
+            StateError: There is one of that name; or the store is backed up by other means.
         """
         assert self._store is not None
         assert self._files is not None, "attach() comes first"
+        if self._store.backed_up_by:
+            raise StateError(f"this shared state is not backed up from here: {self._store.backed_up_by}")
         folder = self.directory / ((_AUTOMATIC if automatic else "") + (name or time.strftime("%Y%m%d-%H%M%S")))
         with self._lock:
             if folder.exists():

@@ -87,6 +87,7 @@ class Desk:
         self._newly_parked: list[tuple[Wait, _Client]] = []
         self._stopped = False
         self._upkeep_due = False
+        self._complaint = ""
         self._alert_until = 0.0
 
     # Other threads
@@ -193,6 +194,7 @@ class Desk:
     def _carry_out(self, requests: list[tuple[_Client, IncomingMessage]]) -> None:
         """Carry out requests with one commit; if it cannot be written, one by one, so that each fails for itself."""
         try:
+            self._engine.refresh()
             for client, message in requests:
                 self._handle(client, message)
             self._commit()
@@ -271,15 +273,20 @@ class Desk:
     def _settle(self, change: Callable[[], Any]) -> None:
         """Make a change that nobody asked for."""
         try:
+            self._engine.refresh()
             change()
             self._commit()
+            self._complaint = ""
         except StateStorageError as error:
-            log.warning("%s", error)
+            if str(error) != self._complaint:
+                log.warning("%s", error)
+            self._complaint = str(error)
             self._undo()
             time.sleep(0.05)  # a full disk does not empty itself faster by being asked more often
 
     def _do_job(self, job: Callable[[], Any], future: Future[Any]) -> None:
         try:
+            self._engine.refresh()
             value = job()
             self._commit()
         except Exception as error:  # noqa: BLE001  it is told to whoever waits

@@ -24,11 +24,12 @@ from pyrokernel.errors import (
     StateCompactedError,
     StateConflictError,
     StateKeyError,
+    StateStorageError,
     StateTypeError,
     StateValueError,
 )
 from pyrokernel.state.files import Files
-from pyrokernel.state.store import Row, Store
+from pyrokernel.stores import Row, Store
 
 INLINE_BYTES = 64 * 1024
 """Values above this are in files of their own."""
@@ -121,7 +122,7 @@ class Engine:
         self.limits = limits or Limits()
         self.written: list[Row] = []
         self._monotonic, self._wall = monotonic, wall
-        self._writing = False
+        self._writing = self._stale = False
         self._hot: dict[tuple[str, str], Row | None] = {}
         self._let_go: list[str] = []
         self._adopted: list[tuple[str, str]] = []
@@ -158,7 +159,24 @@ class Engine:
         if self._writing:
             self._writing = False
             self.store.rollback()
-            self._recall()
+            try:
+                self._recall()
+            except StateStorageError:
+                self._stale = True  # whoever comes next asks the store again, with `refresh`
+
+    def refresh(self) -> None:
+        """Read anew what is kept in mind, if the store was away when something was undone; before each request.
+
+        Raises:
+            StateStorageError: The store is still away.
+        """
+        if not self._stale:
+            return
+        self._recall()
+        self._stale = False
+        for lease in self._leases.values():  # nobody could renew them meanwhile
+            lease.deadline = self._monotonic() + lease.ttl
+        self._note_next_expiry()
 
     def _begin(self) -> None:
         if not self._writing:
@@ -167,29 +185,33 @@ class Engine:
 
     def _recall(self) -> None:
         """Read from the store what is kept in mind; leases keep their time, those not known before get all of it."""
-        known = self._leases
-        self._leases = {}
+        # All of it before anything is replaced: a store that goes away meanwhile leaves us with what we knew.
+        leases: dict[str, Lease] = {}
         for row in self._scan_all(LEASES):
             told = json.loads(self._full(row).data)
             ttl = float(told["ttl"])
-            before = known.get(row.key)
-            deadline = before.deadline if before else self._monotonic() + ttl
-            self._leases[row.key] = Lease(row.key, ttl, deadline)
-            self._expires_after = min(self._expires_after, deadline)
+            before = self._leases.get(row.key)
+            leases[row.key] = Lease(row.key, ttl, before.deadline if before else self._monotonic() + ttl)
         for row in self.store.leased():
-            lease = self._leases.get(row.lease)
+            lease = leases.get(row.lease)
             if lease is None:  # cannot be: its row is removed last
-                lease = self._leases[row.lease] = Lease(row.lease, 0.0, self._monotonic())
+                lease = leases[row.lease] = Lease(row.lease, 0.0, self._monotonic())
             lease.keys.add((row.space, row.key))
+        requests = self.store.recent_requests(KEPT_REQUESTS)
+        past = [row for row in self.store.filed() if not self._is_current(row)]
+        self._leases = leases
+        self._note_next_expiry()
         self._recent.clear()
-        for request, row in self.store.recent_requests(KEPT_REQUESTS):
+        for request, row in requests:
             self._recent.setdefault(request, []).append(row)
         self._past_files.clear()
         self._past_bytes = 0
-        for row in self.store.filed():
-            current = self.store.current(row.space, row.key)
-            if current is None or current.revision != row.revision:
-                self._note_past(row)
+        for row in past:
+            self._note_past(row)
+
+    def _is_current(self, row: Row) -> bool:
+        current = self.store.current(row.space, row.key)
+        return current is not None and current.revision == row.revision
 
     def files_in_use(self) -> set[str]:
         """Return the names of the files that rows refer to."""
@@ -530,6 +552,9 @@ class Engine:
                     self._append(space, key, "expire", Author("", request=""))
             self._append(LEASES, one, "delete", Author(""))
             del self._leases[one]
+        self._note_next_expiry()
+
+    def _note_next_expiry(self) -> None:
         self._expires_after = min((lease.deadline for lease in self._leases.values()), default=float("inf"))
 
     # Locks

@@ -13,18 +13,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pyrokernel import settings as settings_module
-from pyrokernel.errors import PyrokernelError, StateCorruptError, error_to_wire
+from pyrokernel.errors import PyrokernelError, error_to_wire
 from pyrokernel.messages import STATE_OBJECT, KernelBirth
 from pyrokernel.settings import Settings, private_directory
-from pyrokernel.state.ahead import WriteAhead
-from pyrokernel.state.backups import AHEAD, DATABASE, Backups
+from pyrokernel.state.backups import Backups
 from pyrokernel.state.desk import Desk
 from pyrokernel.state.engine import Engine, Limits
 from pyrokernel.state.files import Files
+from pyrokernel.state.opening import open_store
 from pyrokernel.state.service import StateService
-from pyrokernel.state.sqlite import SQLiteStore
 from pyrokernel.state.stock import StockState
-from pyrokernel.state.store import Store
 from pyrokernel.wire.connection import Connection
 from pyrokernel.wire.daemon import Daemon
 
@@ -82,7 +80,7 @@ class StateProcess:
         self.daemon.start()
         if birth.lifeline_fd >= 0:
             threading.Thread(target=self._watch_lifeline, name="pyrokernel-lifeline", daemon=True).start()
-        elif settings.state_backup:
+        elif settings.state_backup and not self._store.backed_up_by:
             keep = threading.Thread(target=self._backups.keep_current, args=(settings.state_backup,), daemon=True)
             keep.name = "pyrokernel-backup"
             keep.start()
@@ -103,20 +101,6 @@ class StateProcess:
 
     def _drop(self, connection: Connection) -> None:
         self.daemon.drop(connection)
-
-
-def open_store(directory: Path, settings: Settings, backups: Backups) -> Store:
-    """Open the store that the settings name.
-
-    Raises:
-        StateCorruptError: It is damaged; with the newest backup, if there is one.
-        StateStorageError: It cannot be opened.
-    """
-    try:
-        power = settings.durability == "power"
-        return WriteAhead(SQLiteStore(directory / DATABASE, power=power), directory / AHEAD, power=power)
-    except StateCorruptError as error:
-        raise StateCorruptError(path=error.path, reason=error.reason, backup=backups.newest()) from error
 
 
 def _write_to(path: Path) -> None:

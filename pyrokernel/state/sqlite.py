@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pyrokernel.errors import StateCorruptError, StateStorageError
-from pyrokernel.state.store import Row
+from pyrokernel.stores import Row
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +83,8 @@ class SQLiteStore:
         StateStorageError: It cannot be opened, or another process has it.
     """
 
+    backed_up_by = ""
+
     def __init__(self, path: Path, *, power: bool = False) -> None:
         self._path = path
         is_new = not path.exists()
@@ -138,7 +140,7 @@ class SQLiteStore:
         """Begin to write."""
         self._run("BEGIN")
         self._counts_before = self._counts.copy()
-        self._revision_before = self._revision
+        self._floor_before, self._revision_before = self._floor, self._revision
 
     def commit(self) -> None:
         """Make everything since `begin` last."""
@@ -149,7 +151,7 @@ class SQLiteStore:
         if self._db.in_transaction:  # a full disk may have ended it already
             with self._explained():
                 self._db.execute("ROLLBACK")
-        self._counts, self._revision = self._counts_before, self._revision_before
+        self._counts, self._floor, self._revision = self._counts_before, self._floor_before, self._revision_before
 
     def write(self, row: Row) -> None:
         """Append a row, and point its key to it."""
