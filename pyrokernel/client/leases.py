@@ -41,6 +41,7 @@ class Leases:
     def __init__(self, link: StateLink) -> None:
         self._link = link
         self._changed = threading.Condition()
+        self._asking = threading.Lock()
         self._kept: dict[str, tuple[float, Callable[[], None]]] = {}
         self._due: dict[str, float] = {}
         self._thread: threading.Thread | None = None
@@ -85,7 +86,7 @@ class Leases:
     def _keep(self, lease: str, ttl: float, on_lost: Callable[[], None]) -> None:
         if self._pid != os.getpid():
             # A forked child: thread and leases are its parent's.
-            self._changed, self._pid = threading.Condition(), os.getpid()
+            self._changed, self._asking, self._pid = threading.Condition(), threading.Lock(), os.getpid()
             self._kept, self._due, self._thread, self._held = {}, {}, None, None
         # At once, so that the service knows by which connection this process lives.
         if lease in self._renew([lease]):
@@ -141,20 +142,21 @@ class Leases:
     def _renew(self, leases: list[str]) -> list[str]:
         """Renew leases on the connection by which this process lives; return those that are over."""
         request = Request(STATE_OBJECT, "renew", (leases, leases))
-        for attempt in (1, 2):
-            _, connection = self._connection()
-            try:
-                deadline = time.monotonic() + self._link.mesh.settings.timeout
-                over: list[str] = ask_directly(connection, request, deadline)
-            except (ConnectionLost, TimeoutError) as error:
-                self._drop_connection()
-                if attempt == 2:
-                    # Through the door that waits for a service that is away, and finds where it is now.
+        with self._asking:  # the thread that renews, and those that make leases, share the connection
+            while True:
+                _, connection = self._connection()
+                try:
+                    deadline = time.monotonic() + self._link.mesh.settings.timeout
+                    over: list[str] = ask_directly(connection, request, deadline)
+                except (ConnectionLost, TimeoutError):
+                    self._drop_connection()
+                    # Through the door that waits for a service that is away, finds where it is now, and gives up.
                     self._link.ask("ping")
-                    return self._renew(leases) if not isinstance(error, TimeoutError) else []
-            else:
+                    continue
+                except BaseException:
+                    self._drop_connection()
+                    raise
                 return over
-        return []
 
     def _connection(self) -> tuple[Link, Any]:
         if self._held is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 import threading
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
@@ -64,6 +65,7 @@ class SharedMap(MutableMapping[str, Any]):
             self._shared.increment(key, added)
 
     def __delitem__(self, key: str) -> None:
+        self._reads.last = None
         self._shared.delete(key)
 
     def __contains__(self, key: object) -> bool:
@@ -101,6 +103,7 @@ class SharedMap(MutableMapping[str, Any]):
         """Remove a key and return its value; of all who try at once, one gets it."""
         if len(default) > 1:
             raise TypeError(f"pop expected at most 2 arguments, got {1 + len(default)}")
+        self._reads.last = None
         try:
             return self._shared.pop(key)
         except StateKeyError:
@@ -109,18 +112,16 @@ class SharedMap(MutableMapping[str, Any]):
             raise
 
     def popitem(self) -> tuple[str, Any]:
-        """Remove the last key and return it with its value."""
-        while True:
-            # From the end: what others add meanwhile is not waited for.
-            key = next(reversed(self), None)
-            if key is None:
-                raise KeyError("popitem(): the mapping is empty")
-            value = self.pop(key, _MISSING)
+        """Remove the first key and return it with its value; of all who try at once, each gets another one."""
+        while keys := self._shared.keys(limit=1):
+            value = self.pop(keys[0], _MISSING)
             if value is not _MISSING:
-                return key, value
+                return keys[0], value
+        raise KeyError("popitem(): the mapping is empty")
 
     def clear(self) -> None:
         """Remove all keys, at once."""
+        self._reads.last = None
         self._shared.clear()
 
     def setdefault(self, key: str, default: Any = None) -> Any:
@@ -130,6 +131,7 @@ class SharedMap(MutableMapping[str, Any]):
 
     def update(self, other: Any = (), /, **values: Any) -> None:
         """Set many keys at once: all of them or none."""
+        self._reads.last = None
         self._shared.update(other, **values)
 
     def copy(self) -> dict[str, Any]:
@@ -161,7 +163,7 @@ class SharedMap(MutableMapping[str, Any]):
         return "{" + shown + (", ..." if len(entries) > _SHOWN else "") + "}"
 
     def __reduce__(self) -> Any:
-        return _the_map_here, (self._shared.space,)
+        return operator.attrgetter("m"), (self._shared,)
 
     def complete_keys(self, prefix: str, limit: int = PAGE) -> list[str]:
         """Return keys that begin so, for TAB: [] when the service does not answer at once."""
@@ -206,14 +208,6 @@ class _Values(ValuesView[Any]):
 
     def __repr__(self) -> str:
         return f"dict_values({list(self)!r})"
-
-
-def _the_map_here(space: str) -> Any:
-    """Return the map of the mesh that this process belongs to, where a map that was sent arrives."""
-    from pyrokernel.client.shared import of_this_process
-
-    shared = of_this_process()
-    return (shared[space] if space else shared).m
 
 
 def as_items(other: Any, values: Mapping[str, Any]) -> list[tuple[str, Any]]:

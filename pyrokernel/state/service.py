@@ -236,7 +236,7 @@ class StateService:
         return attempt(since) or Wait(space, prefix, attempt, give_up, _deadline(timeout))
 
     def _changes(self, caller: Caller, space: str, prefix: str, since: int, limit: int, values: bool) -> dict[str, Any]:
-        shared = (space, prefix, since, limit, values, caller.nearby)
+        shared = (space, prefix, since, limit, values, caller.nearby, self._engine.revision)
         if shared in self._batch:
             return self._batch[shared]
         rows, following = self._engine.changes(space, prefix, since, limit)

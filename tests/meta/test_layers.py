@@ -58,7 +58,7 @@ FOREIGN = {
     "pygments": {"shell"},
     "pytest": {"testing"},
     # Inside functions that are handed one of their values, so loaded already: see test_nothing_heavy_comes_along.
-    "numpy": {"client"},
+    "numpy": {"client", "wire"},
     "pandas": {"client"},
     "matplotlib": {"kernel"},
 }
@@ -66,6 +66,7 @@ FOREIGN = {
 
 BACKWARDS = {
     ("pyrokernel.client.kernel", "pyrokernel.client.group"),  # a single kernel calls as a group of one does
+    ("pyrokernel.client.shared", "pyrokernel.client.mesh"),  # a kernel's `shared` finds the mesh at its first use
 }
 """Imports inside functions that go against the reading order of their room."""
 

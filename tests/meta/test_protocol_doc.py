@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import inspect
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from pyrokernel import messages
 from pyrokernel.messages import EventKind, Message
+from pyrokernel.state.service import StateService
 
 ROOT = Path(__file__).parents[2]
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
@@ -53,9 +55,21 @@ def test_the_version_is_the_current_one() -> None:
     assert PROTOCOL.startswith(f"# Protocol, version {messages.PROTOCOL_VERSION}\n")
 
 
-@pytest.mark.parametrize(("title", "room"), [("Methods of a kernel", "kernel"), ("Methods of a host", "host")])
+@pytest.mark.parametrize(
+    ("title", "room"),
+    [("Methods of a kernel", "kernel"), ("Methods of a host", "host"), ("Methods of the shared state", "state")],
+)
 def test_every_exposed_method_is_described_with_its_parameters(title: str, room: str) -> None:
     assert documented(title) == exposed(room)
+
+
+def test_every_request_to_the_shared_state_is_described_with_its_parameters() -> None:
+    asked = {
+        name: list(inspect.signature(function).parameters)[2:]
+        for name, function in vars(StateService).items()
+        if getattr(function, "asked", False)
+    }
+    assert documented("Requests to the shared state") == asked
 
 
 @pytest.mark.parametrize(

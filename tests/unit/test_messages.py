@@ -27,6 +27,8 @@ from pyrokernel.messages import (
     Receipt,
     Reply,
     Shipped,
+    StateChange,
+    StateEntry,
 )
 
 SAMPLES: list[Message] = [
@@ -41,6 +43,8 @@ SAMPLES: list[Message] = [
         name="camera", tags=("optics", "lab"), env={"A": "1"}, preload=("json",), protected=True, memory_bytes=1
     ),
     KernelBirth(spec={"name": "camera"}, instance="01", mesh="lab", host="pc", socket="/run/k", journal_dir="/var/j"),
+    StateEntry(key="gain", revision=7, kind="int", type="int", summary="5", author="ada", via="k0", expires=2.5),
+    StateChange(key="gain", revision=8, op="delete", kept=False),
     HostConfig(settings={"mesh": "lab"}, specs=({"name": "camera"},), private=True),
     KernelInfo(name="camera", instance="01", tags=("optics",), status=KernelStatus.BUSY, started=2.0),
     Death(kernel="k0", instance="01", at=3.0, signal=9, last_cell={"cell": "c0ffee", "source": "1", "started": 2.0}),

@@ -118,7 +118,7 @@ class FakeNames:
         self.held: dict[str, str] = {}
         self.error: Exception | None = None
 
-    def announce(self, kernel: KernelInfo) -> Future[None]:
+    def announce(self, kernel: KernelInfo, role: str) -> Future[None]:
         done: Future[None] = Future()
         if self.error is not None:
             done.set_exception(self.error)
@@ -127,7 +127,7 @@ class FakeNames:
             done.set_result(None)
         return done
 
-    def withdraw(self, kernel: str, instance: str) -> Future[None]:
+    def withdraw(self, kernel: str, instance: str, role: str) -> Future[None]:
         if self.held.get(kernel) == instance:
             del self.held[kernel]
         done: Future[None] = Future()
