@@ -189,6 +189,7 @@ class Desk:
         except Exception as error:  # noqa: BLE001  whatever a peer sends or breaks ends its connection, never the service
             self._leave(client, error)
             return None
+        client.seq = message.seq
         return message
 
     def _carry_out(self, requests: list[tuple[_Client, IncomingMessage]]) -> None:
@@ -208,7 +209,6 @@ class Desk:
 
     def _handle(self, client: _Client, message: IncomingMessage) -> None:
         """Carry out one request; its answer waits for the commit."""
-        client.seq = message.seq
         try:
             object_id, name, args, kwargs = codec.decode(message.payload)
             if object_id != STATE_OBJECT:

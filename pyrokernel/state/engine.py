@@ -358,9 +358,8 @@ class Engine:
     def _carry_out(self, space: str, write: Mapping[str, Any], author: Author) -> list[Row]:
         op = write["op"]
         if op == "clear":
-            return [
-                self._append(space, row.key, "delete", author) for row in self._scan_all(space, str(write["prefix"]))
-            ]
+            rows = self._scan_all(space, str(write["prefix"]))
+            return [self._append(space, row.key, "delete", author, was=row) for row in rows]
         key = str(write["key"])
         if op == "delete":
             return [self._append(space, key, "delete", author)] if self.get(space, key) is not None else []
@@ -390,7 +389,7 @@ class Engine:
         before = initial if row is None else int(row.data) if row.kind == "int" else float(row.data)
         after = before + amount
         text = repr(after)
-        value = {"kind": type(after).__name__, "type": type(after).__name__, "summary": text[:80]}
+        value: dict[str, Any] = {"kind": type(after).__name__, "type": type(after).__name__, "summary": text[:80]}
         data = text.encode()
         lease = row.lease if row else ""
         return self._append(space, key, "set", author, **value, sizes=(len(data),), data=data, lease=lease)
@@ -446,10 +445,10 @@ class Engine:
             row = found
         return row
 
-    def _append(self, space: str, key: str, op: str, author: Author, **fields: Any) -> Row:
-        """Write one row, and let go of what it replaces where no history is kept."""
+    def _append(self, space: str, key: str, op: str, author: Author, was: Row | None = None, **fields: Any) -> Row:
+        """Write one row, and let go of what it replaces, looked up unless given, where no history is kept."""
         self._begin()
-        was = self._current(space, key)
+        was = was or self._current(space, key)
         revision = self.store.revision() + 1
         self._last_at = max(self._wall(), self._last_at)
         row = Row(

@@ -220,6 +220,20 @@ class Link:
         self._settle()
         return answers
 
+    def run(self, script: str, keys: Sequence[str], words: Sequence[Word]) -> Any:
+        """Return the answer to a script that only reads.
+
+        Raises:
+            StateStorageError: As for `ask`.
+        """
+        self._settle()
+        if script not in self._scripts:
+            self._scripts[script] = self._redis.register_script(script)
+        with self._explained():
+            answer = self._scripts[script](keys=keys, args=words)
+        self._settle()
+        return answer
+
     def commit(self, commands: list[Command], inverse: list[Command]) -> None:
         """Carry out commands: all of them, or none, also when the connection breaks meanwhile.
 

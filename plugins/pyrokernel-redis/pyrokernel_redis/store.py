@@ -41,6 +41,14 @@ _BARE = [name for name in Row._fields if name != "data"]
 _BEHIND_ALL = b"\xff"
 """Behind every character: no UTF-8 has such a byte."""
 
+# One question instead of two or three, each of which waits for its answer.
+_ROW = """
+local at = ARGV[1]
+if KEYS[3] then at = redis.call('HGET', KEYS[3], at) end
+if not at then return false end
+return {redis.call('HGET', KEYS[1], at), redis.call('HGET', KEYS[2], at)}
+"""
+
 _ADVICE = (
     "Redis has tools of its own: BGSAVE, and a copy of its dump.rdb and appendonlydir; large values are in the folder "
     "`values` of the state. To restore, stop the mesh, put both back, and start Redis and the mesh"
@@ -205,15 +213,20 @@ class RedisStore:
         newest = self._after.newest.get((space, key))
         if newest is not None:
             return self.row(newest.revision) if newest.revision else None
-        found = self._link.ask("HGET", self._name("current", space), key)
-        return self.row(int(found)) if found else None
+        row = self._read_row(key, self._name("current", space))
+        return None if row is None else self._after.rows.get(row.revision, row)
 
     def row(self, revision: int) -> Row | None:
         """Return a row of the log."""
-        if revision in self._after.rows:
-            return self._after.rows[revision]
-        bare, data = self._link.ask_all([("HGET", self._name("log"), revision), ("HGET", self._name("data"), revision)])
-        return self._decode(bare)._replace(data=data or b"") if bare else None
+        return self._after.rows[revision] if revision in self._after.rows else self._read_row(revision)
+
+    def _read_row(self, which: str | int, *more: str) -> Row | None:
+        """Return a row as Redis has it, by its revision, or by its key and the name of the hash of its space."""
+        found = self._link.run(_ROW, [self._name("log"), self._name("data"), *more], [which])
+        if found is None or found[0] is None:
+            return None
+        bare, data = found
+        return self._decode(bare)._replace(data=data or b"")
 
     def scan(self, space: str, prefix: str, after: str | None, limit: int) -> list[Row]:
         """Return the newest rows of living keys without their data, by key in code-point order."""
