@@ -25,7 +25,7 @@ from rooms above it, never from those below, nor from another process's folder::
     tracebacks                   tracebacks without the frames of whoever ran the code
     survey                       the analysis that `pyrokernel demo` spreads over kernels
     wire/                        connections, and who may open them; the only room that knows Pyro5
-    client/                      what you hold: Mesh, Group, Kernel, Cell, Job
+    client/                      what you hold: Mesh, Group, Kernel, Cell, Job, Reference
     kernel/                      inside a kernel process: runs cells, captures output, completes names
     host/                        once per machine: starts, watches, restarts and stops kernels
     shell/                       the interactive front end; the only room that knows cmd2
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from pyrokernel.client.kernel import Kernel
     from pyrokernel.client.launch import local
     from pyrokernel.client.mesh import Mesh, connect
+    from pyrokernel.client.publishing import publish, unpublish
+    from pyrokernel.client.reference import Reference
     from pyrokernel.commands import command
     from pyrokernel.errors import (
         AccessRefusedError,
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
         PluginLoadError,
         ProtocolError,
         PyrokernelError,
+        ReferenceGoneError,
         RemoteError,
         ReplyTimeoutError,
         ResultExpiredError,
@@ -105,10 +108,12 @@ if TYPE_CHECKING:
         KernelSpec,
         PluginInfo,
         Receipt,
+        RefInfo,
         Reply,
         Shipped,
     )
     from pyrokernel.settings import Settings
+    from pyrokernel.wire.daemon import expose
 
 __all__ = [
     "AccessRefusedError",
@@ -148,6 +153,9 @@ __all__ = [
     "ProtocolError",
     "PyrokernelError",
     "Receipt",
+    "RefInfo",
+    "Reference",
+    "ReferenceGoneError",
     "RemoteError",
     "Reply",
     "ReplyTimeoutError",
@@ -173,8 +181,11 @@ __all__ = [
     "command",
     "connect",
     "errors",
+    "expose",
     "hookimpl",
     "local",
+    "publish",
+    "unpublish",
 ]
 
 __version__ = "0.1.0"
@@ -193,13 +204,18 @@ _ROOMS = {
     "Mesh": "client.mesh",
     "PluginInfo": "messages",
     "Receipt": "messages",
+    "RefInfo": "messages",
+    "Reference": "client.reference",
     "Reply": "messages",
     "Settings": "settings",
     "Shipped": "messages",
     "command": "commands",
     "connect": "client.mesh",
+    "expose": "wire.daemon",
     "hookimpl": "hookspecs",
     "local": "client.launch",
+    "publish": "client.publishing",
+    "unpublish": "client.publishing",
 }
 """In which room each public name lives; the exceptions, which all end in "Error", live in `errors`."""
 

@@ -20,6 +20,7 @@ from pyrokernel import __version__
 from pyrokernel.errors import PyrokernelError
 from pyrokernel.front.exits import ExitCode, code_of
 from pyrokernel.front.parsing import COMMAND, Parser, add_common, count, merge, seconds
+from pyrokernel.front.state_words import add_actions
 from pyrokernel.front.terminal import complain, prepare
 
 __all__ = ["ExitCode", "build_parser", "main"]
@@ -122,7 +123,8 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest=COMMAND)
     for add in (
         _add_serve, _add_shell, _add_run, _add_ship, _add_unship, _add_call, _add_commands, _add_ps, _add_cells,
-        _add_logs, _add_interrupt, _add_restart, _add_stop, _add_plugins, _add_demo, _add_doctor,
+        _add_logs, _add_refs, _add_interrupt, _add_restart, _add_stop, _add_state, _add_plugins, _add_demo,
+        _add_doctor,
     ):  # fmt: skip
         add_common(add(commands))
     return parser
@@ -382,6 +384,24 @@ def _add_logs(commands: _Commands) -> argparse.ArgumentParser:
     return parser
 
 
+def _add_refs(commands: _Commands) -> argparse.ArgumentParser:
+    parser = _command(
+        commands,
+        "refs",
+        "refs",
+        "list the references to objects in kernels, or revoke some",
+        "A handle lives while a program has it, a URL until it expires, what is shared or published until it is taken "
+        "back. The ID opens nothing: the list may be shown. What was reached by a URL is revoked with it.",
+    )
+    parser.add_argument(
+        "action", nargs="?", choices=("list", "revoke"), default="list", metavar="ACTION", help="list or revoke"
+    )
+    parser.add_argument("ids", nargs="*", metavar="ID", help="which to revoke: its ID, or its URL")
+    _add_kernels(parser)
+    _add_json(parser)
+    return parser
+
+
 def _add_interrupt(commands: _Commands) -> argparse.ArgumentParser:
     parser = _command(commands, "interrupt", "control:interrupt", "interrupt what kernels run")
     parser.add_argument("words", nargs="+", metavar="WORD", help=f"which kernels: {_TARGETS}")
@@ -409,6 +429,19 @@ def _add_stop(commands: _Commands) -> argparse.ArgumentParser:
     parser.add_argument("--all", action="store_true", help="also on the other machines of the mesh")
     parser.add_argument("--force", action="store_true", help="also protected kernels")
     _add_json(parser)
+    return parser
+
+
+def _add_state(commands: _Commands) -> argparse.ArgumentParser:
+    parser = _command(
+        commands,
+        "state",
+        "state",
+        "look at the shared state and change it; back it up and bring it back",
+        "The process that keeps the shared state is started by the first use. A key that is not there ends with code "
+        "4, a conflict with what others wrote with 7.",
+    )
+    add_actions(parser)
     return parser
 
 

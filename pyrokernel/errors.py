@@ -20,6 +20,7 @@ The tree (an `except` clause can be chosen from here without further search)::
         ResultExpiredError                        the reply was evicted; the journal may still have its output
         ResultUnavailableError                    the value stayed in the kernel: too large or not picklable
       VariableNotFoundError (also LookupError)    the namespace has no variable of that name
+      ReferenceGoneError (also LookupError)       what a reference led to: expired, revoked, or ended with its kernel
       InputUnavailableError (also EOFError)       input() with no front end attached, or no answer in time
       WouldDeadlockError                          a kernel would wait on itself, directly or in a ring
       ShipError                                   a file or folder that cannot become a module in kernels
@@ -81,6 +82,7 @@ __all__ = [
     "PluginLoadError",
     "ProtocolError",
     "PyrokernelError",
+    "ReferenceGoneError",
     "RemoteError",
     "ReplyTimeoutError",
     "ResultExpiredError",
@@ -279,6 +281,21 @@ class VariableNotFoundError(PyrokernelError, LookupError):
     def describe(self) -> str:
         names = ", ".join(repr(name) for name in self.names or ())
         return f"kernel {self.kernel!r} has no variable {names}; `variables()` lists what it has"
+
+
+class ReferenceGoneError(PyrokernelError, LookupError):
+    """A reference leads nowhere any more; where its kernel has ended, the cause says how."""
+
+    fields = ("kernel", "instance", "reason")
+    kernel: str
+    instance: str
+    reason: str
+
+    def describe(self) -> str:
+        return (
+            f"the reference into kernel {self.kernel!r} leads nowhere: {self.reason}; "
+            "make another with kernel.ref(), or ask for a new URL"
+        )
 
 
 class InputUnavailableError(PyrokernelError, EOFError):

@@ -40,6 +40,15 @@ KERNEL_PREFIX = "pyrokernel.kernel."
 HOST_PREFIX = "pyrokernel.host."
 """Hosts are registered at the name server as this prefix and the machine's name."""
 
+PUBLISHED_CLASS = "class:pyrokernel.published"
+"""Metadata of the names of published objects at the name server."""
+
+PUBLISHED_OBJECT = "pyrokernel.published."
+"""Published objects are served as this prefix and their name; by the same they are reached as references."""
+
+LEASE_SECONDS = 60.0
+"""How long a reference lives without being renewed."""
+
 HABIT = "<habit>"
 """File name of a cell that a front end made of a command, such as `!ls`; tracebacks leave its frame out."""
 
@@ -495,6 +504,64 @@ class Receipt(Message):
     cell: str = ""
     outcome: str
     detail: str = ""
+
+
+@_message
+class Lent(Message):
+    """An object that stays in its kernel, as its client learns of it.
+
+    Attributes:
+        token: What reaches it; whoever has it may use it.
+        member: The method of it that is meant, "" for the object itself.
+        shown: How it reads, such as the expression that it was made from.
+        type: Name of its class.
+        restricted: Whether public names only are reached, as by a URL.
+        lease: Seconds until it has to be renewed; 0 when it need not be.
+        times: How often it was lent to this client; given back with a smaller number, it stays.
+    """
+
+    token: str
+    member: str = ""
+    shown: str = ""
+    type: str = ""
+    restricted: bool = False
+    lease: float = 0.0
+    times: int = 0
+
+
+@_message
+class RefInfo(Message):
+    """A reference as `refs` lists it. Its token is not in it: who may look need not be able to use it.
+
+    Attributes:
+        id: What `revoke` takes; it does not open anything.
+        kernel: Where the object is.
+        kind: "handle" (held by clients), "url" (mailed), "shared" (pinned under a name) or "published".
+        shown, type: How it reads, and the class of the object.
+        by: Who made it.
+        created: Unix time in seconds.
+        expires: Unix time in seconds at which it ends whatever happens; 0 for never.
+        left: Seconds until it ends unless somebody renews it; 0 when nobody has to.
+        restricted, exposed: Whether public names only are reached, or only those that are marked.
+        uses: How many operations went through it.
+        holders: How many clients hold it.
+        pins: The names under which it is pinned.
+    """
+
+    id: str
+    kernel: str = ""
+    kind: str = "handle"
+    shown: str = ""
+    type: str = ""
+    by: str = ""
+    created: float = 0.0
+    expires: float = 0.0
+    left: float = 0.0
+    restricted: bool = False
+    exposed: bool = False
+    uses: int = 0
+    holders: int = 0
+    pins: tuple[str, ...] = ()
 
 
 @_message

@@ -125,8 +125,8 @@ class Store(Protocol):
     def changes(self, since: int, upto: int, space: str, prefix: str, limit: int) -> list[Row]:
         """Return the rows of a space and prefix with since < revision <= upto, oldest first."""
 
-    def recent_requests(self, limit: int) -> list[tuple[str, Row]]:
-        """Return the ids of the last requests that wrote, with their rows, oldest first."""
+    def recent_requests(self, limit: int) -> list[tuple[str, int]]:
+        """Return the ids of the last requests that wrote, with the revisions of their rows, oldest first."""
 
     def filed(self) -> list[Row]:
         """Return the rows whose values are in files, oldest first, without data."""

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from pyrokernel.messages import Event, EventKind, KernelInfo, KernelStatus, Receipt
+from pyrokernel.messages import Event, EventKind, KernelInfo, KernelStatus, Receipt, RefInfo
 from pyrokernel.scripts import exit_of
 
 T = TypeVar("T", bound=Hashable)
@@ -151,14 +151,21 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Contai
 
 
 def wide_table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Container[str] = (), spared: Sequence[str] = ()
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Container[str] = (),
+    spared: Sequence[str] = (),
+    cut: str = "",
 ) -> str:
-    """Lay out rows as `table`, as wide as the terminal: the last column is cut to what the others leave.
+    """Lay out rows as `table`, as wide as the terminal: one column is cut to what the others leave.
 
     Args:
         header, rows, right: As for `table`.
         spared: Columns that a narrow terminal goes without, in this order.
+        cut: Title of the column that is cut; "" for the last one.
     """
+    place = header.index(cut) if cut else len(header) - 1
     width = shutil.get_terminal_size((_USUAL_WIDTH, 24)).columns
     for count in range(len(spared) + 1):
         # A column without a word in it is left out.
@@ -166,11 +173,17 @@ def wide_table(
             tuple("" if title in spared[:count] else cell for title, cell in zip(header, row, strict=True))
             for row in rows
         ]
-        used = max(map(len, table(header[:-1], [row[:-1] for row in rows], right=right).splitlines()))
+        others = table(_without(header, place), [_without(row, place) for row in rows], right=right)
+        used = max(map(len, others.splitlines()))
         if used + 2 + _LEAST_WIDTH <= width:
             break
     left = max(_LEAST_WIDTH // 2, width - used - 2)
-    return table(header, [(*row[:-1], one_line(row[-1], left)) for row in rows], right=right)
+    cut_rows = [(*row[:place], one_line(row[place], left), *row[place + 1 :]) for row in rows]
+    return table(header, cut_rows, right=right)
+
+
+def _without(cells: Sequence[str], place: int) -> tuple[str, ...]:
+    return (*cells[:place], *cells[place + 1 :])
 
 
 def format_kernels(infos: Sequence[KernelInfo], *, now: float, marked: Container[str] = ()) -> str:
@@ -223,6 +236,48 @@ def _doing(info: KernelInfo) -> str:
         what = "" if info.init_error.startswith("ship ") else "init failed: "
         return f"{what}{info.init_error.strip().splitlines()[-1]}"
     return info.note or info.journal_error
+
+
+_REFERENCES_HEADER = ("ID", "KERNEL", "KIND", "OBJECT", "TYPE", "BY", "USED", "ENDS")
+
+
+def format_references(infos: Sequence[RefInfo], *, now: float, wide: bool = True) -> str:
+    """Lay out references, one a line.
+
+    Args:
+        infos: As `Kernel.refs` returns them.
+        now: Unix time in seconds.
+        wide: Cut to the width of the terminal.
+    """
+    rows = [
+        (
+            info.id,
+            info.kernel,
+            info.kind + (", exposed" if info.exposed and info.kind != "published" else ""),
+            one_line(info.shown),
+            info.type,
+            info.by,
+            str(info.uses),
+            _ending_of(info, now),
+        )
+        for info in infos
+    ]
+    right = ("USED",)
+    if wide:
+        return wide_table(_REFERENCES_HEADER, rows, right=right, spared=("OBJECT",))
+    return table(_REFERENCES_HEADER, rows, right=right)
+
+
+def _ending_of(info: RefInfo, now: float) -> str:
+    """Say when a reference ends."""
+    if info.pins:
+        return f"kept as {', '.join(info.pins)}"
+    if info.expires and not info.left:
+        return f"in {span(max(0.0, info.expires - now))}"
+    if info.kind == "handle":
+        held = f"held by {plural(info.holders, 'client')}"
+        return f"{held}, at the latest in {span(max(0.0, info.expires - now))}" if info.expires else held
+    return "with the kernel"
 
 
 def describe_receipts(receipts: Iterable[Receipt], kill: str) -> list[str]:

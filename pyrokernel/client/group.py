@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyrokernel.client import shipping
 from pyrokernel.client.calls import Exchange, kernel_request
@@ -28,7 +28,10 @@ from pyrokernel.client.parcels import (
 from pyrokernel.client.partition import join, split
 from pyrokernel.client.roster import meant, split_words
 from pyrokernel.errors import KernelDiedError, KernelNotFoundError, KernelRestartedError, PyrokernelError
-from pyrokernel.messages import Completion, Event, EventKind, PluginInfo, Receipt, Reply, Shipped, new_id
+from pyrokernel.messages import Completion, Event, EventKind, PluginInfo, Receipt, RefInfo, Reply, Shipped, new_id
+
+if TYPE_CHECKING:
+    from pyrokernel.client.reference import Reference
 
 
 class Group(Members):
@@ -350,6 +353,44 @@ class Group(Members):
     def commands(self) -> Commands:
         """The commands of the kernels: iterate for `CommandInfo`, call one as an attribute."""
         return Commands(self)
+
+    def ref(self, expression: str, *, namespace: str = "") -> dict[str, Reference]:
+        """Return handles to the values of an expression, one on every kernel, by kernel; as `Kernel.ref`.
+
+        Args:
+            expression: Python, such as "camera".
+            namespace: Where it is evaluated; "" for the kernel's `__main__`.
+
+        Raises:
+            GatherError: It raised in some kernels.
+            SettingsError: It is no text.
+        """
+        from pyrokernel.client import lending  # references call kernels
+
+        return lending.first_references(self, expression, namespace)
+
+    def refs(self) -> list[RefInfo]:
+        """List the references to objects of these kernels, oldest first; those that do not answer are left out."""
+        return self.list_references()[0]
+
+    def list_references(self) -> tuple[list[RefInfo], list[str]]:
+        """Return the references, and the names of the kernels that did not answer."""
+        from pyrokernel.client import lending  # references call kernels
+
+        return lending.list_references(self)
+
+    def revoke(self, which: str) -> int:
+        """End a reference wherever it is in this group, and all that was reached by it; return how many those were.
+
+        Args:
+            which: Its id, as `refs` lists it, or its URL.
+
+        Raises:
+            ReferenceGoneError: No kernel of the group has such a reference.
+        """
+        from pyrokernel.client import lending  # references call kernels
+
+        return lending.revoke(self, which)
 
     def variables(self, *, namespace: str = "") -> dict[str, list[dict[str, Any]]]:
         """List the variables of every kernel, as `Kernel.variables` does; also while cells run."""

@@ -11,13 +11,15 @@ from pyrokernel.client.cell import Cell
 from pyrokernel.client.links import Link
 from pyrokernel.client.parcels import check_namespace
 from pyrokernel.errors import KernelRestartedError
-from pyrokernel.messages import Completion, Event, Inspection, PluginInfo, Receipt, Reply, Shipped
+from pyrokernel.messages import Completion, Event, Inspection, PluginInfo, Receipt, RefInfo, Reply, Shipped
 
 if TYPE_CHECKING:
     from pyrokernel.client.commands import Commands
     from pyrokernel.client.group import Group
     from pyrokernel.client.job import Job
     from pyrokernel.client.mesh import Mesh
+    from pyrokernel.client.reference import Reference
+    from pyrokernel.wire.codec import Packed
 
 
 class Kernel:
@@ -136,6 +138,42 @@ class Kernel:
         from pyrokernel.client.commands import stream  # it calls kernels
 
         return stream(self, function, args, kwargs)
+
+    def ref(self, expression: str, *, namespace: str = "") -> Reference:
+        """Return a handle to the value of an expression, which stays there: attributes, calls, items work from here.
+
+        The kernel keeps the object while this process has the handle, and for 60 s after.
+
+        Args:
+            expression: Python, such as "camera" or "stage.axes[0]".
+            namespace: Where it is evaluated; "" for the kernel's `__main__`.
+
+        Raises:
+            RemoteError: It raised.
+            SettingsError: It is no text.
+        """
+        return self._alone().ref(expression, namespace=namespace)[self.name]
+
+    def refs(self) -> list[RefInfo]:
+        """List the references to objects of this kernel, oldest first, whoever made them."""
+        return [RefInfo.from_wire(one) for one in self._ask("refs")]
+
+    def revoke(self, which: str) -> int:
+        """End a reference, and all that was reached by it; return how many those were.
+
+        Args:
+            which: Its id, as `refs` lists it, or its URL.
+
+        Raises:
+            ReferenceGoneError: This kernel has none such.
+        """
+        from pyrokernel.client.lending import revoke
+
+        return revoke([self], which)
+
+    def operate(self, asked: Mapping[str, Any], arguments: Packed, **options: Any) -> Reply:
+        """Run an operation on a reference; as `Members.operate`."""
+        return self._alone().operate(asked, arguments, **options)[self.name]
 
     def ship(self, *sources: str | os.PathLike[str], name: str = "", timeout: float | None = None) -> list[Shipped]:
         """Send code to the kernel as real modules; as `Group.ship`."""
@@ -302,6 +340,10 @@ class Kernel:
     def rebind(self) -> None:
         """Bind this handle to the instance that has the name now."""
         self._link = self.mesh.link_to(self.name)
+
+    def ask(self, method: str, *args: Any, timeout: float | None = None) -> Any:
+        """Call a control method of this instance; None waits as long as the setting says."""
+        return ask_kernel(self.mesh, self._link, method, *args, timeout=timeout or USUAL)
 
     def _ask(self, method: str, *args: Any, timeout: float | None = USUAL) -> Any:
         """Call a control method."""

@@ -17,6 +17,7 @@ from pyrokernel.errors import (
     ReplyTimeoutError,
 )
 from pyrokernel.messages import Reply, Shipped, new_id
+from pyrokernel.wire.codec import Packed
 from pyrokernel.wire.fanout import Request
 
 if TYPE_CHECKING:
@@ -90,6 +91,33 @@ class Members(Sequence[Kernel]):
         if method == "ship":
             return {name: [Shipped.from_wire(one) for one in ones] for name, ones in found.items()}
         return found
+
+    def operate(
+        self,
+        asked: Mapping[str, Any],
+        arguments: Packed,
+        *,
+        shown: str,
+        cell: str = "",
+        namespace: str = "",
+        timeout: float | None = None,
+        check: bool = False,
+    ) -> dict[str, Reply]:
+        """Run an operation on a reference as a cell.
+
+        Args:
+            asked: The operation, as docs/protocol.md has it.
+            arguments: What it takes.
+            shown: What the object is called, for lists of cells.
+            cell: Id to give it.
+            namespace: Where an expression is evaluated.
+            timeout: Seconds to wait; None waits.
+            check: Raise if anything failed; else failures are among the replies.
+        """
+        cell = cell or new_id()
+        options = self._options(cell, want="value", shown=shown, namespace=namespace)
+        request = kernel_request("call", dict(asked), arguments, options, cell=cell)
+        return self._replies(request, timeout=timeout, check=check)
 
     def _options(self, cell: str, **given: Any) -> dict[str, Any]:
         chosen = {key: value for key, value in given.items() if value not in (None, "", False)}

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from pyrokernel import settings as settings_module
-from pyrokernel.client.ears import Ear
+from pyrokernel.client import reaching
+from pyrokernel.client.calls import ask_kernel
+from pyrokernel.client.ears import Ear, obituary
 from pyrokernel.client.group import Group
+from pyrokernel.client.holdings import Holding
 from pyrokernel.client.kernel import Kernel
 from pyrokernel.client.links import Link, ask
 from pyrokernel.client.roster import Roster, is_name, meant, natural, split_words
 from pyrokernel.errors import (
     HostError,
     KernelNotFoundError,
+    KernelRestartedError,
     KernelUnreachableError,
     NameServerNotFoundError,
     PyrokernelError,
@@ -23,11 +28,13 @@ from pyrokernel.messages import (
     HOST_OBJECT,
     HOST_PREFIX,
     KERNEL_PREFIX,
+    PUBLISHED_CLASS,
     START_SECONDS,
     STATE_OBJECT,
     STOP_SECONDS,
     KernelInfo,
     KernelSpec,
+    RefInfo,
     new_client_id,
 )
 from pyrokernel.settings import Settings
@@ -35,6 +42,7 @@ from pyrokernel.wire.fanout import Request
 from pyrokernel.wire.naming import Directory, Entry
 
 if TYPE_CHECKING:
+    from pyrokernel.client.reference import Reference
     from pyrokernel.client.shared import Shared
 
 _SUCCESSOR_SECONDS = 10.0
@@ -69,6 +77,10 @@ class Mesh:
         self._ears: dict[str, list[Ear]] = {}
         self._shared: Shared | None = None
         self.known_commands: dict[str, tuple[float, Mapping[str, bool]]] = {}
+        self._closed = False
+        self._holdings: dict[str, Holding] = {}
+        self._others: dict[tuple[str, str], Mesh] = {}
+        reaching.note_mesh(self)
 
     def __enter__(self) -> Self:
         return self
@@ -77,7 +89,13 @@ class Mesh:
         self.close()
 
     def close(self) -> None:
-        """Close the connections; a private mesh ends with its kernels."""
+        """Close the connections; a private mesh ends with its kernels. References are not renewed any more."""
+        self._closed = True
+        reaching.forget_mesh(self)
+        for holding in list(self._holdings.values()):
+            holding.forget()
+        while self._others:
+            self._others.popitem()[1].close()
         for link in [*self._links.values(), *self._hosts.values()]:
             link.close()
         if self._shared is not None:
@@ -190,6 +208,116 @@ class Mesh:
                 raise
             return list(self._hosts.values())
         return [self._host_link(entry.name.removeprefix(HOST_PREFIX), entry.uri) for entry in entries]
+
+    def open(self, what: str) -> Reference:
+        """Return a reference by its URL, or by the name of a published object; its public names are reached.
+
+        A URL into another mesh opens that one too; it is closed with this one.
+
+        Args:
+            what: The URL, or the name.
+
+        Raises:
+            ReferenceGoneError: It has expired or was revoked, or its kernel has ended.
+            KernelNotFoundError: Nothing is published by that name.
+            SettingsError: It is no URL.
+        """
+        from pyrokernel.client import lending  # only for those who use references
+
+        return lending.open_reference(self, what)
+
+    def refs(self) -> list[RefInfo]:
+        """List the references to objects of all kernels, oldest first; kernels that do not answer are left out."""
+        from pyrokernel.client import lending  # only for those who use references
+
+        return lending.list_references(self)[0] if self.names else []
+
+    def revoke(self, which: str) -> int:
+        """End a reference wherever it is, and all that was reached by it; return how many those were.
+
+        Args:
+            which: Its id, as `refs` lists it, or its URL.
+
+        Raises:
+            ReferenceGoneError: No kernel has such a reference.
+        """
+        from pyrokernel.client import lending  # only for those who use references
+
+        return lending.revoke(self if self.names else [], which)
+
+    def published(self) -> list[Entry]:
+        """Return what the name server says of the objects that kernels have published, sorted by name."""
+        return self._directory.having(PUBLISHED_CLASS)
+
+    def published_entry(self, name: str) -> Entry:
+        """Return what the name server says of a published object.
+
+        Raises:
+            KernelNotFoundError: Nothing is published by that name.
+        """
+        entry = self._directory.lookup(name)
+        if PUBLISHED_CLASS not in entry.metadata:
+            raise KernelNotFoundError(f"the name {name!r} is no object that a kernel has published")
+        return entry
+
+    def mesh_at(self, ns: str, name: str) -> Mesh:
+        """Return the mesh at the address of a name server: this one, or another that is closed with it.
+
+        Raises:
+            NameServerNotFoundError: Nobody answers there.
+        """
+        if (ns, name) == (self.settings.ns_address, self.settings.mesh):
+            return self
+        other = self._others.get((ns, name))
+        if other is None:
+            # Another name server, and its own host: runtime_dir only says where those of this mesh are.
+            other = self._others[ns, name] = connect(dataclasses.replace(self.settings, ns=ns, mesh=name))
+        return other
+
+    def holding(self, kernel: str, instance: str) -> Holding:
+        """Return what this client holds of one life of a kernel."""
+        found = self._holdings.get(instance)
+        if found is None:
+
+            def ask(method: str, *args: Any) -> Any:
+                link = self.link_of(kernel, instance)
+                try:
+                    return ask_kernel(self, link, method, *args, self.client)
+                finally:
+                    if self._closed:  # meanwhile, so that nobody else closes what this has opened
+                        link.close()
+
+            found = self._holdings.setdefault(instance, Holding(("references", self.client, instance), ask))
+        return found
+
+    def kernel_of(self, name: str, instance: str) -> Kernel:
+        """Return a handle to one life of a kernel; raises as `link_of`."""
+        return Kernel(self, self.link_of(name, instance))
+
+    def link_of(self, name: str, instance: str) -> Link:
+        """Return the link to one life of a kernel.
+
+        Raises:
+            KernelRestartedError, KernelDiedError: That life is over.
+            KernelUnreachableError: Nobody can say what became of it.
+        """
+        link = self._links.get((name, instance))
+        if link is not None:
+            return link
+        try:
+            entry = self.lookup(name)
+        except KernelNotFoundError:
+            entry = Entry(name, "")
+        if entry.value("instance") == instance and instance not in self._dead:
+            return self._link(name, entry)
+        host = self.host_of(name)
+        death = None if host is None else obituary(host, instance, 0.0)
+        if death is not None:
+            raise death.to_error()
+        if not entry.uri:
+            message = f"kernel {name!r} is not in this mesh any more, and no host knows how its instance ended"
+            raise KernelUnreachableError(message, kernel=name, instance=instance)
+        raise KernelRestartedError(kernel=name, instance=instance, new_instance=entry.value("instance"))
 
     def start(self, kernels: int | Sequence[KernelSpec] = 1, *, name: str = "k") -> Group:
         """Start more kernels on this machine.
@@ -365,7 +493,7 @@ class Mesh:
                 raise
             return known
         except KernelNotFoundError:
-            info = KernelInfo.from_wire(self.ask_host(self._state_host(), "start_state", timeout=START_SECONDS + 10))
+            info = KernelInfo.from_wire(self.ask_host(self.state_host(), "start_state", timeout=START_SECONDS + 10))
             return self._state_link(info.uri, info.instance)
         return self._state_link(entry.uri, entry.value("instance"))
 
@@ -375,13 +503,17 @@ class Mesh:
         Raises:
             PyrokernelError: None will follow, or its host cannot be asked.
         """
-        self.ask_host(self._state_host(), "await_kernel", "~shared", instance, timeout, timeout=timeout + 2)
+        self.ask_host(self.state_host(), "await_kernel", "~shared", instance, timeout, timeout=timeout + 2)
 
     def _state_link(self, uri: str, instance: str) -> Link:
         return Link("shared", uri, instance, files=not self.settings.portable)
 
-    def _state_host(self) -> Link:
-        """Return the host that keeps the shared state, or is to."""
+    def state_host(self) -> Link:
+        """Return the host that keeps the shared state, or is to.
+
+        Raises:
+            HostError: There is none, or several could.
+        """
         hosts = {host.name: host for host in self.hosts()}
         wanted = self.settings.state_host
         if wanted and wanted not in hosts:

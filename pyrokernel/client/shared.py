@@ -17,6 +17,7 @@ from pyrokernel.client.leases import Leases
 from pyrokernel.client.live import NEWEST, Stored, live, to_plain
 from pyrokernel.client.locks import Lock
 from pyrokernel.client.queues import Queue
+from pyrokernel.client.reference import token_of
 from pyrokernel.client.shared_map import PAGE, SharedMap, as_items
 from pyrokernel.client.state_link import StateLink
 from pyrokernel.client.transactions import Transaction
@@ -24,6 +25,7 @@ from pyrokernel.client.watches import Change, Watch
 from pyrokernel.errors import PyrokernelError, StateConflictError, StateKeyError, StateTypeError
 from pyrokernel.messages import StateEntry
 from pyrokernel.settings import check_name
+from pyrokernel.wire.values import decode_value
 
 if TYPE_CHECKING:
     from pyrokernel.client.mesh import Mesh
@@ -80,7 +82,7 @@ class Shared:
         Raises:
             SettingsError: It cannot be called so.
         """
-        return Shared(self._link, check_name(space, "space"), self._leases)
+        return self.in_space(check_name(space, "space"))
 
     def __reduce__(self) -> Any:
         return _the_namespace_here, (self.space,)
@@ -224,6 +226,18 @@ class Shared:
         found = self._link.ask("entries", self.space, prefix, after, limit)
         return [StateEntry.from_wire(entry) for entry in found]
 
+    def in_space(self, space: str) -> Shared:
+        """Return a namespace by its name, "" for the common one."""
+        return self if space == self.space else Shared(self._link, space, self._leases)
+
+    def token_of(self, key: str) -> str:
+        """Return the token of the reference that a key holds, "" if it holds none."""
+        found = self._link.ask("get", self.space, key)
+        if found is None or found[1] != "reference":
+            return ""
+        parts = self._link.fetch(found)
+        return token_of(decode_value("reference", parts)) if parts is not None else ""
+
     def spaces(self) -> list[str]:
         """Return the names of the namespaces that have keys; "" is the common one."""
         found: list[str] = self._link.ask("spaces")
@@ -251,10 +265,15 @@ class Shared:
             StateUnavailableError: The service is away.
         """
         write = self.write_of(key, value)
-        if ttl is not None:
-            write["lease"] = self._leases.grant(ttl, keep=keep_alive)
         conditions = [] if revision is None else [{"key": key, "revision": revision}]
-        return int(self.write([write], conditions)[0][0])
+        if ttl is None:
+            return int(self.write([write], conditions)[0][0])
+        write["lease"] = self._leases.grant(ttl, keep=keep_alive)
+        try:
+            return int(self.write([write], conditions)[0][0])
+        except BaseException:
+            self._leases.forget(write["lease"])  # nobody would end it
+            raise
 
     def compare_and_set(self, key: str, value: Any, revision: int) -> int:
         """Set a key only if it has a revision, 0 for no such key; return the new one.
@@ -336,7 +355,7 @@ class Shared:
 
     def write_of(self, key: str, value: Any) -> dict[str, Any]:
         """Return a write that sets a key, for `write`."""
-        return {"op": "set", "key": _text(key), **self._link.encode(value, key)}
+        return {"op": "set", "key": _text(key), **self._link.encode(value, key, self.space)}
 
     # Several steps as one
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import itertools
+import json
 import mmap
 import os
 import secrets
@@ -18,10 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from pyrokernel.client import inside
 from pyrokernel.client.links import Link, ask
+from pyrokernel.client.reference import Reference, from_data, pin, to_data, to_own, what_it_is
 from pyrokernel.errors import (
     KernelConnectionError,
     KernelNotFoundError,
     NameServerError,
+    NotSerializableError,
     PyrokernelError,
     StateStorageError,
     StateUnavailableError,
@@ -32,10 +35,14 @@ from pyrokernel.settings import check_private
 from pyrokernel.wire.codec import Buffer, Packed
 from pyrokernel.wire.direct import ask_directly
 from pyrokernel.wire.fanout import ConnectionLost, Request
-from pyrokernel.wire.values import Encoded, decode_value, encode_value
+from pyrokernel.wire.values import PLAIN, Encoded, decode_value, encode_value
 
 if TYPE_CHECKING:
     from pyrokernel.client.mesh import Mesh
+    from pyrokernel.wire.connection import Connection
+
+PIN = "shared state "
+"""What the names begin with under which kernels keep what keys refer to; then, in JSON, space, key and time."""
 
 FILE_BYTES = 64 * 1024
 """Larger values go through files, where the service is on this machine."""
@@ -111,9 +118,7 @@ class StateLink:
                 self._pause(attempt, link, deadline, error, sent and changes)
                 continue
             try:
-                value = ask_directly(
-                    connection, request, max(deadline, time.monotonic() + seconds) + wait, alert=not wait
-                )
+                value = ask_directly(connection, request, seconds + wait, alert=not wait)
             except ConnectionLost as error:
                 connection.close()
                 link.close()
@@ -134,10 +139,9 @@ class StateLink:
             return value
         raise AssertionError("unreachable")
 
-    def take_connection(self) -> tuple[Link, Any]:
-        """Return a connection for somebody who keeps it, such as the keeper of leases."""
-        link = self._reach()
-        return link, link.take("work")
+    def take_connection(self) -> Connection:
+        """Return a connection for somebody who keeps it, as leases do."""
+        return self._reach().take("work")
 
     def _reach(self) -> Link:
         if self._link is None:
@@ -159,7 +163,10 @@ class StateLink:
                 self.mesh.await_state(link.instance, min(left, 5.0))
             except KernelNotFoundError as gone:
                 if self._is_gone(link):
-                    raise StateUnavailableError(reason=str(gone), unsure=unsure) from error
+                    # Its name goes away a moment after it was stopped, for a backup to be put in its place, say.
+                    if attempt >= len(_PAUSES):
+                        raise StateUnavailableError(reason=str(gone), unsure=unsure) from error
+                    time.sleep(min(left, _PAUSES[attempt]))
             except PyrokernelError:
                 time.sleep(min(left, _PAUSES[min(attempt, len(_PAUSES) - 1)]))
         elif attempt:
@@ -184,15 +191,36 @@ class StateLink:
 
     # Values
 
-    def encode(self, value: Any, key: str) -> dict[str, Any]:
+    def encode(self, value: Any, key: str, space: str | None = None) -> dict[str, Any]:
         """Return the fields of a write that carry a value; a large one is in a file then.
 
+        Args:
+            value: Of any class. In a kernel, what cannot be pickled stays there, and a reference to it is stored.
+            key: Where it goes.
+            space: Of which namespace the key is; None for a queue, which keeps no object alive.
+
         Raises:
-            NotSerializableError: It cannot be pickled.
+            NotSerializableError: It cannot be pickled, and this is no kernel.
+            ReferenceGoneError: It is a reference to what is no more.
             StateValueError: It is too large.
             StateStorageError: The disk is full, say.
         """
-        return self.place(encode_value(value), key)
+        if type(value) is Reference:
+            return self.place(self._encode_reference(value, key, space), key)
+        try:
+            return self.place(encode_value(value), key)
+        except NotSerializableError:
+            stays = to_own(value, key, self.mesh)
+            if stays is None:
+                raise
+            return self.place(self._encode_reference(stays, key, space), key)
+
+    def _encode_reference(self, reference: Reference, key: str, space: str | None) -> Encoded:
+        """Return a reference in wire form, after having its kernel keep the object as long as the key does."""
+        if space is not None:
+            pin(reference, PIN + json.dumps([space, key, time.time()]))
+        kind, summary = what_it_is(reference)
+        return Encoded("reference", kind, summary, encode_value(to_data(reference)).parts)
 
     def place(self, encoded: Encoded, key: str) -> dict[str, Any]:
         """Return the fields of a write that carry a value in wire form."""
@@ -243,15 +271,16 @@ class StateLink:
             StateValueError: Its author is not trusted, or it needs what is not installed here.
         """
         _, kind, name, author, _ = found
-        if kind in ("pickle", "reference") and author != self.user and author not in self.mesh.settings.trusted:
+        if kind not in PLAIN and author != self.user and author not in self.mesh.settings.trusted:
             reason = (
                 f"it is a pickled object, which runs code when it is loaded; to trust {author}, add trust={author!r}"
             )
             raise StateValueError(key=key, type=name, author=author, reason=reason + " to the settings")
         try:
-            return decode_value(kind, parts)
+            value = decode_value(kind, parts)
         except PyrokernelError as error:
             raise StateValueError(key=key, type=name, author=author, reason=str(error)) from error
+        return from_data(value) if kind == "reference" else value
 
 
 def layout(sizes: Sequence[int]) -> tuple[list[int], int]:

@@ -57,11 +57,11 @@ def stop(args: argparse.Namespace) -> int:
     except NameServerNotFoundError:
         if args.words or settings.ns:
             raise
-        if not living_records(settings):
+        if not living_records(settings, state=True):
             complain(f"nothing to stop: mesh {settings.mesh!r} is not running on this machine")
             return ExitCode.NO_MESH
-        # Kernels without a host can only be ended by one: it adopts them first.
-        note("the host is gone, its kernels live: starting a host to end them")
+        # Kernels, and the shared state, without a host can only be ended by one: it adopts them first.
+        note("the host is gone, what it started lives: starting a host to end that")
         start_detached(settings, [])
         mesh = open_mesh(settings)
     with mesh:

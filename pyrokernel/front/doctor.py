@@ -7,23 +7,34 @@ import dataclasses
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from pyrokernel import __version__
 from pyrokernel.client.calls import gather, kernel_request
 from pyrokernel.client.contributions import ask_plugins, describe_problems
 from pyrokernel.client.inits import await_init
 from pyrokernel.client.kernel import Kernel
+from pyrokernel.client.links import ask
 from pyrokernel.client.mesh import Mesh
-from pyrokernel.errors import NameServerNotFoundError, PyrokernelError, VersionMismatchError
+from pyrokernel.errors import (
+    NameServerNotFoundError,
+    PyrokernelError,
+    StateCorruptError,
+    StateStorageError,
+    VersionMismatchError,
+)
 from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.inits import advise_restart
 from pyrokernel.front.machine import Finding, check_machine, origins
 from pyrokernel.front.plugins import load_here
 from pyrokernel.front.reach import open_mesh, settings_of
+from pyrokernel.front.state_files import describe_backup
 from pyrokernel.front.terminal import paint, say, say_json
-from pyrokernel.messages import PROTOCOL_VERSION, KernelStatus, PluginInfo
+from pyrokernel.messages import PROTOCOL_VERSION, STATE_OBJECT, KernelStatus, PluginInfo
 from pyrokernel.settings import Settings, command_line
-from pyrokernel.texts import one_line, span
+from pyrokernel.state.backups import Backups
+from pyrokernel.texts import one_line, plural, span
+from pyrokernel.wire.fanout import Request
 
 _PATIENCE_SECONDS = 2.0
 _MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "wrong": ("WRONG", "red")}
@@ -84,6 +95,7 @@ def check_mesh(settings: Settings) -> Iterator[Finding]:
         yield Finding("ok", "name server", f"{settings.ns_address} answers in {took}")
         yield from _check_hosts(mesh)
         yield from _check_kernels(mesh)
+        yield check_state(mesh)
         yield from check_plugins(ask_plugins(mesh[:], _PATIENCE_SECONDS))
 
 
@@ -142,6 +154,32 @@ def _check_kernels(mesh: Mesh) -> Iterator[Finding]:
         if info.journal_error:
             text = f"cannot write its journal: {info.journal_error}"
             yield Finding("wrong", about, text, f"free space in {mesh.settings.mesh_state_dir}")
+
+
+def check_state(mesh: Mesh) -> Finding:
+    """Say where the shared state is, and how it is; what was never used is not started for that."""
+    about = "shared state"
+    try:
+        host = mesh.state_host()
+        directory = Path(mesh.ask_host(host, "describe", timeout=_PATIENCE_SECONDS)["shared_dir"])
+        if not directory.exists():
+            return Finding("ok", about, "not used yet; the first use starts it")
+        begun = time.perf_counter()
+        told = ask(mesh.find_state(), Request(STATE_OBJECT, "describe", ()), _PATIENCE_SECONDS)
+        took = span(time.perf_counter() - begun)
+    except StateCorruptError as error:
+        remedy = command_line(mesh.settings, f"state restore {error.backup}") if error.backup else ""
+        return Finding("wrong", about, f"damaged, and left as it is: {error.path}: {one_line(error.reason)}", remedy)
+    except StateStorageError as error:
+        return Finding("wrong", about, str(error), f"free space in {error.path}, or see what holds it")
+    except (PyrokernelError, TimeoutError) as error:
+        log_file = mesh.settings.mesh_state_dir / "shared" / "state.log"
+        return Finding("wrong", about, f"does not answer: {one_line(str(error), 200)}", f"see {log_file}")
+    newest = Backups(directory).newest()
+    backup = f"newest backup {describe_backup(Path(newest))}" if newest else "no backup yet"
+    keys = plural(sum(told["keys"].values()), "key")
+    where = f"{told['directory']} answers in {took}: {keys}, revision {told['revision']}, {backup}"
+    return Finding("ok", about, where)
 
 
 def check_plugins(found: Mapping[str, Sequence[PluginInfo]]) -> Iterator[Finding]:

@@ -14,10 +14,14 @@ from pyrokernel.errors import (
     KernelNotFoundError,
     NameServerNotFoundError,
     NameTakenError,
+    ReferenceGoneError,
     RemoteError,
     ReplyTimeoutError,
     ResultExpiredError,
     SettingsError,
+    StateConflictError,
+    StateKeyError,
+    StateUnavailableError,
 )
 
 
@@ -33,7 +37,7 @@ class ExitCode(enum.IntEnum):
     NO_MESH = 3
     """No mesh is running, or its name server does not answer."""
     NO_KERNEL = 4
-    """No kernel, cell, command or shipped module goes by that name."""
+    """No kernel, cell, command, shipped module, reference or shared key goes by that name."""
     KERNEL_DIED = 5
     """A kernel died, was restarted under way, or does not answer."""
     TIMEOUT = 6
@@ -54,10 +58,14 @@ _CODES: tuple[tuple[tuple[type[BaseException], ...], ExitCode], ...] = (
     ((RemoteError,), ExitCode.CODE_RAISED),
     ((SettingsError,), ExitCode.USAGE),
     ((NameServerNotFoundError,), ExitCode.NO_MESH),
-    ((KernelNotFoundError, CellNotFoundError, ResultExpiredError, CommandNotFoundError), ExitCode.NO_KERNEL),
+    (
+        (KernelNotFoundError, CellNotFoundError, ResultExpiredError, CommandNotFoundError, StateKeyError),
+        ExitCode.NO_KERNEL,
+    ),
+    ((ReferenceGoneError,), ExitCode.NO_KERNEL),
     ((KernelConnectionError,), ExitCode.KERNEL_DIED),
-    ((ReplyTimeoutError,), ExitCode.TIMEOUT),
-    ((AccessRefusedError, NameTakenError), ExitCode.REFUSED),
+    ((ReplyTimeoutError, StateUnavailableError), ExitCode.TIMEOUT),
+    ((AccessRefusedError, NameTakenError, StateConflictError), ExitCode.REFUSED),
     ((KeyboardInterrupt,), ExitCode.INTERRUPTED),
     ((BrokenPipeError,), ExitCode.PIPE_CLOSED),
 )

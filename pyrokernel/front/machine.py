@@ -167,7 +167,8 @@ def _check_state_dir(settings: Settings) -> Iterator[Finding]:
 def _check_sockets(settings: Settings) -> Iterator[Finding]:
     """Look for sockets that nobody listens at, and kernels that nobody watches."""
     places = Places.of(settings)
-    alive = living_records(settings)
+    living = living_records(settings, state=True)
+    alive = [record for record in living if record.role == "kernel"]
     hosts_own = {settings.host_socket, places.name_server_socket}
     sockets = sorted(set(places.runtime.glob("*.sock")) - hosts_own)
     stale = [str(path) for path in sockets if not _is_answered(path)]
@@ -176,12 +177,12 @@ def _check_sockets(settings: Settings) -> Iterator[Finding]:
         yield Finding("wrong", "sockets", text, shlex.join(["rm", *stale]))
     if _is_answered(settings.host_socket):
         return
-    if alive or any(path.exists() for path in hosts_own):
+    if living or any(path.exists() for path in hosts_own):
         text = "the host is gone without a goodbye"
         if alive:
             text += f"; {plural(len(alive), 'kernel')} without it: {label(record.name for record in alive)}"
         yield Finding("wrong", "host", text, command_line(settings, "serve --detach"))
-    dead = len(list(places.records.glob("*.json"))) - len(alive)
+    dead = len(list(places.records.glob("*.json"))) - len(living)
     if dead > 0:
         text = f"{plural(dead, 'kernel')} died while no host watched"
         yield Finding("note", "records", f"{text}; the next serve records that, and restarts by policy")

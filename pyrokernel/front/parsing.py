@@ -14,6 +14,8 @@ from pyrokernel.settings import parse_span
 COMMAND = "subcommand"
 """Where the parsed arguments have the name of the command."""
 
+ACTION = "command_of_command"
+"""Where they have what follows the name of a command that has commands of its own."""
 
 _BEFORE = "before_"
 _REPEATED = (
@@ -56,6 +58,7 @@ class Parser(argparse.ArgumentParser):
             found.arguments = rest
         if unknown:
             command = self.commands().get(getattr(found, COMMAND, None), self)
+            command = command.commands().get(getattr(found, ACTION, None), command)
             word = unknown[0]
             if word.startswith("-"):
                 known = [option for option in command._option_string_actions if option.startswith("--")]

@@ -47,7 +47,13 @@ def open_mesh(settings: Settings) -> Mesh:
         raise NameServerNotFoundError(message) from error
 
 
-def living_records(settings: Settings) -> list[Record]:
-    """List the kernels of this machine that are alive, with a host or without one."""
+def living_records(settings: Settings, *, state: bool = False) -> list[Record]:
+    """List the kernels of this machine that are alive, with a host or without one.
+
+    Args:
+        settings: Of which mesh.
+        state: Also the process of the shared state, which is no kernel.
+    """
     records = Registry(Places.of(settings).records).read_all()
-    return [record for record in records if is_same(record.pid, record.start_time)]
+    alive = [record for record in records if is_same(record.pid, record.start_time)]
+    return [record for record in alive if state or record.role == "kernel"]

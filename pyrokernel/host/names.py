@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -18,8 +17,15 @@ from typing import NamedTuple
 
 from pyrokernel.errors import KernelNotFoundError, NameServerError, NameTakenError, PyrokernelError
 from pyrokernel.host.loop import resolve
-from pyrokernel.messages import HOST_PREFIX, KERNEL_PREFIX, PROTOCOL_VERSION, STATE_OBJECT, KernelInfo
-from pyrokernel.wire.naming import Directory, Entry
+from pyrokernel.messages import (
+    HOST_PREFIX,
+    KERNEL_PREFIX,
+    PROTOCOL_VERSION,
+    PUBLISHED_CLASS,
+    STATE_OBJECT,
+    KernelInfo,
+)
+from pyrokernel.wire.naming import Directory, Entry, answers
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +65,7 @@ class Announcer:
         self._wanted: dict[str, Name] = {}
         self._owed: set[str] = set()
         self._prune_due = True
+        self._orphans_due = False
         self._jobs: queue.SimpleQueue[tuple[Callable[[], None], Future[None]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="pyrokernel-names", daemon=True)
 
@@ -102,6 +109,8 @@ class Announcer:
         outcome: Future[None] = Future()
 
         def job() -> None:
+            before = self._wanted.get(name.name)
+            self._orphans_due = self._orphans_due or before is None or before.instance != name.instance
             self._wanted[name.name] = name
             self._owed.discard(name.name)
             try:
@@ -119,7 +128,10 @@ class Announcer:
         return outcome
 
     def withdraw(self, kernel: str, instance: str, role: str = "kernel") -> Future[None]:
-        """Remove the name of a kernel or of the shared state, unless it points to another instance by now."""
+        """Remove the name of a kernel, and what it had published, or of the shared state.
+
+        Nothing is removed that points to another instance by now.
+        """
         return self._withdraw_name(registered_name(kernel, role), instance)
 
     def withdraw_host(self, instance: str) -> Future[None]:
@@ -143,6 +155,7 @@ class Announcer:
             except PyrokernelError:
                 self._prune_due = True  # when it answers again
             finally:
+                self._orphans_due = True
                 resolve(outcome, None)
 
         self._jobs.put((job, outcome))
@@ -166,6 +179,8 @@ class Announcer:
             self._guard(*asked)
             if self._prune_due:
                 self._guard(self._keep_true)
+            elif self._orphans_due and self._jobs.empty():
+                self._guard(self._prune_orphans)
 
     def _guard(self, job: Callable[[], None], outcome: Future[None] | None = None) -> None:
         try:
@@ -218,7 +233,26 @@ class Announcer:
                 if entry.name not in self._wanted and self._is_stale(entry):
                     log.info("removing the name %s of an instance that is gone", entry.name)
                     self._directory.remove(entry.name)
+        self._prune_orphans()
         self._prune_due = False
+
+    def _prune_orphans(self) -> None:
+        """Remove the names that instances of this machine have published that are gone."""
+        try:
+            for entry in self._directory.having(PUBLISHED_CLASS):
+                if entry.value("host") == self._host and self._is_orphaned(entry):
+                    log.info("removing the name %s, published by an instance that is gone", entry.name)
+                    self._directory.remove(entry.name)
+        except NameServerError:
+            self._prune_due = True  # when it answers again
+        self._orphans_due = False
+
+    def _is_orphaned(self, entry: Entry) -> bool:
+        """Tell whether the instance behind a published name is gone: another has its name, or nobody answers there."""
+        kernel = self._wanted.get(KERNEL_PREFIX + entry.value("kernel"))
+        if kernel is not None:
+            return kernel.instance != entry.value("instance")
+        return not answers(entry.uri)
 
     def _is_stale(self, entry: Entry) -> bool:
         """Tell whether an entry is of this machine and nobody answers there."""
@@ -233,19 +267,3 @@ def registered_name(name: str, role: str) -> str:
 def describe_holder(entry: Entry) -> str:
     """Say who holds a name."""
     return f"instance {entry.value('instance') or 'unknown'} on host {entry.value('host') or 'unknown'} ({entry.uri})"
-
-
-def answers(uri: str) -> bool:
-    """Tell whether somebody listens on the unix socket of a URI; True where that cannot be said from here."""
-    _, found, path = uri.partition("@./u:")
-    if not found:
-        return True
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.settimeout(1.0)
-            probe.connect(path)
-        except (FileNotFoundError, ConnectionRefusedError):
-            return False
-        except OSError:
-            return True
-    return True

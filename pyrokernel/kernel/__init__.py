@@ -10,8 +10,10 @@ Plain Python without a socket, and the interesting logic: `interpreter` runs cod
 answer; `cells` admits, journals and remembers, `layout` says how results are laid out;
 `habits` (with `expanding`) and `debugging` are what commands become here; `capture` (with `streams`, `writer`, `spool`,
 `drain` and `late`) collects output; `completion` (with `paths`) and `inspection` rest on
-`reading`, which looks at objects without running them. Thin: `requests` says what is asked for, `service` is
-the object exposed to callers, `workloop` the main thread, `process` puts them together.
+`reading`, which looks at objects without running them; `references` is what was lent to
+clients, `operations` what they do with it, `restrictions` what a URL reaches, `publications`
+what has a name of its own. Thin: `requests` says what is asked for, `service` is the object
+exposed to callers, `workloop` the main thread, `process` puts them together.
 
 Start at `process`, then `service`. Nothing here may import cmd2, rich or numpy.
 """

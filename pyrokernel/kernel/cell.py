@@ -33,6 +33,8 @@ class Cell:
         namespace, filename: Where it runs, and how tracebacks call it ("" for its number).
         argv: `sys.argv` of a script, None for what is none.
         yields: Takes the values of a generator for a client that reads them one by one; None when nobody does.
+        lend: Makes of a value what travels in its place, for an operation on a reference; None for other cells.
+        data: Only plain data and arrays travel, packed so that any peer can load them.
         begin: Called when it starts.
         started: Since when it runs, Unix time in seconds; 0 before.
         items, failed: How many items it was mapped over, and how many of them failed.
@@ -54,6 +56,8 @@ class Cell:
     max_result_bytes: int = 64 * 1024 * 1024
     begin: Callable[[], None] | None = None
     yields: Yields | None = None
+    lend: Callable[[Any], Any] | None = None
+    data: bool = False
     state: str = "new"
     started: float = 0.0
     items: int = 0

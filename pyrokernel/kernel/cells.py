@@ -356,6 +356,8 @@ class Cells:
             cell.items, cell.failed = len(results), sum(not good for good, _ in results)
             return results
         value = target(*args, **kwargs)
+        if cell.lend is not None and cell.yields is None:
+            return value
         if isinstance(value, types.GeneratorType):
             return self._drained(value, cell)
         if cell.yields is not None:
@@ -376,7 +378,8 @@ class Cells:
         kept: list[Any] = []
         for value in values:
             if cell.yields is not None:
-                cell.yields.put(value)
+                if not cell.yields.put(value if cell.lend is None else cell.lend(value)):
+                    break
             elif cell.want == "text":
                 text, _ = text_of(value, for_people=True)
                 self.capture.drain()
@@ -451,8 +454,11 @@ def _render(value: Any, cell: Cell) -> dict[str, Any]:
     if cell.want == "none":
         return {}
     shown: dict[str, Any] = {}
+    if cell.lend is not None:
+        value = cell.lend(value)
     if cell.want == "value":
-        shown["value"], shown["missing"] = pack_value(value, max_bytes=cell.max_result_bytes, plain=cell.plain)
+        limit = cell.max_result_bytes
+        shown["value"], shown["missing"] = pack_value(value, max_bytes=limit, plain=cell.plain, data=cell.data)
     if cell.call is None or (cell.want == "text" and value is not None):
         shown["text"], shown["cut"] = text_of(value, for_people=cell.want == "text")
     if cell.want == "mime":

@@ -14,6 +14,7 @@ import types
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from pyrokernel.client.reference import Reference, names_of
 from pyrokernel.client.shared_map import SharedMap
 from pyrokernel.kernel.attributes import attributes, get_attribute
 from pyrokernel.kernel.columns import column_labels, pandas_kind
@@ -222,6 +223,8 @@ class _Finder:
         """List names the object says it has: a module's `__all__`; what a user's `__dir__` returns, if it may run."""
         names: list[Any] = []
         kind = type(value)
+        if kind is Reference:
+            return names_of(value)  # no code runs here, and its own kernel answers while it computes, too
         if kind is Unknown:
             return []
         if issubclass(kind, types.ModuleType):

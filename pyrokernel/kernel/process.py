@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pyrokernel import settings as settings_module
-from pyrokernel.client import inside
+from pyrokernel.client import inside, publishing, reference
+from pyrokernel.client.shared import of_this_process
 from pyrokernel.commands import KernelIdentity
 from pyrokernel.errors import PyrokernelError, error_to_wire
 from pyrokernel.journal import Journal
@@ -29,10 +30,13 @@ from pyrokernel.kernel.handlers import Handlers
 from pyrokernel.kernel.inputs import Inputs
 from pyrokernel.kernel.interpreter import Interpreter
 from pyrokernel.kernel.interrupts import Interrupts
+from pyrokernel.kernel.pins import SharedPins
+from pyrokernel.kernel.publications import Publications
+from pyrokernel.kernel.references import References
 from pyrokernel.kernel.service import KernelService
 from pyrokernel.kernel.shipping import meant_for
 from pyrokernel.kernel.workloop import WorkLoop
-from pyrokernel.messages import KERNEL_OBJECT, EventKind, KernelBirth, KernelSpec, Shipped
+from pyrokernel.messages import KERNEL_OBJECT, EventKind, KernelBirth, KernelSpec, Lent, Shipped
 from pyrokernel.shelf import Shelf
 from pyrokernel.wire.codec import Packed
 from pyrokernel.wire.daemon import Daemon
@@ -93,6 +97,8 @@ class KernelProcess:
             spec.name, birth.instance, interpreter, self.capture, self.journal, extensions, self.loop.wake
         )
         inputs = Inputs(self._ask, self._running_cell, settings.input_timeout)
+        self.references = References(spec.name, birth.instance, self.loop.wake)
+        reference.own(spec.name, birth.instance, self.references.own, self._lend_own)
         self.service = KernelService(
             birth,
             cells=self.cells,
@@ -101,11 +107,15 @@ class KernelProcess:
             inputs=inputs,
             interrupts=interrupts,
             extensions=extensions,
+            references=self.references,
+            pins=SharedPins(self.references, of_this_process()),
             waiting_work=self.loop.waiting,
         )
         greeting = {"kernel": spec.name, "instance": birth.instance, "pid": os.getpid()}
         self.daemon = Daemon(Path(birth.socket), identity=greeting, on_work=self.loop.adopt)
         self.daemon.register(self.service, KERNEL_OBJECT)
+        self.publications = Publications(birth, self.daemon, self.references)
+        publishing.become(self.publications)
         inside.become(spec.name, birth.instance)
         self.capture.install()
         inputs.install()
@@ -135,13 +145,20 @@ class KernelProcess:
                 continue
             self.end(reason)
 
+    def _lend_own(self, value: Any, shown: str) -> Lent:
+        """Lend an object of user code to this very kernel, which is about to pin it."""
+        return self.references.lend(value, shown=shown, holder=self.birth.instance)
+
     def _look_around(self) -> bool:
         """Do what waits for the main thread to rest; say whether a submitted cell was among it."""
         self._handlers.run_waiting(self.cells.interpreter.run_aside)
+        if self.references.has_remains:
+            self.cells.interpreter.run_aside(self.references.bury)
         return self.cells.run_queued()
 
     def end(self, reason: str, code: int = 0) -> NoReturn:
         """Say goodbye in the journal and leave at once; the host knows why."""
+        self.publications.close()
         self.capture.drain()
         self.journal.append(EventKind.STOPPED, reason=reason)
         with contextlib.suppress(OSError):

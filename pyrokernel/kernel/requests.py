@@ -11,6 +11,7 @@ from typing import Any
 
 from pyrokernel.errors import ProtocolError, SettingsError
 from pyrokernel.kernel.cell import MAX_SOURCE_EVENT_CHARS, listed
+from pyrokernel.kernel.operations import show_operation
 from pyrokernel.messages import new_id
 from pyrokernel.wire import codec
 from pyrokernel.wire.connection import HEADER_BYTES, Connection, IncomingMessage, peek_cell
@@ -50,6 +51,8 @@ def show_call(function: Any, options: Mapping[str, Any]) -> str:
     """Return how a call reads in lists; a part of a job, as its client wants the job to be shown."""
     if options.get("map") and shown(options):
         return shown(options)
+    if isinstance(function, Mapping):
+        return show_operation(function, shown(options) or "reference")
     name = function.removeprefix(":") if isinstance(function, str) else options.get("shown", "function")
     return f"{name}(...)"
 

@@ -96,20 +96,21 @@ def bundle_of(value: Any, text: str) -> dict[str, str]:
     return bundle
 
 
-def pack_value(value: Any, *, max_bytes: int, plain: bool) -> tuple[Any, str]:
+def pack_value(value: Any, *, max_bytes: int, plain: bool, data: bool = False) -> tuple[Any, str]:
     """Return a value in wire form and, when it has to stay here, why.
 
     Args:
         value: Any object.
         max_bytes: Above this it stays.
         plain: The peer reads serpent or JSON: plain data goes as it is, nothing else goes.
+        data: The peer loads plain data and arrays only.
     """
     if plain:
         if is_plain(value):
             return value, ""
         return None, f"a {type(value).__name__} is not plain data, and this client does not read pickles"
     try:
-        packed = Packed.dump(value)
+        packed = Packed.dump_data(value) if data else Packed.dump(value)
     except (NotSerializableError, MessageTooLargeError) as error:
         return None, str(error)
     limit = min(max_bytes, MAX_PAYLOAD_BYTES - _ROOM_FOR_REPLY)

@@ -8,6 +8,7 @@ answered at once, also while a cell runs. docs/protocol.md describes each method
 from __future__ import annotations
 
 import functools
+import math
 import os
 import sys
 import threading
@@ -17,7 +18,13 @@ from typing import Any
 
 from pyrokernel.client import inside
 from pyrokernel.client.parcels import pack_variables
-from pyrokernel.errors import AccessRefusedError, NotSerializableError, SettingsError, VariableNotFoundError
+from pyrokernel.errors import (
+    AccessRefusedError,
+    NotSerializableError,
+    ProtocolError,
+    SettingsError,
+    VariableNotFoundError,
+)
 from pyrokernel.journal import Journal
 from pyrokernel.kernel.calls import command_meant
 from pyrokernel.kernel.capture import Capture
@@ -29,7 +36,10 @@ from pyrokernel.kernel.inputs import Inputs
 from pyrokernel.kernel.inspection import inspect_name, list_variables
 from pyrokernel.kernel.interpreter import Namespace
 from pyrokernel.kernel.interrupts import Interrupts
+from pyrokernel.kernel.operations import Operation, members
 from pyrokernel.kernel.paths import complete_path, complete_program
+from pyrokernel.kernel.pins import SharedPins
+from pyrokernel.kernel.references import Entry, References
 from pyrokernel.kernel.requests import cell_id, origin, show_call, shown
 from pyrokernel.kernel.yielding import Yields
 from pyrokernel.messages import Completion, Event, EventKind, KernelBirth, KernelSpec, KernelStatus, Receipt, Shipped
@@ -48,7 +58,7 @@ class KernelService:
 
     Args:
         birth: Who this kernel is.
-        cells, capture, journal, inputs, interrupts, extensions: The rooms it is made of.
+        cells, capture, journal, inputs, interrupts, extensions, references, pins: The rooms it is made of.
         waiting_work: Lists the requests that wait unread in work connections.
     """
 
@@ -62,6 +72,8 @@ class KernelService:
         inputs: Inputs,
         interrupts: Interrupts,
         extensions: Extensions,
+        references: References,
+        pins: SharedPins,
         waiting_work: Callable[[], list[dict[str, Any]]],
     ) -> None:
         self._birth = birth
@@ -69,6 +81,8 @@ class KernelService:
         self._cells, self._capture, self._journal = cells, capture, journal
         self._inputs, self._interrupts = inputs, interrupts
         self._extensions = extensions
+        self._references = references
+        self._pins = pins
         self._waiting_work = waiting_work
         self._followers = 0
         self._lock = threading.Lock()
@@ -88,6 +102,7 @@ class KernelService:
     @expose
     def execute(self, source: str, options: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run a cell and return its reply."""
+        self._check_may_run()
         cell = self._cell(source, options or {})
         cell.shown = shown(options or {})
         return self._run_or_wait(cell, options or {})
@@ -98,6 +113,7 @@ class KernelService:
 
         `arguments` is a pickled (args, kwargs); from a client without pickles, a list of the two.
         With option "map", args are the items and the value is a list of (succeeded, value or failure).
+        In place of a function, a dict is an operation on a reference.
         """
         options = {"want": "value", **(options or {})}
         cell = self._call_cell(show_call(function, options), function, arguments, options)
@@ -114,10 +130,13 @@ class KernelService:
         """
         options = options or {}
         call = options.get("call")
+        if call is None:
+            self._check_may_run()
         cell = self._cell(source, options) if call is None else self._call_cell(source, call[0], call[1], options)
-        cell.shown = shown(options)
+        if cell.lend is None:
+            cell.shown = shown(options)
         if options.get("yields"):
-            cell.yields = Yields(cell.max_result_bytes)
+            cell.yields = Yields(cell.max_result_bytes, pauses=cell.lend is not None, data=cell.data)
         position = self._journal.last_seq
         if self._is_beside(cell):
             if self._cells.admit_beside(cell):
@@ -134,13 +153,17 @@ class KernelService:
     def values(self, cell: str, after: int = 0, timeout: float = 0.0) -> dict[str, Any]:
         """Return what a cell that was submitted with "yields" has yielded after the first so many values.
 
-        After less than none, the reader leaves: the rest is given up, and the generator ends.
+        After less than none, the reader leaves: the rest is given up, and the generator ends; what is read through
+        a reference is only made to pause.
         """
-        self._check_may_run()
         found = self._cells.find(cell)
+        if found.lend is None:
+            self._check_may_run()
         if found.yields is None:
             raise SettingsError(f"cell {cell} was not submitted to be read value by value")
-        if after < 0:
+        if after < 0 and found.lend is not None:
+            found.yields.pause()
+        elif after < 0:
             found.yields.leave()
         wait = max(0.0, min(timeout, MAX_FOLLOW_SECONDS))
         return found.yields.take(after, wait, lambda: found.reply is not None, current_connection().sock)
@@ -148,6 +171,7 @@ class KernelService:
     @expose
     def ship(self, modules: list[dict[str, Any]], options: dict[str, Any] | None = None) -> dict[str, Any]:
         """Load modules as a cell, whose value is a list of `Shipped`: from files that come along, or lie here."""
+        self._check_may_run()
         options = {**(options or {}), "want": "value"}
         named = ", ".join(str(one.get("shown") or one.get("name")) for one in modules[:3])
         more = f" and {len(modules) - 3} more" if len(modules) > 3 else ""
@@ -165,6 +189,7 @@ class KernelService:
     @expose
     def unship(self, names: list[str], options: dict[str, Any] | None = None) -> dict[str, Any]:
         """Forget shipped modules and their commands as a cell, whose value are the names of those that were loaded."""
+        self._check_may_run()
         options = {**(options or {}), "want": "value"}
         cell = self._cell(shown(options) or f"unship {', '.join(map(str, names))}", options)
         cell.call = (self._extensions.unship, Packed.dump(((list(map(str, names)),), {})), False)
@@ -190,6 +215,75 @@ class KernelService:
     def plugins(self) -> list[dict[str, Any]]:
         """List the plugins: a `PluginInfo` each, by name."""
         return [info.to_wire() for info in self._extensions.plugins()]
+
+    @expose
+    def reference(self, token: str) -> dict[str, Any]:
+        """Describe what a token reaches, a `Lent`.
+
+        Raises:
+            ReferenceGoneError: It reaches nothing any more.
+        """
+        return self._reached(token).lent().to_wire()
+
+    @expose
+    def members(self, token: str, member: str = "") -> list[str]:
+        """List the attributes of an object without running code of its owner, also while a cell runs.
+
+        Raises:
+            ReferenceGoneError: The token reaches nothing any more.
+        """
+        entry = self._reached(token)
+        if member:
+            return []
+        return members(entry)
+
+    @expose
+    def renew(self, tokens: list[str], seconds: float, client: str) -> list[bool]:
+        """Hold references for a client for so many seconds from now; say which live."""
+        return self._references.renew([str(token) for token in tokens], float(seconds), str(client))
+
+    @expose
+    def give_back(self, tokens: dict[str, int], client: str) -> None:
+        """End what a client holds, with each token how often it had been lent to it."""
+        self._references.give_back(tokens, str(client))
+
+    @expose
+    def share(self, token: str, options: dict[str, Any] | None = None) -> str:
+        """Make a token that others may have: options "seconds" (null for as long as the kernel lives), "exposed".
+
+        Raises:
+            ReferenceGoneError: The token reaches nothing any more.
+            SettingsError: Nothing of the object would be reached by it.
+        """
+        self._check_may_run()
+        options = options or {}
+        seconds = math.inf if options.get("seconds") is None else float(options["seconds"])
+        by = origin(options, current_peer().uid)["author"]
+        return self._references.share(token, seconds=seconds, exposed=bool(options.get("exposed")), by=by).token
+
+    @expose
+    def refs(self) -> list[dict[str, Any]]:
+        """List the references that there are: a `RefInfo` each, without their tokens."""
+        return [info.to_wire() for info in self._references.listing()]
+
+    @expose
+    def revoke(self, which: str) -> int:
+        """End a reference, by its id or its token, and all that was reached by it; return how many those were."""
+        self._check_may_run()
+        return self._references.revoke(str(which))
+
+    @expose
+    def pin(self, token: str, name: str) -> None:
+        """Keep a reference alive under a name, whoever renews it."""
+        self._check_may_run()
+        self._references.pin(token, name)
+        self._pins.note(name)
+
+    @expose
+    def unpin(self, name: str) -> bool:
+        """Let go of the reference that is kept under a name."""
+        self._check_may_run()
+        return self._references.unpin(name)
 
     @expose
     def reply(self, cell: str, timeout: float | None = None) -> dict[str, Any]:
@@ -371,7 +465,6 @@ class KernelService:
         return self._for_peer(self._cells.wait(cell.id, options.get("timeout")))
 
     def _cell(self, source: str, options: dict[str, Any]) -> Cell:
-        self._check_may_run()
         if not isinstance(source, str):
             raise SettingsError(f"source is a str, not {type(source).__name__}")
         want = options.get("want", "text")
@@ -407,19 +500,53 @@ class KernelService:
         return reply
 
     def _call_cell(self, source: str, function: Any, arguments: Any, options: dict[str, Any]) -> Cell:
-        """Make the cell of a call."""
+        """Make the cell of a call, which may be an operation on a reference."""
+        if isinstance(function, dict):
+            return self._operation_cell(function, arguments, options)
+        self._check_may_run()
         cell = self._cell(source, options)
         packed = arguments if isinstance(arguments, Packed) else Packed.dump(tuple(arguments))
         cell.call = (function, packed, options.get("map") or False)
         return cell
 
+    def _operation_cell(self, asked: dict[str, Any], arguments: Any, options: dict[str, Any]) -> Cell:
+        """Make the cell of an operation on a reference; by one that is restricted only data comes and goes."""
+        cell = self._cell("", options)
+        makes = asked.get("op") == "make"  # nothing else is about variables, and asking for a namespace makes it
+        if makes:
+            self._check_may_run()
+        operation = Operation(
+            self._references,
+            asked,
+            holder=cell.client,
+            by=cell.author,
+            variables=self._cells.interpreter.namespace(cell.namespace).variables if makes else {},
+            max_bytes=cell.max_result_bytes,
+        )
+        if not operation.restricted:
+            self._check_may_run()
+        if options.get("map"):
+            raise ProtocolError("an operation on a reference is not mapped")
+        packed = arguments if isinstance(arguments, Packed) else Packed.dump(tuple(arguments))
+        cell.source, cell.data = operation.title, operation.restricted
+        cell.call = (operation, packed.as_data() if cell.data else packed, False)
+        cell.lend = operation.lend
+        return cell
+
     def _is_beside(self, cell: Cell) -> bool:
         """Whether a cell calls a command that may run beside another, and came where it need not wait."""
-        if cell.call is None or threading.current_thread() is threading.main_thread():
+        if cell.call is None or cell.lend is not None or threading.current_thread() is threading.main_thread():
             return False
         meant = command_meant(cell.call[0], self._cells.interpreter.namespace(cell.namespace).variables)
         command = self._extensions.command(meant) if meant else None
         return command is not None and command.safe
+
+    def _reached(self, token: str) -> Entry:
+        """Return the entry of a token; one that is not restricted is for those who may run code."""
+        entry = self._references.find(str(token))
+        if entry.rules is None:
+            self._check_may_run()
+        return entry
 
     def _space(self, options: dict[str, Any] | None) -> Namespace:
         return self._cells.interpreter.namespace(str((options or {}).get("namespace") or ""))

@@ -31,10 +31,16 @@ class Yields:
 
     Args:
         max_bytes: The largest value that travels.
+        pauses: Where too much is unread, end the cell instead of holding it up; its client goes on with another.
+        data: The reader loads plain data and arrays only.
+
+    Attributes:
+        paused: Whether the cell ended although there may be more.
     """
 
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
+    def __init__(self, max_bytes: int, *, pauses: bool = False, data: bool = False) -> None:
+        self._max_bytes, self._pauses, self._data = max_bytes, pauses, data
+        self.paused = False
         self._changed = threading.Condition()
         self._values: collections.deque[tuple[int, Any]] = collections.deque()
         self._count = 0
@@ -51,13 +57,17 @@ class Yields:
             self._bytes = 0
             self._changed.notify_all()
 
-    def put(self, value: Any) -> None:
-        """Hand over a value; wait while too many are unread.
+    def pause(self) -> None:
+        """End the cell at the next value, which is kept; does nothing where the cell is not one that pauses."""
+        self.paused = self._pauses
+
+    def put(self, value: Any) -> bool:
+        """Hand over a value; wait while too many are unread. Say whether to go on.
 
         Raises:
             ResultExpiredError: Nobody reads any more; the generator ends with this.
         """
-        packed, missing = pack_value(value, max_bytes=self._max_bytes, plain=False)
+        packed, missing = pack_value(value, max_bytes=self._max_bytes, plain=False, data=self._data)
         entry = {"missing": missing} if missing else packed
         with self._changed:
             self._count += 1
@@ -65,6 +75,9 @@ class Yields:
             self._bytes += _size(entry)
             self._changed.notify_all()
             while self._left or len(self._values) >= MAX_UNREAD or self._bytes > MAX_UNREAD_BYTES:
+                if self._pauses and not self._left:
+                    self.paused = True
+                    break
                 if self._left:
                     raise ResultExpiredError("whoever read what this yields has left; it ends")
                 gone = self._reader is not None and self._reader.fileno() < 0
@@ -73,6 +86,7 @@ class Yields:
                 if left <= 0:
                     raise ResultExpiredError(f"nobody has read what this yields for {patience:g} s; it ends")
                 self._changed.wait(min(left, GONE_SECONDS / 5))
+            return not self.paused
 
     def take(
         self, after: int, timeout: float, ended: Callable[[], bool], reader: socket.socket | None = None
@@ -86,7 +100,8 @@ class Yields:
             reader: The connection that asks.
 
         Returns:
-            `values`, the number `next` to ask with, and `ended`: whether no more will come.
+            `values`, the number `next` to ask with, `ended`: whether no more will come, and `paused`: then the
+            iterator goes on with another cell.
         """
         deadline = time.monotonic() + timeout
         with self._changed:
@@ -99,7 +114,7 @@ class Yields:
             self._asked = time.monotonic()
             values = [entry for _, entry in self._values]
             last = self._values[-1][0] if self._values else after
-            return {"values": values, "next": last, "ended": not values and ended()}
+            return {"values": values, "next": last, "ended": not values and ended(), "paused": self.paused}
 
     @property
     def size(self) -> int:

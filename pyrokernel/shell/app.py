@@ -33,12 +33,14 @@ from pyrokernel.shell.inspecting import InspectCommands
 from pyrokernel.shell.jobs import JobCommands
 from pyrokernel.shell.keys import set_up_prompt
 from pyrokernel.shell.leaving import what_stays
+from pyrokernel.shell.lending import ReferenceCommands
 from pyrokernel.shell.local import HereCommands
 from pyrokernel.shell.lookout import Lookout, View, look
 from pyrokernel.shell.parser import Parser, Piece, SourceReader, Takes
 from pyrokernel.shell.remote import Remote
 from pyrokernel.shell.restricted import ignore_job_control
 from pyrokernel.shell.runner import Runner
+from pyrokernel.shell.shared import SharedCommands
 from pyrokernel.shell.shipping import ShipCommands
 from pyrokernel.shell.source import bound_names, dedented, in_background
 from pyrokernel.shell.startup import run_startup, startup_file
@@ -71,7 +73,7 @@ class Shell(House):
         self.at_prompt = self.left = False
         self.target = Target(mesh, words, tell=self._tell_change)
         self.reader = SourceReader()
-        here = Here()
+        here = Here({"shared": lambda: mesh.shared})
         command_sets = [
             KernelCommands(),
             CellCommands(),
@@ -79,10 +81,12 @@ class Shell(House):
             HabitCommands(),
             HereCommands(here),
             DataCommands(here),
+            SharedCommands(),
             JobCommands(here),
             TourCommands(),
             ShipCommands(),
             ContributedCommands(),
+            ReferenceCommands(),
         ]
         past = Unwritten() if restricted else History(mesh.settings.mesh_state_dir / "shell-history")
         super().__init__(command_sets, past, restricted=restricted)

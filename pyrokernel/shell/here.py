@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, TextIO
 
 from pyrokernel.tracebacks import format_error
@@ -48,23 +48,29 @@ class Here:
     Whatever the code raises becomes the text of a traceback without frames of the shell, Ctrl-C
     included; only SystemExit leaves, as it does at a Python prompt.
 
+    Args:
+        given: Names that are there without being anybody's variable, with what makes the value at first use.
+
     Attributes:
         namespace: The variables.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, given: Mapping[str, Callable[[], Any]] | None = None) -> None:
         # Functions and classes of a `__main__` travel to kernels by value.
         self._module = types.ModuleType("__main__")
         self.namespace: dict[str, Any] = vars(self._module)
         self.namespace.update({"__builtins__": builtins, "exit": _leave, "quit": _leave})
         self._count = 0
         self._running = False
+        self._given = given or {}
+        self._gifts: dict[str, Any] = {}
 
     def run(self, source: str) -> Outcome:
         """Run statements; the value of a last expression is kept as `_`, unless a semicolon ends it."""
         filename = self._remember(source)
 
         def body(outcome: Outcome) -> None:
+            self._give(source)
             tree: Any = compile(source, filename, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
             last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
             exec(compile(tree, filename, "exec", dont_inherit=True), self.namespace)
@@ -92,6 +98,7 @@ class Here:
         filename = self._remember(source)
 
         def body(outcome: Outcome) -> None:
+            self._give(source)
             value = eval(compile(source, filename, "eval", dont_inherit=True), self.namespace)
             outcome.value = value if then is None else then(value)
 
@@ -101,7 +108,12 @@ class Here:
         """List the variables by name, as `Kernel.variables` does."""
         from pyrokernel.kernel.inspection import list_variables
 
-        return [found for found in list_variables(self.namespace) if self.namespace.get(found["name"]) is not _leave]
+        gifts = {"exit": _leave, "quit": _leave, **self._gifts}
+        return [
+            found
+            for found in list_variables(self.namespace)
+            if found["name"] not in gifts or self.namespace.get(found["name"]) is not gifts[found["name"]]
+        ]
 
     def offer(self, code: str) -> Offers:
         """Complete Python at its end; where nothing is typed yet, the variables. Runs no code of theirs."""
@@ -109,6 +121,7 @@ class Here:
             return self.offer_names(code)
         from pyrokernel.kernel.completion import complete
 
+        self._give(code)
         found = complete(code, len(code), self.namespace, files=True)
         return [(match, found.cursor_start, kind) for match, kind in zip(found.matches, found.types, strict=True)]
 
@@ -117,6 +130,14 @@ class Here:
         word = text.lstrip()
         start = len(text) - len(word)
         return [(found["name"], start, found["type"]) for found in self.variables() if found["name"].startswith(word)]
+
+    def _give(self, source: str) -> None:
+        """Put the given names that a source may mean into the namespace, unless somebody has set them."""
+        for name, make in self._given.items():
+            if name in source and name not in self.namespace:
+                if name not in self._gifts:
+                    self._gifts[name] = make()
+                self.namespace[name] = self._gifts[name]
 
     def _remember(self, source: str) -> str:
         """Give tracebacks and `inspect.getsource` the lines of a source; return what they call it."""

@@ -2,11 +2,13 @@
 
 A backup is a folder with a file of the same format and the large values beside it, as further names of
 the same files where the disk allows that: it takes time and space only for what rows hold. `restore`
-is called where no service runs.
+runs where it is called, and ends the service first.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 import os
 import shutil
@@ -17,10 +19,11 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from pyrokernel.errors import PyrokernelError, StateError, StateStorageError
-from pyrokernel.settings import private_directory
+from pyrokernel.errors import PyrokernelError, StateCorruptError, StateError, StateStorageError
+from pyrokernel.settings import check_name, private_directory
+from pyrokernel.state.claim import claim
 from pyrokernel.state.files import Files
-from pyrokernel.state.sqlite import check_file
+from pyrokernel.state.sqlite import begin_anew, check_file, newest_revision
 from pyrokernel.stores import Store
 
 log = logging.getLogger(__name__)
@@ -32,6 +35,11 @@ _SETTLE_SECONDS = 600.0
 """After the start of the service there is other work."""
 _AUTOMATIC = "auto-"
 _UNFINISHED = ".part"
+_UNSEEN = 1_000_000
+"""Revisions that the replaced state may have given out, and that cannot be read from it any more."""
+_PARTS = (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", AHEAD, "values")
+"""What a state is made of; backups and log stay where they are."""
+_TRIES = 20
 
 
 class Backups:
@@ -79,15 +87,17 @@ class Backups:
 
         Raises:
             StateStorageError: It cannot be written.
+            StateCorruptError: What is copied is damaged; the backups that there are stay.
             StateError: There is one of that name; or the store is backed up by other means.
+            SettingsError: It cannot be called so.
         """
         assert self._store is not None
         assert self._files is not None, "attach() comes first"
         if self._store.backed_up_by:
             raise StateError(f"this shared state is not backed up from here: {self._store.backed_up_by}")
-        folder = self.directory / ((_AUTOMATIC if automatic else "") + (name or time.strftime("%Y%m%d-%H%M%S")))
         with self._lock:
-            if folder.exists():
+            folder = self.directory / (check_name(name, "backup") if name else self._free_name(automatic))
+            if folder.exists() or folder.suffix == _UNFINISHED:
                 raise StateError(f"there is a backup {folder.name!r} already, in {folder}")
             draft = folder.with_name(folder.name + _UNFINISHED)
             try:
@@ -98,10 +108,18 @@ class Backups:
                     self.settle()
                     self._store.backup(draft / DATABASE)
                     _link_values(draft / DATABASE, self._files.values, draft / "values")
+                problems = check_file(draft / DATABASE)
+                if problems:
+                    # Those that there are were made before that.
+                    path = str(self.directory.parent / DATABASE)
+                    raise StateCorruptError(path=path, reason=problems[0], backup=self.newest())
                 draft.rename(folder)
             except OSError as error:
                 shutil.rmtree(draft, ignore_errors=True)
                 raise StateStorageError(path=str(folder), reason=str(error.strerror or error)) from error
+            except sqlite3.Error as error:
+                shutil.rmtree(draft, ignore_errors=True)
+                raise StateStorageError(path=str(folder), reason=str(error)) from error
             except PyrokernelError:
                 shutil.rmtree(draft, ignore_errors=True)
                 raise
@@ -109,13 +127,22 @@ class Backups:
             shutil.rmtree(old, ignore_errors=True)
         return folder
 
+    def _free_name(self, automatic: bool) -> str:
+        """Return a name that says when it was made; with a number where there are several in a second."""
+        name = (_AUTOMATIC if automatic else "") + time.strftime("%Y%m%d-%H%M%S")
+        names = (f"{name}.{number}" if number else name for number in itertools.count())
+        return next(name for name in names if not (self.directory / name).exists())
+
     def keep_current(self, every: float) -> None:
         """Make a backup whenever the newest one is so many seconds old, for ever; for a thread of its own."""
         pause = threading.Event()
         pause.wait(min(every, _SETTLE_SECONDS))
         while True:
-            newest = self.newest()
-            age = time.time() - os.stat(newest).st_mtime if newest else every
+            try:
+                newest = self.newest()
+                age = time.time() - os.stat(newest).st_mtime if newest else every
+            except FileNotFoundError:  # somebody tidies up
+                continue
             if age < every:
                 pause.wait(min(every - age, every))
                 continue
@@ -140,15 +167,18 @@ def _link_values(database: Path, values: Path, target: Path) -> None:
             shutil.copyfile(values / name, target / name)
 
 
-def restore(directory: Path, backup: Path) -> Path:
-    """Put a backup in place of a state that no service uses; return where what was there is now.
+def restore(directory: Path, backup: Path, stop: Callable[[], object] = lambda: None) -> Path:
+    """Put a backup in place of a state; return where what was there is now.
 
     Args:
         directory: Of the state.
         backup: A folder that `Backups.make` made, or its database file.
+        stop: Ends the service that uses the state. Called when all is ready, and again if another one has been
+            started meanwhile.
 
     Raises:
         StateError: It is no backup, or damaged itself; nothing was changed then.
+        StateStorageError: The disk is full, or a service uses the state; nothing was changed then.
     """
     source = backup.parent if backup.name == DATABASE else backup
     if not (source / DATABASE).is_file():
@@ -157,15 +187,36 @@ def restore(directory: Path, backup: Path) -> Path:
     if problems:
         raise StateError(f"the backup {source} is damaged itself: {problems[0]}")
     private_directory(directory)
-    aside = directory / f"replaced-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    draft = directory / "restoring"
-    shutil.rmtree(draft, ignore_errors=True)
-    shutil.copytree(source, draft)
-    aside.mkdir(mode=0o700)
-    for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", AHEAD, "values"):
-        if (directory / name).exists():
-            (directory / name).rename(aside / name)
-    for path in draft.iterdir():
-        path.rename(directory / path.name)
-    draft.rmdir()
+    stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    aside, draft = directory / f"replaced-{stamp}", directory / f"restoring-{stamp}"
+    try:
+        shutil.copytree(source, draft)
+        held = _claim_after(directory, stop)
+        try:
+            # Who knew the replaced state must not take a number of it for one of this.
+            known = max(newest_revision(directory / DATABASE), newest_revision(draft / DATABASE))
+            begin_anew(draft / DATABASE, known + _UNSEEN)
+            aside.mkdir(mode=0o700)
+            for name in _PARTS:
+                if (directory / name).exists():
+                    (directory / name).rename(aside / name)
+            for path in draft.iterdir():
+                path.rename(directory / path.name)
+        finally:
+            os.close(held)
+    except (OSError, shutil.Error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise StateStorageError(path=str(directory), reason=str(reason)) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
     return aside
+
+
+def _claim_after(directory: Path, stop: Callable[[], object]) -> int:
+    """Take a directory from the service that uses it; its clients may have started the next one at once."""
+    for _ in range(_TRIES - 1):
+        stop()
+        with contextlib.suppress(StateStorageError):
+            return claim(directory)
+    stop()
+    return claim(directory)

@@ -35,6 +35,7 @@ from pyrokernel.wire.connection import (
     frame,
     send_now,
 )
+from pyrokernel.wire.direct import BUSY_SECONDS
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,16 @@ _IDLE_SECONDS = 0.2
 """After so long without a request there is time for upkeep."""
 _PRUNED_AT_ONCE = 500
 """Rows looked at between two requests, when there are too many."""
+_STORAGE_SECONDS = 0.5
+"""When the disk was full for what nobody asked for (expiry, upkeep), it is tried again after so long."""
+
+
+class _Halfway(Exception):
+    """A request failed after some of it was written."""
+
+    def __init__(self, error: PyrokernelError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class _Client:
@@ -57,7 +68,8 @@ class _Client:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         connection.reader = EagerReader()
-        self.caller = Caller(uid=connection.peer.uid, nearby=bool(connection.greeting.get("files")))
+        peer = connection.peer
+        self.caller = Caller(uid=peer.uid, pid=peer.pid, nearby=bool(connection.greeting.get("files")))
         self.seq = 0
         self.wait: Wait | None = None
         self.unsent: list[codec.Buffer] = []
@@ -87,8 +99,8 @@ class Desk:
         self._newly_parked: list[tuple[Wait, _Client]] = []
         self._stopped = False
         self._upkeep_due = False
-        self._complaint = ""
         self._alert_until = 0.0
+        self._not_before = 0.0
 
     # Other threads
 
@@ -142,27 +154,31 @@ class Desk:
         while self._jobs:
             self._do_job(*self._jobs.popleft())
         now = time.monotonic()
-        if now >= self._engine.next_expiry():
+        if now >= max(self._engine.next_expiry(), self._not_before):
             self._settle(self._engine.expire)
         if now >= self._parked.next_deadline():
             for wait, client in self._parked.late(now):
                 client.wait = None
                 self._reply(client, wait.give_up())
-        if not events and self._upkeep_due:
+        if not events and self._upkeep_due and now >= self._not_before:
             self._keep_up()
 
     def _look(self) -> list[tuple[selectors.SelectorKey, int]]:
         """Return what has come, or comes in a moment; [] when it is time to sleep."""
-        while time.monotonic() < self._alert_until:
+        now = time.monotonic()
+        while now < self._alert_until:
             events = self._selector.select(0)
             if events:
                 return events
             os.sched_yield()
+            before, now = now, time.monotonic()
+            if now - before > BUSY_SECONDS:
+                break
         return []
 
     def _pause(self) -> float | None:
         """Return how long to wait for the next event, None for ever."""
-        moment = min(self._engine.next_expiry(), self._parked.next_deadline())
+        moment = min(max(self._engine.next_expiry(), self._not_before), self._parked.next_deadline())
         pause = moment - time.monotonic() if moment != float("inf") else None
         if self._upkeep_due:
             pause = _IDLE_SECONDS if pause is None else min(pause, _IDLE_SECONDS)
@@ -173,8 +189,10 @@ class Desk:
             self._wake_out.recv(4096)
         while self._arrivals:
             connection = self._arrivals.popleft()
+            client = _Client(connection)
             with contextlib.suppress(ValueError, OSError):  # closed again meanwhile
-                self._selector.register(connection.sock, selectors.EVENT_READ, _Client(connection))
+                self._selector.register(connection.sock, selectors.EVENT_READ, client)
+                self._service.arrive(client.caller)
 
     def _read(self, client: _Client) -> IncomingMessage | None:
         """Take what has arrived; a connection that breaks the rules, or has ended, is left."""
@@ -182,48 +200,45 @@ class Desk:
             message = client.connection.reader.read(client.connection.sock)
             if message is None:
                 return None
-            if client.wait is not None or client.unsent:
+            if client.wait is not None or client.unsent or not client.connection.reader.idle:
                 raise ProtocolError("a second request before the answer to the first")
             if message.serializer_id != codec.SERIALIZER_ID or message.type != MSG_INVOKE:
                 raise ProtocolError("this connection speaks our codec only")
         except Exception as error:  # noqa: BLE001  whatever a peer sends or breaks ends its connection, never the service
             self._leave(client, error)
             return None
-        client.seq = message.seq
         return message
 
     def _carry_out(self, requests: list[tuple[_Client, IncomingMessage]]) -> None:
-        """Carry out requests with one commit; if it cannot be written, one by one, so that each fails for itself."""
+        """Carry out requests with one commit; if that fails, one by one, so that each fails for itself."""
         try:
-            self._engine.refresh()
             for client, message in requests:
                 self._handle(client, message)
             self._commit()
-        except StateStorageError as error:
+        except (StateStorageError, _Halfway) as error:
             self._undo()
             if len(requests) == 1:
-                self._reply_error(requests[0][0], error)
+                self._reply_error(requests[0][0], error.error if isinstance(error, _Halfway) else error)
                 return
             for request in requests:
                 self._carry_out([request])
 
     def _handle(self, client: _Client, message: IncomingMessage) -> None:
-        """Carry out one request; its answer waits for the commit."""
+        """Carry out one request; its answer waits for the commit.
+
+        Raises:
+            StateStorageError: It cannot be kept.
+            _Halfway: It failed, and not at the beginning.
+        """
+        client.seq = message.seq
+        mark = self._engine.mark()
         try:
-            object_id, name, args, kwargs = codec.decode(message.payload)
-            if object_id != STATE_OBJECT:
-                raise ProtocolError(f"no object {object_id!r} is served here")
-            method = self._service.find(name)
-            try:
-                answer = method(client.caller, *args, **kwargs)
-            except (TypeError, KeyError, ValueError, AttributeError) as error:
-                if isinstance(error, PyrokernelError):
-                    raise
-                log.info("a request %s that does not fit: %r", name, error)
-                raise ProtocolError(f"{name} was asked in a way it cannot be: {error!r}") from error
+            answer = self._ask(client, message)
         except StateStorageError:
             raise
         except PyrokernelError as error:
+            if self._engine.mark() != mark:
+                raise _Halfway(error) from error
             self._answers.append((client, error))
             return
         if isinstance(answer, Wait):
@@ -232,19 +247,38 @@ class Desk:
             return
         self._answers.append((client, answer))
 
+    def _ask(self, client: _Client, message: IncomingMessage) -> Any:
+        """Return what the service answers to a message.
+
+        Raises:
+            PyrokernelError: Whatever is wrong with it.
+        """
+        object_id, name, args, kwargs = _envelope(message)
+        if object_id != STATE_OBJECT:
+            raise ProtocolError(f"no object {object_id!r:.80} is served here")
+        method = self._service.find(name)
+        try:
+            return method(client.caller, *args, **kwargs)
+        except PyrokernelError:
+            raise
+        except Exception as error:  # whatever arguments that do not fit lead to is their sender's, and nobody else's
+            log.info("a request %s that does not fit: %r", name, error)
+            raise ProtocolError(f"{name} was asked in a way it cannot be: {error!r:.200}") from error
+
     def _commit(self) -> None:
         """Answer those who waited for what was written, make all of it last, then send the answers."""
         rows = self._engine.written
         while rows:
             self._engine.written = []
+            self._service.forget_batch()  # what was answered before these rows were there
             before = rows[0].revision - 1
             for wait, client in self._parked.concerned(rows):
                 try:
                     answer = wait.attempt(before)
                 except StateStorageError:
                     raise
-                except PyrokernelError as error:
-                    answer = error
+                except Exception as error:  # noqa: BLE001  as in `_ask`; they checked what they could when they came
+                    answer = error if isinstance(error, PyrokernelError) else ProtocolError(f"{error!r:.200}")
                 if answer is not None:
                     self._unpark(wait, client)
                     self._woken.append((wait, client))
@@ -273,20 +307,15 @@ class Desk:
     def _settle(self, change: Callable[[], Any]) -> None:
         """Make a change that nobody asked for."""
         try:
-            self._engine.refresh()
             change()
             self._commit()
-            self._complaint = ""
         except StateStorageError as error:
-            if str(error) != self._complaint:
-                log.warning("%s", error)
-            self._complaint = str(error)
+            log.warning("%s", error)
             self._undo()
-            time.sleep(0.05)  # a full disk does not empty itself faster by being asked more often
+            self._not_before = time.monotonic() + _STORAGE_SECONDS
 
     def _do_job(self, job: Callable[[], Any], future: Future[Any]) -> None:
         try:
-            self._engine.refresh()
             value = job()
             self._commit()
         except Exception as error:  # noqa: BLE001  it is told to whoever waits
@@ -338,16 +367,17 @@ class Desk:
 
     def _leave(self, client: _Client, error: Exception) -> None:
         """Forget a connection, with what it waited for and what was to end with it."""
+        try:
+            self._selector.unregister(client.connection.sock)
+        except (KeyError, ValueError):  # it is forgotten already
+            return
         log.debug("connection of pid %s ended: %r", client.connection.peer.pid, error)
         if client.wait is not None:
             self._unpark(client.wait, client)
-        with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(client.connection.sock)
         self._on_close(client.connection)
         caller = client.caller
-        if caller.staged or caller.leases:
-            self._jobs.append((lambda: self._service.leave(caller), Future()))
-            self._wake()
+        self._jobs.append((lambda: self._service.leave(caller), Future()))
+        self._wake()
 
     # Upkeep
 
@@ -363,3 +393,18 @@ class Desk:
         if pruned < _PRUNED_AT_ONCE:
             self._engine.store.idle()
             self._upkeep_due = False
+
+
+def _envelope(message: IncomingMessage) -> tuple[Any, Any, Any, Any]:
+    """Return object, method, arguments and named arguments of a request.
+
+    Raises:
+        ProtocolError: It is none.
+    """
+    found = codec.decode(message.payload)
+    if not isinstance(found, (tuple, list)) or len(found) != 4:
+        raise ProtocolError("a request has object, method, arguments and named arguments")
+    object_id, name, args, kwargs = found
+    if not isinstance(args, (tuple, list)) or not isinstance(kwargs, dict):
+        raise ProtocolError("the arguments of a request are a tuple and a dict")
+    return object_id, name, args, kwargs

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
+import heapq
 import json
 import secrets
 import time
@@ -23,8 +25,8 @@ from pyrokernel.errors import (
     ProtocolError,
     StateCompactedError,
     StateConflictError,
+    StateError,
     StateKeyError,
-    StateStorageError,
     StateTypeError,
     StateValueError,
 )
@@ -38,6 +40,15 @@ MAX_VALUE_BYTES = 1 << 30
 """The largest value; as Pyro's largest message."""
 
 MAX_KEY_BYTES = 4096
+MAX_INT_BITS = 4096
+"""Of a number that is kept as one: its text takes quadratic time, and Python refuses to make longer ones."""
+
+MAX_TEXT = 200
+"""Characters of what a writer says of a value."""
+
+KINDS = ("int", "float", "str", "bytes", "plain", "pickle", "reference")
+"""As in `wire.values`; what a reader does not know it might take for a pickle."""
+
 KEPT_REQUESTS = 10_000
 """Requests that are known when they are repeated; a client repeats one within seconds."""
 
@@ -122,15 +133,15 @@ class Engine:
         self.limits = limits or Limits()
         self.written: list[Row] = []
         self._monotonic, self._wall = monotonic, wall
-        self._writing = self._stale = False
+        self._writing = False
         self._hot: dict[tuple[str, str], Row | None] = {}
         self._let_go: list[str] = []
         self._adopted: list[tuple[str, str]] = []
-        self._last_at = _LONG_AGO
+        self._undoing: list[Callable[[], object]] = []
         self._leases: dict[str, Lease] = {}
-        self._expires_after = float("inf")
-        self._recent: collections.OrderedDict[str, list[Row]] = collections.OrderedDict()
-        self._past_files: collections.deque[tuple[int, str, int]] = collections.deque()
+        self._deadlines: list[tuple[float, str]] = []
+        self._recent: collections.OrderedDict[str, tuple[int, ...]] = collections.OrderedDict()
+        self._past: collections.OrderedDict[int, tuple[str, int]] = collections.OrderedDict()
         self._past_bytes = 0
         newest = store.row(store.revision())
         self._last_at = newest.at if newest else _LONG_AGO
@@ -147,11 +158,14 @@ class Engine:
             self.files.release(name)
         self._let_go.clear()
         self._adopted.clear()
+        self._undoing.clear()
 
     def rollback(self) -> None:
-        """Undo what was written since the last commit, also in mind."""
+        """Undo what was written since the last commit, also in mind; the store, which may be broken, is not asked."""
         self._hot.clear()
         self._let_go.clear()
+        while self._undoing:
+            self._undoing.pop()()
         for staged, name in reversed(self._adopted):
             self.files.give_back(staged, name)
         self._adopted.clear()
@@ -159,24 +173,10 @@ class Engine:
         if self._writing:
             self._writing = False
             self.store.rollback()
-            try:
-                self._recall()
-            except StateStorageError:
-                self._stale = True  # whoever comes next asks the store again, with `refresh`
 
-    def refresh(self) -> None:
-        """Read anew what is kept in mind, if the store was away when something was undone; before each request.
-
-        Raises:
-            StateStorageError: The store is still away.
-        """
-        if not self._stale:
-            return
-        self._recall()
-        self._stale = False
-        for lease in self._leases.values():  # nobody could renew them meanwhile
-            lease.deadline = self._monotonic() + lease.ttl
-        self._note_next_expiry()
+    def mark(self) -> int:
+        """Return a number that grows with whatever `rollback` would undo, to tell whether something was begun."""
+        return len(self.written) + len(self._undoing) + len(self._adopted)
 
     def _begin(self) -> None:
         if not self._writing:
@@ -184,34 +184,19 @@ class Engine:
             self._writing = True
 
     def _recall(self) -> None:
-        """Read from the store what is kept in mind; leases keep their time, those not known before get all of it."""
-        # All of it before anything is replaced: a store that goes away meanwhile leaves us with what we knew.
-        leases: dict[str, Lease] = {}
+        """Read from the store what is kept in mind; every lease has its whole time anew."""
         for row in self._scan_all(LEASES):
-            told = json.loads(self._full(row).data)
-            ttl = float(told["ttl"])
-            before = self._leases.get(row.key)
-            leases[row.key] = Lease(row.key, ttl, before.deadline if before else self._monotonic() + ttl)
+            self._add_lease(Lease(row.key, float(json.loads(self._full(row).data)["ttl"]), 0.0))
         for row in self.store.leased():
-            lease = leases.get(row.lease)
-            if lease is None:  # cannot be: its row is removed last
-                lease = leases[row.lease] = Lease(row.lease, 0.0, self._monotonic())
-            lease.keys.add((row.space, row.key))
-        requests = self.store.recent_requests(KEPT_REQUESTS)
-        past = [row for row in self.store.filed() if not self._is_current(row)]
-        self._leases = leases
-        self._note_next_expiry()
-        self._recent.clear()
-        for request, row in requests:
-            self._recent.setdefault(request, []).append(row)
-        self._past_files.clear()
-        self._past_bytes = 0
-        for row in past:
-            self._note_past(row)
-
-    def _is_current(self, row: Row) -> bool:
-        current = self.store.current(row.space, row.key)
-        return current is not None and current.revision == row.revision
+            if row.lease not in self._leases:  # cannot be: its row is removed last
+                self._add_lease(Lease(row.lease, 0.0, 0.0))
+            self._leases[row.lease].keys.add((row.space, row.key))
+        for request, revision in self.store.recent_requests(KEPT_REQUESTS):
+            self._recent[request] = (*self._recent.get(request, ()), revision)
+        for row in self.store.filed():
+            current = self.store.current(row.space, row.key)
+            if current is None or current.revision != row.revision:
+                self._note_past(row)
 
     def files_in_use(self) -> set[str]:
         """Return the names of the files that rows refer to."""
@@ -279,8 +264,19 @@ class Engine:
         return rows, (rows[-1].revision if len(rows) == limit else newest)
 
     def known(self, request: str) -> list[Row] | None:
-        """Return the rows that a request wrote when it came for the first time."""
-        return self._recent.get(request) if request else None
+        """Return the rows that a request wrote when it came for the first time, None for one that did not come yet.
+
+        Raises:
+            StateError: They are forgotten.
+        """
+        revisions = self._recent.get(request) if request else None
+        if revisions is None:
+            return None
+        rows = [self.store.row(revision) for revision in revisions]
+        found = [row for row in rows if row is not None]
+        if len(found) < len(rows):
+            raise StateError("what is asked for was done long ago, and what came of it is forgotten")
+        return found
 
     # Writing
 
@@ -306,6 +302,7 @@ class Engine:
             StateTypeError: What is to be incremented is no number.
             LockLostError: A lease is none any more.
             StateValueError: A value is too large.
+            ProtocolError: A write is none; if `mark` has grown, the others have begun, and `rollback` must follow.
         """
         for condition in conditions:
             self._check(space, condition)
@@ -342,9 +339,7 @@ class Engine:
         if lease and lease not in self._leases:
             raise LockLostError(name=key)
         if op == "set":
-            size = sum(write["sizes"]) if write.get("file") else sum(len(part) for part in write["parts"])
-            if size > MAX_VALUE_BYTES:
-                raise too_large(key, str(write.get("type", "")), size)
+            self._check_value(key, write)
         elif op == "delete":
             if not write.get("missing") and self.get(space, key) is None:
                 raise StateKeyError(key=key)
@@ -352,8 +347,29 @@ class Engine:
             row = self.get(space, key)
             if row is not None and row.kind not in ("int", "float"):
                 raise StateTypeError(f"{key!r} is a {row.type}, to which nothing can be added here; use modify()")
+            for number in (write["amount"], write.get("initial", 0)):
+                if isinstance(number, bool) or not isinstance(number, (int, float)):
+                    raise StateTypeError(f"{key!r} is incremented by an int or float, not by {number!r:.80}")
         else:
             raise ProtocolError(f"a write is no {op!r}")
+
+    def _check_value(self, key: str, write: Mapping[str, Any]) -> None:
+        kind = write.get("kind")
+        if kind not in KINDS:
+            raise ProtocolError(f"a value is of no kind {kind!r:.80}")
+        if write.get("file"):
+            sizes = write["sizes"]
+            if not sizes or not all(type(size) is int and size >= 0 for size in sizes):
+                raise ProtocolError("the sizes of a value are none")
+            size = sum(sizes)
+        else:
+            size = sum(len(part) for part in write["parts"])
+        if size > MAX_VALUE_BYTES:
+            raise too_large(key, as_text(write.get("type")), size)
+        if write.get("file"):
+            self.files.check(str(write["file"]), write["sizes"])
+        elif kind in ("int", "float"):
+            _number(key, kind, bytes(write["parts"][0]))
 
     def _carry_out(self, space: str, write: Mapping[str, Any], author: Author) -> list[Row]:
         op = write["op"]
@@ -369,7 +385,8 @@ class Engine:
 
     def _value(self, write: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields of a row that hold a value."""
-        fields: dict[str, Any] = {name: str(write.get(name, "")) for name in ("kind", "type", "summary")}
+        kind, shown, summary = as_text(write["kind"]), as_text(write.get("type")), as_text(write.get("summary"))
+        fields: dict[str, Any] = {"kind": kind, "type": shown, "summary": summary}
         if write.get("file"):
             sizes = tuple(int(size) for size in write["sizes"])
             name = self.files.adopt(str(write["file"]), sizes)
@@ -386,8 +403,13 @@ class Engine:
 
     def _increment(self, space: str, key: str, amount: float, initial: float, author: Author) -> Row:
         row = self.get(space, key)
-        before = initial if row is None else int(row.data) if row.kind == "int" else float(row.data)
-        after = before + amount
+        before = initial if row is None else _number(key, row.kind, row.data)
+        try:
+            after = before + amount
+        except OverflowError as error:
+            raise StateTypeError(f"{key!r} is too large an int for a float to be added to it") from error
+        if isinstance(after, int) and after.bit_length() > MAX_INT_BITS:
+            raise StateTypeError(f"{key!r} would have more than {MAX_INT_BITS} bits, too many to be added to")
         text = repr(after)
         value: dict[str, Any] = {"kind": type(after).__name__, "type": type(after).__name__, "summary": text[:80]}
         data = text.encode()
@@ -420,19 +442,18 @@ class Engine:
         before = self.store.row(target.previous) if target is not None and target.previous else None
         if before is None and (target is None or target.previous):
             raise StateKeyError(f"{key!r} has no earlier version, or it is forgotten", key=key)
-        self._begin()
         if before is None or not before.alive:
             if not now.alive:
                 return None
             mark = before.revision if before is not None else -1
-            return self._append(space, key, "delete", author, restores=mark)
+            return self._remembered(author, self._append(space, key, "delete", author, restores=mark))
         if not before.sizes:
             raise StateValueError(key=key, type=before.type, author=before.author, reason="that version is forgotten")
         value = {name: getattr(before, name) for name in ("kind", "type", "summary", "sizes", "data")}
         if before.file:
             value["file"] = self.files.duplicate(before.file)
             self._adopted.append(("", value["file"]))
-        return self._append(space, key, "set", author, **value, restores=before.revision)
+        return self._remembered(author, self._append(space, key, "set", author, **value, restores=before.revision))
 
     def _restored(self, row: Row) -> Row | None:
         """Return the row whose value this one brought back, itself if it is no undo, None for before the first."""
@@ -470,40 +491,73 @@ class Engine:
         self.written.append(row)
         if was is not None:
             self._replace(was, row)
-        if row.lease:
-            self._leases[row.lease].keys.add((space, key))
+        if row.lease and (space, key) not in self._leases[row.lease].keys:
+            keys = self._leases[row.lease].keys
+            keys.add((space, key))
+            self._undoing.append(functools.partial(keys.discard, (space, key)))
         return row
 
     def _replace(self, was: Row, row: Row) -> None:
-        if was.lease and was.lease != row.lease and was.lease in self._leases:
-            self._leases[was.lease].keys.discard((was.space, was.key))
+        place = (was.space, was.key)
+        lease = self._leases.get(was.lease) if was.lease != row.lease else None
+        if lease is not None and place in lease.keys:
+            lease.keys.discard(place)
+            self._undoing.append(functools.partial(lease.keys.add, place))
         if not is_hidden(was.space):
             if was.file:
                 self._note_past(was)
             return
         if was.file and was.file != row.file:
             self._let_go.append(was.file)
-        self.store.forget([was.revision])
+        if was.request and was.space.startswith(QUEUES):
+            # By it the request that put the value is known, should its answer have been lost and it come again.
+            self.store.drop_value(was.revision)
+        else:
+            self.store.forget([was.revision])
         if not row.alive:
             self.store.forget_key(row.space, row.key)
             self._hot.pop((row.space, row.key), None)
 
     def _note_past(self, row: Row) -> None:
         """Count a value in a file that no key holds any more; of too many the oldest are forgotten."""
-        self._past_files.append((row.revision, row.file, row.size))
+        self._past[row.revision] = (row.file, row.size)
         self._past_bytes += row.size
-        while self._past_bytes > self.limits.file_bytes and self._writing:
-            revision, name, size = self._past_files.popleft()
-            self._past_bytes -= size
-            found = self.store.row(revision)
-            if found is not None and found.file == name:
-                self.store.drop_value(revision)
-                self._let_go.append(name)
+        if not self._writing:  # it is read for the first time, and the next write will do
+            return
+        self._undoing.append(functools.partial(self._uncount, row.revision))
+        while self._past_bytes > self.limits.file_bytes:
+            revision = next(iter(self._past))
+            name, _ = self._past[revision]
+            self._leave_uncounted(revision)
+            self.store.drop_value(revision)
+            self._let_go.append(name)
+
+    def _leave_uncounted(self, revision: int) -> None:
+        """Count the value of a row no longer, until the rollback if there is one."""
+        found = self._past.get(revision)
+        if found is not None:
+            self._uncount(revision)
+            self._undoing.append(functools.partial(self._count_again, revision, found))
+
+    def _uncount(self, revision: int) -> None:
+        self._past_bytes -= self._past.pop(revision)[1]
+
+    def _count_again(self, revision: int, what: tuple[str, int]) -> None:
+        self._past[revision] = what
+        self._past.move_to_end(revision, last=False)
+        self._past_bytes += what[1]
 
     def _remember(self, request: str, rows: list[Row]) -> None:
-        self._recent[request] = rows
+        self._recent[request] = tuple(row.revision for row in rows)
+        self._undoing.append(functools.partial(self._recent.pop, request, None))
         if len(self._recent) > KEPT_REQUESTS:
             self._recent.popitem(last=False)
+
+    def _remembered(self, author: Author, row: Row) -> Row:
+        """Return a row after noting which request wrote it."""
+        if author.request:
+            self._remember(author.request, [row])
+        return row
 
     # Leases
 
@@ -511,12 +565,20 @@ class Engine:
         """Make a lease; return its id."""
         if not 0 < ttl < 10**9:
             raise StateTypeError(f"a lease lasts some seconds, not {ttl!r}")
-        lease = Lease(secrets.token_hex(16), ttl, self._monotonic() + ttl)
+        lease = Lease(secrets.token_hex(16), ttl, 0.0)
         data = json.dumps({"ttl": ttl}).encode()
         self._append(LEASES, lease.id, "set", author, kind="bytes", type="lease", sizes=(len(data),), data=data)
-        self._leases[lease.id] = lease
-        self._expires_after = min(self._expires_after, lease.deadline)
+        self._add_lease(lease)
+        self._undoing.append(functools.partial(self._leases.pop, lease.id))
         return lease.id
+
+    def _add_lease(self, lease: Lease) -> None:
+        lease.deadline = self._monotonic() + lease.ttl
+        self._leases[lease.id] = lease
+        heapq.heappush(self._deadlines, (lease.deadline, lease.id))
+        if len(self._deadlines) > 2 * len(self._leases) + 1000:  # most of it is of leases that are over
+            self._deadlines = [(one.deadline, one.id) for one in self._leases.values()]
+            heapq.heapify(self._deadlines)
 
     def renew(self, lease: str) -> bool:
         """Give a lease its whole time again; False when it is over."""
@@ -532,29 +594,45 @@ class Engine:
         return max(0.0, found.deadline - self._monotonic()) if found else None
 
     def next_expiry(self) -> float:
-        """Return a moment before which no lease runs out; infinity when there are none."""
-        return self._expires_after
+        """Return when the next lease runs out; infinity when there are none."""
+        while self._deadlines:
+            deadline, name = self._deadlines[0]
+            lease = self._leases.get(name)
+            if lease is None:
+                heapq.heappop(self._deadlines)
+            elif lease.deadline > deadline:  # renewed since
+                heapq.heapreplace(self._deadlines, (lease.deadline, name))
+            else:
+                return deadline
+        return float("inf")
 
     def expire(self, leases: Iterable[str] = ()) -> None:
         """End these leases, and all whose time is over, with what lives by them."""
+        for one in leases:
+            self._end(one)
         now = self._monotonic()
-        over = {*leases, *(lease.id for lease in self._leases.values() if lease.deadline <= now)}
-        for one in over & set(self._leases):
-            lease = self._leases[one]
-            for space, key in sorted(lease.keys):
-                row = self.get(space, key)
-                if row is None or row.lease != one:
-                    continue
-                if space.startswith(QUEUES):
-                    self._requeue(row)
-                else:
-                    self._append(space, key, "expire", Author("", request=""))
-            self._append(LEASES, one, "delete", Author(""))
-            del self._leases[one]
-        self._note_next_expiry()
+        while self.next_expiry() <= now:
+            self._end(self._deadlines[0][1])
 
-    def _note_next_expiry(self) -> None:
-        self._expires_after = min((lease.deadline for lease in self._leases.values()), default=float("inf"))
+    def _end(self, name: str) -> None:
+        lease = self._leases.get(name)
+        if lease is None:
+            return
+        for space, key in sorted(lease.keys):
+            row = self.get(space, key)
+            if row is None or row.lease != name:
+                continue
+            if space.startswith(QUEUES):
+                self._requeue(row)
+            else:
+                self._append(space, key, "expire", Author(""))
+        self._append(LEASES, name, "delete", Author(""))
+        del self._leases[name]
+        self._undoing.append(functools.partial(self._revive, lease))
+
+    def _revive(self, lease: Lease) -> None:
+        self._leases[lease.id] = lease
+        heapq.heappush(self._deadlines, (lease.deadline, lease.id))
 
     # Locks
 
@@ -576,18 +654,17 @@ class Engine:
         held = self.get(LOCKS + space, name)
         if held is None or (lease and held.lease != lease):
             return False
-        self._append(LOCKS + space, name, "delete", author)
+        self._remembered(author, self._append(LOCKS + space, name, "delete", author))
         return True
 
     # Queues
 
     def put(self, space: str, queue: str, write: Mapping[str, Any], author: Author) -> Row:
         """Append a value to a queue."""
-        self._check_write(space, {**write, "key": queue})
-        row = self._append(_queue(space, queue), f"{self.revision + 1:020d}", "set", author, **self._value(write))
-        if author.request:
-            self._remember(author.request, [row])
-        return row
+        self._check_value(check_key(queue), write)
+        self._begin()
+        key = f"{self.revision + 1:020d}"
+        return self._remembered(author, self._append(_queue(space, queue), key, "set", author, **self._value(write)))
 
     def take(self, space: str, queue: str, lease: str, author: Author) -> Row | None:
         """Take the oldest value of a queue, for good, or with a lease until `done`; None when it is empty.
@@ -612,18 +689,14 @@ class Engine:
         taken = self._append(hidden, row.key, "set" if lease else "delete", author, **value, lease=lease)
         if taken.file and not lease:
             self._note_past(taken)
-        if author.request:
-            self._remember(author.request, [taken])
-        return taken
+        return self._remembered(author, taken)
 
     def done(self, space: str, queue: str, key: str, lease: str, author: Author) -> bool:
         """Remove a value that was taken with a lease; False when the lease has lost it."""
         row = self.get(_queue(space, queue), key)
         if row is None or row.lease != lease:
             return False
-        removed = self._append(row.space, key, "delete", author)
-        if author.request:
-            self._remember(author.request, [removed])
+        self._remembered(author, self._append(row.space, key, "delete", author))
         return True
 
     def _requeue(self, row: Row) -> None:
@@ -649,7 +722,7 @@ class Engine:
 
     def _prune_row(self, row: Row) -> None:
         now = self._current(row.space, row.key)
-        versions = self.limits.versions
+        versions = 1 if is_hidden(row.space) else self.limits.versions
         if now is None or now.version - row.version >= versions:
             self._forget([row])
         elif now.revision == row.revision and not row.alive:
@@ -664,6 +737,8 @@ class Engine:
     def _forget(self, rows: Sequence[Row]) -> None:
         self.store.forget([row.revision for row in rows])
         self._let_go += [row.file for row in rows if row.file]
+        for row in rows:
+            self._leave_uncounted(row.revision)
 
     def _full(self, row: Row) -> Row:
         """Return a row with its data."""
@@ -698,6 +773,25 @@ def check_key(key: Any) -> str:
     if size > MAX_KEY_BYTES or "\0" in key:
         raise StateTypeError(f"a key has at most {MAX_KEY_BYTES} bytes and no zero among them, unlike {key[:40]!r}...")
     return str(key)
+
+
+def _number(key: str, kind: str, data: bytes) -> float:
+    """Return a number that is kept as text.
+
+    Raises:
+        StateTypeError: It is none, whatever its kind says.
+    """
+    try:
+        return int(data) if kind == "int" else float(data)
+    except ValueError as error:
+        raise StateTypeError(f"{key!r} is no {kind}: {data[:40]!r}") from error
+
+
+def as_text(said: Any, limit: int = MAX_TEXT) -> str:
+    """Return what a writer says of something as text that can be stored: lone surrogates cannot."""
+    if type(said) is str and len(said) <= limit and said.isascii():
+        return said
+    return str(said or "")[:limit].encode("utf-8", "replace").decode()
 
 
 def too_large(key: str, kind: str, size: int) -> StateValueError:

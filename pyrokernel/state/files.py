@@ -9,6 +9,8 @@ holds a shared lock on the file, on the very descriptor that its map keeps open,
 map lives; and a file is handed out only while it can be locked against all. The lock goes with the
 process, however it ends. A reader that opened the file while it was being taken out of use sees that
 its name has gone, and asks again.
+
+A file that was handed out outlives the service: its writer asks the next one to carry out the write.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import fcntl
 import logging
 import os
 import secrets
+import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
@@ -29,6 +32,11 @@ log = logging.getLogger(__name__)
 
 ALIGNMENT = 64
 """Each part of a value begins at a multiple of this, as NumPy likes its arrays."""
+
+STAGED_SECONDS = 600.0
+"""A file that was handed out, and neither used nor written to for so long, is not going to be."""
+
+_STAGED = "staged-"
 
 SPARE_BYTES = 256 * 1024 * 1024
 """How much of files without a use is kept for later values; each at most half of it."""
@@ -70,36 +78,75 @@ class Files:
                 self.release(name)
 
     def clean(self, used: Collection[str]) -> None:
-        """Put aside what no row knows: of writes that were not finished when the service ended."""
-        for path in self._spares.iterdir():
-            path.unlink(missing_ok=True)
-        for path in self.values.iterdir():
-            if path.name not in used:
-                log.info("removing %s, which belongs to no value", path)
-                path.unlink(missing_ok=True)
+        """Put aside what no row knows: of writes that were not finished when the service ended.
+
+        Their writers may be about to ask again, so the files can be adopted for some time yet.
+        """
+        with self._explained():
+            for path in self._spares.iterdir():
+                if not path.name.startswith(_STAGED):
+                    path.unlink(missing_ok=True)
+            for path in self.values.iterdir():
+                if path.name not in used:
+                    log.info("%s belongs to no value", path)
+                    path.rename(self.path_of(_STAGED + path.name))
+        self._forget_stale()
 
     def stage(self, size: int) -> str:
         """Return the name of a file to write a value of so many bytes into, for `path_of` and `adopt`."""
+        with self._explained():
+            self._forget_stale()
+            name = _STAGED + secrets.token_hex(8)
+            spare = self._best_spare(size)
+            try:
+                if spare is not None:
+                    spare.rename(self.path_of(name))
+                    return name
+            except FileNotFoundError:
+                log.debug("%s was put to use elsewhere", spare)
+            os.close(os.open(self.path_of(name), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        return name
+
+    def _best_spare(self, size: int) -> Path | None:
+        """Return the smallest spare file that is large enough, else the largest: only what is new of it is slow."""
         best: tuple[int, Path] | None = None
-        for path in self._spares.iterdir():
-            if path.name.startswith("staged-"):
-                continue
-            found = path.stat().st_size
-            # The smallest that is large enough, else the largest: only what is new of it is slow.
+        for path, found in self._sizes_of_spares():
             better = best is None or (found < best[0] if best[0] >= size <= found else found > best[0])
             if better and self._is_free(path):
                 best = (found, path)
-        name = f"staged-{secrets.token_hex(8)}"
-        with self._explained():
-            if best is not None and best[0] <= 4 * size:
-                best[1].rename(self._spares / name)
-            else:
-                os.close(os.open(self._spares / name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        return name
+        return best[1] if best is not None and best[0] <= 4 * size else None
+
+    def _sizes_of_spares(self) -> Iterator[tuple[Path, int]]:
+        for path in self._spares.iterdir():
+            if not path.name.startswith(_STAGED):
+                with contextlib.suppress(FileNotFoundError):  # a backup that ends lets go of files in its own thread
+                    yield path, path.stat().st_size
+
+    def _forget_stale(self) -> None:
+        """Remove what was handed out to somebody who is not going to use it."""
+        oldest = time.time() - STAGED_SECONDS
+        for path in self._spares.iterdir():
+            if path.name.startswith(_STAGED):
+                with contextlib.suppress(FileNotFoundError):
+                    info = path.stat()
+                    if max(info.st_mtime, info.st_ctime) < oldest:
+                        path.unlink()
 
     def path_of(self, staged: str) -> Path:
         """Return where a staged file is."""
         return self._spares / staged
+
+    def check(self, staged: str, sizes: Sequence[int]) -> None:
+        """Find out all that can be wrong with a file before it is adopted.
+
+        Raises:
+            ProtocolError: It is shorter than it is said to be, or was never staged.
+        """
+        path = self.path_of(staged)
+        if not staged.startswith(_STAGED) or "/" in staged or "\0" in staged or not path.is_file():
+            raise ProtocolError(f"{staged!r:.80} is no file that was handed out here")
+        if path.stat().st_size < layout(sizes)[1]:
+            raise ProtocolError("the file is shorter than the value that it is to hold")
 
     def adopt(self, staged: str, sizes: Sequence[int]) -> str:
         """Take a file that was written; return the name of the value.
@@ -107,12 +154,8 @@ class Files:
         Raises:
             ProtocolError: It is shorter than it is said to be, or was never staged.
         """
-        path = self._spares / staged
-        if not staged.startswith("staged-") or "/" in staged or not path.exists():
-            raise ProtocolError(f"{staged!r} is no file that was handed out here")
-        if path.stat().st_size < layout(sizes)[1]:
-            raise ProtocolError("the file is shorter than the value that it is to hold")
-        name = secrets.token_hex(8)
+        self.check(staged, sizes)
+        path, name = self.path_of(staged), staged.removeprefix(_STAGED)
         with self._explained():
             if self._power:
                 _sync(path)
@@ -126,12 +169,18 @@ class Files:
         if not staged:
             self.release(name)
             return
-        with contextlib.suppress(FileNotFoundError):
+        try:
             (self.values / name).rename(self._spares / staged)
+        except OSError as error:  # nobody knows it: the next service puts it aside
+            log.warning("cannot give %s back: %s", staged, error)
 
     def drop(self, staged: str) -> None:
-        """Give up a file that was handed out, such as that of a client that has gone."""
-        self._spare(self._spares / staged)
+        """Give up a file that was handed out, such as that of a client that has gone.
+
+        It is not kept for others: a thread or child of that client may go on writing into it.
+        """
+        with contextlib.suppress(OSError):  # what cannot be removed now is stale some day
+            self.path_of(staged).unlink()
 
     def write(self, parts: Sequence[Buffer]) -> str:
         """Write a value that came through a socket; return its name."""
@@ -167,7 +216,7 @@ class Files:
     def _spare(self, path: Path) -> None:
         """Keep a file for later, or remove it."""
         try:
-            held = sum(other.stat().st_size for other in self._spares.iterdir() if other != path)
+            held = sum(size for _, size in self._sizes_of_spares())
             size = path.stat().st_size
             # A file with a second name belongs to a backup too.
             if size > SPARE_BYTES // 2 or held + size > SPARE_BYTES or path.stat().st_nlink > 1:

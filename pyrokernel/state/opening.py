@@ -24,7 +24,7 @@ HOOK = "pyrokernel_open_store"
 
 
 def open_store(directory: Path, settings: Settings, backups: Backups) -> Store:
-    """Open the store that the settings name.
+    """Open the store that the settings name, or make it where none has ever been.
 
     Args:
         directory: Of the state.
@@ -32,16 +32,37 @@ def open_store(directory: Path, settings: Settings, backups: Backups) -> Store:
         backups: Of which the newest is named should the store be damaged.
 
     Raises:
-        StateCorruptError: It is damaged; with the newest backup, if there is one.
+        StateCorruptError: It is damaged or gone; with the newest backup, if there is one.
         StateStorageError: It cannot be opened, or there is none of that name.
     """
-    if settings.state_store != SQLITE:
-        return _open_other(directory, settings)
+    if settings.state_store == SQLITE:
+        return _open_sqlite(directory, backups, power=settings.durability == "power")
+    return _open_other(directory, settings)
+
+
+def _open_sqlite(directory: Path, backups: Backups, *, power: bool) -> Store:
+    database, ahead = directory / DATABASE, directory / AHEAD
+    if not database.exists():
+        # A new one would say that there is nothing, and the values would be removed as nobody's.
+        left = [path for path in (ahead, directory / "values", backups.directory) if _has_content(path)]
+        if left:
+            reason = f"it is missing, and {' and '.join(path.name for path in left)} beside it are not"
+            raise StateCorruptError(path=str(database), reason=reason, backup=backups.newest())
+    store = SQLiteStore(database, power=power, newest_backup=backups.newest)
     try:
-        power = settings.durability == "power"
-        return WriteAhead(SQLiteStore(directory / DATABASE, power=power), directory / AHEAD, power=power)
+        return WriteAhead(store, ahead, power=power)
     except StateCorruptError as error:
+        store.close()
         raise StateCorruptError(path=error.path, reason=error.reason, backup=backups.newest()) from error
+    except BaseException:
+        store.close()
+        raise
+
+
+def _has_content(path: Path) -> bool:
+    if path.is_dir():
+        return any(path.iterdir())
+    return path.exists() and path.stat().st_size > 0
 
 
 def _open_other(directory: Path, settings: Settings) -> Store:

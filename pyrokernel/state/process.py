@@ -17,6 +17,7 @@ from pyrokernel.errors import PyrokernelError, error_to_wire
 from pyrokernel.messages import STATE_OBJECT, KernelBirth
 from pyrokernel.settings import Settings, private_directory
 from pyrokernel.state.backups import Backups
+from pyrokernel.state.claim import claim
 from pyrokernel.state.desk import Desk
 from pyrokernel.state.engine import Engine, Limits
 from pyrokernel.state.files import Files
@@ -27,6 +28,9 @@ from pyrokernel.wire.connection import Connection
 from pyrokernel.wire.daemon import Daemon
 
 log = logging.getLogger(__name__)
+
+_CLAIM_SECONDS = 5.0
+"""So long a service waits for `restore`, which needs the time of some renames, to be through."""
 
 
 def main(birth: KernelBirth, **_: Any) -> NoReturn:
@@ -55,6 +59,7 @@ class StateProcess:
         directory = private_directory(Path(birth.journal_dir))
         _write_to(directory / "state.log")
         self._birth = birth
+        self._claim = claim(directory, _CLAIM_SECONDS)
         power = settings.durability == "power"
         self._backups = Backups(directory)
         self._store = open_store(directory, settings, self._backups)

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import functools
 import mmap
 import os
 import pwd
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pyrokernel.errors import ProtocolError, StateStorageError, StateValueError
 from pyrokernel.messages import PROTOCOL_VERSION
 from pyrokernel.settings import check_name
-from pyrokernel.state.engine import LOCKS, QUEUES, Author, Engine, check_key
+from pyrokernel.state.engine import LOCKS, QUEUES, Author, Engine, as_text, check_key
 from pyrokernel.state.files import layout
 from pyrokernel.state.parked import Wait
 from pyrokernel.stores import Row
@@ -36,21 +37,34 @@ MAX_BATCH_BYTES = 16 * 1024 * 1024
 """Of values in one answer to a watch or listing; the rest comes with the next."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Caller:
     """Who asks.
 
     Attributes:
         uid: The account.
+        pid: The process, 0 where it is not known.
         nearby: Whether it may be handed the names of files on this machine.
-        staged: Files it was handed to write into and has not used yet.
-        leases: Those that end with its connection.
+        leases: Those that it renewed and that were to end with its connection, unless another one renewed them since.
     """
 
     uid: int
+    pid: int = 0
     nearby: bool = False
-    staged: set[str] = dataclasses.field(default_factory=set)
     leases: set[str] = dataclasses.field(default_factory=set)
+
+
+@dataclasses.dataclass
+class _Process:
+    """A process that asks.
+
+    Attributes:
+        connections: How many it has.
+        staged: Files it was handed to write into and has not used yet; any of its connections may be the one that does.
+    """
+
+    connections: int = 0
+    staged: set[str] = dataclasses.field(default_factory=set)
 
 
 def method(function: F) -> F:
@@ -72,7 +86,12 @@ class StateService:
         self._engine = engine
         self._identity = dict(identity)
         self._backups = backups
+        self._methods: dict[str, Callable[..., Any]] = {
+            name: getattr(self, name) for name, member in vars(type(self)).items() if getattr(member, "asked", False)
+        }
         self._batch: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self._processes: dict[int, _Process] = {}
+        self._owners: dict[str, Caller] = {}
 
     def find(self, name: Any) -> Callable[..., Any]:
         """Return a method by its name.
@@ -80,15 +99,31 @@ class StateService:
         Raises:
             ProtocolError: There is none.
         """
-        found = getattr(type(self), name, None) if isinstance(name, str) else None
-        if found is None or not getattr(found, "asked", False):
-            raise ProtocolError(f"the shared state has no method {name!r}")
-        bound: Callable[..., Any] = getattr(self, name)
-        return bound
+        found = self._methods.get(name) if isinstance(name, str) else None
+        if found is None:
+            raise ProtocolError(f"the shared state has no method {name!r:.80}")
+        return found
 
     def forget_batch(self) -> None:
         """Forget the answers that several watchers of one write share."""
         self._batch.clear()
+
+    def arrive(self, caller: Caller) -> None:
+        """Note a connection that begins."""
+        self._processes.setdefault(caller.pid, _Process()).connections += 1
+
+    def leave(self, caller: Caller) -> None:
+        """End what ends with a connection, or with the last one of its process."""
+        process = self._processes[caller.pid]
+        process.connections -= 1
+        if not process.connections:
+            del self._processes[caller.pid]
+            for name in process.staged:
+                self._engine.files.drop(name)
+        ended = [lease for lease in caller.leases if self._owners.get(lease) is caller]
+        for lease in ended:
+            del self._owners[lease]
+        self._engine.expire(ended)
 
     # Keys
 
@@ -199,7 +234,8 @@ class StateService:
     ) -> dict[str, Any] | None:
         """Bring back the value that a key had before; return the `StateChange`."""
         author = _author(caller, options)
-        row = self._engine.undo(_space(space), check_key(key), revision, author)
+        known = self._engine.known(author.request)
+        row = known[0] if known else self._engine.undo(_space(space), check_key(key), revision, author)
         return None if row is None else self._change(row, None)
 
     @method
@@ -224,8 +260,8 @@ class StateService:
             since = self._engine.revision
         limit = max(1, min(limit, MAX_PAGE))
 
-        def attempt(since: int) -> Any:
-            answer = self._changes(caller, space, prefix, since, limit, values)
+        def attempt(before: int) -> Any:
+            answer = self._changes(caller, space, prefix, max(since, before), limit, values)
             return answer if answer["changes"] else None
 
         def give_up() -> Any:
@@ -249,7 +285,8 @@ class StateService:
             value = self._value(row, caller) if values and row.alive and row.sizes else None
             changes.append(self._change(row, value))
         answer = {"changes": changes, "next": following, "store": self._engine.store.id}
-        self._batch[shared] = answer
+        if changes:  # nothing yet is no answer to share: a write of the same batch may follow
+            self._batch[shared] = answer
         return answer
 
     # Leases, locks, queues
@@ -259,21 +296,31 @@ class StateService:
         """Make a lease; one that is `bound` also ends with the connection that renewed it last."""
         lease = self._engine.grant(float(ttl), _author(caller, options))
         if bound:
-            caller.leases.add(lease)
+            self._bind(caller, [lease])
         return lease
 
     @method
     def renew(self, caller: Caller, leases: Sequence[str], bound: Sequence[str] = ()) -> list[str]:
         """Give leases their whole time again; return those that are over."""
-        caller.leases.update(bound)
         over = [lease for lease in leases if not self._engine.renew(lease)]
-        caller.leases.difference_update(over)
+        self._bind(caller, [lease for lease in bound if self._engine.remaining(lease) is not None])
         return over
+
+    def _bind(self, caller: Caller, leases: Iterable[str]) -> None:
+        """Let leases end with a connection; with one before it they no longer do."""
+        for lease in leases:
+            before = self._owners.get(lease)
+            if before is not None:
+                before.leases.discard(lease)
+            self._owners[lease] = caller
+            caller.leases.add(lease)
 
     @method
     def revoke(self, caller: Caller, lease: str) -> None:
         """End a lease, with what lives by it."""
-        caller.leases.discard(lease)
+        owner = self._owners.pop(lease, None)
+        if owner is not None:
+            owner.leases.discard(lease)
         self._engine.expire([lease])
 
     @method
@@ -297,7 +344,10 @@ class StateService:
         self, caller: Caller, space: str, name: str, lease: str, options: Mapping[str, Any] | None = None
     ) -> bool:
         """Give a lock back; with lease "" whoever has it loses it. False when it was not held so."""
-        return self._engine.unlock(_space(space), name, lease, _author(caller, options))
+        author = _author(caller, options)
+        if self._engine.known(author.request) is not None:
+            return True
+        return self._engine.unlock(_space(space), name, lease, author)
 
     @method
     def locks(self, caller: Caller, space: str) -> list[dict[str, Any]]:
@@ -368,10 +418,11 @@ class StateService:
         if not 0 <= size < 1 << 40:
             raise ProtocolError(f"no file of {size} bytes is handed out")
         files = self._engine.files
+        staged = self._processes.setdefault(caller.pid, _Process()).staged
         # Those that were used meanwhile have other names now.
-        caller.staged.intersection_update({name for name in caller.staged if files.path_of(name).exists()})
+        staged.intersection_update([name for name in staged if files.path_of(name).exists()])
         name = files.stage(size)
-        caller.staged.add(name)
+        staged.add(name)
         return {"name": name, "path": str(files.path_of(name))}
 
     @method
@@ -396,14 +447,6 @@ class StateService:
             "backups": str(self._backups),
         }
 
-    def leave(self, caller: Caller) -> None:
-        """End what ends with a connection."""
-        for name in caller.staged:
-            self._engine.files.drop(name)
-        caller.staged.clear()
-        if caller.leases:
-            self._engine.expire(caller.leases)
-
     def _taken(self, row: Row, caller: Caller) -> list[Any]:
         return [row.key, [row.revision, row.kind, row.type, row.author, self._value(row, caller)]]
 
@@ -425,6 +468,7 @@ class StateService:
             return {"path": str(path), "sizes": list(row.sizes)}
         with _explained(path), path.open("rb") as stream:
             # Held by the answer until it is sent; a lock as readers take it keeps the file from being used anew.
+            fcntl.flock(stream.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
             view = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
         offsets, _ = layout(row.sizes)
         parts = [view[offset : offset + size] for offset, size in zip(offsets, row.sizes, strict=True)]
@@ -460,8 +504,9 @@ def _space(name: Any) -> str:
 
 
 def _author(caller: Caller, options: Mapping[str, Any] | None) -> Author:
-    options = options or {}
-    return Author(user_name(caller.uid), str(options.get("via") or "")[:64], str(options.get("request") or "")[:64])
+    if not options:
+        return Author(user_name(caller.uid))
+    return Author(user_name(caller.uid), as_text(options.get("via"), 64), as_text(options.get("request"), 64))
 
 
 @functools.cache

@@ -13,11 +13,11 @@ import contextlib
 import logging
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pyrokernel.errors import StateCorruptError, StateStorageError
+from pyrokernel.errors import ProtocolError, PyrokernelError, StateCorruptError, StateStorageError
 from pyrokernel.stores import Row
 
 log = logging.getLogger(__name__)
@@ -31,15 +31,17 @@ _IDLE_PAGES = 250
 """1 MB, after which that is done when nobody waits."""
 _CACHE_KIB = 32 * 1024
 _FULL = ("full", "disk I/O error", "readonly", "unable to open")
-_DAMAGED = ("malformed", "not a database", "corrupt", "encrypted")
+_DAMAGED = ("malformed", "not a database", "corrupt", "encrypted", "decode to utf-8")
+_left_open: list[sqlite3.Connection] = []
+"""To damaged files. To close one would move its write-ahead log into the file, which is to stay as it is."""
 
 _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE log (
     revision INTEGER PRIMARY KEY, space TEXT NOT NULL, key TEXT NOT NULL, op TEXT NOT NULL, kind TEXT NOT NULL,
-    type TEXT NOT NULL, summary TEXT NOT NULL, sizes TEXT NOT NULL, data BLOB NOT NULL, file TEXT NOT NULL,
-    author TEXT NOT NULL, via TEXT NOT NULL, at REAL NOT NULL, lease TEXT NOT NULL, previous INTEGER NOT NULL,
-    version INTEGER NOT NULL, created INTEGER NOT NULL, restores INTEGER NOT NULL, request TEXT NOT NULL
+    type TEXT NOT NULL, summary TEXT NOT NULL, sizes TEXT NOT NULL, file TEXT NOT NULL, author TEXT NOT NULL,
+    via TEXT NOT NULL, at REAL NOT NULL, lease TEXT NOT NULL, previous INTEGER NOT NULL, version INTEGER NOT NULL,
+    created INTEGER NOT NULL, restores INTEGER NOT NULL, request TEXT NOT NULL, data BLOB NOT NULL
 );
 CREATE INDEX filed ON log (revision) WHERE file <> '';
 CREATE INDEX leased ON log (revision) WHERE lease <> '';
@@ -77,70 +79,76 @@ class SQLiteStore:
     Args:
         path: The file; made when it does not exist, and only then.
         power: Wait for the disk at each commit.
+        newest_backup: Tells what to offer when the file is damaged.
 
     Raises:
-        StateCorruptError: The file is damaged, or is none of ours.
+        StateCorruptError: The file is damaged, or is none of ours; it was not changed.
         StateStorageError: It cannot be opened, or another process has it.
     """
 
     backed_up_by = ""
 
-    def __init__(self, path: Path, *, power: bool = False) -> None:
+    def __init__(self, path: Path, *, power: bool = False, newest_backup: Callable[[], str] = lambda: "") -> None:
         self._path = path
-        is_new = not path.exists()
+        self._newest_backup = newest_backup
+        self._damage: StateCorruptError | None = None
         with self._explained():
+            if not path.exists():
+                _create(path)
+            elif path.stat().st_size == 0:  # never ours: it gets its name when its tables are in it
+                raise self._corrupt("it is empty")
             # Autocommit: transactions begin and end where this class says. Other threads only make backups.
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0.5)
             try:
-                self._open(is_new, power)
+                self._open(power)
             except BaseException:
-                self._db.close()
+                self.close()
                 raise
-        self._floor = int(self._meta("floor"))
-        self.id = str(self._meta("id"))
-        newest = self._db.execute("SELECT max(revision) FROM log").fetchone()[0]
-        self._revision = max(int(newest or 0), int(self._meta("revision")))
         self._counts: dict[str, int] = {}
         self._counts_before: dict[str, int] = {}
         self._written = 0
 
-    def _open(self, is_new: bool, power: bool) -> None:
-        run = self._db.execute
+    def _open(self, power: bool) -> None:
+        run = self._run
         run("PRAGMA locking_mode = EXCLUSIVE")
+        # Whose file it is comes first: the mode of the journal is written into it.
+        found = {name for (name,) in run("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+        if not {"meta", "log", "current"} <= found:
+            raise self._corrupt("it has not the tables of a shared state")
+        if self._meta("format") != FORMAT:
+            raise self._corrupt(f"it has format {self._meta('format')}, and this version reads {FORMAT}")
         run("PRAGMA journal_mode = WAL")
         run(f"PRAGMA synchronous = {'FULL' if power else 'NORMAL'}")
         run(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         run(f"PRAGMA cache_size = -{_CACHE_KIB}")
         run("PRAGMA temp_store = MEMORY")
         run("BEGIN EXCLUSIVE")  # takes the lock, for as long as the connection stands
-        if is_new:
-            for statement in filter(str.strip, _TABLES.split(";")):
-                run(statement)
-            values = {"format": FORMAT, "id": secrets.token_hex(8), "floor": 0, "revision": 0}
-            self._db.executemany("INSERT INTO meta VALUES (?, ?)", values.items())
         run("COMMIT")
-        found = {name for (name,) in run("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-        if not {"meta", "log", "current"} <= found:
-            raise StateCorruptError(path=str(self._path), reason="it has not the tables of a shared state")
-        if self._meta("format") != FORMAT:
-            raise StateCorruptError(
-                path=str(self._path), reason=f"it has format {self._meta('format')}, and this version reads {FORMAT}"
-            )
+        self._floor = int(self._meta("floor"))
+        self.id = str(self._meta("id"))
+        newest = run("SELECT max(revision) FROM log").fetchone()[0]
+        self._revision = max(int(newest or 0), int(self._meta("revision")))
+
+    def _corrupt(self, reason: str) -> StateCorruptError:
+        self._damage = StateCorruptError(path=str(self._path), reason=reason, backup=self._newest_backup())
+        return self._damage
 
     def _meta(self, name: str) -> int | str:
-        found = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        found = self._run("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         if found is None:
-            raise StateCorruptError(path=str(self._path), reason=f"it lacks its {name}")
+            raise self._corrupt(f"it lacks its {name}")
         value: int | str = found[0]
         return value
 
     # Writing
 
     def begin(self) -> None:
-        """Begin to write."""
+        """Begin to write; a file that is known to be damaged is left as it is."""
+        if self._damage is not None:
+            raise self._damage
         self._run("BEGIN")
         self._counts_before = self._counts.copy()
-        self._floor_before, self._revision_before = self._floor, self._revision
+        self._numbers_before = self._revision, self._floor
 
     def commit(self) -> None:
         """Make everything since `begin` last."""
@@ -151,7 +159,8 @@ class SQLiteStore:
         if self._db.in_transaction:  # a full disk may have ended it already
             with self._explained():
                 self._db.execute("ROLLBACK")
-        self._counts, self._floor, self._revision = self._counts_before, self._floor_before, self._revision_before
+        self._counts = self._counts_before
+        self._revision, self._floor = self._numbers_before
 
     def write(self, row: Row) -> None:
         """Append a row, and point its key to it."""
@@ -241,13 +250,13 @@ class SQLiteStore:
             found = self._db.execute(_CHANGES, (since, upto, space, len(prefix), prefix, limit)).fetchall()
         return [row for values in found if (row := _row(values)) is not None]
 
-    def recent_requests(self, limit: int) -> list[tuple[str, Row]]:
-        """Return the last requests with their rows, oldest first."""
-        query = f"SELECT {_BARE} FROM log WHERE request <> '' ORDER BY revision DESC LIMIT ?"
+    def recent_requests(self, limit: int) -> list[tuple[str, int]]:
+        """Return the last requests with the revisions of their rows, oldest first."""
+        # Most writes are requests; where they are not, the whole log would be searched for a few.
+        oldest = self._revision - 2 * limit
+        query = "SELECT request, revision FROM log WHERE revision > ? AND request <> '' ORDER BY revision DESC LIMIT ?"
         with self._explained():
-            found = self._db.execute(query, (limit,)).fetchall()
-        rows = [row for values in reversed(found) if (row := _row(values)) is not None]
-        return [(row.request, row) for row in rows]
+            return self._db.execute(query, (oldest, limit)).fetchall()[::-1]
 
     def filed(self) -> list[Row]:
         """Return the rows whose values are in files, oldest first."""
@@ -269,7 +278,7 @@ class SQLiteStore:
 
     def idle(self) -> None:
         """Move the write-ahead log into the file if it has grown."""
-        if self._written < _IDLE_PAGES:
+        if self._written < _IDLE_PAGES or self._damage is not None:
             return
         self._written = 0
         try:
@@ -284,32 +293,75 @@ class SQLiteStore:
             copy.execute("PRAGMA journal_mode = DELETE")
 
     def close(self) -> None:
-        """Close the file; its write-ahead log is moved into it."""
-        self._db.close()
+        """Close the file; its write-ahead log is moved into it, unless it is damaged."""
+        if self._damage is not None:
+            _left_open.append(self._db)
+        else:
+            self._db.close()
 
     def _run(self, statement: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
         try:
             return self._db.execute(statement, values)
-        except sqlite3.Error as error:
-            raise explain(error, self._path) from error
+        except (sqlite3.Error, OverflowError) as error:
+            raise self._explain(error) from error
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         """Turn what SQLite raises into words for the user."""
         try:
             yield
-        except sqlite3.Error as error:
-            raise explain(error, self._path) from error
+        except (sqlite3.Error, OSError, OverflowError) as error:
+            raise self._explain(error) from error
+
+    def _explain(self, error: Exception) -> PyrokernelError:
+        text = str(error)
+        # What was asked for is at fault, not the file.
+        if isinstance(error, (OverflowError, sqlite3.InterfaceError, sqlite3.ProgrammingError)):
+            return ProtocolError(f"it cannot be looked up: {text}")
+        if any(word in text.lower() for word in _DAMAGED):
+            return self._corrupt(text)
+        if "locked" in text:
+            reason = "another process has it open: there can be only one service"
+            return StateStorageError(path=str(self._path), reason=reason)
+        return StateStorageError(path=str(self._path), reason=text)
 
 
-def explain(error: sqlite3.Error, path: Path) -> StateStorageError:
-    """Return what an error of SQLite means for the user."""
-    text = str(error)
-    if any(word in text for word in _DAMAGED):
-        return StateCorruptError(path=str(path), reason=text)
-    if "locked" in text:
-        return StateStorageError(path=str(path), reason="another process has it open: there can be only one service")
-    return StateStorageError(path=str(path), reason=text)
+def _create(path: Path) -> None:
+    """Make a file with empty tables; it has its name when all of that is in it."""
+    draft = path.with_name(path.name + ".new")
+    draft.unlink(missing_ok=True)
+    with contextlib.closing(sqlite3.connect(draft, isolation_level=None)) as db:
+        db.execute("BEGIN")
+        for statement in filter(str.strip, _TABLES.split(";")):
+            db.execute(statement)
+        values = {"format": FORMAT, "id": secrets.token_hex(8), "floor": 0, "revision": 0}
+        db.executemany("INSERT INTO meta VALUES (?, ?)", values.items())
+        db.execute("COMMIT")
+    draft.rename(path)
+
+
+def begin_anew(path: Path, revision: int) -> None:
+    """Make a copy a state of its own: with another id, and revisions that no other state has had.
+
+    Args:
+        path: The file, which nobody has open.
+        revision: The newest one that anybody may know.
+    """
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        values = {"id": secrets.token_hex(8), "floor": revision, "revision": revision}
+        db.executemany("UPDATE meta SET value = ? WHERE name = ?", [(value, name) for name, value in values.items()])
+        db.commit()
+
+
+def newest_revision(path: Path) -> int:
+    """Return the newest revision in a file that nobody has open, 0 when it cannot be read."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+            in_log = db.execute("SELECT max(revision) FROM log").fetchone()[0]
+            told = db.execute("SELECT value FROM meta WHERE name = 'revision'").fetchone()[0]
+            return max(int(in_log or 0), int(told))
+    except (sqlite3.Error, TypeError, ValueError):
+        return 0
 
 
 def check_file(path: Path) -> list[str]:

@@ -41,7 +41,7 @@ from pyrokernel.wire.connection import (
 )
 from pyrokernel.wire.trust import Peer, check_peer, check_socket_path
 
-__all__ = ["Daemon", "current_connection", "current_peer", "expose"]
+__all__ = ["Daemon", "current_connection", "current_peer", "expose", "exposed_members", "is_exposed"]
 
 log = logging.getLogger(__name__)
 
@@ -55,12 +55,23 @@ WORK_METHODS = ("execute", "call", "ship", "unship")
 
 _PLAIN_SERIALIZERS = frozenset({SerpentSerializer.serializer_id, JsonSerializer.serializer_id})
 
-Method = TypeVar("Method", bound=Callable[..., Any])
+Exposed = TypeVar("Exposed")
 
 
-def expose(method: Method) -> Method:
-    """Mark a method as remotely callable (Pyro's decorator, with its type kept)."""
-    return cast(Method, server.expose(method))
+def expose(member: Exposed) -> Exposed:
+    """Mark a method, a property or all members of a class as remotely reachable (Pyro's decorator, its type kept)."""
+    return cast(Exposed, server.expose(member))
+
+
+def exposed_members(value: Any) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the names of the methods, and of the properties, of an object that are marked, as Pyro decides it."""
+    found = server._get_exposed_members(value)
+    return frozenset(found["methods"]), frozenset(found["attrs"])
+
+
+def is_exposed(function: Any) -> bool:
+    """Whether a function is marked itself."""
+    return getattr(function, "_pyroExposed", False) is True
 
 
 def current_connection() -> Connection:
@@ -116,6 +127,18 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         """In a forked child: drop the descriptors, leaving the parent's connections as they are."""
         if self.transportServer is not None:
             self.transportServer.abandon()
+
+    def offer(self, value: Any, object_id: str) -> str:
+        """Serve an object to stock proxies; return its URI.
+
+        Not by Pyro's `register`: that writes into the object, and into tables of the whole process.
+        """
+        self.objectsById[object_id] = value
+        return self.uri_for(object_id)
+
+    def withdraw(self, object_id: str) -> None:
+        """Serve an object no longer."""
+        self.objectsById.pop(object_id, None)
 
     def uri_for(self, object_id: str) -> str:
         """Return the Pyro URI of an object served here."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -22,7 +24,7 @@ from pyrokernel.errors import (
 )
 from pyrokernel.wire.proxy import Proxy
 
-__all__ = ["Directory", "Entry", "name_server_uri"]
+__all__ = ["Directory", "Entry", "answers", "name_server_uri"]
 
 T = TypeVar("T")
 
@@ -113,6 +115,11 @@ class Directory:
         found = self._ask(lambda proxy: proxy.list(prefix=prefix, return_metadata=True))
         return [Entry(name, str(uri), frozenset(metadata or ())) for name, (uri, metadata) in sorted(found.items())]
 
+    def having(self, word: str) -> builtins.list[Entry]:
+        """Return the entries that have a word in their metadata, sorted by name."""
+        found = self._ask(lambda proxy: proxy.yplookup(meta_all={word}, return_metadata=True))
+        return [Entry(name, str(uri), frozenset(metadata or ())) for name, (uri, metadata) in sorted(found.items())]
+
     def ping(self) -> None:
         """Raise NameServerNotFoundError unless the name server answers."""
         self._ask(lambda proxy: proxy.ping())
@@ -164,3 +171,19 @@ class Directory:
         if self._proxy is not None:
             self._proxy.close()
             self._proxy = None
+
+
+def answers(uri: str) -> bool:
+    """Tell whether somebody listens on the unix socket of a URI; True where that cannot be said from here."""
+    _, found, path = uri.partition("@./u:")
+    if not found:
+        return True
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.settimeout(1.0)
+            probe.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError:
+            return True
+    return True

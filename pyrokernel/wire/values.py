@@ -6,7 +6,7 @@ A value has a *kind*, which says who may read it:
 - "plain" is data (None, bool, lists, dicts, sets, tuples, dates, decimals ...) and NumPy arrays, pickled so
   that it is read by an unpickler that knows a short list of harmless constructors and refuses all others.
 - "pickle" is any other object; whoever loads it runs what its pickle says, so only readers who trust its author do.
-- "reference" is a pickled handle to an object that stays in its kernel; it is read like a pickle.
+- "reference" says, as plain data, where an object is that stays in its kernel.
 
 The service that keeps the values reads none of them but "int" and "float", which it can add to.
 """
@@ -25,10 +25,13 @@ from typing import Any, NamedTuple
 from pyrokernel.errors import NotSerializableError
 from pyrokernel.wire.codec import Buffer, Packed
 
-__all__ = ["SCALARS", "Encoded", "decode_value", "encode_value", "type_name"]
+__all__ = ["PLAIN", "SCALARS", "Encoded", "decode_value", "encode_value", "type_name"]
 
 SCALARS = ("int", "float", "str", "bytes")
 """Kinds that are read without a pickle."""
+
+PLAIN = (*SCALARS, "plain", "reference")
+"""Kinds that run no code when they are read."""
 
 SUMMARY_CHARS = 80
 _MAX_INT_BITS = 4096
@@ -118,6 +121,19 @@ def decode_value(kind: str, parts: Sequence[Buffer]) -> Any:
     Raises:
         NotSerializableError: It needs a class that is not here, or plain data names one that it may not.
     """
+    if kind in PLAIN:
+        try:
+            return _decode_plain(kind, parts)
+        except NotSerializableError:
+            raise
+        except Exception as error:  # a garbled pickle can raise nearly anything
+            raise NotSerializableError(f"the value does not parse: {type(error).__name__}: {error}") from error
+    if kind != "pickle":
+        raise NotSerializableError(f"it is of a kind that is not known here, {kind!r:.80}")
+    return Packed(parts[0], parts[1:]).load()
+
+
+def _decode_plain(kind: str, parts: Sequence[Buffer]) -> Any:
     first = parts[0]
     if kind == "int":
         return int(bytes(first))
@@ -127,14 +143,7 @@ def decode_value(kind: str, parts: Sequence[Buffer]) -> Any:
         return str(first, "utf-8", "surrogatepass")
     if kind == "bytes":
         return bytes(first)
-    if kind == "plain":
-        try:
-            return _PlainUnpickler(io.BytesIO(first), buffers=parts[1:]).load()
-        except NotSerializableError:
-            raise
-        except Exception as error:  # a garbled pickle can raise nearly anything
-            raise NotSerializableError(f"the value does not parse: {type(error).__name__}: {error}") from error
-    return Packed(first, parts[1:]).load()
+    return _PlainUnpickler(io.BytesIO(first), buffers=parts[1:]).load()
 
 
 def type_name(cls: type) -> str:

@@ -30,7 +30,7 @@ DOING = {
     ExitCode.CODE_RAISED: "your code raised in a kernel, or an init file did at `serve --detach`",
     ExitCode.USAGE: "the command line, a setting or a mesh file is wrong",
     ExitCode.NO_MESH: "no mesh is running, or its name server does not answer",
-    ExitCode.NO_KERNEL: "no kernel, cell, command or shipped module goes by that name",
+    ExitCode.NO_KERNEL: "no kernel, cell, command, shipped module, reference or shared key goes by that name",
     ExitCode.KERNEL_DIED: "a kernel died, was restarted under way, or does not answer",
     ExitCode.TIMEOUT: "no answer in time; what has started goes on",
     ExitCode.REFUSED: "not allowed, protected, or the name is taken",
@@ -42,9 +42,14 @@ DOING = {
 
 
 def subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """Return the commands of a parser."""
-    action = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    return dict(action.choices)
+    """Return the commands of a parser, and theirs by the words that one types."""
+    found: dict[str, argparse.ArgumentParser] = {}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, command in action.choices.items():
+                found[name] = command
+                found |= {f"{name} {word}": one for word, one in subparsers(command).items()}
+    return found
 
 
 def render(parser: argparse.ArgumentParser) -> str:
@@ -53,13 +58,17 @@ def render(parser: argparse.ArgumentParser) -> str:
     for name, command in subparsers(parser).items():
         words = [shown(action) for action in command._actions if not action.option_strings]
         parts += [
-            f"\n## {name}\n",
+            f"\n{'##' if ' ' not in name else '###'} {name}\n",
             f"    pyrokernel {' '.join([name, *words, '[options]'])}\n",
             f"{command.description}\n",
         ]
-        parts += options(command, common=False)
+        told = list(options(command, common=False))
+        parts += told
         if command.epilog:
-            parts += ["", *textwrap.wrap(command.epilog, 119, break_long_words=False, break_on_hyphens=False)]
+            parts += [
+                *([""] if told else []),
+                *textwrap.wrap(command.epilog, 119, break_long_words=False, break_on_hyphens=False),
+            ]
     parts += ["\n## Exit codes\n", "| code | name | meaning |", "|---|---|---|"]
     parts += [f"| {code.value} | {code.name} | {DOING[code]} |" for code in ExitCode]
     parts += ["\n`run` ends with the code that a script gave to `sys.exit`, whatever that code means here."]
@@ -110,7 +119,7 @@ def test_help_fits_a_small_terminal(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as ended:
-        build_parser().parse_args([name, "--help"])
+        build_parser().parse_args([*name.split(), "--help"])
     assert ended.value.code == 0
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 

@@ -67,6 +67,7 @@ FOREIGN = {
 BACKWARDS = {
     ("pyrokernel.client.kernel", "pyrokernel.client.group"),  # a single kernel calls as a group of one does
     ("pyrokernel.client.shared", "pyrokernel.client.mesh"),  # a kernel's `shared` finds the mesh at its first use
+    ("pyrokernel.client.reaching", "pyrokernel.client.mesh"),  # a reference may arrive where there is no mesh yet
 }
 """Imports inside functions that go against the reading order of their room."""
 

@@ -673,3 +673,48 @@ def test_a_backup_is_made_while_it_is_in_use(shared: Shared) -> None:
     with pytest.raises(pk.StateError, match="already"):
         shared.backup(path.rpartition("/")[2])
     assert shared.describe()["keys"][""] == 2
+
+
+# References
+
+_CAMERA = """
+import threading, weakref
+class Camera:
+    def __init__(self): self.lock, self.count = threading.Lock(), 0
+    def snap(self, exposure=1.0):
+        self.count += 1
+        return [self.count, exposure]
+camera = Camera()
+seen = weakref.ref(camera)
+"""
+
+
+def test_what_cannot_be_pickled_is_stored_as_a_reference_to_the_live_object(mesh: pk.Mesh, shared: Shared) -> None:
+    mesh["k0"].execute(_CAMERA + "shared.m['camera'] = camera")
+    (entry,) = shared.entries()
+    assert (entry.kind, entry.type, entry.via) == ("reference", "Camera", "k0")
+    assert "k0" in entry.summary
+    assert shared.m["camera"].snap(exposure=3) == [1, 3]
+    assert mesh["k1"].execute("shared.m['camera'].snap()").result == [2, 1.0]
+    assert mesh["k0"].execute("shared.m['camera'] is camera").result is True
+    assert mesh["k0"].execute("camera.count").result == 2
+
+
+def test_a_reference_is_kept_as_long_as_its_key(mesh: pk.Mesh, shared: Shared) -> None:
+    mesh["k0"].execute(_CAMERA + "shared.m['camera'] = camera; del camera")
+    assert mesh["k0"].execute("seen() is not None").result is True
+    assert any("camera" in pin for info in mesh["k0"].refs() for pin in info.pins)
+    handle = mesh["k0"].ref("seen()")
+    shared.m["again"] = handle
+    handle.release()
+    del shared.m["camera"]
+    assert shared.m["again"].snap() == [1, 1.0]
+
+
+def test_a_reference_to_what_is_gone_says_so(mesh: pk.Mesh, shared: Shared) -> None:
+    mesh["k2"].execute(_CAMERA + "shared.m['camera'] = camera")
+    found = shared.m["camera"]
+    mesh["k2"].restart(force=True)
+    with pytest.raises(pk.ReferenceGoneError, match="k2"):
+        found.snap()
+    assert shared.entries()[0].type == "Camera"

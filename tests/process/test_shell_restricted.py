@@ -17,10 +17,12 @@ from pyrokernel.shell.app import Shell
 ADMITTED = {
     # Each of these was looked at: the process of the shell reads or writes no file for it, starts no program, and
     # runs or unpickles nothing. What kernels do is their business: `sh`, `pip` and `cd` are cells like others.
-    # `ship` refuses files itself, and sends what was typed; `plugins` says what was found when the shell started.
+    # `ship` refuses files itself, and sends what was typed; `plugins` says what was found when the shell started;
+    # `shared` refuses what loads values (get, diff) and what writes files (backup), see below.
     "alias", "cancel", "cd", "cells", "commands", "debug", "env", "exit", "follow", "help", "history", "inspect",
     "interrupt", "load_ext", "logs", "matplotlib", "on", "pip", "plugins", "ps", "pwd", "quit", "reset", "restart",
-    "set", "sh", "ship", "stop", "time", "timeit", "tour", "unship", "use", "watch", "who", "whos", "writefile",
+    "set", "sh", "shared", "ship", "stop", "time", "timeit", "tour", "unship", "use", "watch", "who", "whos",
+    "writefile",
 }  # fmt: skip
 REFUSED = {"edit", "gather", "here", "map", "pull", "push", "run", "scatter"}
 
@@ -54,6 +56,21 @@ def test_every_command_was_decided_on(mesh: pk.Mesh) -> None:
     assert shell.refused == REFUSED
     assert {name for name in shell.get_all_commands() if name[0] != "_"} == ADMITTED | REFUSED
     assert set(shell.settables) == {"lines", "result_lines", "timing"}
+
+
+def test_no_value_of_the_shared_state_is_loaded_in_the_process_of_the_shell(start: Start, mesh: pk.Mesh) -> None:
+    mesh.shared.set("trap", 1)
+    mesh.shared.set("trap", 2)
+    shell = start()
+    for line in ("shared get trap", "shared diff trap", "shared backup mine"):
+        shell.enter(line)
+        shell.expect(f"`{line.rpartition(' ')[0]}` is not in this shell, which is served to others")
+        shell.expect("k0>")
+    assert not list(Path(mesh.shared.describe()["backups"]).glob("*"))
+    shell.enter("shared history trap")
+    shell.expect("REVISION")
+    shell.expect("k0>")
+    mesh.shared.clear()
 
 
 def test_the_words_of_refused_commands_are_known(mesh: pk.Mesh) -> None:

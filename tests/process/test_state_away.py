@@ -63,7 +63,7 @@ def test_each_request_is_told_and_the_next_one_after_it_works(mesh: pk.Mesh, awa
     shared.set("x", 1)
     pid = shared.describe()["pid"]
     away.touch()
-    for _ in range(3):  # from the second on, what was undone could not be read anew
+    for _ in range(3):
         with pytest.raises(pk.StateStorageError, match="elsewhere: it is away; nothing was changed"):
             shared.set("x", 2)
     away.unlink()

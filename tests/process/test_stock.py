@@ -157,6 +157,43 @@ def test_a_kernel_is_born_while_the_name_server_is_away(
         wait_until(lambda: answers(served, "k0"), timeout=20)
 
 
+PUBLISH = """
+import pyrokernel as pk
+class Stage:
+    at = 0
+    @pk.expose
+    def move(self, by):
+        self.at += by
+        return self.at
+pk.publish("stage", Stage())
+"""
+
+
+@pytest.mark.parametrize("name_server", ["tcp"], indirect=True)
+def test_what_a_kernel_publishes_is_found_by_its_name_and_comes_back_with_the_name_server(
+    name_server: NameServer, places: dict[str, str], served_at: Any
+) -> None:
+    served = served_at({**places, "ns": name_server.address}, "-n", "1")
+    host, port = name_server.address.split(":")
+    code = 'import Pyro5.api; print(Pyro5.api.Proxy("PYRONAME:stage").move(2))'
+
+    def moved() -> str:
+        environ = {**os.environ, "PYRO_NS_HOST": host, "PYRO_NS_PORT": port}
+        return subprocess.run(
+            [sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=30, check=False
+        ).stdout
+
+    with served.connect() as mesh:
+        mesh["k0"].execute(PUBLISH)
+        assert mesh.open("stage").move(1) == 1
+        assert moved() == "3\n"
+        name_server.kill()
+        name_server.start()
+        wait_until(lambda: bool(mesh.published()), timeout=20)
+        assert moved() == "5\n"
+        assert mesh.open("stage").move(1) == 6
+
+
 def answers(served: Served, name: str) -> bool:
     try:
         with served.connect() as mesh:

@@ -54,6 +54,10 @@ class FakeDirectory:
         self._ask()
         return self.entries.pop(name, None) is not None
 
+    def having(self, word: str) -> list[Entry]:
+        self._ask()
+        return [entry for _, entry in sorted(self.entries.items()) if word in entry.metadata]
+
     def list(self, prefix: str) -> list[Entry]:
         self._ask()
         return [entry for name, entry in sorted(self.entries.items()) if name.startswith(prefix)]
@@ -267,3 +271,40 @@ def test_an_embedded_name_server_needs_no_looking_after(directory: FakeDirectory
     done.result(10)
     assert quiet._pause() is None
     quiet.close()
+
+
+def publish(directory: FakeDirectory, name: str, kernel: str, instance: str, uri: str, host: str = "lab") -> None:
+    """Register an object as a kernel would that has published it."""
+    words = {"class:pyrokernel.published", f"kernel:{kernel}", f"instance:{instance}", f"host:{host}"}
+    directory.register(name, uri, words)
+
+
+def test_what_a_kernel_published_goes_with_its_instance(
+    announcer: Announcer, directory: FakeDirectory, listening: str
+) -> None:
+    announcer.announce(kernel()).result(10)
+    announcer.announce(kernel(name="k1")).result(10)
+    publish(directory, "stage", "k0", "aa", listening)
+    publish(directory, "camera", "k1", "aa", listening)
+    publish(directory, "laser", "k0", "aa", listening, host="other")
+    announcer.announce(kernel(instance="cc")).result(10)
+    wait_until(lambda: "stage" not in directory.entries)
+    assert {"camera", "laser"} <= set(directory.entries)
+
+
+def test_what_a_kernel_published_goes_with_its_name(announcer: Announcer, directory: FakeDirectory) -> None:
+    announcer.announce(kernel()).result(10)
+    publish(directory, "stage", "k0", "aa", "PYRO:x@./u:/gone")
+    announcer.withdraw("k0", "aa").result(10)
+    wait_until(lambda: "stage" not in directory.entries)
+
+
+def test_what_a_kernel_published_stays_until_somebody_knows_it_to_be_gone(
+    announcer: Announcer, directory: FakeDirectory, listening: str
+) -> None:
+    """A host that has just started has not announced yet the kernels that it adopts."""
+    publish(directory, "stage", "k9", "aa", listening)
+    announcer.announce(kernel()).result(10)
+    announcer.withdraw("k0", "aa").result(10)
+    announcer.announce(kernel(instance="bb")).result(10)
+    assert "stage" in directory.entries

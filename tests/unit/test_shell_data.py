@@ -165,3 +165,35 @@ def test_a_value_is_described_in_a_few_words() -> None:
     assert [described(value) for value in (list(range(1000)), 3.5, {"a": 1})] == ["list of 1,000", "float", "dict of 1"]
     numpy = pytest.importorskip("numpy")
     assert described(numpy.zeros((3, 4))) == "ndarray, 3 x 4"
+
+
+def test_a_given_name_is_made_at_first_use_and_is_nobodys_variable() -> None:
+    made: list[int] = []
+
+    def make() -> list[int]:
+        made.append(1)
+        return made
+
+    here = Here({"shared": make})
+    here.run("x = 1")
+    assert (made, [found["name"] for found in here.variables()]) == ([], ["x"])
+    assert here.run("shared").shown == "[1]"
+    assert here.evaluate("[shared, shared]").value == [made, made]
+    assert made == [1]
+    assert [match for match, _, _ in here.offer("shared.app")] == ["append"]
+    assert "shared" not in [found["name"] for found in here.variables()]
+    here.run("shared = 3")
+    assert here.run("shared").shown == "3"
+    assert "shared" in [found["name"] for found in here.variables()]
+    here.run("del shared")
+    assert here.evaluate("shared").value is made
+
+
+def test_a_given_name_that_cannot_be_made_is_told_as_what_it_raises() -> None:
+    def fail() -> None:
+        raise LookupError("nobody answers")
+
+    here = Here({"shared": fail})
+    assert here.run("shared").error.endswith("LookupError: nobody answers\n")
+    assert here.evaluate("shared").error.endswith("LookupError: nobody answers\n")
+    assert here.run("1 + 1").shown == "2"

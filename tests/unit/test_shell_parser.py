@@ -16,7 +16,7 @@ from pyrokernel.shell.parser import (
 from pyrokernel.shell.source import bound_names, completeness, dedented, in_background, margin_below, without_prompts
 
 COMMANDS = {
-    **dict.fromkeys(("help", "logs", "ps", "quit", "restart", "set", "use"), Takes.WORDS),
+    **dict.fromkeys(("help", "logs", "ps", "quit", "restart", "set", "shared", "use"), Takes.WORDS),
     "on": Takes.WORD_AND_PYTHON,
     "time": Takes.PYTHON,
     "sh": Takes.CELL,
@@ -61,6 +61,40 @@ def test_a_line_whose_first_word_is_a_command_is_one(reader: SourceReader, line:
 )  # fmt: skip
 def test_python_about_a_name_is_python(reader: SourceReader, line: str) -> None:
     assert reader.command_of(line) == ""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "shared", "shared cal/*", "shared *", "shared x", "shared -s project", "shared -n 5 cal/*", "shared get k",
+        "shared get 'two words'", "shared history k", "shared undo k", "shared diff k 3 7", "shared rm a b",
+        "shared locks", "shared watch", "shared watch cal/", "shared spaces", "shared backup", "shared > keys.txt",
+        "shared | grep cal", ":shared", "%shared get k", "shared if x", "shared get x[0]",
+    ],
+)  # fmt: skip
+def test_words_after_shared_are_a_command(reader: SourceReader, line: str) -> None:
+    assert reader.command_of(line) == "shared"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'shared.m["k"]', 'shared.m["k"] = 1', "shared.m['n'] += 1", 'shared["project"].m', "shared.get('k')",
+        "shared = 3", "shared: int = 3", "shared += 1", "shared == other", "shared is None", "shared in spaces",
+        "shared, m = 1, 2", "shared [0]", "shared .m", "shared(x)", "shared - 1", "shared and x", "del shared",
+        "with shared.lock('l') as token: pass", "for change in shared.watch(): print(change)", "shared; 1",
+        "shared if x else y",
+    ],
+)  # fmt: skip
+def test_python_about_shared_goes_to_the_kernels(reader: SourceReader, line: str) -> None:
+    assert reader.command_of(line) == ""
+
+
+def test_a_variable_called_shared_takes_the_bare_word_and_leaves_the_rest(reader: SourceReader) -> None:
+    reader.variables.add("shared")
+    assert reader.command_of("shared") == ""
+    assert reader.command_of(":shared") == "shared"
+    assert reader.command_of("shared history k") == "shared"
 
 
 def test_a_variable_wins_over_the_command_of_its_name(reader: SourceReader) -> None:

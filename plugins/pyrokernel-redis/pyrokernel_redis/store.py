@@ -282,13 +282,13 @@ class RedisStore:
         found += [row for row in sorted(ours) if row.space == space and row.key.startswith(prefix)]
         return self._with_data(found[:limit])
 
-    def recent_requests(self, limit: int) -> list[tuple[str, Row]]:
-        """Return the last requests with their rows, oldest first."""
+    def recent_requests(self, limit: int) -> list[tuple[str, int]]:
+        """Return the last requests with the revisions of their rows, oldest first."""
         # As many more as the batch may have forgotten.
         most = limit + len(self._after.rows)
         newest_first = self._link.ask("ZREVRANGE", self._name("requests"), 0, most - 1)
         rows = self._and_ours(map(int, newest_first), lambda row: row.request != "")
-        return [(row.request, row) for row in rows[-limit:]]
+        return [(row.request, row.revision) for row in rows[-limit:]]
 
     def filed(self) -> list[Row]:
         """Return the rows whose values are in files, oldest first."""

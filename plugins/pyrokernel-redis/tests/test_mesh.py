@@ -122,7 +122,7 @@ def test_a_lock_outlives_a_redis_that_was_away(mesh: pk.Mesh, server: Any) -> No
     lock = shared.lock("stage", ttl=1.0)
     token = lock.acquire(timeout=5)
     server.kill()
-    for _ in range(3):  # a write that fails makes the service read its leases anew, once it can
+    for _ in range(3):
         with pytest.raises(pk.StateStorageError):
             shared.set("x", 1)
     server.start()

@@ -1,0 +1,53 @@
+"""How a reference that arrives in this process finds its mesh. Runs in the caller's process."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING
+
+from pyrokernel import settings as settings_module
+from pyrokernel.settings import Settings
+
+if TYPE_CHECKING:
+    from pyrokernel.client.mesh import Mesh
+
+_meshes: weakref.WeakValueDictionary[tuple[str, str], Mesh] = weakref.WeakValueDictionary()
+"""The meshes that are open in this process, by address of the name server and name."""
+
+_reached: dict[tuple[str, str], Mesh] = {}
+"""Those that were opened because a reference needed them; they stay open."""
+
+
+def note_mesh(mesh: Mesh) -> None:
+    """Remember a mesh that was opened: references that arrive use it."""
+    _meshes[mesh.settings.ns_address, mesh.settings.mesh] = mesh
+
+
+def forget_mesh(mesh: Mesh) -> None:
+    """Forget a mesh that was closed."""
+    key = (mesh.settings.ns_address, mesh.settings.mesh)
+    if _meshes.get(key) is mesh:
+        del _meshes[key]
+
+
+def reach(ns: str, name: str) -> Mesh:
+    """Return the mesh at an address: one that is open, that of the settings, or by the address alone.
+
+    Raises:
+        NameServerNotFoundError: Nobody answers there.
+    """
+    from pyrokernel.client.mesh import connect  # the process may have no mesh yet
+
+    found = _meshes.get((ns, name))
+    if found is None:
+        settings = _settings_for(ns, name)
+        found = _reached.setdefault((ns, name), connect(settings))
+        note_mesh(found)
+    return found
+
+
+def _settings_for(ns: str, name: str) -> Settings:
+    usual = settings_module.load()
+    if (usual.ns_address, usual.mesh) == (ns, name):
+        return usual
+    return settings_module.load(ns=ns, mesh=name)

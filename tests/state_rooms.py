@@ -1,0 +1,179 @@
+"""The rooms of the shared state in the test process: an engine on clocks of the test's, a desk that a test can ask."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import pickle
+import socket
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pyrokernel.messages import STATE_OBJECT
+from pyrokernel.state.ahead import WriteAhead
+from pyrokernel.state.desk import Desk
+from pyrokernel.state.engine import Author, Engine, Limits
+from pyrokernel.state.files import Files
+from pyrokernel.state.service import StateService
+from pyrokernel.state.sqlite import SQLiteStore
+from pyrokernel.stores import Row, Store
+from pyrokernel.wire.connection import Connection
+from pyrokernel.wire.direct import ask_directly
+from pyrokernel.wire.fanout import Request
+from pyrokernel.wire.trust import Peer
+from pyrokernel.wire.values import encode_value
+
+ME = Author("me")
+_numbers = itertools.count(1)
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def asked(name: str) -> Author:
+    """Return an author whose request has a name."""
+    return Author("me", request=name)
+
+
+def open_store(directory: Path) -> WriteAhead:
+    """Open the store as the service does."""
+    return WriteAhead(SQLiteStore(directory / "state.db"), directory / "state.ahead")
+
+
+class Room:
+    """An engine on real files, with clocks that stand still until a test moves them.
+
+    Args:
+        directory: For the files.
+        limits: As for `Engine`.
+        store: Another store than the service's.
+    """
+
+    def __init__(self, directory: Path, limits: Limits | None = None, store: Store | None = None) -> None:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        self.directory, self._limits = directory, limits
+        self.clock, self.wall = Clock(), Clock(1_700_000_000.0)
+        self.open(store)
+
+    def open(self, store: Store | None = None) -> None:
+        """Start as a service does."""
+        self.store = store or open_store(self.directory)
+        self.files = Files(self.directory)
+        self.engine = Engine(self.store, self.files, self._limits, monotonic=self.clock, wall=self.wall)
+        self.files.clean(self.engine.files_in_use())
+
+    def close(self) -> None:
+        """End in order."""
+        self.store.close()
+
+    def restart(self) -> None:
+        """End in order, and start again."""
+        self.close()
+        self.open()
+
+    def set(self, key: str, value: Any, author: Author = ME, space: str = "", **more: Any) -> Row:
+        """Set a key, committed."""
+        (row,) = self.engine.write(space, [{**write_of(key, value), **more}], (), author)
+        self.commit()
+        return row
+
+    def commit(self) -> None:
+        """Commit as the desk does, once it has told who waits."""
+        self.engine.written.clear()
+        self.engine.commit()
+
+    def write(self, *writes: Mapping[str, Any], conditions: Sequence[Mapping[str, Any]] = ()) -> list[Row]:
+        """Write, committed."""
+        rows = self.engine.write("", writes, conditions, ME)
+        self.commit()
+        return rows
+
+    def text(self, key: str, space: str = "") -> str | None:
+        """Return what a key holds as it is kept, None if it is not there."""
+        row = self.engine.get(space, key)
+        return None if row is None else (self.store.row(row.revision) or row).data.decode()
+
+    def prune(self) -> None:
+        """Prune until there is nothing to do."""
+        while self.engine.prune(100):
+            self.commit()
+
+
+def write_of(key: str, value: Any) -> dict[str, Any]:
+    """Return a write that sets a key, as it comes to the engine."""
+    kind, name, summary, parts = encode_value(value)
+    return {"op": "set", "key": key, "kind": kind, "type": name, "summary": summary, "parts": parts}
+
+
+def wire_write(key: str, value: Any) -> dict[str, Any]:
+    """Return a write that sets a key, as a client sends it."""
+    kind, name, summary, parts = encode_value(value)
+    return {"op": "set", "key": key, "kind": kind, "type": name, "summary": summary, "value": bytes(parts[0])}
+
+
+class DeskRoom:
+    """A desk in a thread, to be asked over socket pairs.
+
+    Args:
+        room: Its engine.
+    """
+
+    def __init__(self, room: Room) -> None:
+        self.room = room
+        self.service = StateService(room.engine, {"instance": "i"}, room.directory / "backups")
+        self.desk = Desk(room.engine, self.service, lambda connection: connection.close())
+        self._thread = threading.Thread(target=self.desk.run)
+
+    def connect(self, pid: int = 1) -> Connection:
+        """Return a client's end of a connection."""
+        ours, theirs = socket.socketpair()
+        served = Connection(theirs, Peer(uid=0, pid=pid))
+        served.greeting = {"files": True}
+        self.desk.adopt(served)
+        return Connection(ours, Peer(uid=0))
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[DeskRoom]:
+        """Let the desk work for the length of a block."""
+        self._thread.start()
+        try:
+            yield self
+        finally:
+            self.desk.stop()
+            self._thread.join(10)
+            assert not self._thread.is_alive(), "the desk has not stopped"
+
+    def is_alive(self) -> bool:
+        """Whether the desk still works."""
+        return self._thread.is_alive()
+
+
+def ask(connection: Connection, method: str, *args: Any, timeout: float = 10.0) -> Any:
+    """Ask and wait for the answer."""
+    import time
+
+    return ask_directly(connection, Request(STATE_OBJECT, method, args), time.monotonic() + timeout)
+
+
+def send(connection: Connection, method: str, *args: Any) -> None:
+    """Ask without waiting."""
+    connection.send(list(Request(STATE_OBJECT, method, args).buffers))
+
+
+def loads_nothing() -> Any:
+    """Return an object whose unpickling would be noticed: it raises."""
+    return pickle.PickleError("loaded")
+
+
+def options(request: str = "") -> dict[str, str]:
+    """Return what goes with a write."""
+    return {"request": request or f"r{next(_numbers)}", "via": ""}
