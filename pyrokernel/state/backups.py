@@ -24,7 +24,7 @@ from pyrokernel.settings import check_name, private_directory
 from pyrokernel.state.claim import claim
 from pyrokernel.state.files import Files
 from pyrokernel.state.sqlite import begin_anew, check_file, newest_revision
-from pyrokernel.state.store import Store
+from pyrokernel.stores import Store
 
 log = logging.getLogger(__name__)
 
@@ -88,11 +88,13 @@ class Backups:
         Raises:
             StateStorageError: It cannot be written.
             StateCorruptError: What is copied is damaged; the backups that there are stay.
-            StateError: There is one of that name.
+            StateError: There is one of that name; or the store is backed up by other means.
             SettingsError: It cannot be called so.
         """
         assert self._store is not None
         assert self._files is not None, "attach() comes first"
+        if self._store.backed_up_by:
+            raise StateError(f"this shared state is not backed up from here: {self._store.backed_up_by}")
         with self._lock:
             folder = self.directory / (check_name(name, "backup") if name else self._free_name(automatic))
             if folder.exists() or folder.suffix == _UNFINISHED:
