@@ -23,6 +23,7 @@ def test_what_is_left_of_a_dead_session_is_killed(monkeypatch: pytest.MonkeyPatc
     killed: list[int] = []
     monkeypatch.setattr(processes.os, "kill", lambda pid, _: killed.append(pid))
     monkeypatch.setattr(processes.os, "listdir", lambda _: ["71", "72"])
+    monkeypatch.setattr(processes, "start_time", lambda pid: 0)
     monkeypatch.setattr(processes, "_stat_fields", lambda pid: ["S", "1", "9", "999999999" if pid == 71 else "8"])
     processes.kill_sessions({999999999: 5})
     assert killed == [71]
