@@ -35,11 +35,11 @@ _SETTLE_SECONDS = 600.0
 """After the start of the service there is other work."""
 _AUTOMATIC = "auto-"
 _UNFINISHED = ".part"
-_UNSEEN = 1_000_000
-"""Revisions that the replaced state may have given out, and that cannot be read from it any more."""
 _PARTS = (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", AHEAD, "values")
 """What a state is made of; backups and log stay where they are."""
 _TRIES = 20
+_UNSEEN = 1_000_000
+"""Revisions that the replaced state may have given out, and that cannot be read from it any more."""
 
 
 class Backups:
@@ -204,9 +204,9 @@ def restore(directory: Path, backup: Path, stop: Callable[[], object] = lambda: 
                 path.rename(directory / path.name)
         finally:
             os.close(held)
-    except (OSError, shutil.Error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise StateStorageError(path=str(directory), reason=str(reason)) from error
+    except (OSError, sqlite3.Error) as error:
+        reason = str(getattr(error, "strerror", None) or error)
+        raise StateStorageError(path=str(directory), reason=reason) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return aside

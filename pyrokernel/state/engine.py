@@ -335,7 +335,7 @@ class Engine:
         if op == "clear":
             return  # looks at many rows, and must be the first to write: see `write`
         key = check_key(write["key"])
-        lease = write.get("lease", "")
+        lease = write.get("lease") or ""
         if lease and lease not in self._leases:
             raise LockLostError(name=key)
         if op == "set":

@@ -30,7 +30,7 @@ from pyrokernel.wire.daemon import Daemon
 log = logging.getLogger(__name__)
 
 _CLAIM_SECONDS = 5.0
-"""So long a service waits for `restore`, which needs the time of some renames, to be through."""
+"""How long a service before this one may take to be gone, or `restore` to be through."""
 
 
 def main(birth: KernelBirth, **_: Any) -> NoReturn:

@@ -331,6 +331,7 @@ class StateService:
         """Get a lock for a lease, first come first: its fencing token, None when the time is over."""
         author = _author(caller, options)
         check_key(name)
+        _check_lease(lease)
         _space(space)
 
         def attempt(_: int) -> int | None:
@@ -381,6 +382,7 @@ class StateService:
         """Take the oldest value of a queue: [number, [revision, kind, type, author, value]], None when time is over."""
         author = _author(caller, options)
         _space(space)
+        _check_lease(lease)
         known = self._engine.known(author.request)
         if known:
             return self._taken(known[0], caller)
@@ -501,6 +503,11 @@ def _space(name: Any) -> str:
     if name == "":
         return ""
     return check_name(str(name), "space")
+
+
+def _check_lease(lease: Any) -> None:
+    if not isinstance(lease, str):
+        raise ProtocolError(f"a lease is a text, not {lease!r:.80}")
 
 
 def _author(caller: Caller, options: Mapping[str, Any] | None) -> Author:
