@@ -18,7 +18,7 @@ from pyrokernel.state.engine import Author, Engine, Limits
 from pyrokernel.state.files import Files
 from pyrokernel.state.service import StateService
 from pyrokernel.state.sqlite import SQLiteStore
-from pyrokernel.state.store import Row
+from pyrokernel.stores import Row
 from pyrokernel.wire.connection import Connection
 from pyrokernel.wire.direct import ask_directly
 from pyrokernel.wire.fanout import Request

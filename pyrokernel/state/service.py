@@ -24,7 +24,7 @@ from pyrokernel.settings import check_name
 from pyrokernel.state.engine import LOCKS, QUEUES, Author, Engine, as_text, check_key
 from pyrokernel.state.files import layout
 from pyrokernel.state.parked import Wait
-from pyrokernel.state.store import Row
+from pyrokernel.stores import Row
 from pyrokernel.wire.codec import Packed
 
 F = TypeVar("F", bound=Callable[..., Any])

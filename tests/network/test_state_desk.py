@@ -177,7 +177,11 @@ def test_who_waited_for_what_was_undone_waits_on(start: Start, waits: str, monke
     desk.room.engine.lock("", "l", theirs, desk_author())
     desk.room.commit()
     waiter, other = desk.connect(), desk.connect()
-    asks = {"take": ("", "q", "", 30.0, options()), "lock": ("", "l", mine, 30.0, options()), "watch": ("", "k", 100, 30.0)}
+    asks = {
+        "take": ("", "q", "", 30.0, options()),
+        "lock": ("", "l", mine, 30.0, options()),
+        "watch": ("", "k", 100, 30.0),
+    }
     wakes = {"take": ("put", ("", "q", wire_write("", 7), options())), "lock": ("unlock", ("", "l", theirs, options())),
              "watch": ("write", set_to("k", 1))}  # fmt: skip
     assert together(desk, (waiter, waits, asks[waits])) == [None]
@@ -427,7 +431,9 @@ def nearly_right(chance: random.Random, leases: list[str]) -> tuple[str, list[An
 
 def garbled(chance: random.Random) -> bytes:
     """Return bytes that look like a request, more or less."""
-    request = Request(STATE_OBJECT, chance.choice([*METHODS, "", "leave", "__init__", "_space", "no"]), [arbitrary(chance)])
+    request = Request(
+        STATE_OBJECT, chance.choice([*METHODS, "", "leave", "__init__", "_space", "no"]), [arbitrary(chance)]
+    )
     data = bytearray(b"".join(bytes(part) for part in request.buffers))
     for _ in range(chance.randrange(1, 6)):
         # Not the lengths in the head, else it is waited for what never comes; that has a test of its own.

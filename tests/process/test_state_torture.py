@@ -22,7 +22,6 @@ import pytest
 import torturing
 from waiting import wait_until
 
-import pyrokernel as pk
 from pyrokernel.errors import PyrokernelError
 from pyrokernel.host.processes import is_same
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from pyrokernel.stores import Row
+
 from pyrokernel.state.parked import Parked, Wait
-from pyrokernel.state.store import Row
 
 
 def wait(space: str = "", prefix: str = "", deadline: float = 100.0) -> Wait:
