@@ -62,11 +62,14 @@ _CURRENT = (
     f"SELECT {', '.join('log.' + name for name in Row._fields)} "
     "FROM current JOIN log USING (revision) WHERE current.space = ? AND current.key = ?"
 )
+# Both ends plain comparisons: else SQLite finds a page by passing over all keys before it, or after it.
 _SCAN = (
     f"SELECT {_BARE} FROM current JOIN log USING (revision) WHERE current.space = ? AND current.alive "
-    "AND (? IS NULL OR current.key > ?) AND current.key >= ? AND (? IS NULL OR current.key < ?) "
-    "ORDER BY current.key LIMIT ?"
+    "AND current.key %s ? AND current.key < ? ORDER BY current.key LIMIT ?"
 )
+_SCAN_FROM, _SCAN_AFTER = _SCAN % ">=", _SCAN % ">"
+_END = b""
+"""Behind all keys: to SQLite any blob is greater than any text."""
 _CHANGES = (
     f"SELECT {_FIELDS} FROM log WHERE revision > ? AND revision <= ? AND space = ? "
     "AND substr(key, 1, ?) = ? ORDER BY revision LIMIT ?"
@@ -216,9 +219,10 @@ class SQLiteStore:
 
     def scan(self, space: str, prefix: str, after: str | None, limit: int) -> list[Row]:
         """Return the newest rows of living keys without their data, by key in code-point order."""
-        end = _behind(prefix)
+        end: str | bytes | None = _behind(prefix)
+        query, start = (_SCAN_FROM, prefix) if after is None or after < prefix else (_SCAN_AFTER, after)
         with self._explained():
-            found = self._db.execute(_SCAN, (space, after, after, prefix, end, end, limit)).fetchall()
+            found = self._db.execute(query, (space, start, _END if end is None else end, limit)).fetchall()
         return [row for values in found if (row := _row(values)) is not None]
 
     def count(self, space: str) -> int:
