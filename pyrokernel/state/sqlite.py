@@ -51,6 +51,7 @@ CREATE TABLE current (
 ) WITHOUT ROWID;
 """
 
+_SIZES = Row._fields.index("sizes")
 _FIELDS = ", ".join(Row._fields)
 _BARE = ", ".join("x''" if name == "data" else f"log.{name}" for name in Row._fields)
 _INSERT = f"INSERT INTO log ({_FIELDS}) VALUES ({', '.join('?' * len(Row._fields))})"
@@ -378,12 +379,12 @@ def check_file(path: Path) -> list[str]:
     return [] if found == ["ok"] else found
 
 
-def _row(values: tuple[object, ...] | None) -> Row | None:
+def _row(values: tuple[Any, ...] | None) -> Row | None:
     if values is None:
         return None
-    row = Row(*values)  # type: ignore[arg-type]  # as the columns are declared
-    text: object = row.sizes
-    return row._replace(sizes=tuple(map(int, text.split()))) if isinstance(text, str) else row
+    text: str = values[_SIZES]
+    sizes = (int(text),) if text.isdecimal() else tuple(map(int, text.split()))
+    return Row._make((*values[:_SIZES], sizes, *values[_SIZES + 1 :]))
 
 
 def _sizes_text(sizes: tuple[int, ...]) -> str:
