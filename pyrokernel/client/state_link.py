@@ -6,10 +6,10 @@ answer was lost is sent again, and still done once. Runs in the caller's process
 
 from __future__ import annotations
 
-import contextlib
 import io
 import itertools
 import json
+import logging
 import os
 import secrets
 import time
@@ -26,6 +26,7 @@ from pyrokernel.errors import (
     NameServerError,
     NotSerializableError,
     PyrokernelError,
+    StateError,
     StateStorageError,
     StateUnavailableError,
     StateValueError,
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 PIN = "shared state "
 """What the names begin with under which kernels keep what keys refer to; then, in JSON, space, key and time."""
+
+log = logging.getLogger(__name__)
 
 _PAUSES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 """Between tries to reach a service that is away; the last one is repeated."""
@@ -158,6 +161,7 @@ class StateLink:
 
         Raises:
             StateUnavailableError: It will not be, or not in time.
+            StateError: It cannot be started: its files are damaged, say.
         """
         left = deadline - time.monotonic()
         if left <= 0:
@@ -167,26 +171,34 @@ class StateLink:
                 # Its host knows when the next one is ready; without a host there is nobody to ask, but to try.
                 self.mesh.await_state(link.instance, min(left, 5.0))
             except KernelNotFoundError as gone:
-                if self._is_gone(link):
+                why = self._why_gone(link, gone)
+                if why:
                     # Its name goes away a moment after it was stopped, for a backup to be put in its place, say.
                     if attempt >= len(_PAUSES):
-                        raise StateUnavailableError(reason=str(gone), unsure=unsure) from error
+                        raise StateUnavailableError(reason=why, unsure=unsure) from error
                     time.sleep(min(left, _PAUSES[attempt]))
             except PyrokernelError:
                 time.sleep(min(left, _PAUSES[min(attempt, len(_PAUSES) - 1)]))
         elif attempt:
             time.sleep(min(left, _PAUSES[min(attempt, len(_PAUSES) - 1)]))
-        with contextlib.suppress(PyrokernelError):
-            found = self.mesh.find_state(self._link, start=start)
-            if self._link is None or (found.uri, found.instance) != (self._link.uri, self._link.instance):
-                self._link = found
-
-    def _is_gone(self, link: Link) -> bool:
-        """Whether nobody is registered any more where this way led."""
         try:
-            return self.mesh.find_state(link).instance == link.instance
-        except PyrokernelError:
-            return True
+            found = self.mesh.find_state(self._link, start=start)
+        except StateError:
+            raise
+        except PyrokernelError as away:
+            log.info("the shared state is not found for the moment: %s", away)
+            return
+        if self._link is None or (found.uri, found.instance) != (self._link.uri, self._link.instance):
+            self._link = found
+
+    def _why_gone(self, link: Link, gone: PyrokernelError) -> str:
+        """Return why nobody but the one who has gone is registered, "" when there is somebody."""
+        try:
+            return str(gone) if self.mesh.find_state(link).instance == link.instance else ""
+        except StateError:
+            raise
+        except PyrokernelError as error:
+            return str(error)
 
     def backup(self, name: str) -> str:
         """Have the service make a backup; return where it is."""

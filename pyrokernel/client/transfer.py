@@ -40,9 +40,7 @@ def export_to(shared: Shared, link: StateLink, path: Path, prefix: str) -> int:
                 stream.write(json.dumps({**told, "value": value}) + "\n")
                 count += 1
         if not count:
-            raise StateKeyError(
-                f"no key begins with {prefix!r}; nothing was written (path first)", key=prefix
-            )
+            raise StateKeyError(f"no key begins with {prefix!r}; nothing was written (path first)", key=prefix)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
@@ -81,9 +79,7 @@ def import_from(shared: Shared, link: StateLink, path: Path, *, replace: bool, t
         if writes:
             keys_of(shared.m).write(writes, conditions)
     except StateConflictError as error:
-        message = (
-            f"{error.key!r} exists already; nothing was imported: replace=True (--replace) overwrites"
-        )
+        message = f"{error.key!r} exists already; nothing was imported: replace=True (--replace) overwrites"
         raise StateConflictError(message, key=error.key, expected=0, actual=error.actual) from error
     return len(writes)
 

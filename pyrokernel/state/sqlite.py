@@ -51,6 +51,7 @@ CREATE TABLE current (
 ) WITHOUT ROWID;
 """
 
+_SIZES = Row._fields.index("sizes")
 _FIELDS = ", ".join(Row._fields)
 _BARE = ", ".join("x''" if name == "data" else f"log.{name}" for name in Row._fields)
 _INSERT = f"INSERT INTO log ({_FIELDS}) VALUES ({', '.join('?' * len(Row._fields))})"
@@ -62,11 +63,14 @@ _CURRENT = (
     f"SELECT {', '.join('log.' + name for name in Row._fields)} "
     "FROM current JOIN log USING (revision) WHERE current.space = ? AND current.key = ?"
 )
+# Both ends plain comparisons: else SQLite finds a page by passing over all keys before it, or after it.
 _SCAN = (
     f"SELECT {_BARE} FROM current JOIN log USING (revision) WHERE current.space = ? AND current.alive "
-    "AND (? IS NULL OR current.key > ?) AND current.key >= ? AND (? IS NULL OR current.key < ?) "
-    "ORDER BY current.key LIMIT ?"
+    "AND current.key %s ? AND current.key < ? ORDER BY current.key LIMIT ?"
 )
+_SCAN_FROM, _SCAN_AFTER = _SCAN % ">=", _SCAN % ">"
+_END = b""
+"""Behind all keys: to SQLite any blob is greater than any text."""
 _CHANGES = (
     f"SELECT {_FIELDS} FROM log WHERE revision > ? AND revision <= ? AND space = ? "
     "AND substr(key, 1, ?) = ? ORDER BY revision LIMIT ?"
@@ -216,9 +220,10 @@ class SQLiteStore:
 
     def scan(self, space: str, prefix: str, after: str | None, limit: int) -> list[Row]:
         """Return the newest rows of living keys without their data, by key in code-point order."""
-        end = _behind(prefix)
+        end: str | bytes | None = _behind(prefix)
+        query, start = (_SCAN_FROM, prefix) if after is None or after < prefix else (_SCAN_AFTER, after)
         with self._explained():
-            found = self._db.execute(_SCAN, (space, after, after, prefix, end, end, limit)).fetchall()
+            found = self._db.execute(query, (space, start, _END if end is None else end, limit)).fetchall()
         return [row for values in found if (row := _row(values)) is not None]
 
     def count(self, space: str) -> int:
@@ -374,12 +379,12 @@ def check_file(path: Path) -> list[str]:
     return [] if found == ["ok"] else found
 
 
-def _row(values: tuple[object, ...] | None) -> Row | None:
+def _row(values: tuple[Any, ...] | None) -> Row | None:
     if values is None:
         return None
-    row = Row(*values)  # type: ignore[arg-type]  # as the columns are declared
-    text: object = row.sizes
-    return row._replace(sizes=tuple(map(int, text.split()))) if isinstance(text, str) else row
+    text: str = values[_SIZES]
+    sizes = (int(text),) if text.isdecimal() else tuple(map(int, text.split()))
+    return Row._make((*values[:_SIZES], sizes, *values[_SIZES + 1 :]))
 
 
 def _sizes_text(sizes: tuple[int, ...]) -> str:

