@@ -20,6 +20,7 @@ from rooms above it, never from those below, nor from another process's folder::
     again                        starting this interpreter anew with this very package
     commands, arguments          functions as commands: their signatures, checked and as command lines
     hookspecs, plugins           what plugins may contribute; finding and loading them
+    stores                       what a store of the shared state must be able to do, for plugins that bring one
     scripts                      Python files as front/ and shell/ send them to kernels
     tracebacks                   tracebacks without the frames of whoever ran the code
     survey                       the analysis that `pyrokernel demo` spreads over kernels

@@ -19,11 +19,13 @@ docs/hooks.md shows each hook with an example that runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pluggy
 
 from pyrokernel.commands import KernelIdentity
+from pyrokernel.stores import Store
 
 if TYPE_CHECKING:
     import argparse
@@ -186,3 +188,26 @@ def pyrokernel_preload(settings: Mapping[str, Any]) -> None:
     Args:
         settings: The plugin's own section of the configuration.
     """
+
+
+@hookspec
+def pyrokernel_open_store(directory: Path, mesh: str, durability: str, settings: Mapping[str, Any]) -> Store:
+    """Open the place where the shared state is kept.
+
+    Called in the state process as it starts, of the one plugin that the setting `state_store` names, and of no
+    other: `state_store = "redis"` is the store of plugin "redis". The process serves nobody before the hook returns.
+
+    Args:
+        directory: Of the state on this machine; large values are kept in files there, whatever the store.
+        mesh: Whose state it is: two meshes may have one place.
+        durability: What a committed write must survive: "process" (the end of any process), "power" (a power cut).
+        settings: The plugin's own section of the configuration.
+
+    Returns:
+        The store; `pyrokernel.stores` says what it must be able to do. It is used by the main thread.
+
+    Raises:
+        StateStorageError: It cannot be opened, such as when another service has it: two would ruin it. The service
+            does not start then, and the client that asked for it is told; the next one that asks tries again.
+    """
+    raise NotImplementedError

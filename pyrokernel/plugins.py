@@ -201,7 +201,7 @@ class Plugins:
                     plugin.module = module
                     then(plugin)
             except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, even SystemExit
-                plugin.note(_sentence(error))
+                plugin.note(sentence(error))
 
         if not self._in_thread:
             plugin.tried = True
@@ -236,7 +236,7 @@ class Plugins:
         try:
             self._manager.register(module, plugin.name)
         except Exception as error:  # pluggy's own, or what an attribute of the module raises when it is looked at
-            raise PluginLoadError(name=plugin.name, reason=_sentence(error)) from error
+            raise PluginLoadError(name=plugin.name, reason=sentence(error)) from error
         callers = self._manager.get_hookcallers(module) or []
         unknown = sorted(caller.name for caller in callers if not caller.has_spec())
         if unknown:
@@ -263,7 +263,7 @@ class Plugins:
                 try:
                     result = self.call(plugin, hook, **arguments)
                 except (Exception, SystemExit, GeneratorExit) as error:  # noqa: BLE001 - may be anything; an interrupt ends the cell
-                    plugin.note(f"{hook} raised {_sentence(error)}", kind=f"{hook} raised {type(error).__name__}")
+                    plugin.note(f"{hook} raised {sentence(error)}", kind=f"{hook} raised {type(error).__name__}")
                     continue
                 if result is not None:
                     yield plugin, result
@@ -352,7 +352,7 @@ def _entry_points() -> Iterator[Found]:
             points = [(point.name, point.value) for point in distribution.entry_points.select(group=GROUP)]
             version = str(distribution.version)
         except Exception as error:  # noqa: BLE001 - what anybody has written there is parsed
-            log.warning("the plugins of %s cannot be read: %s", path, _sentence(error))
+            log.warning("the plugins of %s cannot be read: %s", path, sentence(error))
             continue
         if name in seen:
             continue  # the first on the path is the one that is imported
@@ -393,7 +393,7 @@ def _modules(folders: list[str]) -> Iterator[Found]:
                 yield Found(path.stem.removeprefix(PREFIX), path.stem, "", "", str(path))
 
 
-def _sentence(error: BaseException) -> str:
+def sentence(error: BaseException) -> str:
     """Say what was raised, and where in the plugin."""
     if isinstance(error, PluginLoadError):
         return error.reason

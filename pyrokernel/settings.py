@@ -50,7 +50,7 @@ class Settings:
         plugins_dir: Folders, with ":" between, whose modules named `pyrokernel_*` are plugins without being installed.
         no_plugin: Names of plugins to go without, with commas between.
         state_host: Name of the host that keeps the shared state; "" for the only one there is.
-        state_store: Where the shared state is kept: "sqlite", or the name of a store that a plugin brings.
+        state_store: Where the shared state is kept: "sqlite", or the name of the plugin that brings another store.
         durability: What a write to the shared state survives once it is answered: "process" (the end of any process)
             or "power" (a power cut too; each write waits for the disk).
         state_versions: How many values of each key are kept, the present one included.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import pickle
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from pyrokernel.state.engine import Author, Engine, Limits
 from pyrokernel.state.files import Files
 from pyrokernel.state.service import StateService
 from pyrokernel.state.sqlite import SQLiteStore
-from pyrokernel.state.store import Row, Store
+from pyrokernel.stores import Row
 from pyrokernel.wire.connection import Connection
 from pyrokernel.wire.direct import ask_directly
 from pyrokernel.wire.fanout import Request
@@ -55,20 +55,23 @@ class Room:
     Args:
         directory: For the files.
         limits: As for `Engine`.
-        store: Another store than the service's.
+        monotonic: Another clock than one that stands still.
     """
 
-    def __init__(self, directory: Path, limits: Limits | None = None, store: Store | None = None) -> None:
+    def __init__(
+        self, directory: Path, limits: Limits | None = None, *, monotonic: Callable[[], float] | None = None
+    ) -> None:
         directory.mkdir(mode=0o700, exist_ok=True)
         self.directory, self._limits = directory, limits
         self.clock, self.wall = Clock(), Clock(1_700_000_000.0)
-        self.open(store)
+        self._monotonic = monotonic or self.clock
+        self.open()
 
-    def open(self, store: Store | None = None) -> None:
+    def open(self) -> None:
         """Start as a service does."""
-        self.store = store or open_store(self.directory)
+        self.store = open_store(self.directory)
         self.files = Files(self.directory)
-        self.engine = Engine(self.store, self.files, self._limits, monotonic=self.clock, wall=self.wall)
+        self.engine = Engine(self.store, self.files, self._limits, monotonic=self._monotonic, wall=self.wall)
         self.files.clean(self.engine.files_in_use())
 
     def close(self) -> None:
@@ -131,19 +134,23 @@ class DeskRoom:
         self.room = room
         self.service = StateService(room.engine, {"instance": "i"}, room.directory / "backups")
         self.desk = Desk(room.engine, self.service, lambda connection: connection.close())
-        self._thread = threading.Thread(target=self.desk.run)
+        self._connections: list[Connection] = []
+        self._thread: threading.Thread | None = None
 
-    def connect(self, pid: int = 1) -> Connection:
+    def connect(self, pid: int = 1, *, nearby: bool = True) -> Connection:
         """Return a client's end of a connection."""
         ours, theirs = socket.socketpair()
         served = Connection(theirs, Peer(uid=0, pid=pid))
-        served.greeting = {"files": True}
+        served.greeting = {"files": nearby}
         self.desk.adopt(served)
-        return Connection(ours, Peer(uid=0))
+        self._connections += [Connection(ours, Peer(uid=0)), served]
+        return self._connections[-2]
 
     @contextlib.contextmanager
     def running(self) -> Iterator[DeskRoom]:
         """Let the desk work for the length of a block."""
+        self.desk._stopped = False
+        self._thread = threading.Thread(target=self.desk.run)
         self._thread.start()
         try:
             yield self
@@ -153,25 +160,39 @@ class DeskRoom:
             assert not self._thread.is_alive(), "the desk has not stopped"
 
     def is_alive(self) -> bool:
-        """Whether the desk still works."""
-        return self._thread.is_alive()
+        """Whether the desk works."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def clients(self) -> list[Any]:
+        """Return what the desk knows of its connections, oldest first."""
+        found = [key.data for key in list(self.desk._selector.get_map().values()) if key.data is not None]
+        return sorted(found, key=lambda client: self._connections.index(client.connection))
+
+    def close(self) -> None:
+        """Close all sockets."""
+        for connection in self._connections:
+            connection.close()
+        for sock in (self.desk._wake_in, self.desk._wake_out):
+            sock.close()
+        self.desk._selector.close()
 
 
 def ask(connection: Connection, method: str, *args: Any, timeout: float = 10.0) -> Any:
     """Ask and wait for the answer."""
-    import time
-
     return ask_directly(connection, Request(STATE_OBJECT, method, args), time.monotonic() + timeout)
 
 
 def send(connection: Connection, method: str, *args: Any) -> None:
-    """Ask without waiting."""
-    connection.send(list(Request(STATE_OBJECT, method, args).buffers))
+    """Ask without waiting; `answer` waits."""
+    request = Request(STATE_OBJECT, method, args)
+    connection.send(list(request.buffers))
+    request.buffers = []
+    connection.greeting["sent"] = request
 
 
-def loads_nothing() -> Any:
-    """Return an object whose unpickling would be noticed: it raises."""
-    return pickle.PickleError("loaded")
+def answer(connection: Connection, timeout: float = 10.0) -> Any:
+    """Return the answer to what was sent last."""
+    return ask_directly(connection, connection.greeting["sent"], time.monotonic() + timeout)
 
 
 def options(request: str = "") -> dict[str, str]:

@@ -1,9 +1,9 @@
 """The tutorial of plugins: each kind of contribution in a few lines. Runs in kernels; its last part in front ends.
 
 A plugin is this: functions, and below them the hooks that hand them over. What a hook is called for,
-and when, says docs/hooks.md. Two hooks are left to others, who need them: pyrokernel-sage rewrites
+and when, says docs/hooks.md. Three hooks are left to others, who need them: pyrokernel-sage rewrites
 source (`pyrokernel_transform_source`), pyrokernel-timeseries imports NumPy once for all kernels
-(`pyrokernel_preload`).
+(`pyrokernel_preload`), pyrokernel-redis keeps the shared state (`pyrokernel_open_store`).
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ class Leases:
                 try:
                     if self._connection is None:
                         self._connection = self._link.take_connection()
-                    over = ask_directly(self._connection, request, time.monotonic() + _PATIENCE_SECONDS)
+                    over = ask_directly(self._connection, request, _PATIENCE_SECONDS)
                 except (ConnectionLost, KernelConnectionError, NameServerError) as error:
                     self._drop(self._connection)
                     self._connection = None

@@ -118,9 +118,7 @@ class StateLink:
                 self._pause(attempt, link, deadline, error, sent and changes)
                 continue
             try:
-                value = ask_directly(
-                    connection, request, max(deadline, time.monotonic() + seconds) + wait, alert=not wait
-                )
+                value = ask_directly(connection, request, seconds + wait, alert=not wait)
             except ConnectionLost as error:
                 connection.close()
                 link.close()

@@ -60,32 +60,43 @@ def _read(shared: Shared, link: StateLink, prefix: str) -> Iterator[tuple[dict[s
 def import_from(shared: Shared, link: StateLink, path: Path, *, replace: bool, trust: bool) -> int:
     """Set keys that were exported, all or none; return how many."""
     writes, conditions = [], []
-    with path.open(encoding="utf-8") as stream:
-        head = _line(path, stream.readline())
+    with path.open("rb") as stream:
+        head = _line(path, 1, stream.readline())
         if head.get("format") != _FORMAT or head.get("version") != _VERSION:
             raise StateError(f"{path} is no export of a shared state that this version reads")
-        for text in stream:
-            told = _line(path, text)
-            if told["kind"] not in _SAFE and not trust:
-                reason = "it is a pickled object, which runs code when it is loaded; trust=True takes it from this file"
-                raise StateValueError(key=told["key"], type=told["type"], author=told["author"], reason=reason)
-            parts = tuple(base64.b64decode(part) for part in told["value"])
-            encoded = Encoded(told["kind"], told["type"], told["summary"], parts)
-            writes.append({"op": "set", "key": told["key"], **link.place(encoded, told["key"])})
+        for number, line in enumerate(stream, 2):
+            key, author, encoded = _entry(path, number, line)
+            if encoded.kind not in _SAFE and not trust:
+                reason = "it is a pickled object, which runs code when it is loaded; trust=True (`--trust`) takes it"
+                raise StateValueError(key=key, type=encoded.type, author=author, reason=reason + " from this file")
+            writes.append({"op": "set", "key": key, **link.place(encoded, key)})
             if not replace:
-                conditions.append({"key": told["key"], "revision": 0})
+                conditions.append({"key": key, "revision": 0})
     if writes:
         shared.write(writes, conditions)
     return len(writes)
 
 
-def _line(path: Path, text: str) -> dict[str, Any]:
+def _entry(path: Path, number: int, line: bytes) -> tuple[str, str, Encoded]:
+    """Return what a line says: key, author and value."""
+    told = _line(path, number, line)
     try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise StateError(f"{path} is no export of a shared state: {error}") from error
+        key, kind, name, summary, author = (str(told[field]) for field in ("key", "kind", "type", "summary", "author"))
+        parts = tuple(base64.b64decode(part, validate=True) for part in told["value"])
+        if not parts:
+            raise ValueError("its value is empty")
+    except (KeyError, TypeError, ValueError) as error:
+        raise StateError(f"{path}, line {number}: this is no key of an export ({error!r})") from error
+    return key, author, Encoded(kind, name, summary, parts)
+
+
+def _line(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise StateError(f"{path} is no export of a shared state: line {number}: {error}") from error
     if not isinstance(found, dict):
-        raise StateError(f"{path} is no export of a shared state")
+        raise StateError(f"{path} is no export of a shared state: line {number} is no JSON object")
     return found
 
 

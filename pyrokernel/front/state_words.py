@@ -132,7 +132,7 @@ def _add_files(actions: _Actions) -> list[Parser]:
         "state_files:restore_backup",
         "put a backup in place of the shared state, which is kept aside",
         "The process of the shared state is ended for that, and started again by the next use. It works without a "
-        "mesh, too. On a terminal it asks first.",
+        "mesh, too. On a terminal it asks first. Revisions go on beyond all that were given out before.",
     )
     restore.add_argument("backup", metavar="BACKUP", help="name or folder of a backup")
     restore.add_argument("--yes", action="store_true", help="do not ask")

@@ -159,7 +159,9 @@ def kill_sessions(leaders: Mapping[int, int]) -> None:
     """
     if sys.platform != "linux":
         return
-    dead = {pid for pid, started in leaders.items() if start_time(pid) in (0, started)}  # else the number is reused
+    # Else the number is reused. That of a process that was never born is 0, as is the session of kernel threads, and
+    # of whatever was put into this container from outside.
+    dead = {pid for pid, started in leaders.items() if pid and start_time(pid) in (0, started)}
     for entry in os.listdir("/proc"):
         if entry.isdecimal() and int(entry) not in dead:
             fields = _stat_fields(int(entry))

@@ -97,6 +97,15 @@ STEPS = (
         ("scatter", "gather", "here"),
     ),
     Step(
+        "what all share",
+        "What is set in `shared.m` all kernels have, now and later, and it outlives them; `shared` lists it. Type:\n"
+        '    shared.m["tour"] = x\n'
+        "    shared\n"
+        "`shared history tour` tells its past, `shared rm tour` takes it away again.",
+        lambda deed: deed.command == "shared" and deed.ok,
+        ("shared",),
+    ),
+    Step(
         "questions",
         "A kernel that asks is answered here; of several that ask, each in its turn. Type, and answer:\n"
         '    on {kernel} name = input("who? ")',

@@ -24,7 +24,7 @@ from typing import Any
 
 from pyrokernel.errors import StateCorruptError, StateStorageError
 from pyrokernel.state.sqlite import SQLiteStore
-from pyrokernel.state.store import Row
+from pyrokernel.stores import Row
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,8 @@ class WriteAhead:
         StateStorageError: It cannot be opened.
         StateCorruptError: What the last service left in it is damaged, or the database is.
     """
+
+    backed_up_by = ""
 
     def __init__(self, store: SQLiteStore, path: Path, *, power: bool = False) -> None:
         self._store = store

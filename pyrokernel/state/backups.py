@@ -24,7 +24,7 @@ from pyrokernel.settings import check_name, private_directory
 from pyrokernel.state.claim import claim
 from pyrokernel.state.files import Files
 from pyrokernel.state.sqlite import begin_anew, check_file, newest_revision
-from pyrokernel.state.store import Store
+from pyrokernel.stores import Store
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +35,11 @@ _SETTLE_SECONDS = 600.0
 """After the start of the service there is other work."""
 _AUTOMATIC = "auto-"
 _UNFINISHED = ".part"
-_UNSEEN = 1_000_000
-"""Revisions that the replaced state may have given out, and that cannot be read from it any more."""
 _PARTS = (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", AHEAD, "values")
 """What a state is made of; backups and log stay where they are."""
 _TRIES = 20
+_UNSEEN = 1_000_000
+"""Revisions that the replaced state may have given out, and that cannot be read from it any more."""
 
 
 class Backups:
@@ -88,11 +88,13 @@ class Backups:
         Raises:
             StateStorageError: It cannot be written.
             StateCorruptError: What is copied is damaged; the backups that there are stay.
-            StateError: There is one of that name.
+            StateError: There is one of that name; or the store is backed up by other means.
             SettingsError: It cannot be called so.
         """
         assert self._store is not None
         assert self._files is not None, "attach() comes first"
+        if self._store.backed_up_by:
+            raise StateError(f"this shared state is not backed up from here: {self._store.backed_up_by}")
         with self._lock:
             folder = self.directory / (check_name(name, "backup") if name else self._free_name(automatic))
             if folder.exists() or folder.suffix == _UNFINISHED:
@@ -202,9 +204,9 @@ def restore(directory: Path, backup: Path, stop: Callable[[], object] = lambda: 
                 path.rename(directory / path.name)
         finally:
             os.close(held)
-    except (OSError, shutil.Error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise StateStorageError(path=str(directory), reason=str(reason)) from error
+    except (OSError, sqlite3.Error) as error:
+        reason = str(getattr(error, "strerror", None) or error)
+        raise StateStorageError(path=str(directory), reason=reason) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return aside

@@ -12,8 +12,6 @@ from pathlib import Path
 
 from pyrokernel.errors import StateStorageError
 
-LOCK = "lock"
-
 _LOOK_AGAIN_SECONDS = 0.01
 
 
@@ -27,7 +25,7 @@ def claim(directory: Path, patience: float = 0.0) -> int:
     Raises:
         StateStorageError: Another process has it.
     """
-    descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     deadline = time.monotonic() + patience
     while True:
         try:

@@ -31,7 +31,7 @@ from pyrokernel.errors import (
     StateValueError,
 )
 from pyrokernel.state.files import Files
-from pyrokernel.state.store import Row, Store
+from pyrokernel.stores import Row, Store
 
 INLINE_BYTES = 64 * 1024
 """Values above this are in files of their own."""
@@ -335,7 +335,7 @@ class Engine:
         if op == "clear":
             return  # looks at many rows, and must be the first to write: see `write`
         key = check_key(write["key"])
-        lease = write.get("lease", "")
+        lease = write.get("lease") or ""
         if lease and lease not in self._leases:
             raise LockLostError(name=key)
         if op == "set":
@@ -374,9 +374,8 @@ class Engine:
     def _carry_out(self, space: str, write: Mapping[str, Any], author: Author) -> list[Row]:
         op = write["op"]
         if op == "clear":
-            return [
-                self._append(space, row.key, "delete", author) for row in self._scan_all(space, str(write["prefix"]))
-            ]
+            rows = self._scan_all(space, str(write["prefix"]))
+            return [self._append(space, row.key, "delete", author, was=row) for row in rows]
         key = str(write["key"])
         if op == "delete":
             return [self._append(space, key, "delete", author)] if self.get(space, key) is not None else []
@@ -386,7 +385,8 @@ class Engine:
 
     def _value(self, write: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields of a row that hold a value."""
-        fields: dict[str, Any] = {name: as_text(write.get(name)) for name in ("kind", "type", "summary")}
+        kind, shown, summary = as_text(write["kind"]), as_text(write.get("type")), as_text(write.get("summary"))
+        fields: dict[str, Any] = {"kind": kind, "type": shown, "summary": summary}
         if write.get("file"):
             sizes = tuple(int(size) for size in write["sizes"])
             name = self.files.adopt(str(write["file"]), sizes)
@@ -411,7 +411,7 @@ class Engine:
         if isinstance(after, int) and after.bit_length() > MAX_INT_BITS:
             raise StateTypeError(f"{key!r} would have more than {MAX_INT_BITS} bits, too many to be added to")
         text = repr(after)
-        value = {"kind": type(after).__name__, "type": type(after).__name__, "summary": text[:80]}
+        value: dict[str, Any] = {"kind": type(after).__name__, "type": type(after).__name__, "summary": text[:80]}
         data = text.encode()
         lease = row.lease if row else ""
         return self._append(space, key, "set", author, **value, sizes=(len(data),), data=data, lease=lease)
@@ -466,10 +466,10 @@ class Engine:
             row = found
         return row
 
-    def _append(self, space: str, key: str, op: str, author: Author, **fields: Any) -> Row:
-        """Write one row, and let go of what it replaces where no history is kept."""
+    def _append(self, space: str, key: str, op: str, author: Author, was: Row | None = None, **fields: Any) -> Row:
+        """Write one row, and let go of what it replaces, looked up unless given, where no history is kept."""
         self._begin()
-        was = self._current(space, key)
+        was = was or self._current(space, key)
         revision = self.store.revision() + 1
         self._last_at = max(self._wall(), self._last_at)
         row = Row(
@@ -789,6 +789,8 @@ def _number(key: str, kind: str, data: bytes) -> float:
 
 def as_text(said: Any, limit: int = MAX_TEXT) -> str:
     """Return what a writer says of something as text that can be stored: lone surrogates cannot."""
+    if type(said) is str and len(said) <= limit and said.isascii():
+        return said
     return str(said or "")[:limit].encode("utf-8", "replace").decode()
 
 

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pyrokernel.state.store import Row
+from pyrokernel.stores import Row
 
 
 @dataclasses.dataclass(eq=False)

@@ -13,26 +13,24 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pyrokernel import settings as settings_module
-from pyrokernel.errors import PyrokernelError, StateCorruptError, error_to_wire
+from pyrokernel.errors import PyrokernelError, error_to_wire
 from pyrokernel.messages import STATE_OBJECT, KernelBirth
 from pyrokernel.settings import Settings, private_directory
-from pyrokernel.state.ahead import WriteAhead
-from pyrokernel.state.backups import AHEAD, DATABASE, Backups
+from pyrokernel.state.backups import Backups
 from pyrokernel.state.claim import claim
 from pyrokernel.state.desk import Desk
 from pyrokernel.state.engine import Engine, Limits
 from pyrokernel.state.files import Files
+from pyrokernel.state.opening import open_store
 from pyrokernel.state.service import StateService
-from pyrokernel.state.sqlite import SQLiteStore
 from pyrokernel.state.stock import StockState
-from pyrokernel.state.store import Store
 from pyrokernel.wire.connection import Connection
 from pyrokernel.wire.daemon import Daemon
 
 log = logging.getLogger(__name__)
 
 _CLAIM_SECONDS = 5.0
-"""So long a service waits for `restore`, which needs the time of some renames, to be through."""
+"""How long a service before this one may take to be gone, or `restore` to be through."""
 
 
 def main(birth: KernelBirth, **_: Any) -> NoReturn:
@@ -87,7 +85,7 @@ class StateProcess:
         self.daemon.start()
         if birth.lifeline_fd >= 0:
             threading.Thread(target=self._watch_lifeline, name="pyrokernel-lifeline", daemon=True).start()
-        elif settings.state_backup:
+        elif settings.state_backup and not self._store.backed_up_by:
             keep = threading.Thread(target=self._backups.keep_current, args=(settings.state_backup,), daemon=True)
             keep.name = "pyrokernel-backup"
             keep.start()
@@ -108,38 +106,6 @@ class StateProcess:
 
     def _drop(self, connection: Connection) -> None:
         self.daemon.drop(connection)
-
-
-def open_store(directory: Path, settings: Settings, backups: Backups) -> Store:
-    """Open the store, or make it where none has ever been.
-
-    Raises:
-        StateCorruptError: It is damaged or gone; with the newest backup, if there is one.
-        StateStorageError: It cannot be opened.
-    """
-    database, ahead = directory / DATABASE, directory / AHEAD
-    if not database.exists():
-        # A new one would say that there is nothing, and the values would be removed as nobody's.
-        left = [path for path in (ahead, directory / "values", backups.directory) if _has_content(path)]
-        if left:
-            reason = f"it is missing, and {' and '.join(path.name for path in left)} beside it are not"
-            raise StateCorruptError(path=str(database), reason=reason, backup=backups.newest())
-    power = settings.durability == "power"
-    store = SQLiteStore(database, power=power, newest_backup=backups.newest)
-    try:
-        return WriteAhead(store, ahead, power=power)
-    except StateCorruptError as error:
-        store.close()
-        raise StateCorruptError(path=error.path, reason=error.reason, backup=backups.newest()) from error
-    except BaseException:
-        store.close()
-        raise
-
-
-def _has_content(path: Path) -> bool:
-    if path.is_dir():
-        return any(path.iterdir())
-    return path.exists() and path.stat().st_size > 0
 
 
 def _write_to(path: Path) -> None:

@@ -24,7 +24,7 @@ from pyrokernel.settings import check_name
 from pyrokernel.state.engine import LOCKS, QUEUES, Author, Engine, as_text, check_key
 from pyrokernel.state.files import layout
 from pyrokernel.state.parked import Wait
-from pyrokernel.state.store import Row
+from pyrokernel.stores import Row
 from pyrokernel.wire.codec import Packed
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -86,6 +86,9 @@ class StateService:
         self._engine = engine
         self._identity = dict(identity)
         self._backups = backups
+        self._methods: dict[str, Callable[..., Any]] = {
+            name: getattr(self, name) for name, member in vars(type(self)).items() if getattr(member, "asked", False)
+        }
         self._batch: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._processes: dict[int, _Process] = {}
         self._owners: dict[str, Caller] = {}
@@ -96,11 +99,10 @@ class StateService:
         Raises:
             ProtocolError: There is none.
         """
-        found = getattr(type(self), name, None) if isinstance(name, str) else None
-        if found is None or not getattr(found, "asked", False):
-            raise ProtocolError(f"the shared state has no method {name!r}")
-        bound: Callable[..., Any] = getattr(self, name)
-        return bound
+        found = self._methods.get(name) if isinstance(name, str) else None
+        if found is None:
+            raise ProtocolError(f"the shared state has no method {name!r:.80}")
+        return found
 
     def forget_batch(self) -> None:
         """Forget the answers that several watchers of one write share."""
@@ -329,6 +331,7 @@ class StateService:
         """Get a lock for a lease, first come first: its fencing token, None when the time is over."""
         author = _author(caller, options)
         check_key(name)
+        _check_lease(lease)
         _space(space)
 
         def attempt(_: int) -> int | None:
@@ -379,6 +382,7 @@ class StateService:
         """Take the oldest value of a queue: [number, [revision, kind, type, author, value]], None when time is over."""
         author = _author(caller, options)
         _space(space)
+        _check_lease(lease)
         known = self._engine.known(author.request)
         if known:
             return self._taken(known[0], caller)
@@ -501,10 +505,15 @@ def _space(name: Any) -> str:
     return check_name(str(name), "space")
 
 
+def _check_lease(lease: Any) -> None:
+    if not isinstance(lease, str):
+        raise ProtocolError(f"a lease is a text, not {lease!r:.80}")
+
+
 def _author(caller: Caller, options: Mapping[str, Any] | None) -> Author:
-    options = options or {}
-    via, request = (as_text(options.get(name), 64) for name in ("via", "request"))
-    return Author(user_name(caller.uid), via, request)
+    if not options:
+        return Author(user_name(caller.uid))
+    return Author(user_name(caller.uid), as_text(options.get("via"), 64), as_text(options.get("request"), 64))
 
 
 @functools.cache

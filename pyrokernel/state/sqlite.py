@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pyrokernel.errors import ProtocolError, PyrokernelError, StateCorruptError, StateStorageError
-from pyrokernel.state.store import Row
+from pyrokernel.stores import Row
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +85,8 @@ class SQLiteStore:
         StateCorruptError: The file is damaged, or is none of ours; it was not changed.
         StateStorageError: It cannot be opened, or another process has it.
     """
+
+    backed_up_by = ""
 
     def __init__(self, path: Path, *, power: bool = False, newest_backup: Callable[[], str] = lambda: "") -> None:
         self._path = path

@@ -176,8 +176,12 @@ class EagerReader:
         """Whether no message is half read."""
         return self._message is None and not self._waiting
 
-    def read(self, sock: socket.socket) -> IncomingMessage | None:
+    def read(self, sock: socket.socket, flags: int = 0) -> IncomingMessage | None:
         """Take what has arrived; return a message once it is complete.
+
+        Args:
+            sock: Where to look.
+            flags: Of the first call of `recv`.
 
         Raises:
             ConnectionClosedError, ProtocolError, OSError: As `MessageReader.read`.
@@ -185,7 +189,7 @@ class EagerReader:
         if self._message is not None:
             return self._fill(sock)
         try:
-            data = sock.recv(_EAGER_BYTES)
+            data = sock.recv(_EAGER_BYTES, flags)
         except (BlockingIOError, InterruptedError):
             return None
         if not data:

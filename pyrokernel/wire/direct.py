@@ -22,6 +22,7 @@ from pyrokernel.wire.proxy import read_greeting
 
 __all__ = ["BUSY_SECONDS", "ask_directly"]
 
+_NOW = int(socket.MSG_DONTWAIT)
 _ALERT_SECONDS = 0.0001
 """How long an answer is looked for without going to sleep."""
 
@@ -29,7 +30,7 @@ BUSY_SECONDS = 0.00002
 """Whoever yields and is not back so soon shares the processor with somebody who needs it, and goes to sleep."""
 
 
-def ask_directly(connection: Connection, request: Request, deadline: float | None, *, alert: bool = False) -> Any:
+def ask_directly(connection: Connection, request: Request, seconds: float | None, *, alert: bool = False) -> Any:
     """Send a request and return what comes back.
 
     Whatever this raises but an error of the other side leaves the connection in the middle of something: close it.
@@ -37,19 +38,19 @@ def ask_directly(connection: Connection, request: Request, deadline: float | Non
     Args:
         connection: Of this thread, with nothing due on it.
         request: What to send.
-        deadline: Monotonic moment by which the answer must have begun to arrive; None for no limit.
+        seconds: How long to wait for the answer; None for ever.
         alert: Whether the answer is due in a moment, so that it does not pay to go to sleep.
 
     Raises:
         ConnectionLost: The connection ended.
-        TimeoutError: The deadline passed.
+        TimeoutError: It did not come in time.
         PyrokernelError: What the other side raised; the connection is good for the next request.
     """
     try:
         left = send_now(connection.sock, request.buffers)
         if left:
             connection.send(left)
-        message = _receive(connection, deadline, alert)
+        message = _receive(connection, seconds, alert)
         if message.seq != request.seq or message.type != MSG_RESULT or message.serializer_id != codec.SERIALIZER_ID:
             raise ProtocolError("the answer does not belong to the request")
         value = codec.decode(message.payload)
@@ -64,50 +65,51 @@ def ask_directly(connection: Connection, request: Request, deadline: float | Non
     return value
 
 
-def _receive(connection: Connection, deadline: float | None, alert: bool) -> IncomingMessage:
+def _receive(connection: Connection, seconds: float | None, alert: bool) -> IncomingMessage:
     """Wait for a whole message; the greeting that comes before the first one is taken on the way."""
     reader = connection.reader
     if not isinstance(reader, EagerReader):
         # The system itself keeps the time, so that to wait and to receive is one call.
         reader = connection.reader = EagerReader()
         connection.sock.setblocking(True)
-    if alert:
-        _look_out(connection.sock)
+    message = _look_out(connection.sock, reader) if alert else None
+    if message is not None and connection.greeted:
+        return message
+    deadline = None if seconds is None else time.monotonic() + seconds
     while True:
-        _set_patience(connection, deadline)
-        message = reader.read(connection.sock)
         if message is not None and not connection.greeted:
             read_greeting(connection, message)
             message = reader.next()
         if message is not None:
             return message
-        if deadline is not None and time.monotonic() >= deadline:
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
             raise TimeoutError
+        _set_patience(connection, left)
+        message = reader.read(connection.sock)
 
 
-def _look_out(sock: socket.socket) -> None:
-    """Wait a moment for the first bytes without going to sleep; whoever else wants the processor gets it."""
+def _look_out(sock: socket.socket, reader: EagerReader) -> IncomingMessage | None:
+    """Look for a message for a moment without going to sleep; whoever else wants the processor gets it."""
     now = time.perf_counter()
     until = now + _ALERT_SECONDS
     while now < until:
-        try:
-            sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except (BlockingIOError, InterruptedError):
-            os.sched_yield()
-        else:
-            return
+        message = reader.read(sock, _NOW)
+        if message is not None or not reader.idle:
+            return message
+        os.sched_yield()
         before, now = now, time.perf_counter()
         if now - before > BUSY_SECONDS:
-            return
+            break
+    return None
 
 
-def _set_patience(connection: Connection, deadline: float | None) -> None:
-    """Have the system give up on receiving at about the deadline, never much before it."""
-    seconds = 0.0 if deadline is None else max(0.001, deadline - time.monotonic())
+def _set_patience(connection: Connection, seconds: float | None) -> None:
+    """Have the system give up on receiving after so many seconds, or somewhat less."""
     now = connection.patience
-    # What it was set to before will do: shorter, and the loop asks again; a little longer, and nobody minds.
-    if now and deadline is not None and seconds / 2 <= now <= seconds + 0.5:
+    # What it was set to before will do where the loop only asks a little sooner again.
+    if now >= 0 and (now == 0 if seconds is None else 0 < now <= seconds and seconds - now <= max(1.0, seconds / 2)):
         return
-    connection.patience = seconds
-    value = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+    connection.patience = 0.0 if seconds is None else max(0.001, seconds)
+    value = struct.pack("ll", int(connection.patience), int(connection.patience % 1 * 1e6))
     connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)

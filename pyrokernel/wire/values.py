@@ -13,9 +13,11 @@ The service that keeps the values reads none of them but "int" and "float", whic
 
 from __future__ import annotations
 
+import collections
 import functools
 import io
 import pickle
+import re
 import reprlib
 import sys
 import types
@@ -38,8 +40,10 @@ _MAX_INT_BITS = 4096
 """Above this the text of an integer takes quadratic time, and Python refuses to make it; it goes as plain data."""
 
 _HARMLESS = {
+    ("builtins", "Ellipsis"),
     ("builtins", "bytearray"),
     ("builtins", "complex"),
+    ("builtins", "ellipsis"),
     ("builtins", "frozenset"),
     ("builtins", "range"),
     ("builtins", "set"),
@@ -180,7 +184,8 @@ class _PlainPickler(pickle.Pickler):
         # Called only for what pickle has no code of its own for; containers and numbers never come here.
         kind = type(value)
         # Classes and functions come here too, on their way into the stream as the constructors of values.
-        named = value if kind in (type, types.FunctionType, types.BuiltinFunctionType) else kind
+        is_named = isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType))
+        named = value if is_named else kind
         if (named.__module__, named.__qualname__) in _HARMLESS:
             return NotImplemented
         view = _plain_of(kind)
@@ -216,7 +221,10 @@ class _PlainUnpickler(pickle.Unpickler):
             raise NotSerializableError(f"plain data may not name {module}.{name}")
         if module == "_codecs":
             return _latin1
-        return super().find_class(module, name)
+        if module == "fractions":
+            return _fraction
+        found = super().find_class(module, name)
+        return functools.partial(_collection, found) if found in _COLLECTIONS else found
 
 
 def _latin1(text: str, encoding: str) -> bytes:
@@ -224,6 +232,25 @@ def _latin1(text: str, encoding: str) -> bytes:
     if encoding != "latin1":
         raise NotSerializableError(f"plain data may not be encoded as {encoding!r}")
     return text.encode("latin1")
+
+
+_COLLECTIONS = (bytearray, set, frozenset, collections.deque, collections.OrderedDict)
+
+
+def _collection(cls: Any, *args: Any) -> Any:
+    """Make a collection of what the stream holds; of a range or a number, a few bytes would fill the memory."""
+    if any(isinstance(one, (range, int)) for one in args[:1]):
+        raise NotSerializableError(f"plain data may not hold a {cls.__name__} of {args[0]!r:.40}")
+    return cls(*args)
+
+
+def _fraction(*args: Any) -> Any:
+    """Make a fraction of integers; the text may have an exponent, which would be computed."""
+    if not all(type(one) is int or (type(one) is str and re.fullmatch(r"-?\d+(/\d+)?", one)) for one in args):
+        raise NotSerializableError(f"plain data may not hold a fraction of {args!r:.40}")
+    import fractions  # 3 ms, for those who have any
+
+    return fractions.Fraction(*args)
 
 
 def _array(descr: Any, shape: tuple[int, ...], order: str, buffer: Any) -> Any:

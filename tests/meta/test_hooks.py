@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def mesh(folder: Path) -> Iterator[pk.Mesh]:
-    with pk.local(1, plugins_dir=str(folder), plugins={"ready": {"preload": True}}) as found:
+    with pk.local(1, plugins_dir=str(folder), plugins={"ready": {"preload": True}}, state_store="json") as found:
         yield found
 
 

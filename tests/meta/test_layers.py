@@ -29,6 +29,7 @@ LAYERS = {
     "hookspecs": 1,
     "commands": 1,
     "plugins": 1,
+    "stores": 1,
     "wire": 2,
     "client": 3,
     "kernel": 4,

@@ -247,6 +247,30 @@ def test_pickled_objects_are_imported_from_a_trusted_file_only(state: Line, mesh
     assert isinstance(mesh.shared.get("code"), pickle.PickleError)
 
 
+_TOLD = '{"key": "x", "kind": "int", "type": "int", "summary": "", "author": ""'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "", "{", "[]", "{}", '{"key": "x"}', "\xff\xfe", _TOLD + "}", _TOLD + ', "value": 3}', _TOLD + ', "value": []}',
+        _TOLD + ', "value": ["not base64!"]}',
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_export_is_told_with_its_line_and_nothing_is_set(
+    state: Line, mesh: pk.Mesh, tmp_path: Path, line: str
+) -> None:
+    mesh.shared.set("good", 1)
+    state("export", str(tmp_path / "whole"))
+    mesh.shared.clear()
+    file = tmp_path / "keys.jsonl"
+    file.write_bytes((tmp_path / "whole").read_bytes() + line.encode("latin1") + b"\n")
+    done = state("import", str(file), code=ExitCode.FAILED)
+    assert "line 3" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert len(mesh.shared.m) == 0
+
+
 @pytest.mark.parametrize("name", ["../escape", "a/b", "..", "-x"])
 def test_a_backup_cannot_be_called_so_that_it_is_elsewhere(state: Line, name: str) -> None:
     assert "backup name" in state("backup", "--", name, code=ExitCode.USAGE).stderr

@@ -18,10 +18,11 @@ ADMITTED = {
     # Each of these was looked at: the process of the shell reads or writes no file for it, starts no program, and
     # runs or unpickles nothing. What kernels do is their business: `sh`, `pip` and `cd` are cells like others.
     # `ship` refuses files itself, and sends what was typed; `plugins` says what was found when the shell started;
-    # `shared` refuses what loads values (get, diff) and what writes files (backup), see below.
+    # `shared` refuses what loads values (get, diff) and what writes files (backup), see below; `refs` asks kernels
+    # for a list and has them end what is on it.
     "alias", "cancel", "cd", "cells", "commands", "debug", "env", "exit", "follow", "help", "history", "inspect",
-    "interrupt", "load_ext", "logs", "matplotlib", "on", "pip", "plugins", "ps", "pwd", "quit", "reset", "restart",
-    "set", "sh", "shared", "ship", "stop", "time", "timeit", "tour", "unship", "use", "watch", "who", "whos",
+    "interrupt", "load_ext", "logs", "matplotlib", "on", "pip", "plugins", "ps", "pwd", "quit", "refs", "reset",
+    "restart", "set", "sh", "shared", "ship", "stop", "time", "timeit", "tour", "unship", "use", "watch", "who", "whos",
     "writefile",
 }  # fmt: skip
 REFUSED = {"edit", "gather", "here", "map", "pull", "push", "run", "scatter"}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -166,6 +169,23 @@ def test_tab_offers_what_to_do_keys_and_namespaces(mesh: pk.Mesh) -> None:
     assert offered(shell, "shared -s project get p") == [("px", "key")]
     assert offered(shell, "shared get cal/a ") == []
     assert offered(shell, "shared locks ") == []
+
+
+def test_tab_offers_nothing_where_the_service_does_not_answer_and_is_there_again_after(mesh: pk.Mesh) -> None:
+    mesh.shared.set("cal/a", 1)
+    shell = Shell(mesh)
+    assert offered(shell, "shared get cal") == [("cal/a", "key")]
+    pid = mesh.shared.describe()["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        begun = time.monotonic()
+        document = Document("shared get cal")
+        for _ in range(6):  # more than there are threads for questions without an answer
+            assert list(Router(shell).get_completions(document, CompleteEvent())) == []
+        assert time.monotonic() - begun < mesh.settings.timeout  # with which every other request would have waited
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert offered(shell, "shared get cal") == [("cal/a", "key")]
 
 
 def test_tab_completes_a_key_in_a_terminal(start: Start, mesh: pk.Mesh) -> None:

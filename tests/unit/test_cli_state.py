@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import warnings
@@ -124,7 +125,7 @@ def test_a_restored_state_is_another_one_to_whoever_watched_the_old(tmp_path: Pa
     assert not (directory / "values" / "newer").exists()
     ids = []
     for path in (aside, backup, directory):
-        with sqlite3.connect(path / DATABASE) as db:
+        with contextlib.closing(sqlite3.connect(path / DATABASE)) as db:
             ids.append(db.execute("SELECT value FROM meta WHERE name = 'id'").fetchone()[0])
     assert ids[0] == ids[1] != ids[2]
     assert not list(directory.glob("restoring-*"))

@@ -234,13 +234,14 @@ def test_a_mark_on_a_set_or_a_command_keeps_it_out() -> None:
     assert admit([mixed, wholly]) == ([mixed], {"risky", "risk"})
 
 
-COMPLETE = ("on", "use", "scatter", "gather", "here", "cells", "logs")
+COMPLETE = ("on", "use", "scatter", "gather", "here", "shared", "cells", "logs")
 
 DEEDS = [
     Deed("x = 20 + 22"),
     Deed("x.bit_length()", completed=True),
     Deed("on k0 x", "on"),
     Deed("gather part", "gather"),
+    Deed("shared", "shared"),
     Deed("name = input('who? ')"),
     Deed("import time; time.sleep(60)", ok=False, interrupted=True),
     Deed("import time; time.sleep(3) &"),
@@ -252,7 +253,7 @@ def test_the_tour_goes_on_when_its_line_was_typed_and_only_then() -> None:
     tour = Tour(COMPLETE)
     assert len(DEEDS) == len(STEPS) == len(tour.steps)
     for number, deed in enumerate(DEEDS):
-        assert f"Tour {number + 1} of 8: " in tour.text
+        assert f"Tour {number + 1} of 9: " in tour.text
         others = [
             *(Deed("ps", "ps"), Deed("tour", "tour"), Deed("use nobody", "use", ok=False), Deed("1 + 1")),
             *(Deed("typo!", ok=False), Deed("use k0", "use"), Deed("logs", "logs"), Deed("nothing &", ok=False)),
@@ -266,7 +267,7 @@ def test_the_tour_goes_on_when_its_line_was_typed_and_only_then() -> None:
 
 def test_the_tour_passes_over_what_is_not_there() -> None:
     tour = Tour({"on", "use", "cells", "logs"})
-    assert len(tour.steps) == len(STEPS) - 1
+    assert len(tour.steps) == len(STEPS) - 2
     for _ in range(20):
         tour.skip()
     assert tour.over

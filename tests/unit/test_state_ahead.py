@@ -14,7 +14,7 @@ from pyrokernel.errors import StateCorruptError, StateStorageError
 from pyrokernel.state import ahead as ahead_module
 from pyrokernel.state.ahead import WriteAhead
 from pyrokernel.state.sqlite import SQLiteStore
-from pyrokernel.state.store import Row
+from pyrokernel.stores import Row
 
 
 @pytest.fixture

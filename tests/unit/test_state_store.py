@@ -14,7 +14,7 @@ from pyrokernel.errors import StateCorruptError, StateStorageError
 from pyrokernel.state import ahead as ahead_module
 from pyrokernel.state.ahead import WriteAhead
 from pyrokernel.state.sqlite import SQLiteStore, check_file, newest_revision
-from pyrokernel.state.store import Row, Store
+from pyrokernel.stores import Row, Store
 
 Opener = Callable[[], Store]
 

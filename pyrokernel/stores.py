@@ -1,8 +1,16 @@
 """What a store of the shared state keeps, and what it must be able to do. Runs in the state process.
 
 The log is the truth: one `Row` a write, numbered by the revision; what a key holds now is the newest
-row of it. A store is used by one thread. Between `begin` and `commit` nothing is promised; after
-`commit` everything since `begin` survives the death of any process, or none of it does.
+row of it. Between `begin` and `commit` nothing is promised; after `commit` everything since `begin`
+survives the death of any process, or none of it does.
+
+For authors of a store: `pyrokernel_open_store` in docs/hooks.md shows a whole one. The service decides,
+a store only keeps; nothing is asked of it but what `Store` says, which the checks of tests/storing.py
+go through. Only `backup` is called by another thread than all the rest. What is written since `begin`
+is seen by every method at once, before it is committed. When `commit` raises, none of it may come to
+light later: `rollback` follows, the client is told that nothing was changed, and the service asks for
+the same again. A store that is away raises `StateStorageError` from whatever is asked of it; the service
+lives on, tells its clients, and asks again.
 """
 
 from __future__ import annotations
@@ -71,6 +79,9 @@ class Store(Protocol):
     id: str
     """Random, made with the store: a cursor of one store means nothing in another."""
 
+    backed_up_by: str
+    """How a store is backed up that cannot do it itself, a sentence for people; "" for one that has `backup`."""
+
     def begin(self) -> None:
         """Begin to write."""
 
@@ -78,7 +89,7 @@ class Store(Protocol):
         """Make everything since `begin` last."""
 
     def rollback(self) -> None:
-        """Make everything since `begin` undone."""
+        """Make everything since `begin` undone. Never raises because the store is away."""
 
     def revision(self) -> int:
         """Return the revision of the newest row, 0 for none; also after rows were forgotten."""
@@ -96,7 +107,7 @@ class Store(Protocol):
         """Return a row of the log, None if it is forgotten."""
 
     def scan(self, space: str, prefix: str, after: str | None, limit: int) -> list[Row]:
-        """Return the newest rows of living keys, by key, without their data.
+        """Return the newest rows of living keys without their data, by key in code-point order.
 
         Args:
             space: Of which space.
@@ -127,7 +138,7 @@ class Store(Protocol):
         """Forget the value of a row, which is no longer what its key holds."""
 
     def forget(self, revisions: Iterable[int]) -> None:
-        """Forget rows of the log."""
+        """Forget rows of the log, those that there are; the newest of all only if `set_floor` goes with it."""
 
     def forget_key(self, space: str, key: str) -> None:
         """Forget that a removed key ever was."""
@@ -136,10 +147,10 @@ class Store(Protocol):
         """Remember up to which revision rows may have been forgotten."""
 
     def idle(self) -> None:
-        """Do what is better done while nobody waits."""
+        """Do what is better done while nobody waits. Never raises because the store is away."""
 
     def backup(self, target: Path) -> None:
-        """Write a copy of everything but files to a new file, from another thread while writes go on."""
+        """Write a copy of everything but files to a new SQLite file with a table `log`; another thread, amid writes."""
 
     def close(self) -> None:
         """Let go of everything."""
