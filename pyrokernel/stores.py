@@ -141,7 +141,7 @@ class Store(Protocol):
         """Forget rows of the log, those that there are; the newest of all only if `set_floor` goes with it."""
 
     def forget_key(self, space: str, key: str) -> None:
-        """Forget that a removed key ever was."""
+        """Forget that a removed key ever was; never called for one that is there."""
 
     def set_floor(self, revision: int) -> None:
         """Remember up to which revision rows may have been forgotten."""

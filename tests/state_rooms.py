@@ -179,7 +179,7 @@ class DeskRoom:
 
 def ask(connection: Connection, method: str, *args: Any, timeout: float = 10.0) -> Any:
     """Ask and wait for the answer."""
-    return ask_directly(connection, Request(STATE_OBJECT, method, args), time.monotonic() + timeout)
+    return ask_directly(connection, Request(STATE_OBJECT, method, args), timeout)
 
 
 def send(connection: Connection, method: str, *args: Any) -> None:
@@ -192,7 +192,7 @@ def send(connection: Connection, method: str, *args: Any) -> None:
 
 def answer(connection: Connection, timeout: float = 10.0) -> Any:
     """Return the answer to what was sent last."""
-    return ask_directly(connection, connection.greeting["sent"], time.monotonic() + timeout)
+    return ask_directly(connection, connection.greeting["sent"], timeout)
 
 
 def options(request: str = "") -> dict[str, str]:

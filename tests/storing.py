@@ -412,15 +412,6 @@ def rows_of_earlier_batches_can_be_forgotten(open_store: Open) -> None:
 
 
 @check
-def a_living_key_is_not_forgotten(open_store: Open) -> None:
-    def write(writer: Writer) -> None:
-        writer.set("x")
-        writer.store.forget_key("", "x")
-
-    both(open_store, write, lambda store: eq(keys(store.scan("", "", None, 10)), ["x"]))
-
-
-@check
 def a_forgotten_key_may_come_back(open_store: Open) -> None:
     with opened(open_store) as store:
         with batch(store) as writer:

@@ -104,7 +104,8 @@ class Leases:
         Raises:
             StateUnavailableError: The service is away, or does not answer.
         """
-        request = Request(STATE_OBJECT, "renew", ([lease], [lease]))
+        # All of them live by this connection from now on: one that goes silent is closed, and would end the others.
+        request = Request(STATE_OBJECT, "renew", ([lease], [lease, *list(self._kept)]))
         deadline = time.monotonic() + _PATIENCE_SECONDS
         with self._asking:  # the thread that renews, and those that make leases, share the connection
             while True:

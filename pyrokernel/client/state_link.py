@@ -7,20 +7,19 @@ answer was lost is sent again, and still done once. Runs in the caller's process
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import json
-import mmap
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyrokernel.client import inside
 from pyrokernel.client.links import Link, ask
 from pyrokernel.client.reference import Reference, from_data, pin, to_data, to_own, what_it_is
 from pyrokernel.errors import (
+    AccessRefusedError,
     KernelConnectionError,
     KernelNotFoundError,
     NameServerError,
@@ -31,10 +30,10 @@ from pyrokernel.errors import (
     StateValueError,
 )
 from pyrokernel.messages import STATE_OBJECT
-from pyrokernel.settings import check_private
 from pyrokernel.wire.codec import Buffer, Packed
 from pyrokernel.wire.direct import ask_directly
 from pyrokernel.wire.fanout import ConnectionLost, Request
+from pyrokernel.wire.mapped import FILE_BYTES, check_size, layout, map_value, write_value
 from pyrokernel.wire.values import PLAIN, Encoded, decode_value, encode_value
 
 if TYPE_CHECKING:
@@ -44,13 +43,8 @@ if TYPE_CHECKING:
 PIN = "shared state "
 """What the names begin with under which kernels keep what keys refer to; then, in JSON, space, key and time."""
 
-FILE_BYTES = 64 * 1024
-"""Larger values go through files, where the service is on this machine."""
-
-MAX_VALUE_BYTES = 1 << 30
 _PAUSES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 """Between tries to reach a service that is away; the last one is repeated."""
-_ALIGNMENT = 64
 _IN_BAND_BYTES = 16 * 1024
 """Up to this a value is cheaper to copy into the request than to send beside it."""
 _BACKUP_SECONDS = 3600.0
@@ -226,26 +220,17 @@ class StateLink:
         """Return the fields of a write that carry a value in wire form."""
         size = encoded.size_bytes
         fields: dict[str, Any] = {"kind": encoded.kind, "type": encoded.type, "summary": encoded.summary}
-        if size > MAX_VALUE_BYTES:
-            limit = f"it takes {size} bytes, and at most {MAX_VALUE_BYTES} ({MAX_VALUE_BYTES >> 30} GiB) are kept"
-            message = (
-                f"{key!r} cannot be set to this {encoded.type}: {limit}; keep it in a kernel, and store a reference"
-            )
-            raise StateValueError(message, key=key, type=encoded.type, reason=limit)
+        check_size(key, encoded.type, size)
         if size <= FILE_BYTES or self.mesh.settings.portable:
             alone = len(encoded.parts) == 1 and size <= _IN_BAND_BYTES
             fields["value"] = bytes(encoded.parts[0]) if alone else Packed(encoded.parts[0], encoded.parts[1:])
             return fields
         sizes = [len(part) for part in encoded.parts]
-        offsets, end = layout(sizes)
-        handed = self.ask("stage", end)
+        handed = self.ask("stage", layout(sizes)[1])
         try:
-            check_private(_parent(handed["path"]))
-            descriptor = os.open(handed["path"], os.O_RDWR | os.O_NOFOLLOW)
-            try:
-                _write(descriptor, encoded.parts, offsets)
-            finally:
-                os.close(descriptor)
+            write_value(handed["path"], encoded.parts)
+        except AccessRefusedError:
+            raise  # an OSError too, and none of the disk's
         except OSError as error:
             raise StateStorageError(path=handed["path"], reason=str(error.strerror or error)) from error
         return {**fields, "file": handed["name"], "sizes": sizes}
@@ -257,7 +242,7 @@ class StateLink:
             return (value,)
         if isinstance(value, Packed):
             return (value.data, *value.buffers)
-        return _map(value)
+        return map_value(value["path"], value["sizes"])
 
     def decode(self, key: str, found: Sequence[Any], parts: Sequence[Buffer]) -> Any:
         """Return the value itself, if it may be loaded here.
@@ -281,55 +266,6 @@ class StateLink:
         except PyrokernelError as error:
             raise StateValueError(key=key, type=name, author=author, reason=str(error)) from error
         return from_data(value) if kind == "reference" else value
-
-
-def layout(sizes: Sequence[int]) -> tuple[list[int], int]:
-    """Return where each part of a value begins in its file, and where the last one ends."""
-    offsets, end = [], 0
-    for size in sizes:
-        end += -end % _ALIGNMENT
-        offsets.append(end)
-        end += size
-    return offsets, end
-
-
-def _write(descriptor: int, parts: Sequence[Buffer], offsets: Sequence[int]) -> None:
-    for part, offset in zip(parts, offsets, strict=True):
-        view = memoryview(part).cast("B")
-        done = 0
-        while done < len(view):
-            done += os.pwrite(descriptor, view[done : done + (1 << 30)], offset + done)
-
-
-def _map(where: Mapping[str, Any]) -> tuple[Buffer, ...] | None:
-    """Map a value's file; None when it has been taken out of use meanwhile.
-
-    The lock, on the descriptor that the map keeps, tells the service that the file is read; see `state.files`.
-    """
-    path = where["path"]
-    check_private(_parent(path))
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        if os.fstat(descriptor).st_ino != os.stat(path).st_ino:
-            return None
-        view = memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
-    except (BlockingIOError, FileNotFoundError):
-        return None
-    finally:
-        os.close(descriptor)
-    sizes = where["sizes"]
-    offsets, _ = layout(sizes)
-    return tuple(view[offset : offset + size] for offset, size in zip(offsets, sizes, strict=True))
-
-
-def _parent(path: str) -> Any:
-    from pathlib import Path
-
-    return Path(path).parent
 
 
 def _account() -> str:

@@ -280,15 +280,22 @@ class WriteAhead:
 
     def changes(self, since: int, upto: int, space: str, prefix: str, limit: int) -> list[Row]:
         """Return rows of a space and prefix, oldest first."""
-        rows: list[Row | None] = []
-        if since < self._given:
-            rows += self._store.changes(since, upto, space, prefix, limit)
-        for row in self._recent:
-            if max(since, self._given) < row.revision <= upto and row.space == space and row.key.startswith(prefix):
-                rows.append(self._rows.get(row.revision))
-                if len(rows) > limit:
-                    break
-        return [kept for row in rows if (kept := self._as_kept(row)) is not None][:limit]
+        found: list[Row] = []
+        while since < self._given and len(found) < limit:
+            page = self._store.changes(since, upto, space, prefix, limit)
+            since = page[-1].revision if len(page) == limit else self._given
+            found += self._kept(page)
+        if len(found) < limit:
+            recent = (row for row in self._recent if since < row.revision <= upto)
+            found += self._kept(row for row in recent if row.space == space and row.key.startswith(prefix))
+        return found[:limit]
+
+    def _kept(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Yield rows without those that were forgotten meanwhile."""
+        for row in rows:
+            kept = self._as_kept(self._rows.get(row.revision, row))
+            if kept is not None:
+                yield kept
 
     def scan(self, space: str, prefix: str, after: str | None, limit: int) -> list[Row]:
         """Return the newest rows of living keys without their data, by key in code-point order."""
@@ -317,8 +324,10 @@ class WriteAhead:
 
     def recent_requests(self, limit: int) -> list[tuple[str, int]]:
         """Return the last requests with the revisions of their rows, oldest first."""
+        gone = {revision for revision, row in self._rows.items() if row is None}
         here = [(row.request, row.revision) for row in self._recent if row.request]
-        return [*self._store.recent_requests(limit), *here][-limit:]
+        found = [*self._store.recent_requests(limit + len(gone)), *here]
+        return [pair for pair in found if pair[1] not in gone][-limit:]
 
     def filed(self) -> list[Row]:
         """Return the rows whose values are in files, oldest first."""

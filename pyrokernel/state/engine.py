@@ -32,12 +32,7 @@ from pyrokernel.errors import (
 )
 from pyrokernel.state.files import Files
 from pyrokernel.stores import Row, Store
-
-INLINE_BYTES = 64 * 1024
-"""Values above this are in files of their own."""
-
-MAX_VALUE_BYTES = 1 << 30
-"""The largest value; as Pyro's largest message."""
+from pyrokernel.wire.mapped import FILE_BYTES, check_size
 
 MAX_KEY_BYTES = 4096
 MAX_INT_BITS = 4096
@@ -364,8 +359,7 @@ class Engine:
             size = sum(sizes)
         else:
             size = sum(len(part) for part in write["parts"])
-        if size > MAX_VALUE_BYTES:
-            raise too_large(key, as_text(write.get("type")), size)
+        check_size(key, as_text(write.get("type")), size)
         if write.get("file"):
             self.files.check(str(write["file"]), write["sizes"])
         elif kind in ("int", "float"):
@@ -394,7 +388,7 @@ class Engine:
             return {**fields, "sizes": sizes, "file": name}
         parts = write["parts"]
         sizes = tuple(len(part) for part in parts)
-        if sum(sizes) > INLINE_BYTES:
+        if sum(sizes) > FILE_BYTES:
             name = self.files.write(parts)
             self._adopted.append(("", name))
             return {**fields, "sizes": sizes, "file": name}
@@ -792,17 +786,6 @@ def as_text(said: Any, limit: int = MAX_TEXT) -> str:
     if type(said) is str and len(said) <= limit and said.isascii():
         return said
     return str(said or "")[:limit].encode("utf-8", "replace").decode()
-
-
-def too_large(key: str, kind: str, size: int) -> StateValueError:
-    """Return the error for a value above the limit."""
-    limit = f"it takes {size} bytes, and at most {MAX_VALUE_BYTES} ({MAX_VALUE_BYTES >> 30} GiB) are kept"
-    return StateValueError(
-        f"{key!r} cannot be set to this {kind or 'value'}: {limit}; keep it in a kernel, and store a reference",
-        key=key,
-        type=kind,
-        reason=limit,
-    )
 
 
 def _queue(space: str, queue: str) -> str:

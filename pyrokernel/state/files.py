@@ -27,11 +27,9 @@ from pathlib import Path
 from pyrokernel.errors import ProtocolError, StateStorageError
 from pyrokernel.settings import private_directory
 from pyrokernel.wire.codec import Buffer
+from pyrokernel.wire.mapped import layout, write_parts
 
 log = logging.getLogger(__name__)
-
-ALIGNMENT = 64
-"""Each part of a value begins at a multiple of this, as NumPy likes its arrays."""
 
 STAGED_SECONDS = 600.0
 """A file that was handed out, and neither used nor written to for so long, is not going to be."""
@@ -40,16 +38,6 @@ _STAGED = "staged-"
 
 SPARE_BYTES = 256 * 1024 * 1024
 """How much of files without a use is kept for later values; each at most half of it."""
-
-
-def layout(sizes: Sequence[int]) -> tuple[list[int], int]:
-    """Return where each part of a value begins in its file, and where the last one ends."""
-    offsets, end = [], 0
-    for size in sizes:
-        end += -end % ALIGNMENT
-        offsets.append(end)
-        end += size
-    return offsets, end
 
 
 class Files:
@@ -248,19 +236,6 @@ class Files:
             yield
         except OSError as error:
             raise StateStorageError(path=str(self.values), reason=str(error.strerror or error)) from error
-
-
-def write_parts(descriptor: int, parts: Sequence[Buffer], offsets: Sequence[int]) -> None:
-    """Write parts at their places, each whole.
-
-    Raises:
-        OSError: The disk is full, say.
-    """
-    for part, offset in zip(parts, offsets, strict=True):
-        view = memoryview(part).cast("B")
-        done = 0
-        while done < len(view):
-            done += os.pwrite(descriptor, view[done : done + (1 << 30)], offset + done)
 
 
 def _sync(path: Path) -> None:

@@ -22,10 +22,10 @@ from pyrokernel.errors import ProtocolError, StateStorageError, StateValueError
 from pyrokernel.messages import PROTOCOL_VERSION
 from pyrokernel.settings import check_name
 from pyrokernel.state.engine import LOCKS, QUEUES, Author, Engine, as_text, check_key
-from pyrokernel.state.files import layout
 from pyrokernel.state.parked import Wait
 from pyrokernel.stores import Row
 from pyrokernel.wire.codec import Packed
+from pyrokernel.wire.mapped import layout
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -13,7 +13,8 @@ import pytest
 
 from pyrokernel.errors import AccessRefusedError, ProtocolError, StateStorageError
 from pyrokernel.state import files as files_module
-from pyrokernel.state.files import Files, layout
+from pyrokernel.state.files import Files
+from pyrokernel.wire.mapped import layout
 
 
 @pytest.fixture
