@@ -5,6 +5,7 @@ Our own clients do not come this way: the desk reads their requests itself.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -67,7 +68,7 @@ class StockState:
 
     def set(self, key: str, value: Any, space: str = "") -> int:
         """Set a key to a number, text or bytes; return the revision."""
-        encoded = encode_value(value)
+        encoded = encode_value(_bytes_of(value))
         if encoded.kind not in SCALARS:
             raise NotSerializableError(f"a {encoded.type} is set from a kernel or a Python client only")
         kind, name, summary, parts = encoded
@@ -94,3 +95,10 @@ class StockState:
     def _do(self, ask: Callable[[Caller], T]) -> T:
         caller = self._caller()
         return self._desk.submit(lambda: ask(caller)).result(_SECONDS)
+
+
+def _bytes_of(value: Any) -> Any:
+    """Return bytes that serpent has spelled as a dict, anything else as it is; no dict is stored here anyway."""
+    if isinstance(value, dict) and value.keys() == {"data", "encoding"} and value["encoding"] == "base64":
+        return base64.b64decode(value["data"], validate=True)
+    return value
