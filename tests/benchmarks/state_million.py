@@ -1,4 +1,4 @@
-"""A million keys in the shared state: run `python tests/benchmarks/state_million.py [KEYS]`; prints one table, decides nothing.
+"""A million keys in the shared state: `python tests/benchmarks/state_million.py [KEYS]`; one table, no verdict.
 
 Two promises are looked at: a service that is started again answers within a second, and its memory is bounded,
 however many keys there are.
