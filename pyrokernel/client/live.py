@@ -524,18 +524,20 @@ def to_plain(value: Any) -> Any:
 
 
 def equal(one: Any, other: Any) -> bool:
-    """Whether two plain values are the same; arrays in them by their content."""
-    if one is other:
-        return True
-    if type(one) is not type(other):
-        return False
+    """Whether two plain values are the same; arrays by their content, and what is not equal to itself, such as nan."""
+    kind = type(one)
+    if one is other or kind is not type(other):
+        return one is other
+    if kind in (list, tuple):
+        return len(one) == len(other) and all(map(equal, one, other))
+    if kind is dict:
+        return list(one) == list(other) and all(map(equal, one.values(), other.values()))
+    if kind.__module__ == "numpy" and kind.__name__ == "ndarray":
+        return bool(one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes())
     try:
-        if one == other:
-            return True
+        return bool(one == other or (one != one and other != other))
     except ValueError:  # an array in it, of which == makes another array
-        pass
-    # What is not equal to itself, such as nan, is the same all the same.
-    return [bytes(part) for part in encode_value(one).parts] == [bytes(part) for part in encode_value(other).parts]
+        return encode_value(one).parts == encode_value(other).parts
 
 
 def same(view: Any, source: Source, key: str) -> bool:
