@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -279,7 +280,7 @@ class Torture:
             stays.sort()
             tokens = [token for token, *_ in stays]
             assert len(set(tokens)) == len(tokens), f"{name}: granted twice with one number"
-            for (token, _, end, first), (_, start, _, second) in zip(stays, stays[1:], strict=False):
+            for (token, _, end, first), (_, start, _, second) in itertools.pairwise(stays):
                 if (name, token) not in lost:
                     assert end <= start, f"{name}: {second} came in while {first} was there"
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyrokernel.stores import Row
-
 from pyrokernel.state.parked import Parked, Wait
+from pyrokernel.stores import Row
 
 
 def wait(space: str = "", prefix: str = "", deadline: float = 100.0) -> Wait:
