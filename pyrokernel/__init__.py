@@ -25,8 +25,9 @@ from rooms above it, never from those below, nor from another process's folder::
     tracebacks                   tracebacks without the frames of whoever ran the code
     survey                       the analysis that `pyrokernel demo` spreads over kernels
     wire/                        connections, and who may open them; the only room that knows Pyro5
-    client/                      what you hold: Mesh, Group, Kernel, Cell, Job, Reference
-    kernel/                      inside a kernel process: runs cells, captures output, completes names
+    client/                      what you hold: Mesh, Group, Kernel, Cell, Job, Reference, Shared
+    kernel/                      inside a kernel process: runs cells, captures output, completes names, lends objects
+    state/                       the shared state of a mesh: one process that keeps keys, locks, queues and their past
     host/                        once per machine: starts, watches, restarts and stops kernels
     shell/                       the interactive front end; the only room that knows cmd2
     front/                       what each subcommand of `pyrokernel` does

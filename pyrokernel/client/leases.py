@@ -46,17 +46,18 @@ class Leases:
         self._link = link
         self._asking = threading.Lock()
         self._kept: set[str] = set()
+        self._holding: dict[tuple[str, str], str] = {}
         self._connection: Connection | None = None
         self._silent: list[Connection] = []
         _all.add(self)
 
-    def grant(self, ttl: float, *, keep: bool, on_lost: Callable[[], None] = lambda: None) -> str:
+    def grant(self, ttl: float, *, keep: bool, on_lost: Callable[[str], None] = lambda lease: None) -> str:
         """Make a lease and return its id.
 
         Args:
             ttl: Seconds.
             keep: Renew it as long as this process lives.
-            on_lost: Called, by the thread that renews, when it turns out to be over.
+            on_lost: Called with the lease, by the thread that renews, when it turns out to be over.
 
         Raises:
             LockLostError: It was over before it could be renewed for the first time.
@@ -76,6 +77,14 @@ class Leases:
         self.forget(lease)
         self._link.ask("revoke", lease, changes=True)
 
+    def hold(self, key: tuple[str, str], lease: str) -> None:
+        """Note by which kept lease a key lives now, "" for none, and end the one before: nothing lives by it."""
+        before = self._holding.pop(key, "")
+        if lease:
+            self._holding[key] = lease
+        if before:
+            self.revoke(before)
+
     def forget(self, lease: str) -> None:
         """Renew a lease no longer."""
         self._kept.discard(lease)
@@ -88,14 +97,15 @@ class Leases:
         self._drop(self._connection, *self._silent)
         self._connection, self._silent = None, []
 
-    def _renew_again(self, lease: str, on_lost: Callable[[], None]) -> bool:
+    def _renew_again(self, lease: str, on_lost: Callable[[str], None]) -> bool:
         """Renew a lease that is kept; False when there is nothing to renew any more."""
         if lease not in self._kept:
             return False
         if self._renew(lease):
-            return True
-        self._kept.discard(lease)
-        on_lost()
+            return lease in self._kept
+        if lease in self._kept:  # else it was given up meanwhile
+            self._kept.discard(lease)
+            on_lost(lease)
         return False
 
     def _renew(self, lease: str) -> bool:
@@ -144,7 +154,7 @@ class Leases:
     def start_over(self) -> None:
         """Begin anew in a forked child: what is kept is its parent's, and must not live by its child."""
         self._asking = threading.Lock()
-        self._kept = set()
+        self._kept, self._holding = set(), {}
         self._drop(self._connection, *self._silent)
         self._connection, self._silent = None, []
 

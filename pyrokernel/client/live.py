@@ -8,31 +8,34 @@ C code that knows those changes them behind our back, and what it did would be l
 
 from __future__ import annotations
 
+import operator
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, MutableSequence, MutableSet
 from typing import Any, Protocol, TypeVar
 
 from pyrokernel.client.arrays import read_only
-from pyrokernel.client.augmented import PLAIN, difference, operator_before
-from pyrokernel.errors import StateConflictError
+from pyrokernel.client.augmented import PLAIN, UNKNOWN, difference, operator_before
+from pyrokernel.errors import StateConflictError, StateKeyError
 from pyrokernel.wire.values import encode_value
 
 T = TypeVar("T")
 
 _MISSING = object()
+_READS = 100
+"""Reads of one view that are remembered."""
 _PATIENCE_SECONDS = 30.0
 """How long an edit is tried again because others were quicker."""
 
 
 class Source(Protocol):
-    """Where the value of a key comes from and goes to (`shared.Shared`)."""
+    """Where the value of a key comes from and goes to (`space.Space`)."""
 
     def fetch(self, key: str, unless: int = 0) -> tuple[int, Any]:
         """Return revision and a fresh copy of the value; `NEWEST` for one that is known already."""
 
-    def compare_and_set(self, key: str, value: Any, revision: int) -> int:
-        """Write a value on condition of a revision."""
+    def compare_and_set(self, key: str, value: Any, revision: int, *, keep: bool = False) -> int:
+        """Write a value on condition of a revision; `keep` leaves the key the time that it has."""
 
 
 NEWEST = object()
@@ -78,7 +81,7 @@ class Stored:
             revision, value = self.source.fetch(self.key)
             result = change(value)
             try:
-                self.revision = self.source.compare_and_set(self.key, value, revision)
+                self.revision = self.source.compare_and_set(self.key, value, revision, keep=True)
             except StateConflictError:
                 if time.monotonic() >= deadline:
                     raise
@@ -100,7 +103,7 @@ class View:
 
     def __init__(self, stored: Stored, path: tuple[Any, ...], shown: Any) -> None:
         self._stored, self._path, self._shown = stored, path, shown
-        self._read: tuple[Any, Any] = (_MISSING, None)
+        self._reads: list[tuple[Any, Any]] = []
 
     def _now(self) -> Any:
         """Return the container as it is now."""
@@ -148,18 +151,27 @@ class View:
 
         return self._stored.edit(at_path)
 
+    def _noted(self, step: Any, value: Any) -> Any:
+        """Remember what was read of an item: the end of a `+=` needs it, and its right side may read others."""
+        del self._reads[:-_READS]
+        self._reads.append((step, value))
+        return value
+
     def _item(self, step: Any, value: Any) -> Any:
         return live(value, self._stored, (*self._path, step))
 
     def _assign(self, step: Any, value: Any, sign: str) -> None:
         """Set an item; after a `+=` only if the item is still what was read, or a number to which is added."""
-        read, before = self._read
-        self._read = (_MISSING, None)
+        before = next((value for at, value in reversed(self._reads) if at == step), _MISSING)
+        self._reads.clear()
+        if sign != PLAIN and isinstance(before, View):
+            return  # the end of `view[step] += [...]`: the inner container has written it
         value = to_plain(value)
-        checked = read is not _MISSING and read == step and sign != PLAIN
-        if not checked or isinstance(before, View):
+        if sign == PLAIN or (sign == UNKNOWN and before is _MISSING):
             self._edit(lambda container: container.__setitem__(step, value))
             return
+        if before is _MISSING:
+            raise self._moved()
 
         def change(container: Any) -> None:
             now = container[step]
@@ -188,7 +200,10 @@ class View:
     __copy__ = to_plain
 
     def __repr__(self) -> str:
-        return repr(self._now())
+        try:
+            return repr(self._now())
+        except (StateKeyError, StateConflictError):
+            return f"<what {self._stored.key!r} held once, and holds no more: {self._shown!r}>"
 
     def __eq__(self, other: object) -> bool:
         return bool(self._now() == (other._now() if isinstance(other, View) else other))
@@ -215,10 +230,9 @@ class LiveList(View, MutableSequence[Any]):
         if isinstance(index, slice):
             places = range(*index.indices(len(now)))
             return [self._item(place, now[place]) for place in places]
-        place = range(len(now))[index]
-        value = self._item(place, now[place])
-        self._read = (index, value)
-        return value
+        if not 0 <= (place := _place(index, len(now))) < len(now):
+            raise IndexError("list index out of range")
+        return self._noted(index, self._item(place, now[place]))
 
     def __iter__(self) -> Iterator[Any]:
         return iter([self._item(place, value) for place, value in enumerate(self._now())])
@@ -283,13 +297,13 @@ class LiveList(View, MutableSequence[Any]):
         return self
 
     def __add__(self, other: Any) -> Any:
-        return self._now() + to_plain(other)
+        return self.to_plain() + to_plain(other)
 
     def __radd__(self, other: Any) -> Any:
-        return other + self._now()
+        return other + self.to_plain()
 
     def __mul__(self, number: int) -> Any:
-        return self._now() * number
+        return self.to_plain() * number
 
     __rmul__ = __mul__
 
@@ -320,9 +334,7 @@ class LiveDict(View, MutableMapping[Any, Any]):
     _kind = dict
 
     def __getitem__(self, key: Any) -> Any:
-        value = self._item(key, self._now()[key])
-        self._read = (key, value)
-        return value
+        return self._noted(key, self._item(key, self._now()[key]))
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self._assign(key, value, operator_before(sys._getframe(1)))
@@ -482,11 +494,26 @@ def live(value: Any, stored: Stored, path: tuple[Any, ...] = ()) -> Any:
     return value
 
 
+def _place(index: Any, length: int) -> int:
+    """Return where an index leads in a list.
+
+    Raises:
+        TypeError: It is no index.
+    """
+    if not hasattr(index, "__index__"):
+        raise TypeError(f"list indices must be integers or slices, not {type(index).__name__}")
+    place = operator.index(index)
+    return place + length if place < 0 else place
+
+
 def to_plain(value: Any) -> Any:
     """Return a value with live containers as ordinary ones, also inside ordinary ones."""
     kind = type(value)
     if isinstance(value, View):
-        return value.to_plain()
+        try:
+            return value.to_plain()
+        except (StateKeyError, StateConflictError):
+            return _unwrapped(value._shown)  # what it was when it was looked at last
     if kind is list:
         return [to_plain(item) for item in value]
     if kind is tuple:
@@ -497,11 +524,18 @@ def to_plain(value: Any) -> Any:
 
 
 def equal(one: Any, other: Any) -> bool:
-    """Whether two plain values are the same; arrays in them by their content."""
-    if one is other:
-        return True
+    """Whether two plain values are the same; arrays by their content, and what is not equal to itself, such as nan."""
+    kind = type(one)
+    if one is other or kind is not type(other):
+        return one is other
+    if kind in (list, tuple):
+        return len(one) == len(other) and all(map(equal, one, other))
+    if kind is dict:
+        return list(one) == list(other) and all(map(equal, one.values(), other.values()))
+    if kind.__module__ == "numpy" and kind.__name__ == "ndarray":
+        return bool(one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes())
     try:
-        return type(one) is type(other) and bool(one == other)
+        return bool(one == other or (one != one and other != other))
     except ValueError:  # an array in it, of which == makes another array
         return encode_value(one).parts == encode_value(other).parts
 

@@ -37,6 +37,7 @@ class Lock:
         self._space, self.name = space, name
         self._ttl, self._timeout = ttl, timeout
         self._lease = ""
+        self._released = False
         self.token = 0
 
     def acquire(self, timeout: float | None = None) -> int:
@@ -51,6 +52,7 @@ class Lock:
         """
         if self._lease:
             raise LockLostError(f"the lock {self.name!r} is held already, by this very object", name=self.name)
+        self._released = False
         seconds = self._timeout if timeout is None else timeout
         deadline = None if seconds is None else time.monotonic() + seconds
         self._lease = lease = self._leases.grant(self._ttl, keep=True, on_lost=self._lose)
@@ -80,7 +82,10 @@ class Lock:
             LockLostError: It was lost before.
         """
         if not self._lease:
+            if self._released:
+                raise LockLostError(f"the lock {self.name!r} was released before", name=self.name)
             raise LockLostError(name=self.name)
+        self._released = True
         lease, self._lease, self.token = self._lease, "", 0
         self._leases.forget(lease)
         held = self._link.ask("unlock", self._space, self.name, lease, self._link.write_options(), changes=True)
@@ -98,6 +103,10 @@ class Lock:
         if not self.token or held.get(self.name) != self.token:
             raise LockLostError(name=self.name)
         return self.token
+
+    def locked(self) -> bool:
+        """Whether it is held here, as `threading.Lock` says it."""
+        return self.held
 
     @property
     def held(self) -> bool:
@@ -117,8 +126,10 @@ class Lock:
     def __repr__(self) -> str:
         return f"<Lock {self.name!r} {f'held, token {self.token}' if self.token else 'not held'}>"
 
-    def _lose(self) -> None:
-        self._lease, self.token = "", 0
+    def _lose(self, lease: str) -> None:
+        # It may be told late, of a lease that was given up since.
+        if lease == self._lease:
+            self._lease, self.token = "", 0
 
     def _end_lease(self) -> None:
         lease, self._lease, self.token = self._lease, "", 0

@@ -475,11 +475,12 @@ class Mesh:
             self._shared = Shared.of(self)
         return self._shared
 
-    def find_state(self, known: Link | None = None) -> Link:
+    def find_state(self, known: Link | None = None, *, start: bool = True) -> Link:
         """Return the way to the process of the shared state; it is started if there is none.
 
         Args:
             known: The way that led there before; returned when nobody can be asked.
+            start: Start the process if there is none.
 
         Raises:
             HostError: It cannot be started, or another host keeps it.
@@ -493,6 +494,8 @@ class Mesh:
                 raise
             return known
         except KernelNotFoundError:
+            if not start:
+                raise
             info = KernelInfo.from_wire(self.ask_host(self.state_host(), "start_state", timeout=START_SECONDS + 10))
             return self._state_link(info.uri, info.instance)
         return self._state_link(entry.uri, entry.value("instance"))

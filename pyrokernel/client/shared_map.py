@@ -8,17 +8,23 @@ import threading
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
 from typing import TYPE_CHECKING, Any
 
-from pyrokernel.client.augmented import PLAIN, difference, operator_before
-from pyrokernel.client.live import View, same, to_plain
+from pyrokernel.client.augmented import PLAIN, UNKNOWN, difference, operator_before
+from pyrokernel.client.live import same, to_plain
 from pyrokernel.errors import StateConflictError, StateKeyError
 
 if TYPE_CHECKING:
     from pyrokernel.client.shared import Shared
+    from pyrokernel.client.space import Space
 
 _MISSING = object()
 _SHOWN = 20
-PAGE = 1000
-"""Keys that are asked for at a time."""
+_READS = 1000
+"""Reads of a thread that are remembered: more of them in the right side of one `+=` are hard to imagine."""
+
+
+def keys_of(mapping: SharedMap) -> Space:
+    """Return the namespace behind a mapping, for TAB."""
+    return mapping._keys
 
 
 class SharedMap(MutableMapping[str, Any]):
@@ -28,54 +34,84 @@ class SharedMap(MutableMapping[str, Any]):
     read-only, everything else is a copy. `m[key] += 1` loses nothing that others write meanwhile: it is
     applied to what they wrote, or raises `StateConflictError`.
 
-    Args:
-        shared: The namespace that it shows.
+    Example::
+
+        shared.m["log"] = []
+        shared.m["log"].append("begun")
+        shared.m["runs"] = shared.m.get("runs", 0)
+        shared.m["runs"] += 1
+
+    Attributes:
+        _keys, _shared: The namespace that it shows, as the client rooms and as users see it.
     """
 
-    def __init__(self, shared: Shared) -> None:
-        self._shared = shared
-        self._reads = threading.local()
+    def __init__(self, keys: Space, shared: Shared) -> None:
+        self._keys, self._shared = keys, shared
+        self._local = threading.local()
 
     def __getitem__(self, key: str) -> Any:
-        value, revision, live = self._shared.read_live(key)
-        # What `+=` needs of it in a moment; views know for themselves.
-        self._reads.last = None if isinstance(live, View) else (key, value, revision)
-        return live
+        found, shown = self._keys.read_live(key)
+        # What the end of a `+=` needs of it; containers know for themselves. The right side may read other keys.
+        reads = self._reads()
+        if len(reads) >= _READS:
+            reads.clear()
+        reads[key] = (found.revision, found.value if type(found.value) in (int, float) else None)
+        self._local.last = key
+        return shown
 
     def __setitem__(self, key: str, value: Any) -> None:
-        last = getattr(self._reads, "last", None)
-        self._reads.last = None
-        if same(value, self._shared, key):
+        sign = operator_before(sys._getframe(1))
+        last, self._local.last = getattr(self._local, "last", None), None
+        read = self._reads().pop(key, None)
+        if sign == UNKNOWN and last != key:
+            sign = PLAIN  # nothing says that the value comes from what was read
+        if sign != PLAIN and same(value, self._keys, key):
             return  # the end of `m[key] += [...]`: the live list has written it
         value = to_plain(value)
-        if last is None or last[0] != key:
-            self._shared.set(key, value)
-            return
-        sign = operator_before(sys._getframe(1))
         if sign == PLAIN:
-            self._shared.set(key, value)
-            return
-        _, before, revision = last
+            self._keys.set(key, value)
+        elif read is None:
+            raise StateConflictError(
+                f"what {key!r} was when `{sign}` began is not known any more; nothing was written: do it in two steps",
+                key=key,
+                actual=0,
+            )
+        else:
+            self._set_after(key, value, sign, *read)
+
+    def _set_after(self, key: str, value: Any, sign: str, revision: int, before: Any) -> None:
+        """Write what a `+=` has made of a value, on condition that nobody wrote since; a number is added to theirs."""
         try:
-            self._shared.compare_and_set(key, value, revision)
+            self._keys.compare_and_set(key, value, revision, keep=True)
         except StateConflictError:
             added = difference(sign, before, value)
             if added is None or key not in self:
                 raise
-            self._shared.increment(key, added)
+            self._keys.increment(key, added)
+
+    def _reads(self) -> dict[str, tuple[int, Any]]:
+        """Return what this thread has read lately: revision, and value of a number, by key."""
+        reads: dict[str, tuple[int, Any]] | None = getattr(self._local, "reads", None)
+        if reads is None:
+            reads = self._local.reads = {}
+        return reads
+
+    def _forget(self, key: str) -> None:
+        self._reads().pop(key, None)
+        self._local.last = None
 
     def __delitem__(self, key: str) -> None:
-        self._reads.last = None
-        self._shared.delete(key)
+        self._forget(key)
+        self._keys.delete(key)
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and self._shared.contains(key)
+        return isinstance(key, str) and self._keys.contains(key)
 
     def __len__(self) -> int:
-        return self._shared.count()
+        return self._keys.count()
 
     def __iter__(self) -> Iterator[str]:
-        return self._shared.iterate_keys()
+        return self._keys.iterate_keys()
 
     def __reversed__(self) -> Iterator[str]:
         return iter(list(self)[::-1])
@@ -103,9 +139,9 @@ class SharedMap(MutableMapping[str, Any]):
         """Remove a key and return its value; of all who try at once, one gets it."""
         if len(default) > 1:
             raise TypeError(f"pop expected at most 2 arguments, got {1 + len(default)}")
-        self._reads.last = None
+        self._forget(key)
         try:
-            return self._shared.pop(key)
+            return self._keys.pop(key)
         except StateKeyError:
             if default:
                 return default[0]
@@ -113,7 +149,7 @@ class SharedMap(MutableMapping[str, Any]):
 
     def popitem(self) -> tuple[str, Any]:
         """Remove the first key and return it with its value; of all who try at once, each gets another one."""
-        while keys := self._shared.keys(limit=1):
+        while keys := self._keys.keys(limit=1):
             value = self.pop(keys[0], _MISSING)
             if value is not _MISSING:
                 return keys[0], value
@@ -121,18 +157,18 @@ class SharedMap(MutableMapping[str, Any]):
 
     def clear(self) -> None:
         """Remove all keys, at once."""
-        self._reads.last = None
-        self._shared.clear()
+        self._reads().clear()
+        self._keys.clear()
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """Return the value of a key, after setting it if it is not there; of all who set at once, one does."""
-        self._shared.setdefault(key, default)
+        self._keys.setdefault(key, default)
         return self[key]
 
     def update(self, other: Any = (), /, **values: Any) -> None:
         """Set many keys at once: all of them or none."""
-        self._reads.last = None
-        self._shared.update(other, **values)
+        self._reads().clear()
+        self._keys.update(as_items(other, values))
 
     def copy(self) -> dict[str, Any]:
         """Return everything as an ordinary dict of ordinary values."""
@@ -158,23 +194,15 @@ class SharedMap(MutableMapping[str, Any]):
     __hash__ = None  # type: ignore[assignment]  # as a dict
 
     def __repr__(self) -> str:
-        entries = self._shared.entries(limit=_SHOWN + 1)
+        entries = self._keys.entries(limit=_SHOWN + 1)
         shown = ", ".join(f"{entry.key!r}: {entry.summary}" for entry in entries[:_SHOWN])
         return "{" + shown + (", ..." if len(entries) > _SHOWN else "") + "}"
 
     def __reduce__(self) -> Any:
         return operator.attrgetter("m"), (self._shared,)
 
-    def complete_keys(self, prefix: str, limit: int = PAGE) -> list[str]:
-        """Return keys that begin so, for TAB: [] when the service does not answer at once."""
-        return self._shared.complete_keys(prefix, limit)
-
-    def peek(self, key: str) -> Any:
-        """Return a copy of a value for TAB to look into; raises KeyError where it is not there at once."""
-        return self._shared.peek(key)
-
     def _ipython_key_completions_(self) -> list[str]:
-        return self.complete_keys("")
+        return self._keys.complete_keys("")
 
 
 class _Items(ItemsView[str, Any]):
@@ -183,7 +211,7 @@ class _Items(ItemsView[str, Any]):
     _mapping: SharedMap
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
-        return self._mapping._shared.iterate_items()
+        return self._mapping._keys.iterate_items()
 
     def __reversed__(self) -> Iterator[tuple[str, Any]]:
         return iter(list(self)[::-1])
@@ -198,7 +226,7 @@ class _Values(ValuesView[Any]):
     _mapping: SharedMap
 
     def __iter__(self) -> Iterator[Any]:
-        return (value for _, value in self._mapping._shared.iterate_items())
+        return (value for _, value in self._mapping._keys.iterate_items())
 
     def __reversed__(self) -> Iterator[Any]:
         return iter(list(self)[::-1])

@@ -6,6 +6,7 @@ answer was lost is sent again, and still done once. Runs in the caller's process
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import logging
@@ -51,6 +52,12 @@ _PAUSES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 _IN_BAND_BYTES = 16 * 1024
 """Up to this a value is cheaper to copy into the request than to send beside it."""
 _BACKUP_SECONDS = 3600.0
+
+_CONTAINERS = (list, dict, set, tuple, frozenset)
+_INSTEAD = (
+    "an object that stays in its kernel goes under a key of its own: shared.m[key] = object in a cell of that kernel, "
+    "or shared.m[key] = kernel.ref('name') from anywhere"
+)
 
 
 class StateLink:
@@ -105,14 +112,16 @@ class StateLink:
         request = Request(STATE_OBJECT, method, args)
         seconds = self.mesh.settings.timeout if patience is None else patience
         deadline = time.monotonic() + seconds
+        start = patience is None or patience >= 1.0
         sent = False
         for attempt in itertools.count():
             link: Link | None = None
             try:
-                link = self._reach()
+                # Whoever cannot wait starts nothing.
+                link = self._reach(start=start)
                 connection = link.take("work")
             except (KernelConnectionError, NameServerError) as error:
-                self._pause(attempt, link, deadline, error, sent and changes)
+                self._pause(attempt, link, deadline, error, sent and changes, start)
                 continue
             try:
                 value = ask_directly(connection, request, seconds + wait, alert=not wait)
@@ -120,7 +129,7 @@ class StateLink:
                 connection.close()
                 link.close()
                 sent = True
-                self._pause(attempt, link, deadline, error, sent and changes)
+                self._pause(attempt, link, deadline, error, sent and changes, start)
                 continue
             except TimeoutError as error:
                 connection.close()
@@ -140,12 +149,14 @@ class StateLink:
         """Return a connection for somebody who keeps it, as leases do."""
         return self._reach().take("work")
 
-    def _reach(self) -> Link:
+    def _reach(self, *, start: bool = True) -> Link:
         if self._link is None:
-            self._link = self.mesh.find_state()
+            self._link = self.mesh.find_state(start=start)
         return self._link
 
-    def _pause(self, attempt: int, link: Link | None, deadline: float, error: Exception, unsure: bool) -> None:
+    def _pause(
+        self, attempt: int, link: Link | None, deadline: float, error: Exception, unsure: bool, start: bool
+    ) -> None:
         """Wait for the service to be there again; find out where.
 
         Raises:
@@ -171,7 +182,7 @@ class StateLink:
         elif attempt:
             time.sleep(min(left, _PAUSES[min(attempt, len(_PAUSES) - 1)]))
         try:
-            found = self.mesh.find_state(self._link)
+            found = self.mesh.find_state(self._link, start=start)
         except StateError:
             raise
         except PyrokernelError as away:
@@ -214,17 +225,23 @@ class StateLink:
         if type(value) is Reference:
             return self.place(self._encode_reference(value, key, space), key)
         try:
-            return self.place(encode_value(value), key)
-        except NotSerializableError:
-            stays = to_own(value, key, self.mesh)
+            if isinstance(value, io.IOBase):  # cloudpickle would send what is in the file, which is not what was meant
+                raise NotSerializableError(f"an open file ({type(value).__name__}) is not what is in it")
+            encoded = encode_value(value)
+        except NotSerializableError as error:
+            stays = None if isinstance(value, _CONTAINERS) or space is None else to_own(value, key, self.mesh)
             if stays is None:
-                raise
+                raise NotSerializableError(f"{key!r} cannot be set: {error}; {_INSTEAD}") from error
             return self.place(self._encode_reference(stays, key, space), key)
+        if encoded.kind == "pickle" and Reference.__module__.encode() in encoded.parts[0]:
+            raise NotSerializableError(f"{key!r} cannot be set: there is a reference within the value; {_INSTEAD}")
+        return self.place(encoded, key)
 
     def _encode_reference(self, reference: Reference, key: str, space: str | None) -> Encoded:
         """Return a reference in wire form, after having its kernel keep the object as long as the key does."""
-        if space is not None:
-            pin(reference, PIN + json.dumps([space, key, time.time()]))
+        if space is None:
+            raise NotSerializableError(f"a reference cannot be put into the queue {key!r}, which keeps no object alive")
+        pin(reference, PIN + json.dumps([space, key, time.time()]))
         kind, summary = what_it_is(reference)
         return Encoded("reference", kind, summary, encode_value(to_data(reference)).parts)
 
@@ -254,7 +271,14 @@ class StateLink:
             return (value,)
         if isinstance(value, Packed):
             return (value.data, *value.buffers)
-        return map_value(value["path"], value["sizes"])
+        try:
+            return map_value(value["path"], value["sizes"])
+        except AccessRefusedError:
+            raise  # an OSError too, and none of the disk's
+        except OSError as error:
+            # Each array keeps a descriptor for as long as it lives: of very many at once there are too few.
+            reason = f"it cannot be mapped: {error.strerror or error}"
+            raise StateValueError(key="a value in a file", type=found[2], author=found[3], reason=reason) from error
 
     def decode(self, key: str, found: Sequence[Any], parts: Sequence[Buffer]) -> Any:
         """Return the value itself, if it may be loaded here.

@@ -67,7 +67,7 @@ def list_entries(shared: Shared, prefix: str = "", limit: int | None = None) -> 
 def _describe_more(shared: Shared, prefix: str, found: Sequence[StateEntry]) -> str:
     """Say how many keys follow the last one."""
     if not prefix:
-        more = shared.count() - len(found)
+        more = len(shared.m) - len(found)
     else:
         more = len(shared.keys(prefix, after=found[-1].key if found else None, limit=_COUNTED))
     if more <= 0:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from pyrokernel.client.editing import writable
+from pyrokernel.client.live import equal
+from pyrokernel.client.shared_map import as_items
 from pyrokernel.errors import StateError, StateKeyError
 
 if TYPE_CHECKING:
-    from pyrokernel.client.shared import Shared
+    from pyrokernel.client.space import Space
 
 _DELETED = object()
 
@@ -19,13 +22,16 @@ class Transaction:
     Every key that was read must still be as it was read when the block ends; `expect` adds conditions.
     Nobody is kept from writing meanwhile: whoever comes first wins, and the other gets `StateConflictError`.
 
+    What it hands out are copies of its own: a list, dict, set or array that is changed in place is written, too.
+
     Args:
-        shared: The namespace.
+        keys: The namespace.
     """
 
-    def __init__(self, shared: Shared) -> None:
-        self._shared = shared
+    def __init__(self, keys: Space) -> None:
+        self._keys = keys
         self._seen: dict[str, tuple[int, Any]] = {}
+        self._handed: dict[str, Any] = {}
         self._writes: dict[str, Any] = {}
         self._expected: list[dict[str, Any]] = []
         self._over = False
@@ -42,14 +48,14 @@ class Transaction:
             return self._writes[key]
         if key not in self._seen:
             try:
-                value, revision, _ = self._shared.read(key)
+                value, revision, _ = self._keys.read(key)
                 self._seen[key] = (revision, value)
+                self._handed[key] = writable(value)
             except StateKeyError:
                 self._seen[key] = (0, None)
-        revision, value = self._seen[key]
-        if not revision:
+        if not self._seen[key][0]:
             raise StateKeyError(key=key)
-        return value
+        return self._handed[key]
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return a copy of a value, or a default."""
@@ -65,7 +71,13 @@ class Transaction:
         self._writes[key] = value
 
     def __delitem__(self, key: str) -> None:
+        if key not in self:
+            raise StateKeyError(key=key)
         self._writes[key] = _DELETED
+
+    def update(self, other: Any = (), /, **values: Any) -> None:
+        """Set several keys."""
+        self._writes.update(as_items(other, values))
 
     def expect(self, key: str, *, revision: int | None = None, exists: bool | None = None) -> None:
         """Add a condition: that a key has a revision (0 for no such key), or is there at all.
@@ -94,12 +106,17 @@ class Transaction:
             raise StateError("this transaction is over; begin another one")
         self._over = True
         seen = [{"key": key, "revision": revision} for key, (revision, _) in self._seen.items()]
-        writes = [
-            {"op": "delete", "key": key, "missing": True} if value is _DELETED else self._shared.write_of(key, value)
-            for key, value in self._writes.items()
-        ]
-        rows = self._shared.write(writes, [*seen, *self._expected])
+        for key, value in self._handed.items():
+            if key not in self._writes and not equal(value, self._seen[key][1]):
+                self._writes[key] = value
+        writes = [self._write_of(key, value) for key, value in self._writes.items()]
+        rows = self._keys.write(writes, [*seen, *self._expected])
         return [row[0] for row in rows]
+
+    def _write_of(self, key: str, value: Any) -> dict[str, Any]:
+        if value is _DELETED:
+            return {"op": "delete", "key": key, "missing": True}
+        return {**self._keys.write_of(key, value), "keep": key in self._seen}
 
     def abort(self) -> None:
         """Write nothing."""

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyrokernel.errors import StateError, StateValueError
+from pyrokernel.client.shared_map import keys_of
+from pyrokernel.errors import StateConflictError, StateError, StateKeyError, StateValueError
 from pyrokernel.wire.values import SCALARS, Encoded
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ def export_to(shared: Shared, link: StateLink, path: Path, prefix: str) -> int:
                 value = [base64.b64encode(part).decode("ascii") for part in parts]
                 stream.write(json.dumps({**told, "value": value}) + "\n")
                 count += 1
+        if not count:
+            raise StateKeyError(f"no key begins with {prefix!r}; nothing was written (path first)", key=prefix)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
@@ -72,8 +75,12 @@ def import_from(shared: Shared, link: StateLink, path: Path, *, replace: bool, t
             writes.append({"op": "set", "key": key, **link.place(encoded, key)})
             if not replace:
                 conditions.append({"key": key, "revision": 0})
-    if writes:
-        shared.write(writes, conditions)
+    try:
+        if writes:
+            keys_of(shared.m).write(writes, conditions)
+    except StateConflictError as error:
+        message = f"{error.key!r} exists already; nothing was imported: replace=True (--replace) overwrites"
+        raise StateConflictError(message, key=error.key, expected=0, actual=error.actual) from error
     return len(writes)
 
 

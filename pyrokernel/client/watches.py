@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import collections
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pyrokernel.client.links import LONG_POLL_SECONDS
-from pyrokernel.errors import StateCompactedError, StateKeyError
+from pyrokernel.errors import StateCompactedError, StateKeyError, StateTypeError
 from pyrokernel.messages import StateChange
 
 if TYPE_CHECKING:
@@ -71,6 +70,8 @@ class Watch:
         self._next = 0
         start = link.ask("watch", space, prefix)
         self._store = start["store"]
+        if since is not None and not (type(since) is int and 0 <= since <= start["next"]):
+            raise StateTypeError(f"since={since!r} is no revision that there has been; the newest is {start['next']}")
         self.revision = self._next = start["next"] if since is None else since
         self._closed = False
 
@@ -115,9 +116,14 @@ class Watch:
         """End an iteration that goes on in another thread, at its next turn."""
         self._closed = True
 
-    def __iter__(self) -> Iterator[Change]:
-        while (change := self.get()) is not None:
-            yield change
+    def __iter__(self) -> Watch:
+        return self
+
+    def __next__(self) -> Change:
+        change = self.get()
+        if change is None:
+            raise StopIteration
+        return change
 
     def __enter__(self) -> Watch:
         return self

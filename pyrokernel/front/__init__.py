@@ -10,7 +10,10 @@
     plugins    what is loaded and what failed (`newplugin` writes a package, `subcommands` adds those of plugins)
     cells      what runs, waits and ended last
     logs       replay and follow what kernels printed, also the dead (`lives` lists when each lived)
+    refs       references to objects in kernels, and their end
     control    interrupt, restart, stop
+    state      the shared state: read, written, followed, undone (`state_words` has its subcommands, `state_files` its
+               exports and backups)
     shell      hand over to the interactive shell
     demo       the main job on real input, and what survives a kill (`progress` shows how far it is)
     doctor     what is configured, reachable, wrong; how to mend it (`machine` has its local checks)

@@ -125,7 +125,7 @@ def _from_json(text: str) -> Any:
 def rm(args: argparse.Namespace) -> int:
     """Delete keys."""
     with opened(args) as shared:
-        shared.write([{"op": "delete", "key": key} for key in dict.fromkeys(args.keys)])
+        shared.delete_many(args.keys)
     note(f"deleted {plural(len(set(args.keys)), 'key')}; undo brings them back")
     return ExitCode.OK
 

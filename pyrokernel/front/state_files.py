@@ -13,7 +13,7 @@ from typing import Any
 from pyrokernel.client.links import Link
 from pyrokernel.client.mesh import Mesh
 from pyrokernel.client.state_texts import describe_spaces
-from pyrokernel.errors import AccessRefusedError, NameServerNotFoundError, StateError
+from pyrokernel.errors import AccessRefusedError, NameServerNotFoundError, SettingsError, StateError
 from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.reach import living_records, open_mesh, settings_of
 from pyrokernel.front.state import opened
@@ -79,7 +79,9 @@ def restore_backup(args: argparse.Namespace) -> int:
         raise StateError(f"the store {settings.state_store!r} (setting state_store) is restored with its own tools")
     with _kept(settings) as (directory, mesh, host):
         chosen = _find_backup(directory, args.backup, settings)
-        if not args.yes and has_person() and not _agreed(chosen, settings):
+        if not args.yes and not has_person():
+            raise SettingsError("restore replaces what is there now; where nobody can be asked, say so with --yes")
+        if not args.yes and not _agreed(chosen, settings):
             note("nothing was changed")
             return ExitCode.REFUSED
 

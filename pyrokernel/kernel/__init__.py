@@ -12,8 +12,9 @@ answer; `cells` admits, journals and remembers, `layout` says how results are la
 `drain` and `late`) collects output; `completion` (with `paths`) and `inspection` rest on
 `reading`, which looks at objects without running them; `references` is what was lent to
 clients, `operations` what they do with it, `restrictions` what a URL reaches, `publications`
-what has a name of its own. Thin: `requests` says what is asked for, `service` is the object
-exposed to callers, `workloop` the main thread, `process` puts them together.
+what has a name of its own, `pins` what keys of the shared state keep alive. Thin: `requests`
+says what is asked for, `service` is the object exposed to callers, `workloop` the main thread,
+`process` puts them together.
 
 Start at `process`, then `service`. Nothing here may import cmd2, rich or numpy.
 """

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from pyrokernel.client.reference import Reference, names_of
-from pyrokernel.client.shared_map import SharedMap
+from pyrokernel.client.shared_map import SharedMap, keys_of
 from pyrokernel.kernel.attributes import attributes, get_attribute
 from pyrokernel.kernel.columns import column_labels, pandas_kind
 from pyrokernel.kernel.expressions import value_before
@@ -282,7 +282,7 @@ class _Finder:
             return {}
         value = value_before(tail, opening, self.namespace)
         if type(value) is SharedMap and not listed:
-            keys: Iterable[Any] = value.complete_keys(typed or "", MATCH_LIMIT)
+            keys: Iterable[Any] = keys_of(value).complete_keys(typed or "", MATCH_LIMIT)
             return dict.fromkeys(spell_keys(keys, prefix, quote, typed, MATCH_LIMIT), "key")
         if issubclass(type(value), dict) and not listed:
             keys, word = first_items(dict.keys(value)), "key"

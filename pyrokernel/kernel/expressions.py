@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pyrokernel.client.shared import Shared
-from pyrokernel.client.shared_map import SharedMap
+from pyrokernel.client.shared_map import SharedMap, keys_of
 from pyrokernel.kernel.attributes import get_attribute, returned_type
 from pyrokernel.kernel.columns import column_labels, is_array, stand_in
 from pyrokernel.kernel.reading import MISSING, Unknown, find, is_one_of, lookup
@@ -114,7 +114,7 @@ def _item(value: Any, key: object) -> Any:
 def _shared_item(value: Shared | SharedMap, key: str) -> Any:
     """Return a namespace of the shared state, or what a key of it holds: our own code, which does not wait long."""
     try:
-        return value[key] if isinstance(value, Shared) else value.peek(key)
+        return value[key] if isinstance(value, Shared) else keys_of(value).peek(key)
     except (KeyError, ValueError):
         return MISSING
 

@@ -12,6 +12,7 @@ import time
 
 from pyrokernel.client import keeper
 from pyrokernel.client.shared import Shared
+from pyrokernel.client.shared_map import keys_of
 from pyrokernel.client.state_link import PIN
 from pyrokernel.errors import PyrokernelError
 from pyrokernel.kernel.references import References
@@ -45,7 +46,7 @@ class SharedPins:
         for name, token in pinned.items():
             space, key, made_at = json.loads(name.removeprefix(PIN))
             try:
-                held = self._shared.in_space(space).token_of(key)
+                held = keys_of(self._shared.in_space(space).m).token_of(key)
             except PyrokernelError as error:
                 log.info("what the shared state holds cannot be said now: %s", error)
                 return True

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from cmd2 import Cmd2ArgumentParser, CommandSet, Statement, with_argparser
 
+from pyrokernel.client.shared_map import keys_of
 from pyrokernel.client.state_texts import (
     LISTED,
     describe_change,
@@ -167,7 +168,7 @@ class SharedCommands(CommandSet["Shell"]):
 
     def _remove(self, shared: Shared, words: Sequence[str]) -> None:
         keys = list(dict.fromkeys(words))
-        shared.write([{"op": "delete", "key": key} for key in keys])
+        shared.delete_many(keys)
         self._cmd.print_lines([f"deleted {plural(len(keys), 'key')}; `shared undo KEY` brings one back"])
         self._cmd.last_result = keys
 
@@ -214,7 +215,7 @@ class SharedCommands(CommandSet["Shell"]):
             offers = [(action, begin, "what to do") for action in _ACTIONS if action.startswith(word)]
         elif words[0] not in _OF_KEYS or (len(words) > 1 and words[0] != "rm"):
             return []
-        keys = self._space(space).complete_keys(word, _OFFERED) if words or word else []
+        keys = keys_of(self._space(space).m).complete_keys(word, _OFFERED) if words or word else []
         # What could not be typed is not offered either.
         fitting = (key for key in keys if key.isprintable() and key not in words[1:])
         return [*offers, *((shlex.quote(key), begin, "key") for key in fitting)]

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from pyrokernel.errors import PyrokernelError, StateCorruptError, StateError, StateStorageError
+from pyrokernel.errors import PyrokernelError, SettingsError, StateCorruptError, StateError, StateStorageError
 from pyrokernel.settings import check_name, private_directory
 from pyrokernel.state.claim import claim
 from pyrokernel.state.files import Files
@@ -95,6 +95,10 @@ class Backups:
         assert self._files is not None, "attach() comes first"
         if self._store.backed_up_by:
             raise StateError(f"this shared state is not backed up from here: {self._store.backed_up_by}")
+        if name.startswith(_AUTOMATIC):
+            raise SettingsError(
+                f"a backup named {_AUTOMATIC}... is one that is made and removed by itself; not {name!r}"
+            )
         with self._lock:
             folder = self.directory / (check_name(name, "backup") if name else self._free_name(automatic))
             if folder.exists() or folder.suffix == _UNFINISHED:

@@ -237,6 +237,15 @@ class Engine:
             raise StateKeyError(f"{key!r} has no version {revision}, or it is forgotten", key=key)
         return row
 
+    def author_of(self, row: Row) -> str:
+        """Return who wrote a value: of an undo, who wrote what it brought back; "" when that is forgotten."""
+        while row.restores > 0:
+            found = self.store.row(row.restores)
+            if found is None:
+                return ""
+            row = found
+        return row.author
+
     def history(self, space: str, key: str, limit: int) -> list[Row]:
         """Return the last rows of a key, newest first, removals among them."""
         found: list[Row] = []
@@ -328,6 +337,8 @@ class Engine:
         """Find out all that can be wrong with a write before anything is written."""
         op = write["op"]
         if op == "clear":
+            if not isinstance(write["prefix"], str):
+                raise StateTypeError(f"keys begin with a str, not with {write['prefix']!r:.80}")
             return  # looks at many rows, and must be the first to write: see `write`
         key = check_key(write["key"])
         lease = write.get("lease") or ""
@@ -375,7 +386,9 @@ class Engine:
             return [self._append(space, key, "delete", author)] if self.get(space, key) is not None else []
         if op == "increment":
             return [self._increment(space, key, write["amount"], write.get("initial", 0), author)]
-        return [self._append(space, key, "set", author, **self._value(write), lease=str(write.get("lease") or ""))]
+        was = self.get(space, key) if write.get("keep") else None
+        lease = was.lease if was is not None else str(write.get("lease") or "")
+        return [self._append(space, key, "set", author, **self._value(write), lease=lease)]
 
     def _value(self, write: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields of a row that hold a value."""
@@ -397,6 +410,8 @@ class Engine:
 
     def _increment(self, space: str, key: str, amount: float, initial: float, author: Author) -> Row:
         row = self.get(space, key)
+        if row is not None and row.kind not in ("int", "float"):  # since an earlier write of the same request
+            raise StateTypeError(f"{key!r} is now a {row.type}, to which nothing can be added")
         before = initial if row is None else _number(key, row.kind, row.data)
         try:
             after = before + amount
@@ -680,7 +695,9 @@ class Engine:
         row = self._full(free)
         value = {name: getattr(row, name) for name in ("kind", "type", "summary", "sizes", "data", "file")}
         # A row that removes a value for good carries it: the answer may be lost, and be asked for again.
-        taken = self._append(hidden, row.key, "set" if lease else "delete", author, **value, lease=lease)
+        # It stays its author's: readers decide by the author whether they load a value.
+        writer = dataclasses.replace(author, name=row.author, via=row.via)
+        taken = self._append(hidden, row.key, "set" if lease else "delete", writer, **value, lease=lease)
         if taken.file and not lease:
             self._note_past(taken)
         return self._remembered(author, taken)

@@ -20,6 +20,7 @@ import fcntl
 import logging
 import os
 import secrets
+import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -52,16 +53,19 @@ class Files:
         self.values = private_directory(directory / "values")
         self._spares = private_directory(directory / "spare")
         self._power = power
+        self._guard = threading.Lock()
         self._held: list[str] | None = None
 
     @contextlib.contextmanager
     def holding(self) -> Iterator[None]:
         """Keep all values as they are while a backup is made, from its thread."""
-        self._held = []
+        with self._guard:
+            self._held = []
         try:
             yield
         finally:
-            held, self._held = self._held, None
+            with self._guard:
+                held, self._held = self._held or [], None
             for name in held:
                 self.release(name)
 
@@ -196,9 +200,10 @@ class Files:
 
     def release(self, name: str) -> None:
         """Let go of a value's file: nothing refers to it any more."""
-        if self._held is not None:
-            self._held.append(name)
-            return
+        with self._guard:
+            if self._held is not None:
+                self._held.append(name)
+                return
         self._spare(self.values / name)
 
     def _spare(self, path: Path) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pyrokernel.errors import ProtocolError, StateStorageError, StateValueError
+from pyrokernel.errors import ProtocolError, StateStorageError, StateTypeError, StateValueError
 from pyrokernel.messages import PROTOCOL_VERSION
 from pyrokernel.settings import check_name
 from pyrokernel.state.engine import LOCKS, QUEUES, Author, Engine, as_text, check_key
@@ -137,7 +137,7 @@ class StateService:
         if row is None:
             return None
         value = None if row.revision == unless else self._value(row, caller)
-        return [row.revision, row.kind, row.type, row.author, value]
+        return [row.revision, row.kind, row.type, self._engine.author_of(row), value]
 
     @method
     def get_many(self, caller: Caller, space: str, keys: Sequence[str]) -> list[Any]:
@@ -150,7 +150,7 @@ class StateService:
         row = self._engine.at(_space(space), key, revision)
         if not row.alive:
             return None
-        return [row.revision, row.kind, row.type, row.author, self._value(row, caller)]
+        return [row.revision, row.kind, row.type, self._engine.author_of(row), self._value(row, caller)]
 
     @method
     def write(
@@ -173,7 +173,7 @@ class StateService:
         self, caller: Caller, space: str, prefix: str = "", after: str | None = None, limit: int = MAX_PAGE
     ) -> list[str]:
         """Return keys in order, at most 10,000 at a time."""
-        rows = self._engine.store.scan(_space(space), prefix, after, max(1, min(limit, MAX_PAGE)))
+        rows = self._engine.store.scan(_space(space), check_prefix(prefix), after, max(1, min(limit, MAX_PAGE)))
         return [row.key for row in rows]
 
     @method
@@ -181,7 +181,7 @@ class StateService:
         self, caller: Caller, space: str, prefix: str = "", after: str | None = None, limit: int = MAX_PAGE
     ) -> list[dict[str, Any]]:
         """Return keys in order with all that is known of them but their values: a `StateEntry` each."""
-        rows = self._engine.store.scan(_space(space), prefix, after, max(1, min(limit, MAX_PAGE)))
+        rows = self._engine.store.scan(_space(space), check_prefix(prefix), after, max(1, min(limit, MAX_PAGE)))
         return [self._entry(row) for row in rows]
 
     @method
@@ -191,12 +191,14 @@ class StateService:
         """Return keys in order with their values, as `get` does; fewer than asked for when they are large."""
         found: list[Any] = []
         size = 0
-        for bare in self._engine.store.scan(_space(space), prefix, after, max(1, min(limit, MAX_PAGE))):
+        for bare in self._engine.store.scan(_space(space), check_prefix(prefix), after, max(1, min(limit, MAX_PAGE))):
             if found and (size := size + bare.size) > MAX_BATCH_BYTES:
                 break
             row = self._engine.get(space, bare.key)
             if row is not None:
-                found.append([row.key, [row.revision, row.kind, row.type, row.author, self._value(row, caller)]])
+                found.append(
+                    [row.key, [row.revision, row.kind, row.type, self._engine.author_of(row), self._value(row, caller)]]
+                )
         return found
 
     @method
@@ -254,7 +256,8 @@ class StateService:
         Without `since` the answer comes at once: no changes, and the revision to begin from.
         """
         _space(space)
-        if since is None or since < 0:
+        check_prefix(prefix)
+        if since is None:
             return {"changes": [], "next": self._engine.revision, "store": self._engine.store.id}
         if since > self._engine.revision:
             since = self._engine.revision
@@ -450,7 +453,7 @@ class StateService:
         }
 
     def _taken(self, row: Row, caller: Caller) -> list[Any]:
-        return [row.key, [row.revision, row.kind, row.type, row.author, self._value(row, caller)]]
+        return [row.key, [row.revision, row.kind, row.type, self._engine.author_of(row), self._value(row, caller)]]
 
     def _value(self, row: Row, caller: Caller) -> Any:
         """Return a value as it travels: `Packed`, or where it can be mapped."""
@@ -496,6 +499,17 @@ class StateService:
     def _change(self, row: Row, value: Any) -> dict[str, Any]:
         return {**self._entry(row), "op": row.op, "restores": row.restores, "packed": value,
                 "kept": bool(row.sizes)}  # fmt: skip
+
+
+def check_prefix(prefix: Any) -> str:
+    """Return what keys are to begin with.
+
+    Raises:
+        StateTypeError: It is no text.
+    """
+    if not isinstance(prefix, str):
+        raise StateTypeError(f"keys begin with a str, not with {prefix!r:.80}")
+    return prefix
 
 
 def _space(name: Any) -> str:

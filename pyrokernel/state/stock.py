@@ -5,6 +5,7 @@ Our own clients do not come this way: the desk reads their requests itself.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from pyrokernel.errors import NotSerializableError, StateKeyError
 from pyrokernel.state.backups import Backups
 from pyrokernel.state.desk import Desk
 from pyrokernel.state.service import Caller, StateService
+from pyrokernel.wire.codec import Packed
 from pyrokernel.wire.daemon import current_peer, expose
 from pyrokernel.wire.values import SCALARS, decode_value, encode_value
 
@@ -62,11 +64,11 @@ class StockState:
         _, kind, name, _, value = found
         if kind not in SCALARS:
             raise NotSerializableError(f"{key!r} is a {name}; execute `shared.m[{key!r}]` in a kernel to read it")
-        return decode_value(kind, (value,))
+        return decode_value(kind, (value.data if isinstance(value, Packed) else value,))
 
     def set(self, key: str, value: Any, space: str = "") -> int:
         """Set a key to a number, text or bytes; return the revision."""
-        encoded = encode_value(value)
+        encoded = encode_value(_bytes_of(value))
         if encoded.kind not in SCALARS:
             raise NotSerializableError(f"a {encoded.type} is set from a kernel or a Python client only")
         kind, name, summary, parts = encoded
@@ -93,3 +95,10 @@ class StockState:
     def _do(self, ask: Callable[[Caller], T]) -> T:
         caller = self._caller()
         return self._desk.submit(lambda: ask(caller)).result(_SECONDS)
+
+
+def _bytes_of(value: Any) -> Any:
+    """Return bytes that serpent has spelled as a dict, anything else as it is; no dict is stored here anyway."""
+    if isinstance(value, dict) and value.keys() == {"data", "encoding"} and value["encoding"] == "base64":
+        return base64.b64decode(value["data"], validate=True)
+    return value

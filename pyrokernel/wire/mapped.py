@@ -1,4 +1,4 @@
-"""Large values of the shared state as files: how their parts lie, written once and mapped by all. Runs in every process.
+"""Large values of the shared state as files, written once and mapped by all. Runs in every process.
 
 `state.files` says why a reader locks what it maps.
 """

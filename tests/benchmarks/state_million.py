@@ -1,4 +1,4 @@
-"""A million keys in the shared state: run `python tests/benchmarks/state_million.py [KEYS]`; decides nothing.
+"""A million keys in the shared state: `python tests/benchmarks/state_million.py [KEYS]`; one table, no verdict.
 
 Two promises are looked at: a service that is started again answers within a second, and its memory is bounded,
 however many keys there are.
@@ -26,9 +26,12 @@ ROUNDS = 5
 def memory_mb(pid: int) -> str:
     """Return resident memory of a process, now and at its highest."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    told = dict(line.split(":", 1) for line in lines)
-    now, highest = (int(told[name].split()[0]) // 1024 for name in ("VmRSS", "VmHWM"))
-    return f"{now} MB, highest {highest} MB"
+    found = {
+        name: int(value.split()[0]) // 1024
+        for name, _, value in (line.partition(":") for line in lines)
+        if "VmRSS" in name or "VmHWM" in name
+    }
+    return f"{found['VmRSS']} MB, highest {found['VmHWM']} MB"
 
 
 def timed(step: Callable[[], Any], rounds: int = 1) -> float:

@@ -302,7 +302,7 @@ def test_a_backup_takes_the_place_of_what_is_there_while_clients_go_on(lab: Any)
         numbers = subprocess.Popen([sys.executable, "-c", _TICKING], env=lab.environ, stderr=subprocess.PIPE)
         try:
             wait_until(lambda: mesh.shared.get("ticks", 0) > 10)
-            done = lab.cli("state", "restore", "good")
+            done = lab.cli("state", "restore", "good", "--yes")
             assert "good is in place" in done.stdout
             wait_until(lambda: mesh.shared.get("ticks", 0) > 10 or numbers.poll() is not None)
             assert numbers.poll() is None, numbers.communicate()
@@ -315,7 +315,7 @@ def test_a_backup_takes_the_place_of_what_is_there_while_clients_go_on(lab: Any)
     (row,) = json.loads(lab.cli("state", "backups", "--json").stdout)
     assert (row["name"], row["path"]) == ("good", where)
     # What was put aside can be brought back in the same way.
-    lab.cli("state", "restore", str(aside))
+    lab.cli("state", "restore", str(aside), "--yes")
     assert lab.cli("state", "get", "x").stdout == "after\n"
 
 
@@ -324,11 +324,11 @@ def test_restore_works_without_a_mesh_and_names_what_is_no_backup(lab: Any) -> N
     lab.cli("state", "backup", "good")
     lab.cli("state", "set", "x", "after")
     lab.cli("stop")
-    done = lab.cli("state", "restore", "bad", check=False)
+    done = lab.cli("state", "restore", "bad", "--yes", check=False)
     assert done.returncode == ExitCode.FAILED
     assert "state backups" in done.stderr
     assert "good" in lab.cli("state", "backups").stdout
-    lab.cli("state", "restore", "good")
+    lab.cli("state", "restore", "good", "--yes")
     lab.serve()
     assert lab.cli("state", "get", "x").stdout == "before\n"
 
@@ -355,11 +355,11 @@ def test_restore_keeps_its_hands_off_a_state_whose_host_is_gone(lab: Any) -> Non
     pid = lab.host_pid()
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not Path(f"/proc/{pid}").exists())
-    done = lab.cli("state", "restore", "good", check=False)
+    done = lab.cli("state", "restore", "good", "--yes", check=False)
     assert done.returncode == ExitCode.REFUSED
     assert "serve --detach" in done.stderr
     lab.serve()
-    lab.cli("state", "restore", "good")
+    lab.cli("state", "restore", "good", "--yes")
     assert lab.cli("state", "get", "x").stdout == "1\n"
 
 

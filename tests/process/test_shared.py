@@ -718,3 +718,208 @@ def test_a_reference_to_what_is_gone_says_so(mesh: pk.Mesh, shared: Shared) -> N
     with pytest.raises(pk.ReferenceGoneError, match="k2"):
         found.snap()
     assert shared.entries()[0].type == "Camera"
+
+
+# What a reviewer and a newcomer found
+
+
+def test_the_right_side_of_an_augmented_assignment_may_read_other_keys(shared: Shared) -> None:
+    shared.update({"a": 10, "b": 1, "d": {"a": 10, "b": 1}})
+
+    class Late(int):
+        """Lets somebody else write between the read and the assignment."""
+
+        def __radd__(self, other: int) -> int:
+            shared.increment("a", 100)
+            shared.modify("d", lambda value: {**value, "a": value["a"] + 100})
+            return other + int(self)
+
+    def late(_: int) -> int:
+        return Late(1)
+
+    shared.m["a"] += late(shared.m["b"])
+    assert shared.get("a") == 111
+    shared.m["d"] = {"a": 10, "b": 1}
+    view = shared.m["d"]
+    view["a"] += late(view["b"])
+    assert shared.get("d") == {"a": 111, "b": 1}
+
+
+def test_a_plain_assignment_of_what_was_read_is_written(shared: Shared) -> None:
+    shared.m["y"] = [1]
+    kept = shared.m["y"]
+    del shared.m["y"]
+    shared.m["y"] = kept
+    assert shared.get("y") == [1]
+
+
+def test_nan_does_not_keep_a_container_from_being_changed(shared: Shared) -> None:
+    shared.m["x"] = [[float("nan")]]
+    shared.m["x"][0].append(1)
+    assert shared.get("x")[0][1] == 1
+
+
+def test_what_is_computed_from_a_live_list_is_the_callers_own(shared: Shared) -> None:
+    shared.m["l"] = [[1]]
+    view = shared.m["l"]
+    for joined in (view + [], [] + view, view * 1):  # noqa: RUF005  what is tested
+        joined[0].append(99)
+    assert view == [[1]]
+
+
+def test_a_list_says_what_a_list_says_of_a_wrong_index(shared: Shared) -> None:
+    shared.m["l"] = [1]
+    with pytest.raises(IndexError, match="list index out of range"):
+        shared.m["l"][5]
+    with pytest.raises(TypeError, match="list indices"):
+        shared.m["l"]["a"]
+    view = shared.m["l"]
+    shared.m["l"] = 5
+    assert "holds no more" in repr(view)
+
+
+def test_a_key_keeps_its_time_when_its_value_is_changed(shared: Shared) -> None:
+    shared.set("k", [1], ttl="1h")
+    shared.m["k"].append(2)
+    with shared.edit("k") as value:
+        value.append(3)
+    shared.modify("k", lambda value: [*value, 4])
+    assert shared.get("k") == [1, 2, 3, 4]
+    assert shared.entries("k")[0].expires is not None
+    shared.m["k"] = []
+    assert shared.entries("k")[0].expires is None
+
+
+def test_a_heartbeat_holds_one_lease(shared: Shared) -> None:
+    before = set(shared._keys.leases._kept)
+    for beat in range(5):
+        shared.set("alive", beat, ttl=60, keep_alive=True)
+    assert len(shared._keys.leases._kept - before) == 1
+    shared.delete("alive")
+    assert shared._keys.leases._kept == before
+
+
+def test_late_news_of_a_lease_do_not_end_the_next_one(shared: Shared) -> None:
+    lock = shared.lock("l")
+    lock.acquire()
+    first = lock._lease
+    lock.release()
+    token = lock.acquire()
+    lock._lose(first)
+    assert lock.check() == token
+    lock.release()
+    with pytest.raises(pk.LockLostError, match="released before"):
+        lock.release()
+
+
+def test_a_value_that_cannot_be_loaded_stays_in_its_queue_until_it_is_dropped(mesh: pk.Mesh, shared: Shared) -> None:
+    source = """
+import sys, types
+lab = sys.modules["elsewhere"] = types.ModuleType("elsewhere")
+exec("class Model: pass", lab.__dict__)
+lab.Model.__module__ = "elsewhere"
+shared.queue("odd").put(lab.Model())
+"""
+    mesh["k0"].execute(source)
+    queue = shared.queue("odd")
+    queue.put("next")
+    with pytest.raises(pk.StateValueError, match=r"drop\((\d+)\)") as caught:
+        queue.get(timeout=5)
+    assert len(queue) == 2
+    number = int(str(caught.value).partition("drop(")[2].partition(")")[0])
+    assert queue.drop(number)
+    assert not queue.drop(number)
+    assert queue.get(timeout=5) == "next"
+
+
+def test_what_is_taken_or_brought_back_stays_its_authors(mesh: pk.Mesh, shared: Shared) -> None:
+    shared.m["f"] = _read
+    shared.m["f"] = 1
+    shared.undo("f")
+    stranger = Shared(type(shared._link)(lambda: mesh))
+    stranger._link.user = "somebody"
+    with pytest.raises(pk.StateValueError, match="trust"):
+        stranger.get("f")
+    stranger.close()
+
+
+@pytest.mark.parametrize("value", [[threading.Lock()], {"a": threading.Lock()}, (threading.Lock(),)])
+def test_a_container_of_what_cannot_be_pickled_is_refused_in_a_kernel_too(
+    mesh: pk.Mesh, shared: Shared, value: Any
+) -> None:
+    with pytest.raises(pk.NotSerializableError, match="key of its own"):
+        shared.m["v"] = value
+    mesh["k0"].execute(_CAMERA + "shared.m['cfg'] = {'gain': 1}")
+    for source in ("shared.m['cfg']['camera'] = camera", "shared.m['l'] = [camera]", "shared.queue('q').put(camera)"):
+        with pytest.raises(pk.RemoteError, match=r"key of its own|keeps no object"):
+            mesh["k0"].execute(source)
+    assert shared.get("cfg") == {"gain": 1}
+
+
+def test_a_reference_within_a_container_is_refused(mesh: pk.Mesh, shared: Shared) -> None:
+    mesh["k0"].execute(_CAMERA)
+    with pytest.raises(pk.NotSerializableError, match="reference within"):
+        shared.m["l"] = [mesh["k0"].ref("camera")]
+
+
+def test_an_open_file_is_no_value(shared: Shared, tmp_path: Any) -> None:
+    (tmp_path / "f").write_text("text")
+    with (tmp_path / "f").open() as stream, pytest.raises(pk.NotSerializableError, match="open file"):
+        shared.m["f"] = stream
+
+
+def test_the_front_door_is_not_assigned_to(shared: Shared) -> None:
+    with pytest.raises(AttributeError, match=r"shared\.m\['x'\]"):
+        shared.x = 1  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match="update"):
+        shared.m = {}  # type: ignore[assignment]
+
+
+def test_a_transaction_writes_what_was_changed_in_place(shared: Shared) -> None:
+    shared.update({"d": {"gain": 1}, "a": np.zeros(2), "same": [1]})
+    revision = shared.read("same").revision
+    with shared.transaction() as t:
+        t["d"]["gain"] = 99
+        t["a"][0] = 5
+        _ = t["same"]
+        t.update(new=1)
+    assert shared.get("d") == {"gain": 99}
+    assert shared.get("a").tolist() == [5, 0]
+    assert (shared.get("new"), shared.read("same").revision) == (1, revision)
+    t = shared.transaction()
+    with pytest.raises(pk.StateKeyError):
+        del t["nothing"]
+
+
+def test_edits_that_change_nothing_are_told(shared: Shared) -> None:
+    shared.m["a"] = np.ones(2)
+    with pytest.warns(RuntimeWarning, match="without a change"), shared.edit("a") as value:
+        value = value * 2
+    with pytest.raises(pk.StateTypeError, match="returned None"):
+        shared.modify("a_list", lambda value: value.append(1), default=[])
+    with pytest.raises(pk.StateTypeError, match="function"):
+        shared.modify("a", 5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("since", [-1, 10**9, "now"])
+def test_a_watch_from_a_revision_that_never_was_is_refused_at_once(shared: Shared, since: Any) -> None:
+    with pytest.raises(pk.StateTypeError, match="since"):
+        shared.watch("w", since=since)
+    with pytest.raises(pk.StateTypeError, match="prefix"):
+        shared.watch(5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ttl", [-1, 0, "soon"])
+def test_a_time_that_is_none_is_called_ttl(shared: Shared, ttl: Any) -> None:
+    with pytest.raises(pk.StateTypeError, match="ttl"):
+        shared.set("k", 1, ttl=ttl)
+    with pytest.raises(pk.StateTypeError, match="ttl"):
+        shared.lock("l", ttl=ttl)
+    with pytest.raises(pk.StateTypeError, match="ttl"):
+        shared.set("k", 1, keep_alive=True)
+
+
+def test_an_export_of_nothing_is_no_file(shared: Shared, tmp_path: Any) -> None:
+    with pytest.raises(pk.StateKeyError, match="path first"):
+        shared.export_to(tmp_path / "w", "no such prefix")
+    assert list(tmp_path.iterdir()) == []

@@ -56,6 +56,35 @@ def test_a_stock_proxy_executes_and_follows_from_its_own_process(mesh: pk.Mesh, 
     assert "[1, 2]" in done.stdout
 
 
+STOCK_STATE = """
+import sys, Pyro5.api, serpent
+with Pyro5.api.Proxy(sys.argv[1]) as shared:
+    blob = bytes(range(256))
+    for key, value in {"n": 3, "text": "ä", "f": 0.5, "blob": blob}.items():
+        shared.set(key, value)
+    print(shared.get("n"), shared.get("text"), shared.get("f"), serpent.tobytes(shared.get("blob")) == blob)
+    print(shared.increment("n", 2), shared.keys(), [entry["type"] for entry in shared.entries("b")])
+    try:
+        shared.set("list", [1])
+    except RuntimeError as error:
+        print(error)
+"""
+
+
+def test_a_stock_proxy_reads_and_writes_numbers_texts_and_bytes_of_the_shared_state(mesh: pk.Mesh) -> None:
+    mesh.shared.clear()
+    uri = mesh.find_state().uri
+    done = subprocess.run(
+        [sys.executable, "-c", STOCK_STATE, uri], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "3 ä 0.5 True", "5 ['blob', 'f', 'n', 'text'] ['bytes']",
+        "NotSerializableError: a list is set from a kernel or a Python client only",
+    ]  # fmt: skip
+    assert mesh.shared.get("blob") == bytes(range(256))
+
+
 class NameServer:
     """A stock pyro5-ns on loopback or a unix socket."""
 

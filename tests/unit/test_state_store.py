@@ -87,7 +87,8 @@ def keys(store: Store, prefix: str = "", after: str | None = None, limit: int = 
 def test_a_row_comes_back_as_it_was_written(shelf: Shelf) -> None:
     written = row(
         1, "ключ", kind="plain", type="list", summary="[…]", sizes=(3, 0, 4), data=b"abc\0\xff\0d", file="f",
-        author="a", via="k0", lease="l", previous=0, version=7, restores=-1, request="r",
+        author="a",
+        via="k0", lease="l", previous=0, version=7, restores=-1, request="r",
     )  # fmt: skip
     shelf.write(written)
     for store in shelf.twice():
@@ -367,20 +368,15 @@ def test_damage_is_said_where_it_is_met_and_then_nothing_is_written(tmp_path: Pa
     path = tmp_path / "state.db"
     damaged(path, how)
     before = path.read_bytes()
-    stores: list[SQLiteStore] = []
-
-    def read_all() -> None:
-        stores.append(SQLiteStore(path, newest_backup=lambda: "the backup"))
+    with pytest.raises(StateCorruptError) as caught:  # noqa: PT012  where the damage is met depends on how it was done
+        store = SQLiteStore(path, newest_backup=lambda: "the backup")
         for revision in range(1, 2001):
-            stores[0].row(revision)
-
-    with pytest.raises(StateCorruptError) as caught:
-        read_all()
+            store.row(revision)
     assert (caught.value.path, caught.value.backup) == (str(path), "the backup")
     if how == "overwritten":
         with pytest.raises(StateCorruptError):
-            stores[0].begin()
-        stores[0].close()
+            store.begin()
+        store.close()
     assert path.read_bytes() == before
     (tmp_path / "copy").write_bytes(before)
     assert check_file(tmp_path / "copy") != []

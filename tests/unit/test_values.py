@@ -63,9 +63,10 @@ def random_plain(chance: random.Random, depth: int = 0) -> Any:
     leaves: list[Any] = [
         None, True, False, chance.randint(-(2**70), 2**70), chance.random() * 10 ** chance.randint(-300, 300),
         "".join(chr(chance.choice([chance.randrange(0xD800), chance.randrange(0xE000, 0x110000)])) for _ in range(5)),
-        chance.randbytes(chance.randrange(40)), complex(chance.random(), 1), range(chance.randrange(9)),
-        datetime.date(chance.randrange(1, 9999), 1, 1), decimal.Decimal(chance.randrange(10**9)) / 7,
-        uuid.UUID(int=chance.getrandbits(128)),
+        chance.randbytes(chance.randrange(40)), complex(chance.random(), 1),
+        datetime.date(chance.randrange(1, 9999), 1, 1),
+        decimal.Decimal(chance.randrange(10**9)) / 7, uuid.UUID(int=chance.getrandbits(128)),
+        range(chance.randrange(9)),
     ]  # fmt: skip
     if depth > 4 or chance.random() < 0.3:
         return chance.choice(leaves)
