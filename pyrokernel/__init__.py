@@ -50,9 +50,14 @@ if TYPE_CHECKING:
     from pyrokernel.client.job import Job
     from pyrokernel.client.kernel import Kernel
     from pyrokernel.client.launch import local
+    from pyrokernel.client.locks import Lock
     from pyrokernel.client.mesh import Mesh, connect
     from pyrokernel.client.publishing import publish, unpublish
+    from pyrokernel.client.queues import Queue
     from pyrokernel.client.reference import Reference
+    from pyrokernel.client.shared import Shared
+    from pyrokernel.client.transactions import Transaction
+    from pyrokernel.client.watches import Change, Watch
     from pyrokernel.commands import command
     from pyrokernel.errors import (
         AccessRefusedError,
@@ -112,6 +117,7 @@ if TYPE_CHECKING:
         RefInfo,
         Reply,
         Shipped,
+        StateEntry,
     )
     from pyrokernel.settings import Settings
     from pyrokernel.wire.daemon import expose
@@ -122,6 +128,7 @@ __all__ = [
     "CellCancelledError",
     "CellError",
     "CellNotFoundError",
+    "Change",
     "CommandInfo",
     "CommandNameTakenError",
     "CommandNotFoundError",
@@ -141,6 +148,7 @@ __all__ = [
     "KernelRestartedError",
     "KernelSpec",
     "KernelUnreachableError",
+    "Lock",
     "LockLostError",
     "Mesh",
     "MessageTooLargeError",
@@ -153,6 +161,7 @@ __all__ = [
     "PluginLoadError",
     "ProtocolError",
     "PyrokernelError",
+    "Queue",
     "Receipt",
     "RefInfo",
     "Reference",
@@ -164,19 +173,23 @@ __all__ = [
     "ResultUnavailableError",
     "Settings",
     "SettingsError",
+    "Shared",
     "ShipError",
     "Shipped",
     "StateCompactedError",
     "StateConflictError",
     "StateCorruptError",
+    "StateEntry",
     "StateError",
     "StateKeyError",
     "StateStorageError",
     "StateTypeError",
     "StateUnavailableError",
     "StateValueError",
+    "Transaction",
     "VariableNotFoundError",
     "VersionMismatchError",
+    "Watch",
     "WouldDeadlockError",
     "__version__",
     "command",
@@ -193,6 +206,7 @@ __version__ = "0.1.0"
 
 _ROOMS = {
     "Cell": "client.cell",
+    "Change": "client.watches",
     "CommandInfo": "messages",
     "Completion": "messages",
     "Event": "messages",
@@ -202,14 +216,20 @@ _ROOMS = {
     "Kernel": "client.kernel",
     "KernelInfo": "messages",
     "KernelSpec": "messages",
+    "Lock": "client.locks",
     "Mesh": "client.mesh",
     "PluginInfo": "messages",
+    "Queue": "client.queues",
     "Receipt": "messages",
     "RefInfo": "messages",
     "Reference": "client.reference",
     "Reply": "messages",
     "Settings": "settings",
+    "Shared": "client.shared",
     "Shipped": "messages",
+    "StateEntry": "messages",
+    "Transaction": "client.transactions",
+    "Watch": "client.watches",
     "command": "commands",
     "connect": "client.mesh",
     "expose": "wire.daemon",

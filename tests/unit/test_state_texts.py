@@ -47,8 +47,9 @@ class Keys:
     def entries(self, prefix: str = "", *, after: str | None = None, limit: int = 1000) -> list[StateEntry]:
         return [entry(name) for name in self._page(prefix, after, min(limit, 10_000))]
 
-    def count(self) -> int:
-        return len(self.names)
+    @property
+    def m(self) -> list[str]:
+        return self.names
 
 
 @pytest.fixture(autouse=True)
