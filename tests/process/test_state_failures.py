@@ -330,9 +330,10 @@ def test_who_knew_the_replaced_state_is_not_taken_in_by_the_restored_one(lab: La
 # Two of them
 
 
-def test_a_second_service_for_the_same_files_is_refused(lab: Lab, labs: Labs, places: dict[str, str]) -> None:
-    with pytest.raises(StateStorageError, match="only one service"):
-        labs({**places, "runtime_dir": places["runtime_dir"] + "2"})
+def test_a_second_service_for_the_same_files_is_refused(lab: Lab, served_at: Any, places: dict[str, str]) -> None:
+    other = served_at({**places, "runtime_dir": places["runtime_dir"] + "2"}, "-n", "1")
+    with other.connect() as mesh, pytest.raises(StateStorageError, match="only one service"):
+        mesh.shared.get("first")
     assert lab.shared.get("first") == 1
 
 
