@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from pyrokernel.errors import NotSerializableError
-from pyrokernel.wire.codec import Packed, is_data, is_simple
+from pyrokernel.wire import plain
+from pyrokernel.wire.codec import Packed
+from pyrokernel.wire.plain import is_data, is_simple
 
 numpy = pytest.importorskip("numpy")
 
@@ -87,7 +89,8 @@ class Runs:
 @pytest.mark.parametrize(
     "value",
     [Runs(os.system, "true"), Runs(eval, "1"), Runs(getattr, "", "join"), Runs(numpy.dtype, "O"), Runs(numpy.load, "x"),
-     Runs(numpy.arange, 3), numpy.arange(3), [Runs(bytearray, 10)], fractions.Fraction(1, 2), datetime],
+     Runs(numpy.arange, 3), numpy.arange(3), [Runs(bytearray, 10)], fractions.Fraction(1, 2), datetime,
+     Runs(plain._make, "Fraction", 1, 2), Runs(plain._make, "range", 9), Runs(plain._make_data, "complex", 1)],
     ids=lambda value: repr(getattr(value, "call", value))[:40],
 )  # fmt: skip
 def test_a_stream_that_names_anything_else_is_not_loaded(value: Any) -> None:
@@ -103,19 +106,15 @@ def test_a_stream_that_names_anything_else_is_not_loaded(value: Any) -> None:
 
 @pytest.mark.parametrize("descr", ["O", "|O", [("x", "O")], "nonsense"])
 def test_an_array_that_passes_pointers_off_as_numbers_is_not_made(descr: Any) -> None:
-    from pyrokernel.wire.codec import _array
-
-    stream = pickle.dumps(Runs(_array, descr, (1,), False, b"\1" * 8))
+    stream = pickle.dumps(Runs(plain._make_array, descr, (1,), "C", b"\1" * 8))
     with pytest.raises(NotSerializableError):
         Packed(stream).load_data()
 
 
 def test_a_shape_that_does_not_fit_is_refused() -> None:
-    from pyrokernel.wire.codec import _array
-
     for shape in ((3,), "x", (1 << 62,)):
         with pytest.raises(NotSerializableError):
-            Packed(pickle.dumps(Runs(_array, "f8", shape, False, b"\1" * 8))).load_data()
+            Packed(pickle.dumps(Runs(plain._make_array, "f8", shape, "C", b"\1" * 8))).load_data()
 
 
 def test_garbage_is_refused() -> None:
