@@ -26,7 +26,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 from pyrokernel.errors import MessageTooLargeError, NotSerializableError, ProtocolError
-from pyrokernel.wire.plain import dump_plain, is_data, load_plain
+from pyrokernel.wire.plain import Maker, dump_plain, is_data, load_plain
 
 log = logging.getLogger(__name__)
 
@@ -252,12 +252,16 @@ def decode(payload: memoryview) -> Any:
         raise ProtocolError(f"a message does not parse: {type(error).__name__}: {error}") from error
 
 
+_MAKE_PACKED = Maker(Packed)
+"""Stands for the class in a message, which could change that."""
+
+
 class _EnvelopeUnpickler(pickle.Unpickler):
     """Reads plain data and `Packed`; any other class is refused before it is looked up."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == (Packed.__module__, Packed.__name__):
-            return Packed
+        if (module, name) == (__name__, "Packed"):
+            return _MAKE_PACKED
         raise ProtocolError(f"a message may not name {module}.{name}")
 
 

@@ -131,6 +131,43 @@ def _is_scalar(value: Any) -> bool:
     return kind is value.dtype.type and kind.__module__ == "numpy" and not value.dtype.hasobject
 
 
+class Maker:
+    """What a pickle gets in place of a class or function that it names: it is called, and refuses all else.
+
+    Pickles change what they have: the instruction BUILD calls `__setstate__`, or sets attributes where there is none. A
+    class or function would be changed for the whole process.
+
+    Args:
+        make: Called with what the pickle has.
+    """
+
+    __slots__ = ("_make",)
+
+    _make: Callable[..., Any]
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        object.__setattr__(self, "_make", make)
+
+    def __call__(self, *args: Any) -> Any:
+        """Make a value."""
+        return self._make(*args)
+
+    def __setstate__(self, state: Any) -> None:
+        self._refuse()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._refuse()
+
+    def __delattr__(self, name: str) -> None:
+        self._refuse()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        self._refuse()
+
+    def _refuse(self) -> None:
+        raise NotSerializableError("what makes the values of a pickle is neither changed nor passed on by it")
+
+
 class _Pickler(pickle.Pickler):
     """Writes containers and numbers as ever, and calls of this room's functions for all else."""
 
@@ -194,29 +231,9 @@ def _descr(dtype: Any, numpy: Any) -> Any:
     return dtype.str if dtype.names is None else numpy.lib.format.dtype_to_descr(dtype)
 
 
-class _Unpickler(pickle.Unpickler):
-    """Reads plain data and arrays; any other name is refused, and none is looked up."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return what stands for a name."""
-        for function in _NAMED if module == __name__ else ():
-            if function.__name__ == name:
-                return function
-        raise NotSerializableError(f"plain data may not name {module}.{name}")
-
-
-class _DataUnpickler(_Unpickler):
-    """Reads what `is_data` allows."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return what stands for a name."""
-        found = super().find_class(module, name)
-        return _make_data if found is _make else found
-
-
 def _make(name: str, *args: Any) -> Any:
     """Make a value of a kind."""
-    maker = _MAKERS.get(name)
+    maker = _KINDS.get(name)
     if maker is None:
         raise NotSerializableError(f"plain data holds nothing of the kind {name!r:.80}")
     return maker(*args)
@@ -259,7 +276,7 @@ def _make_uuid(number: int, safe: int | None) -> Any:
 
 
 # What collections hold comes after them: made of a range or a number, a few bytes would fill the memory.
-_MAKERS: Final[dict[str, Callable[..., Any]]] = {
+_KINDS: Final[dict[str, Callable[..., Any]]] = {
     "complex": complex,
     "ellipsis": lambda: ...,
     "itself": lambda value: value,  # of a live view, which travels as what it shows
@@ -312,3 +329,24 @@ def _numpy() -> Any:
 
 _NAMED: Final = (_make, _make_array, _make_scalar)
 """What a pickle of plain data names."""
+
+_MAKERS: Final = {function.__name__: Maker(function) for function in _NAMED}
+_DATA_MAKERS: Final = {**_MAKERS, _make.__name__: Maker(_make_data)}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads plain data and arrays; any other name is refused, and none is looked up."""
+
+    makers = _MAKERS
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what stands for a name."""
+        if module == __name__ and name in self.makers:
+            return self.makers[name]
+        raise NotSerializableError(f"plain data may not name {module}.{name}")
+
+
+class _DataUnpickler(_Unpickler):
+    """Reads what `is_data` allows."""
+
+    makers = _DATA_MAKERS

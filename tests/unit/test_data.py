@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from pyrokernel.errors import NotSerializableError
-from pyrokernel.wire import plain
+from pyrokernel.errors import NotSerializableError, ProtocolError
+from pyrokernel.wire import codec, plain
 from pyrokernel.wire.codec import Packed
 from pyrokernel.wire.plain import is_data, is_simple
 
@@ -121,3 +121,29 @@ def test_garbage_is_refused() -> None:
     for stream in (b"", b"x", pickle.dumps([1])[:-1], b"\x80\x05\x97."):
         with pytest.raises(NotSerializableError):
             Packed(stream).load_data()
+
+
+@pytest.mark.parametrize("name", ["_make", "_make_array", "_make_scalar"])
+@pytest.mark.parametrize("state", [{"__name__": "other"}, (None, {"__name__": "other"}), "other"], ids=str)
+def test_what_makes_data_is_not_changed_by_it(name: str, state: Any) -> None:
+    stream = b"\x80\x04" + f"cpyrokernel.wire.plain\n{name}\n".encode() + pickle.dumps(state, 2)[2:-1] + b"b."
+    with pytest.raises(NotSerializableError):
+        Packed(stream).load_data()
+    assert getattr(plain, name).__name__ == name
+    assert Packed.dump_data([numpy.arange(2), 1j]).load_data()[1] == 1j
+
+
+@pytest.mark.parametrize("state", [{"load": 1}, (None, {"load": 1, "size_bytes": 2}), "other"], ids=str)
+def test_a_message_does_not_change_the_class_of_values(state: Any) -> None:
+    before = dict(vars(Packed))
+    stream = b"\x80\x04cpyrokernel.wire.codec\nPacked\n" + pickle.dumps(state, 2)[2:-1] + b"b."
+    payload = codec._COUNTS.pack(0, len(stream)).ljust(64, b"\0") + stream
+    with pytest.raises(ProtocolError):
+        codec.decode(memoryview(payload))
+    assert dict(vars(Packed)) == before
+
+
+def test_values_in_a_message_are_values_still() -> None:
+    payload = b"".join(map(bytes, codec.encode(["a", Packed.dump([1, b"x" * 1000])])))
+    name, value = codec.decode(memoryview(bytearray(payload)))
+    assert (name, type(value), value.load()) == ("a", Packed, [1, b"x" * 1000])

@@ -284,6 +284,45 @@ def test_hostile_plain_data_is_refused_without_a_trace(name: str, tmp_path: Path
     assert collections.OrderedDict.popitem is before
 
 
+STATES: dict[str, Any] = {
+    "attributes": {"__qualname__": "other", "__name__": "other", "_make": 1, "__code__": 1, "made": 1},
+    "slots": (None, {"__qualname__": "other", "__name__": "other", "_make": 1, "__code__": 1, "made": 1}),
+    "one slot": (None, {"_make": "other"}),
+    "text": "other",
+    "class": (None, {"__class__": 1}),
+}
+
+
+@pytest.mark.parametrize("name", ["_make", "_make_array", "_make_scalar"])
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("change", [b"b", b"b0", b"(K\x01K\x02u", b"K\x01a", b"(K\x01e", b"(K\x01\x90", b")\x81"])
+def test_what_makes_values_is_not_changed_by_them(name: str, state: str, change: bytes) -> None:
+    """A function or class that a stream could set attributes of would be another one for the whole process."""
+    numpy = pytest.importorskip("numpy")
+    stream = f"cpyrokernel.wire.plain\n{name}\n".encode()
+    last = change.replace(b"b", pickle.dumps(STATES[state], 2)[2:-1] + b"b")
+    with pytest.raises(NotSerializableError):
+        decode_value("plain", [b"\x80\x04N" + stream + last + b"."])
+    assert encode_value([numpy.arange(3), numpy.float32(1), datetime.date(1, 1, 1)]).kind == "plain"
+    assert round_trip([datetime.date(1, 1, 1), numpy.float32(1)]) == [datetime.date(1, 1, 1), 1]
+
+
+def test_an_array_is_not_turned_into_objects_by_its_state() -> None:
+    pytest.importorskip("numpy")
+    made = global_call("pyrokernel.wire.plain", "_make_array", "<i8", (1,), "C", b"\1" * 8)[:-1]
+    for kind in ("O", "|O", None):
+        state = pickle.dumps((1, (1,), kind, False, [1]), 2)[2:-1]
+        with pytest.raises(NotSerializableError):
+            decode_value("plain", [made + state + b"b."])
+
+
+def test_what_makes_values_is_no_value() -> None:
+    found = decode_value("plain", [stack_global("pyrokernel.wire.plain", "_make")])
+    for change in (lambda: setattr(found, "a", 1), lambda: delattr(found, "_make"), lambda: pickle.dumps(found)):
+        with pytest.raises(NotSerializableError):
+            change()
+
+
 @pytest.mark.parametrize("kind", ["", "Plain", "pickle ", "evil", "PICKLE"])
 def test_a_kind_that_is_not_known_is_not_taken_for_a_pickle(kind: str, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
