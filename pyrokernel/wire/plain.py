@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import functools
 import io
+import math
 import pickle
 import sys
 from collections.abc import Callable, Iterable
@@ -296,7 +297,12 @@ def _make_array(descr: Any, shape: tuple[int, ...], order: str, buffer: Any) -> 
     """Make an array on its buffer; without NumPy here, say so."""
     numpy = _numpy()
     dtype = _dtype(descr, numpy)
-    if len(memoryview(buffer)) == 0:
+    if type(shape) is not tuple or not all(type(length) is int and length >= 0 for length in shape):
+        raise NotSerializableError(f"an array has no shape of {shape!r:.40}")
+    # An array without bytes would be made of whatever lies in the memory, and as much of that as its shape says.
+    if math.prod(shape) * dtype.itemsize != memoryview(buffer).nbytes:
+        raise NotSerializableError(f"an array of shape {shape!r:.40} is not made of {memoryview(buffer).nbytes} bytes")
+    if 0 in shape:
         return numpy.empty(shape, dtype)
     return numpy.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)
 
@@ -307,6 +313,8 @@ def _make_scalar(descr: Any, data: bytes) -> Any:
     dtype = _dtype(descr, numpy)
     if dtype.itemsize == 0:  # an empty text
         return numpy.zeros((), dtype)[()]
+    if len(data) != dtype.itemsize:
+        raise NotSerializableError(f"a scalar of {dtype.itemsize} bytes is not made of {len(data)}")
     return numpy.frombuffer(data, dtype=dtype)[0]
 
 

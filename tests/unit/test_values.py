@@ -186,7 +186,7 @@ class Runs:
 def global_call(module: str, name: str, *args: Any) -> bytes:
     """Return a pickle that calls a global by name, whether it is here or not."""
     return (
-        b"\x80\x04" + f"c{module}\n{name}\n".encode() + pickle.dumps(args, 2)[2:-1] + b"R."
+        b"\x80\x04" + f"c{module}\n{name}\n".encode() + pickle.dumps(args, 3)[2:-1] + b"R."
     )  # GLOBAL, then the arguments, then REDUCE
 
 
@@ -201,7 +201,11 @@ def make(*args: Any) -> bytes:
     return global_call("pyrokernel.wire.plain", "_make", *args)
 
 
-MARK = "{mark}"
+def array(descr: Any, shape: Any, data: bytes) -> bytes:
+    """Return a pickle that makes an array."""
+    return global_call("pyrokernel.wire.plain", "_make_array", descr, shape, "C", data)
+
+
 HOSTILE = {
     "os.system": lambda mark: pickle.dumps(Runs(os.system, f"touch {mark}")),
     "posix.system": lambda mark: global_call("posix", "system", f"touch {mark}"),
@@ -247,6 +251,20 @@ HOSTILE = {
         "pyrokernel.wire.plain", "_make_array", "<f8", (1 << 40,), "C", b"12345678"
     ),
     "array of nothing": lambda mark: global_call("pyrokernel.wire.plain", "_make_array", "<f8", (1 << 45,), "C", b""),
+    "small array of nothing": lambda mark: array("<f8", (3,), b""),
+    "array of nothing, backwards": lambda mark: array("<f8", (-1, -3), b""),
+    "array whose shape is guessed": lambda mark: array("<f8", (-1,), b"12345678"),
+    "array of half an element": lambda mark: array("<f8", (1,), b"1234"),
+    "array of too many bytes": lambda mark: array("<f8", (1,), b"1234567812345678"),
+    "array of bytes and no elements": lambda mark: array("<f8", (0,), b"12345678"),
+    "array of texts without bytes": lambda mark: array("S0", (1 << 40,), b""),
+    "array of nested shapes": lambda mark: array([("a", "<f8", (1 << 20,))], (1,), b""),
+    "array whose shape is a number": lambda mark: array("<f8", 3, b""),
+    "array whose shape is a list": lambda mark: array("<f8", [0], b""),
+    "array whose shape is a text": lambda mark: array("<f8", "abc", b""),
+    "scalar of too many bytes": lambda mark: global_call(
+        "pyrokernel.wire.plain", "_make_scalar", "<f8", b"1234567812345678"
+    ),
     "huge range list": lambda mark: b"\x80\x04]" + b"(" * 10 + b"e.",
     "persistent id": lambda mark: b"\x80\x04\x8c\x01aQ.",
     "extension": lambda mark: b"\x80\x04\x82\x01.",
