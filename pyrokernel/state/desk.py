@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import selectors
 import socket
 import time
@@ -25,6 +24,7 @@ from pyrokernel.state.engine import Engine
 from pyrokernel.state.parked import Parked, Wait
 from pyrokernel.state.service import Caller, StateService
 from pyrokernel.wire import codec
+from pyrokernel.wire.alertness import ALERT_SECONDS, Alertness
 from pyrokernel.wire.connection import (
     FLAGS_EXCEPTION,
     MSG_INVOKE,
@@ -35,15 +35,11 @@ from pyrokernel.wire.connection import (
     frame,
     send_now,
 )
-from pyrokernel.wire.direct import BUSY_SECONDS
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_ALERT_SECONDS = 0.0002
-"""So long after a request the next one is looked for without going to sleep: to be woken takes as long as three
-requests do. Whoever else wants the processor meanwhile gets it."""
 _IDLE_SECONDS = 0.2
 """After so long without a request there is time for upkeep."""
 _PRUNED_AT_ONCE = 500
@@ -99,7 +95,8 @@ class Desk:
         self._newly_parked: list[tuple[Wait, _Client]] = []
         self._stopped = False
         self._upkeep_due = False
-        self._alert_until = 0.0
+        self._is_alert = False
+        self._alertness = Alertness()
         self._not_before = 0.0
 
     # Other threads
@@ -150,7 +147,7 @@ class Desk:
         if requests:
             self._carry_out(requests)
             self._upkeep_due = True
-            self._alert_until = time.monotonic() + _ALERT_SECONDS
+            self._is_alert = True
         while self._jobs:
             self._do_job(*self._jobs.popleft())
         now = time.monotonic()
@@ -165,15 +162,16 @@ class Desk:
 
     def _look(self) -> list[tuple[selectors.SelectorKey, int]]:
         """Return what has come, or comes in a moment; [] when it is time to sleep."""
-        now = time.monotonic()
-        while now < self._alert_until:
+        if not self._is_alert or not self._alertness.is_due():
+            return []
+        self._is_alert = False
+        until = time.monotonic() + ALERT_SECONDS
+        while time.monotonic() < until:
             events = self._selector.select(0)
             if events:
+                self._alertness.paid()
                 return events
-            os.sched_yield()
-            before, now = now, time.monotonic()
-            if now - before > BUSY_SECONDS:
-                break
+        self._alertness.failed()
         return []
 
     def _pause(self) -> float | None:

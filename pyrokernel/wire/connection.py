@@ -28,6 +28,7 @@ from Pyro5.protocol import (
 from Pyro5.socketutil import SocketConnection
 
 from pyrokernel.errors import ProtocolError, SettingsError
+from pyrokernel.wire.alertness import Alertness
 from pyrokernel.wire.codec import MAX_PAYLOAD_BYTES, SERIALIZER_ID, Buffer
 from pyrokernel.wire.trust import Peer
 
@@ -311,6 +312,7 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
         greeted: Whether the handshake is over.
         instance: Which life of the peer the client meant, "" for any.
         afterwards: What a service wants done once its answer has been sent.
+        alertness: Whether to wait for its messages without going to sleep (`wire.direct`).
         patience: Seconds after which the system gives up on receiving, -1 where that was never set (`wire.direct`).
     """
 
@@ -324,6 +326,7 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
         self.instance = ""
         self.afterwards: list[Callable[[], None]] = []
         self.patience = -1.0
+        self.alertness = Alertness()
         self.reader: MessageReader | EagerReader = MessageReader()
         self._pushed_back = bytearray()
         self._owner = os.getpid()

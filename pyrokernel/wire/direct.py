@@ -6,7 +6,6 @@ Everything that waits for several, or for a kernel, goes through `fanout`.
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 import time
@@ -16,18 +15,14 @@ from Pyro5.errors import ConnectionClosedError
 
 from pyrokernel.errors import KernelConnectionError, ProtocolError, error_from_wire
 from pyrokernel.wire import codec
+from pyrokernel.wire.alertness import ALERT_SECONDS
 from pyrokernel.wire.connection import FLAGS_EXCEPTION, MSG_RESULT, Connection, EagerReader, IncomingMessage, send_now
 from pyrokernel.wire.fanout import ConnectionLost, Request
 from pyrokernel.wire.proxy import read_greeting
 
-__all__ = ["BUSY_SECONDS", "ask_directly"]
+__all__ = ["ask_directly"]
 
 _NOW = int(socket.MSG_DONTWAIT)
-_ALERT_SECONDS = 0.0001
-"""How long an answer is looked for without going to sleep."""
-
-BUSY_SECONDS = 0.00002
-"""Whoever yields and is not back so soon shares the processor with somebody who needs it, and goes to sleep."""
 
 
 def ask_directly(connection: Connection, request: Request, seconds: float | None, *, alert: bool = False) -> Any:
@@ -72,7 +67,7 @@ def _receive(connection: Connection, seconds: float | None, alert: bool) -> Inco
         # The system itself keeps the time, so that to wait and to receive is one call.
         reader = connection.reader = EagerReader()
         connection.sock.setblocking(True)
-    message = _look_out(connection.sock, reader) if alert else None
+    message = _look_out(connection, reader) if alert else None
     if message is not None and connection.greeted:
         return message
     deadline = None if seconds is None else time.monotonic() + seconds
@@ -89,18 +84,18 @@ def _receive(connection: Connection, seconds: float | None, alert: bool) -> Inco
         message = reader.read(connection.sock)
 
 
-def _look_out(sock: socket.socket, reader: EagerReader) -> IncomingMessage | None:
-    """Look for a message for a moment without going to sleep; whoever else wants the processor gets it."""
-    now = time.perf_counter()
-    until = now + _ALERT_SECONDS
-    while now < until:
-        message = reader.read(sock, _NOW)
+def _look_out(connection: Connection, reader: EagerReader) -> IncomingMessage | None:
+    """Look for a message for a moment without going to sleep, unless that was in vain of late."""
+    alertness = connection.alertness
+    if not alertness.is_due():
+        return None
+    until = time.perf_counter() + ALERT_SECONDS
+    while time.perf_counter() < until:
+        message = reader.read(connection.sock, _NOW)
         if message is not None or not reader.idle:
+            alertness.paid()
             return message
-        os.sched_yield()
-        before, now = now, time.perf_counter()
-        if now - before > BUSY_SECONDS:
-            break
+    alertness.failed()
     return None
 
 

@@ -1,0 +1,40 @@
+"""When it pays to wait for a message without going to sleep. Runs in every process.
+
+To be woken takes the system as long as several requests take (a ping-pong over a unix socket: 45 to 68 us asleep,
+7 us awake on both sides). So whoever expects a message in a moment looks for it that long. Where that is in vain,
+because many share the processors or the other side is slow, it is given up for ever longer: then to sleep is right.
+
+It does not yield the processor between two looks: on a busy machine it would get it back milliseconds later.
+"""
+
+from __future__ import annotations
+
+ALERT_SECONDS = 0.0001
+"""How long a message is looked for."""
+
+_MAX_RESTS = 256
+
+
+class Alertness:
+    """Whether to look for the next message without going to sleep."""
+
+    __slots__ = ("_failures", "_rests")
+
+    def __init__(self) -> None:
+        self._failures = self._rests = 0
+
+    def is_due(self) -> bool:
+        """Tell whether to look this time."""
+        if self._rests:
+            self._rests -= 1
+            return False
+        return True
+
+    def paid(self) -> None:
+        """Note that a message came while it was looked for."""
+        self._failures = 0
+
+    def failed(self) -> None:
+        """Note that none came; the next looks are left out, more of them each time."""
+        self._failures += 1
+        self._rests = min(2**self._failures, _MAX_RESTS)
