@@ -19,7 +19,7 @@ from pyrokernel.state.service import StateService
 from pyrokernel.state.sqlite import SQLiteStore
 from pyrokernel.stores import Row
 from pyrokernel.wire.connection import Connection
-from pyrokernel.wire.direct import ask_directly
+from pyrokernel.wire.direct import ask_directly, await_answer
 from pyrokernel.wire.fanout import Request
 from pyrokernel.wire.trust import Peer
 from pyrokernel.wire.values import encode_value
@@ -178,20 +178,19 @@ class DeskRoom:
 
 def ask(connection: Connection, method: str, *args: Any, timeout: float = 10.0) -> Any:
     """Ask and wait for the answer."""
-    return ask_directly(connection, Request(STATE_OBJECT, method, args), timeout)
+    return ask_directly(connection, STATE_OBJECT, method, args, timeout)
 
 
 def send(connection: Connection, method: str, *args: Any) -> None:
     """Ask without waiting; `answer` waits."""
     request = Request(STATE_OBJECT, method, args)
-    connection.send(list(request.buffers))
-    request.buffers = []
-    connection.greeting["sent"] = request
+    connection.send(request.buffers)
+    connection.seq = request.seq
 
 
 def answer(connection: Connection, timeout: float = 10.0) -> Any:
     """Return the answer to what was sent last."""
-    return ask_directly(connection, connection.greeting["sent"], timeout)
+    return await_answer(connection, connection.seq, timeout)
 
 
 def options(request: str = "") -> dict[str, str]:

@@ -21,7 +21,7 @@ from pyrokernel.client import keeper
 from pyrokernel.errors import KernelConnectionError, LockLostError, NameServerError, StateUnavailableError
 from pyrokernel.messages import STATE_OBJECT
 from pyrokernel.wire.direct import ask_directly
-from pyrokernel.wire.fanout import ConnectionLost, Request
+from pyrokernel.wire.fanout import ConnectionLost
 
 if TYPE_CHECKING:
     from pyrokernel.client.state_link import StateLink
@@ -115,14 +115,14 @@ class Leases:
             StateUnavailableError: The service is away, or does not answer.
         """
         # All of them live by this connection from now on: one that goes silent is closed, and would end the others.
-        request = Request(STATE_OBJECT, "renew", ([lease], [lease, *list(self._kept)]))
+        leases = ([lease], [lease, *list(self._kept)])
         deadline = time.monotonic() + _PATIENCE_SECONDS
         with self._asking:  # the thread that renews, and those that make leases, share the connection
             while True:
                 try:
                     if self._connection is None:
                         self._connection = self._link.take_connection()
-                    over = ask_directly(self._connection, request, _PATIENCE_SECONDS)
+                    over = ask_directly(self._connection, STATE_OBJECT, "renew", leases, _PATIENCE_SECONDS)
                 except (ConnectionLost, KernelConnectionError, NameServerError) as error:
                     self._drop(self._connection)
                     self._connection = None

@@ -109,7 +109,6 @@ class StateLink:
             StateUnavailableError: It is away, or does not answer.
             PyrokernelError: What it raised.
         """
-        request = Request(STATE_OBJECT, method, args)
         seconds = self.mesh.settings.timeout if patience is None else patience
         deadline = time.monotonic() + seconds
         start = patience is None or patience >= 1.0
@@ -124,7 +123,7 @@ class StateLink:
                 self._pause(attempt, link, deadline, error, sent and changes, start)
                 continue
             try:
-                value = ask_directly(connection, request, seconds + wait, alert=not wait)
+                value = ask_directly(connection, STATE_OBJECT, method, args, seconds + wait, alert=not wait)
             except ConnectionLost as error:
                 connection.close()
                 link.close()

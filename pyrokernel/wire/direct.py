@@ -16,37 +16,62 @@ from Pyro5.errors import ConnectionClosedError
 from pyrokernel.errors import KernelConnectionError, ProtocolError, error_from_wire
 from pyrokernel.wire import codec
 from pyrokernel.wire.alertness import ALERT_SECONDS
-from pyrokernel.wire.connection import FLAGS_EXCEPTION, MSG_RESULT, Connection, EagerReader, IncomingMessage, send_now
-from pyrokernel.wire.fanout import ConnectionLost, Request
+from pyrokernel.wire.connection import (
+    FLAGS_EXCEPTION,
+    MSG_INVOKE,
+    MSG_RESULT,
+    Connection,
+    EagerReader,
+    IncomingMessage,
+    frame,
+)
+from pyrokernel.wire.fanout import ConnectionLost
 from pyrokernel.wire.proxy import read_greeting
 
-__all__ = ["ask_directly"]
+__all__ = ["ask_directly", "await_answer"]
 
 _NOW = int(socket.MSG_DONTWAIT)
 
 
-def ask_directly(connection: Connection, request: Request, seconds: float | None, *, alert: bool = False) -> Any:
+def ask_directly(
+    connection: Connection,
+    object_id: str,
+    method: str,
+    args: tuple[Any, ...],
+    seconds: float | None,
+    *,
+    alert: bool = False,
+) -> Any:
     """Send a request and return what comes back.
 
     Whatever this raises but an error of the other side leaves the connection in the middle of something: close it.
 
     Args:
         connection: Of this thread, with nothing due on it.
-        request: What to send.
+        object_id, method, args: What to call: plain data and `Packed` values.
         seconds: How long to wait for the answer; None for ever.
         alert: Whether the answer is due in a moment, so that it does not pay to go to sleep.
 
     Raises:
+        NotSerializableError, MessageTooLargeError: As `codec.encode`; nothing was sent.
         ConnectionLost: The connection ended.
         TimeoutError: It did not come in time.
         PyrokernelError: What the other side raised; the connection is good for the next request.
     """
+    connection.seq = seq = (connection.seq + 1) & 0xFFFF
+    buffers = frame(MSG_INVOKE, codec.encode((object_id, method, args, {})), seq=seq)
     try:
-        left = send_now(connection.sock, request.buffers)
-        if left:
-            connection.send(left)
+        connection.send(buffers)
+    except ConnectionClosedError as error:
+        raise ConnectionLost(str(error)) from error
+    return await_answer(connection, seq, seconds, alert=alert)
+
+
+def await_answer(connection: Connection, seq: int, seconds: float | None, *, alert: bool = False) -> Any:
+    """Return what comes back for the request of this number; as `ask_directly` in all else."""
+    try:
         message = _receive(connection, seconds, alert)
-        if message.seq != request.seq or message.type != MSG_RESULT or message.serializer_id != codec.SERIALIZER_ID:
+        if message.seq != seq or message.type != MSG_RESULT or message.serializer_id != codec.SERIALIZER_ID:
             raise ProtocolError("the answer does not belong to the request")
         value = codec.decode(message.payload)
     except (ConnectionClosedError, ProtocolError, KernelConnectionError) as error:

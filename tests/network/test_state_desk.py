@@ -497,8 +497,7 @@ def test_a_pickle_in_a_message_is_not_loaded(desk: DeskRoom, tmp_path: Path) -> 
     payload = struct.pack("!II", 0, len(stream)) + bytes(56) + stream
     send(connection, "ping")
     assert answer(connection) == "i"
-    request = connection.greeting["sent"]
-    connection.send(list(frame(MSG_INVOKE, [payload], seq=request.seq)))
+    connection.send(frame(MSG_INVOKE, [payload], seq=connection.seq))
     with pytest.raises(ProtocolError, match="may not name"):
         answer(connection)
     assert not (tmp_path / "mark").exists()
