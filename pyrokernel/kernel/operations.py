@@ -16,7 +16,7 @@ from pyrokernel.errors import AccessRefusedError, ProtocolError
 from pyrokernel.kernel.attributes import attributes
 from pyrokernel.kernel.references import Entry, References
 from pyrokernel.messages import Lent
-from pyrokernel.wire.codec import is_data, is_simple
+from pyrokernel.wire.plain import is_data, is_simple
 
 _MAX_NAME_CHARS: Final = 1000
 _MAX_SHOWN_CHARS: Final = 200

@@ -33,8 +33,8 @@ from pyrokernel.kernel.reading import (
     mro,
     type_dict,
 )
-from pyrokernel.wire.codec import is_data
 from pyrokernel.wire.daemon import exposed_members, is_exposed
+from pyrokernel.wire.plain import is_data
 
 _CONTAINERS: Final[tuple[type, ...]] = (
     list, tuple, dict, set, frozenset, range, types.MappingProxyType,

@@ -26,6 +26,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 from pyrokernel.errors import MessageTooLargeError, NotSerializableError, ProtocolError
+from pyrokernel.wire.plain import Maker, dump_plain, is_data, load_plain
 
 log = logging.getLogger(__name__)
 
@@ -129,24 +130,15 @@ class Packed:
         """
         if not is_data(value):
             raise NotSerializableError(f"only plain data and arrays travel here, not {type(value).__name__}")
-        buffers: list[pickle.PickleBuffer] = []
-        stream = io.BytesIO()
-        try:
-            _DataPickler(stream, 5, buffer_callback=buffers.append).dump(value)
-        except Exception as error:  # such as an array whose elements lie elsewhere
-            raise NotSerializableError(f"cannot send it as data: {type(error).__name__}: {error}") from error
-        return cls(stream.getvalue(), [_flat(buffer) for buffer in buffers])
+        return cls(*dump_plain(value))
 
     def load_data(self) -> Any:
-        """Unpickle plain data and arrays; nothing else is looked up, so that any peer may have sent it.
+        """Unpickle what `is_data` allows; nothing else is looked up, so that any peer may have sent it.
 
         Raises:
             NotSerializableError: It holds something else, or does not parse.
         """
-        try:
-            return _DataUnpickler(io.BytesIO(self.data), buffers=self.buffers).load()
-        except Exception as error:  # a garbled pickle can raise nearly anything
-            raise NotSerializableError(f"only plain data and arrays are taken here: {error}") from error
+        return load_plain(self.data, self.buffers, data=True)
 
     def as_data(self) -> Packed:
         """Return the same value, to be loaded as `load_data` does."""
@@ -260,103 +252,17 @@ def decode(payload: memoryview) -> Any:
         raise ProtocolError(f"a message does not parse: {type(error).__name__}: {error}") from error
 
 
+_MAKE_PACKED = Maker(Packed)
+"""Stands for the class in a message, which could change that."""
+
+
 class _EnvelopeUnpickler(pickle.Unpickler):
     """Reads plain data and `Packed`; any other class is refused before it is looked up."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == (Packed.__module__, Packed.__name__):
-            return Packed
+        if (module, name) == (__name__, "Packed"):
+            return _MAKE_PACKED
         raise ProtocolError(f"a message may not name {module}.{name}")
-
-
-class _DataPickler(pickle.Pickler):
-    """Writes arrays so that no class of NumPy's is named.
-
-    The pickles of NumPy's own rebuild element types by `__setstate__`, which believes what a stream says of them; one
-    that passes pointers off as numbers would let its sender read and write the memory of the receiver.
-    """
-
-    def reducer_override(self, value: Any) -> Any:
-        """Take arrays and their scalars apart; all else goes as usual."""
-        numpy = sys.modules.get("numpy")
-        if numpy is None or not isinstance(value, (numpy.ndarray, numpy.generic)):
-            return NotImplemented
-        from numpy.lib.format import dtype_to_descr
-
-        flat = numpy.ascontiguousarray(value).reshape(-1)
-        descr = dtype_to_descr(flat.dtype)
-        raw = pickle.PickleBuffer(flat.view("u1")) if flat.nbytes else b""
-        return _array, (descr, value.shape, isinstance(value, numpy.generic), raw)
-
-
-class _DataUnpickler(pickle.Unpickler):
-    """Reads plain data, arrays and dates; any other class is refused before it is looked up."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == (__name__, _array.__name__):
-            return _array
-        if (module, name) in _DATA_CLASSES:
-            return super().find_class(module, name)
-        raise NotSerializableError(f"{module}.{name} is neither")
-
-
-def _array(descr: Any, shape: tuple[int, ...], scalar: bool, raw: Any) -> Any:
-    """Put an array together from bytes and the description of its elements, which may not be objects."""
-    import numpy  # only where an array arrives
-    from numpy.lib.format import descr_to_dtype
-
-    dtype = descr_to_dtype(descr)
-    if dtype.hasobject:
-        raise NotSerializableError("an array of objects is neither")
-    flat = numpy.frombuffer(raw, dtype) if len(raw) else numpy.empty(0, dtype)
-    array = flat.reshape(shape)
-    return array[()] if scalar else array
-
-
-_DATA_CLASSES = frozenset(
-    {("builtins", "complex"), ("decimal", "Decimal")}
-    | {("datetime", name) for name in ("date", "datetime", "time", "timedelta", "timezone")}
-)
-"""What counts as data although a pickle names its class; making one does nothing else."""
-
-
-def is_data(value: Any, *, depth: int = 20) -> bool:
-    """Whether a value is plain data, an array of numbers or texts, a date, or made of these alone."""
-    if is_simple(value):
-        return True
-    kind = type(value)
-    if depth == 0:
-        return False
-    if kind in (list, tuple, set, frozenset):
-        return all(is_data(item, depth=depth - 1) for item in value)
-    if kind is dict:
-        return all(is_data(key, depth=depth - 1) and is_data(item, depth=depth - 1) for key, item in value.items())
-    numpy = sys.modules.get("numpy")
-    return numpy is not None and kind is numpy.ndarray and not value.dtype.hasobject
-
-
-def is_simple(value: Any) -> bool:
-    """Whether a value is one that cannot change: a number, a text, bytes, a date, None, or a tuple of these."""
-    kind = type(value)
-    if value is None or kind in (bool, int, float, complex, str, bytes):
-        return True
-    if kind is tuple:
-        return all(map(is_simple, value))
-    if (kind.__module__, kind.__qualname__) in _DATA_CLASSES:
-        return getattr(sys.modules.get(kind.__module__), kind.__qualname__, None) is kind and _is_zone_known(value)
-    numpy = sys.modules.get("numpy")
-    return (
-        numpy is not None
-        and isinstance(value, numpy.generic)
-        and not value.dtype.hasobject
-        and (kind.__module__ == "numpy")
-    )
-
-
-def _is_zone_known(value: Any) -> bool:
-    """Whether the time zone of a date, if it has one, is an offset; others are objects of any class."""
-    zone = getattr(value, "tzinfo", None)
-    return zone is None or (type(zone).__module__, type(zone).__qualname__) in _DATA_CLASSES
 
 
 def is_plain(value: Any, *, depth: int = 20) -> bool:

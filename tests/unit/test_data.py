@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
-from pyrokernel.errors import NotSerializableError
-from pyrokernel.wire.codec import Packed, is_data, is_simple
+from pyrokernel.errors import NotSerializableError, ProtocolError
+from pyrokernel.wire import codec, plain
+from pyrokernel.wire.codec import Packed
+from pyrokernel.wire.plain import is_data, is_simple
 
 numpy = pytest.importorskip("numpy")
 
@@ -87,7 +89,8 @@ class Runs:
 @pytest.mark.parametrize(
     "value",
     [Runs(os.system, "true"), Runs(eval, "1"), Runs(getattr, "", "join"), Runs(numpy.dtype, "O"), Runs(numpy.load, "x"),
-     Runs(numpy.arange, 3), numpy.arange(3), [Runs(bytearray, 10)], fractions.Fraction(1, 2), datetime],
+     Runs(numpy.arange, 3), numpy.arange(3), [Runs(bytearray, 10)], fractions.Fraction(1, 2), datetime,
+     Runs(plain._make, "Fraction", 1, 2), Runs(plain._make, "range", 9), Runs(plain._make_data, "complex", 1)],
     ids=lambda value: repr(getattr(value, "call", value))[:40],
 )  # fmt: skip
 def test_a_stream_that_names_anything_else_is_not_loaded(value: Any) -> None:
@@ -103,22 +106,44 @@ def test_a_stream_that_names_anything_else_is_not_loaded(value: Any) -> None:
 
 @pytest.mark.parametrize("descr", ["O", "|O", [("x", "O")], "nonsense"])
 def test_an_array_that_passes_pointers_off_as_numbers_is_not_made(descr: Any) -> None:
-    from pyrokernel.wire.codec import _array
-
-    stream = pickle.dumps(Runs(_array, descr, (1,), False, b"\1" * 8))
+    stream = pickle.dumps(Runs(plain._make_array, descr, (1,), "C", b"\1" * 8))
     with pytest.raises(NotSerializableError):
         Packed(stream).load_data()
 
 
 def test_a_shape_that_does_not_fit_is_refused() -> None:
-    from pyrokernel.wire.codec import _array
-
     for shape in ((3,), "x", (1 << 62,)):
         with pytest.raises(NotSerializableError):
-            Packed(pickle.dumps(Runs(_array, "f8", shape, False, b"\1" * 8))).load_data()
+            Packed(pickle.dumps(Runs(plain._make_array, "f8", shape, "C", b"\1" * 8))).load_data()
 
 
 def test_garbage_is_refused() -> None:
     for stream in (b"", b"x", pickle.dumps([1])[:-1], b"\x80\x05\x97."):
         with pytest.raises(NotSerializableError):
             Packed(stream).load_data()
+
+
+@pytest.mark.parametrize("name", ["_make", "_make_array", "_make_scalar"])
+@pytest.mark.parametrize("state", [{"__name__": "other"}, (None, {"__name__": "other"}), "other"], ids=str)
+def test_what_makes_data_is_not_changed_by_it(name: str, state: Any) -> None:
+    stream = b"\x80\x04" + f"cpyrokernel.wire.plain\n{name}\n".encode() + pickle.dumps(state, 2)[2:-1] + b"b."
+    with pytest.raises(NotSerializableError):
+        Packed(stream).load_data()
+    assert getattr(plain, name).__name__ == name
+    assert Packed.dump_data([numpy.arange(2), 1j]).load_data()[1] == 1j
+
+
+@pytest.mark.parametrize("state", [{"load": 1}, (None, {"load": 1, "size_bytes": 2}), "other"], ids=str)
+def test_a_message_does_not_change_the_class_of_values(state: Any) -> None:
+    before = dict(vars(Packed))
+    stream = b"\x80\x04cpyrokernel.wire.codec\nPacked\n" + pickle.dumps(state, 2)[2:-1] + b"b."
+    payload = codec._COUNTS.pack(0, len(stream)).ljust(64, b"\0") + stream
+    with pytest.raises(ProtocolError):
+        codec.decode(memoryview(payload))
+    assert dict(vars(Packed)) == before
+
+
+def test_values_in_a_message_are_values_still() -> None:
+    payload = b"".join(map(bytes, codec.encode(["a", Packed.dump([1, b"x" * 1000])])))
+    name, value = codec.decode(memoryview(bytearray(payload)))
+    assert (name, type(value), value.load()) == ("a", Packed, [1, b"x" * 1000])

@@ -9,6 +9,7 @@ import fractions
 import math
 import os
 import pickle
+import pickletools
 import random
 import struct
 import uuid
@@ -40,6 +41,7 @@ def round_trip(value: Any) -> Any:
         (datetime.datetime(2024, 2, 29, 1, 2, 3, 4, UTC), "plain"), (datetime.date(1, 1, 1), "plain"),
         (datetime.timedelta(days=-1, microseconds=1), "plain"), (datetime.time(23, 59), "plain"),
         (decimal.Decimal("0.10"), "plain"), (fractions.Fraction(1, 3), "plain"), (uuid.UUID(int=5), "plain"),
+        (collections.OrderedDict, "pickle"), ([datetime.date, datetime.date(1, 1, 1)], "pickle"),
         (Path("a/b"), "pickle"), (ValueError("a"), "pickle"), (collections.Counter("ab"), "pickle"),
     ],
     ids=lambda value: repr(value)[:30],
@@ -90,6 +92,20 @@ def test_random_plain_data_comes_out(seed: int) -> None:
     assert round_trip(value) == value
 
 
+def test_an_ordered_dict_with_attributes_keeps_them() -> None:
+    value = collections.OrderedDict(a=1)
+    value.note = "b"  # type: ignore[attr-defined]
+    assert round_trip(value).note == "b"
+
+
+def test_a_deque_that_contains_itself_comes_out() -> None:
+    value: collections.deque[Any] = collections.deque([1], 3)
+    value.append(value)
+    found = round_trip(value)
+    assert (found[0], found.maxlen) == (1, 3)
+    assert found[1] is found
+
+
 def test_what_contains_itself_comes_out() -> None:
     value: list[Any] = [1]
     value.append(value)
@@ -129,15 +145,30 @@ def test_views_of_arrays_come_out(step: slice) -> None:
     assert (round_trip({"a": [array]})["a"][0] == array).all()
 
 
-def test_arrays_that_are_more_than_numbers_are_pickled() -> None:
+def test_arrays_that_are_more_than_numbers_are_pickled(monkeypatch: pytest.MonkeyPatch) -> None:
     numpy = pytest.importorskip("numpy")
-    for value in (numpy.array([1, []], object), numpy.ma.array([1], mask=[True]), numpy.zeros(2, [("a", "O")])):
+    meters = type("meters", (numpy.float64,), {"__module__": __name__})
+    monkeypatch.setitem(globals(), "meters", meters)
+    for value in (
+        numpy.array([1, []], object),
+        numpy.ma.array([1], mask=[True]),
+        numpy.zeros(2, [("a", "O")]),
+        meters(1.0),
+    ):
         assert encode_value(value).kind == "pickle"
 
 
 def test_scalars_of_numpy_come_out() -> None:
     numpy = pytest.importorskip("numpy")
-    for value in (numpy.float32(0.5), numpy.int64(-1), numpy.bool_(True), numpy.datetime64("2024-01-01", "D")):
+    padded = numpy.dtype({"names": ["a", "b"], "formats": ["i4", "f8"], "offsets": [0, 8]})
+    for value in (
+        numpy.float32(0.5),
+        numpy.int64(-1),
+        numpy.bool_(True),
+        numpy.datetime64("2024-01-01", "D"),
+        numpy.str_(""),
+        numpy.zeros(1, padded)[0],
+    ):
         found = round_trip(value)
         assert (type(found), found) == (type(value), value)
 
@@ -158,7 +189,7 @@ class Runs:
 def global_call(module: str, name: str, *args: Any) -> bytes:
     """Return a pickle that calls a global by name, whether it is here or not."""
     return (
-        b"\x80\x04" + f"c{module}\n{name}\n".encode() + pickle.dumps(args, 2)[2:-1] + b"R."
+        b"\x80\x04" + f"c{module}\n{name}\n".encode() + pickle.dumps(args, 3)[2:-1] + b"R."
     )  # GLOBAL, then the arguments, then REDUCE
 
 
@@ -168,7 +199,16 @@ def stack_global(module: str, name: str) -> bytes:
     return b"\x80\x04" + texts + b"\x93."
 
 
-MARK = "{mark}"
+def make(*args: Any) -> bytes:
+    """Return a pickle that calls the maker of plain data."""
+    return global_call("pyrokernel.wire.plain", "_make", *args)
+
+
+def array(descr: Any, shape: Any, data: bytes) -> bytes:
+    """Return a pickle that makes an array."""
+    return global_call("pyrokernel.wire.plain", "_make_array", descr, shape, "C", data)
+
+
 HOSTILE = {
     "os.system": lambda mark: pickle.dumps(Runs(os.system, f"touch {mark}")),
     "posix.system": lambda mark: global_call("posix", "system", f"touch {mark}"),
@@ -202,18 +242,32 @@ HOSTILE = {
     "uuid.os": lambda mark: stack_global("uuid", "os.system"),
     "decimal.getcontext": lambda mark: global_call("decimal", "getcontext"),
     "our own machinery": lambda mark: stack_global("pyrokernel.wire.values", "decode_value"),
-    "our own numpy": lambda mark: stack_global("pyrokernel.wire.values", "_numpy"),
-    "our own pickler": lambda mark: stack_global("pyrokernel.wire.values", "_PlainUnpickler.load"),
+    "our own numpy": lambda mark: stack_global("pyrokernel.wire.plain", "_numpy"),
+    "our own pickler": lambda mark: stack_global("pyrokernel.wire.plain", "_Unpickler.load"),
     "our own codec": lambda mark: global_call("pyrokernel.wire.codec", "Packed", b"", ()),
-    "array of objects": lambda mark: global_call("pyrokernel.wire.values", "_array", "O", (1,), "C", b"12345678"),
+    "array of objects": lambda mark: global_call("pyrokernel.wire.plain", "_make_array", "O", (1,), "C", b"12345678"),
     "array with objects": lambda mark: global_call(
-        "pyrokernel.wire.values", "_array", [("a", "O")], (1,), "C", b"12345678"
+        "pyrokernel.wire.plain", "_make_array", [("a", "O")], (1,), "C", b"12345678"
     ),
-    "scalar object": lambda mark: global_call("pyrokernel.wire.values", "_scalar", "O", b"12345678"),
+    "scalar object": lambda mark: global_call("pyrokernel.wire.plain", "_make_scalar", "O", b"12345678"),
     "array too short": lambda mark: global_call(
-        "pyrokernel.wire.values", "_array", "<f8", (1 << 40,), "C", b"12345678"
+        "pyrokernel.wire.plain", "_make_array", "<f8", (1 << 40,), "C", b"12345678"
     ),
-    "array of nothing": lambda mark: global_call("pyrokernel.wire.values", "_array", "<f8", (1 << 45,), "C", b""),
+    "array of nothing": lambda mark: global_call("pyrokernel.wire.plain", "_make_array", "<f8", (1 << 45,), "C", b""),
+    "small array of nothing": lambda mark: array("<f8", (3,), b""),
+    "array of nothing, backwards": lambda mark: array("<f8", (-1, -3), b""),
+    "array whose shape is guessed": lambda mark: array("<f8", (-1,), b"12345678"),
+    "array of half an element": lambda mark: array("<f8", (1,), b"1234"),
+    "array of too many bytes": lambda mark: array("<f8", (1,), b"1234567812345678"),
+    "array of bytes and no elements": lambda mark: array("<f8", (0,), b"12345678"),
+    "array of texts without bytes": lambda mark: array("S0", (1 << 40,), b""),
+    "array of nested shapes": lambda mark: array([("a", "<f8", (1 << 20,))], (1,), b""),
+    "array whose shape is a number": lambda mark: array("<f8", 3, b""),
+    "array whose shape is a list": lambda mark: array("<f8", [0], b""),
+    "array whose shape is a text": lambda mark: array("<f8", "abc", b""),
+    "scalar of too many bytes": lambda mark: global_call(
+        "pyrokernel.wire.plain", "_make_scalar", "<f8", b"1234567812345678"
+    ),
     "huge range list": lambda mark: b"\x80\x04]" + b"(" * 10 + b"e.",
     "persistent id": lambda mark: b"\x80\x04\x8c\x01aQ.",
     "extension": lambda mark: b"\x80\x04\x82\x01.",
@@ -225,6 +279,12 @@ HOSTILE = {
     "deque of a range": lambda mark: pickle.dumps(Runs(collections.deque, range(1 << 40))),
     "dict of a range": lambda mark: pickle.dumps(Runs(collections.OrderedDict, range(1 << 40))),
     "bytearray of a number": lambda mark: pickle.dumps(Runs(bytearray, 1 << 33)),
+    "deque made of a range": lambda mark: make("deque", range(1 << 40)),
+    "dict made of a range": lambda mark: make("OrderedDict", range(1 << 40)),
+    "fraction made of a text": lambda mark: make("Fraction", "1e999999999", 1),
+    "uuid made of a text": lambda mark: make("UUID", "1" * 32, None),
+    "kind that is not known": lambda mark: make("bytearray", 1 << 33),
+    "kind that is no text": lambda mark: make(["deque"]),
     "fraction that is computed": lambda mark: pickle.dumps(Runs(fractions.Fraction, "1e999999999")),
     "huge text": lambda mark: b"\x80\x04\x8d" + struct.pack("<Q", 1 << 62) + b"a.",
     "huge frame": lambda mark: b"\x80\x04\x95" + struct.pack("<Q", 1 << 62) + b"K\x01.",
@@ -245,6 +305,45 @@ def test_hostile_plain_data_is_refused_without_a_trace(name: str, tmp_path: Path
     assert collections.OrderedDict.popitem is before
 
 
+STATES: dict[str, Any] = {
+    "attributes": {"__qualname__": "other", "__name__": "other", "_make": 1, "__code__": 1, "made": 1},
+    "slots": (None, {"__qualname__": "other", "__name__": "other", "_make": 1, "__code__": 1, "made": 1}),
+    "one slot": (None, {"_make": "other"}),
+    "text": "other",
+    "class": (None, {"__class__": 1}),
+}
+
+
+@pytest.mark.parametrize("name", ["_make", "_make_array", "_make_scalar"])
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("change", [b"b", b"b0", b"(K\x01K\x02u", b"K\x01a", b"(K\x01e", b"(K\x01\x90", b")\x81"])
+def test_what_makes_values_is_not_changed_by_them(name: str, state: str, change: bytes) -> None:
+    """A function or class that a stream could set attributes of would be another one for the whole process."""
+    numpy = pytest.importorskip("numpy")
+    stream = f"cpyrokernel.wire.plain\n{name}\n".encode()
+    last = change.replace(b"b", pickle.dumps(STATES[state], 2)[2:-1] + b"b")
+    with pytest.raises(NotSerializableError):
+        decode_value("plain", [b"\x80\x04N" + stream + last + b"."])
+    assert encode_value([numpy.arange(3), numpy.float32(1), datetime.date(1, 1, 1)]).kind == "plain"
+    assert round_trip([datetime.date(1, 1, 1), numpy.float32(1)]) == [datetime.date(1, 1, 1), 1]
+
+
+def test_an_array_is_not_turned_into_objects_by_its_state() -> None:
+    pytest.importorskip("numpy")
+    made = global_call("pyrokernel.wire.plain", "_make_array", "<i8", (1,), "C", b"\1" * 8)[:-1]
+    for kind in ("O", "|O", None):
+        state = pickle.dumps((1, (1,), kind, False, [1]), 2)[2:-1]
+        with pytest.raises(NotSerializableError):
+            decode_value("plain", [made + state + b"b."])
+
+
+def test_what_makes_values_is_no_value() -> None:
+    found = decode_value("plain", [stack_global("pyrokernel.wire.plain", "_make")])
+    for change in (lambda: setattr(found, "a", 1), lambda: delattr(found, "_make"), lambda: pickle.dumps(found)):
+        with pytest.raises(NotSerializableError):
+            change()
+
+
 @pytest.mark.parametrize("kind", ["", "Plain", "pickle ", "evil", "PICKLE"])
 def test_a_kind_that_is_not_known_is_not_taken_for_a_pickle(kind: str, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
@@ -262,6 +361,17 @@ def test_what_is_not_what_its_kind_says_is_an_error_of_ours(kind: str, data: byt
         decode_value(kind, [data])
 
 
+def makes_room(stream: bytes) -> bool:
+    """Whether a stream has Python's own reader make room for what a number says, before it looks what is there."""
+    try:
+        for opcode, arg, _ in pickletools.genops(stream):
+            if opcode.name in ("PUT", "LONG_BINPUT") and arg > 1000:
+                return True
+    except ValueError as error:
+        return "bytearray8" in str(error)
+    return False
+
+
 def test_mutations_of_good_data_run_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a bit flips to, it is plain data or an error of ours."""
     chance = random.Random(5)
@@ -269,12 +379,12 @@ def test_mutations_of_good_data_run_nothing(tmp_path: Path, monkeypatch: pytest.
     good = bytes(seed.parts[0])
     monkeypatch.chdir(tmp_path)
     outcomes = {"read": 0, "refused": 0}
-    # But those that make room for what a number says, before they look whether it is there.
-    replacements = bytes(set(range(256)) - {ord("r"), ord("j"), 0x96})
     for _ in range(5000):
         data = bytearray(good)
         for _ in range(chance.randrange(1, 4)):
-            data[chance.randrange(len(data))] = chance.choice(replacements)
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        if makes_room(bytes(data)):
+            continue
         try:
             decode_value("plain", [bytes(data)])
         except NotSerializableError:
