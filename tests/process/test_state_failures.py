@@ -164,7 +164,7 @@ def test_a_service_starts_and_is_read_on_a_full_disk(small_disk: Path, labs: Lab
     until_full(lambda number: lab.shared.set("small", number))
     os.kill(pid, signal.SIGKILL)
     assert [lab.shared.get(f"k{number}") for number in (0, 99)] == [0, 99]
-    assert lab.shared.count() >= 101
+    assert len(lab.shared.m) >= 101
     filler.unlink()
     lab.shared.set("k0", 1)
     assert lab.shared.get("k0") == 1
@@ -439,10 +439,10 @@ def test_locks_outlast_a_service_that_was_stopped_for_a_while(labs: Labs, monkey
     pid = lab.pid()
     os.kill(pid, signal.SIGSTOP)
     try:
-        wait_until(lambda: lab.shared._leases._silent)
+        wait_until(lambda: lab.shared._keys.leases._silent)
     finally:
         os.kill(pid, signal.SIGCONT)
-    wait_until(lambda: not lab.shared._leases._silent)
+    wait_until(lambda: not lab.shared._keys.leases._silent)
     # What the closing of the first connection ends is ended by now: it was there before this question.
     assert [lock.check() for lock in held] == tokens
     for lock in held:
@@ -499,10 +499,10 @@ def test_a_host_that_dies_and_comes_back_keeps_the_state(lab: Lab) -> None:
 
 def test_a_large_value_is_written_though_the_service_dies_in_between(lab: Lab) -> None:
     """Its file was handed out by a service that is gone."""
-    fields = lab.shared.write_of("large", b"x" * 200_000)
+    fields = lab.shared._keys.write_of("large", b"x" * 200_000)
     assert "file" in fields
     os.kill(lab.pid(), signal.SIGKILL)
-    lab.shared.write([fields])
+    lab.shared._keys.write([fields])
     assert lab.shared.get("large") == b"x" * 200_000
 
 
@@ -535,7 +535,7 @@ def test_many_threads_write_large_values_at_once(lab: Lab) -> None:
             assert lab.shared.get(f"k{number}") == value
 
     in_threads(12, write)
-    assert lab.shared.count() == 13
+    assert len(lab.shared.m) == 13
 
 
 def test_many_threads_use_locks_at_once(lab: Lab) -> None:
