@@ -528,7 +528,7 @@ class KernelService:
         if options.get("map"):
             raise ProtocolError("an operation on a reference is not mapped")
         packed = arguments if isinstance(arguments, Packed) else Packed.dump(tuple(arguments))
-        cell.source, cell.data = operation.title, operation.restricted
+        cell.source, cell.data = operation.title, operation.restricted or asked.get("data") is True
         cell.call = (operation, packed.as_data() if cell.data else packed, False)
         cell.lend = operation.lend
         return cell
