@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import weakref
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,9 @@ _meshes: weakref.WeakValueDictionary[tuple[str, str], Mesh] = weakref.WeakValueD
 
 _reached: dict[tuple[str, str], Mesh] = {}
 """Those that were opened because a reference needed them; they stay open."""
+
+_connecting: dict[tuple[int, str, str], threading.Lock] = {}
+"""Held by the thread that opens a mesh; the others of that process wait for it, and use that one."""
 
 
 def note_mesh(mesh: Mesh) -> None:
@@ -39,11 +44,15 @@ def reach(ns: str, name: str) -> Mesh:
     from pyrokernel.client.mesh import connect  # the process may have no mesh yet
 
     found = _meshes.get((ns, name))
-    if found is None:
-        settings = _settings_for(ns, name)
-        found = _reached.setdefault((ns, name), connect(settings))
-        note_mesh(found)
-    return found
+    if found is not None:
+        return found
+    # One lock for each process: in a forked child nobody would release that of its parent.
+    with _connecting.setdefault((os.getpid(), ns, name), threading.Lock()):
+        found = _meshes.get((ns, name))
+        if found is None:
+            found = _reached[ns, name] = connect(_settings_for(ns, name))
+            note_mesh(found)
+        return found
 
 
 def _settings_for(ns: str, name: str) -> Settings:

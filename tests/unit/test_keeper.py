@@ -152,6 +152,28 @@ def test_what_was_pickled_is_renewed_once_more_and_not_given_back(holding: Holdi
     wait_until(lambda: not has_thread(keeper._current()))
 
 
+def test_how_often_something_was_lent_is_forgotten_with_its_lease(
+    holding: Holding, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holding.take("kept", 1, leased=True)
+    for number in range(20):
+        holding.take(f"a{number}", 3, leased=True)
+        holding.give(f"a{number}", parked=True)
+    wait_until(lambda: asked.calls)
+    keeper.hurry(holding.key)
+    wait_until(lambda: len(holding._parked) == 20)
+    holding.take("a0", 0, leased=False)  # it came back in time
+    wait_until(lambda: len(holding._parked) == 19)
+    monkeypatch.setattr(holdings, "LEASE_SECONDS", 0.0)
+    keeper.hurry(holding.key)
+    wait_until(lambda: not holding._parked)
+    assert holding._times == {"kept": 1, "a0": 3}
+    holding.give("a0", parked=False)
+    wait_until(lambda: ("give_back", {"a0": 3}) in asked.calls)
+    holding.forget()
+    assert holding._times == {"kept": 1}
+
+
 def test_a_dead_kernel_is_not_asked_again(holding: Holding, asked: Asked) -> None:
     asked.error = KernelDiedError(kernel="k0")
     holding.take("a", 1, leased=True)
