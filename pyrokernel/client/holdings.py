@@ -17,6 +17,9 @@ from pyrokernel.messages import LEASE_SECONDS
 
 RENEW_SECONDS = LEASE_SECONDS / 3
 
+PATIENCE_SECONDS = 1.0
+"""How long a renewal waits for a kernel, which is asked again soon: one thread renews what all of them have lent."""
+
 Ask: TypeAlias = Callable[..., Any]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import weakref
@@ -13,6 +14,8 @@ from pyrokernel.settings import Settings
 if TYPE_CHECKING:
     from pyrokernel.client.mesh import Mesh
 
+log = logging.getLogger(__name__)
+
 _meshes: weakref.WeakValueDictionary[tuple[str, str], Mesh] = weakref.WeakValueDictionary()
 """The meshes that are open in this process, by address of the name server and name."""
 
@@ -21,6 +24,9 @@ _reached: dict[tuple[str, str], Mesh] = {}
 
 _connecting: dict[tuple[int, str, str], threading.Lock] = {}
 """Held by the thread that opens a mesh; the others of that process wait for it, and use that one."""
+
+_seeking: dict[tuple[int, str, str], threading.Thread] = {}
+"""The threads of each process that open a mesh."""
 
 
 def note_mesh(mesh: Mesh) -> None:
@@ -53,6 +59,26 @@ def reach(ns: str, name: str) -> Mesh:
             found = _reached[ns, name] = connect(_settings_for(ns, name))
             note_mesh(found)
         return found
+
+
+def reached(ns: str, name: str) -> Mesh | None:
+    """Return the mesh at an address if it is open; else None, and a thread of its own opens it."""
+    found = _meshes.get((ns, name))
+    if found is None:
+        key = (os.getpid(), ns, name)
+        thread = threading.Thread(target=_seek, args=key, name="pyrokernel-reaching", daemon=True)
+        if _seeking.setdefault(key, thread) is thread:
+            thread.start()
+    return found
+
+
+def _seek(pid: int, ns: str, name: str) -> None:
+    try:
+        reach(ns, name)
+    except Exception as error:  # noqa: BLE001  whoever needs it is told why when it is used
+        log.debug("the mesh %s at %s is not reached: %s", name, ns, error)
+    finally:
+        del _seeking[pid, ns, name]
 
 
 def _settings_for(ns: str, name: str) -> Settings:

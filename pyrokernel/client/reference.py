@@ -93,8 +93,12 @@ class Target:
         """Have a reference that was unpickled renewed at once, by the keeper: finding its mesh may take long."""
 
         def hold() -> bool:
-            if not self.collected:
-                self.hold(leased=False)
+            if self.collected:
+                return False
+            self._mesh = self._mesh or reaching.reached(*self.address)
+            if self._mesh is None:
+                return True
+            self.hold(leased=False)
             return False
 
         if self.lent.lease:

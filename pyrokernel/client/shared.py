@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ from pyrokernel.wire.values import decode_value
 
 if TYPE_CHECKING:
     from pyrokernel.client.mesh import Mesh
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -230,13 +233,25 @@ class Shared:
         """Return a namespace by its name, "" for the common one."""
         return self if space == self.space else Shared(self._link, space, self._leases)
 
-    def token_of(self, key: str) -> str:
-        """Return the token of the reference that a key holds, "" if it holds none."""
-        found = self._link.ask("get", self.space, key)
+    def tokens_of(self, keys: Sequence[str], *, patience: float | None = None) -> dict[str, str]:
+        """Return the tokens of the references that keys hold, all of the same moment; "" for those that hold none.
+
+        Args:
+            keys: Which.
+            patience: Seconds to wait for the service instead of those of the setting.
+        """
+        found = self._link.ask("get_many", self.space, list(keys), patience=patience)
+        return {key: self._token_in(one) for key, one in zip(keys, found, strict=True)}
+
+    def _token_in(self, found: Sequence[Any] | None) -> str:
         if found is None or found[1] != "reference":
             return ""
-        parts = self._link.fetch(found)
-        return token_of(decode_value("reference", parts)) if parts is not None else ""
+        try:
+            parts = self._link.fetch(found)
+            return token_of(decode_value("reference", parts)) if parts is not None else ""
+        except (PyrokernelError, TypeError, LookupError) as error:  # anybody may have written it
+            log.info("a reference of the shared state does not parse: %s", error)
+            return ""
 
     def spaces(self) -> list[str]:
         """Return the names of the namespaces that have keys; "" is the common one."""

@@ -277,7 +277,7 @@ class KernelService:
         """Keep a reference alive under a name, whoever renews it."""
         self._check_may_run()
         self._references.pin(token, name)
-        self._pins.note(name)
+        self._pins.note(token, name)
 
     @expose
     def unpin(self, name: str) -> bool:

@@ -83,6 +83,17 @@ def test_a_key_that_is_kept_anew_by_its_own_renewal_stays(own: Keeper) -> None:
     wait_until(lambda: calls == ["first", "second"])
 
 
+def test_what_has_waited_longest_is_renewed_first(own: Keeper) -> None:
+    calls: list[int] = []
+    now = time.monotonic()
+    for late in (2, 5, 1, 4, 3):
+        kept = keeper._Kept(lambda late=late: calls.append(late) or True, 60)  # type: ignore[misc]
+        kept.due = now - late
+        own._kept[late] = kept
+    own._renew_due()
+    assert calls == [5, 4, 3, 2, 1]
+
+
 def test_hurry_calls_what_is_not_due(own: Keeper) -> None:
     calls: list[int] = []
     keeper.keep("a", lambda: calls.append(1) or True, 3600)

@@ -8,9 +8,11 @@ import types
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
+from pyrokernel.client import keeper, reaching, reference
 from pyrokernel.client import mesh as mesh_module
-from pyrokernel.client import reaching
+from pyrokernel.errors import NameServerNotFoundError
 
 
 class Opened:
@@ -49,6 +51,27 @@ def test_threads_that_need_the_same_mesh_open_it_once(opened: list[Opened]) -> N
         thread.join()
     assert len(opened) == 1
     assert set(map(id, results)) == {id(opened[0])}
+
+
+def test_a_reference_whose_mesh_does_not_answer_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers, asked, renewed = threading.Event(), threading.Event(), threading.Event()
+
+    def connect(settings: Any) -> Opened:
+        asked.set()
+        assert answers.wait(20)
+        raise NameServerNotFoundError("nobody is there")
+
+    monkeypatch.setattr(mesh_module, "connect", connect)
+    described = ["k0", "1" * 16, {"token": "t" * 24, "lease": 60.0}, ("localhost:1", "silent")]
+    held = reference.from_data(described)
+    try:
+        assert asked.wait(10)
+        keeper.keep("other", lambda: renewed.set() or False, 60)
+        assert renewed.wait(10)
+    finally:
+        answers.set()
+        del held
+        wait_until(lambda: not reaching._seeking)
 
 
 def test_a_mesh_that_was_closed_is_opened_anew(opened: list[Opened]) -> None:
