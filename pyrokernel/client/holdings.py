@@ -17,6 +17,9 @@ from pyrokernel.messages import LEASE_SECONDS
 
 RENEW_SECONDS = LEASE_SECONDS / 3
 
+PATIENCE_SECONDS = 1.0
+"""How long a renewal waits for a kernel, which is asked again soon: one thread renews what all of them have lent."""
+
 Ask: TypeAlias = Callable[..., Any]
 
 
@@ -35,6 +38,7 @@ class Holding:
         self._times: dict[str, int] = {}
         self._changes: collections.deque[tuple[str, int, int, bool]] = collections.deque()
         self._owed: dict[str, bool] = {}
+        self._parked: dict[str, float] = {}
         self._kept = False
         self._renewed = time.monotonic()
 
@@ -60,6 +64,7 @@ class Holding:
     def forget(self) -> None:
         """Stop renewing: the mesh was closed, and the leases run out."""
         self._kept = False
+        self._forget_times()
         keeper.drop(self.key)
 
     def _look(self) -> bool:
@@ -75,15 +80,18 @@ class Holding:
                 self._ask("give_back", back)
         except (KernelDiedError, KernelRestartedError, ReferenceGoneError):
             self._kept = False
+            self._forget_times()
             return False  # that life of the kernel is over, and with it all that it lent
         except Exception:
             self._times |= back
             if time.monotonic() - self._renewed < 2 * LEASE_SECONDS:
                 raise  # the keeper tries again
             self._kept = False
+            self._forget_times()
             return False  # the leases have run out long since
-        self._owed.clear()
         self._renewed = time.monotonic()
+        self._parked |= {token: self._renewed for token, parked in self._owed.items() if parked}
+        self._owed.clear()
         if self._counts:
             return True
         self._kept = False
@@ -91,14 +99,25 @@ class Holding:
             self._kept = True
         return self._kept
 
+    def _forget_times(self) -> None:
+        """Forget how often things were lent that are held no more."""
+        self._times = {token: times for token, times in self._times.items() if token in self._counts}
+        self._parked.clear()
+
     def _count(self) -> None:
         """Take note of what was taken and given."""
+        # What was pickled and did not come back within its lease is over, and would be lent anew.
+        over = time.monotonic() - LEASE_SECONDS
+        for token in [token for token, since in self._parked.items() if since < over]:
+            del self._parked[token]
+            self._times.pop(token, None)
         while self._changes:
             token, change, times, parked = self._changes.popleft()
             self._counts[token] += change
             self._times[token] = max(self._times.get(token, 0), times)
             if self._counts[token] > 0:
                 self._owed.pop(token, None)
+                self._parked.pop(token, None)
             else:
                 del self._counts[token]
                 self._owed[token] = self._owed.get(token, False) or parked

@@ -104,9 +104,11 @@ class Keeper:
                 kept.due = min(kept.due, time.monotonic() + _BATCH_SECONDS)
 
     def _renew_due(self) -> None:
+        """Renew what is due, what has waited longest first: each may take its time."""
         now = time.monotonic()
         with self._lock:
             due = [(key, kept) for key, kept in self._kept.items() if kept.due <= now]
+        due.sort(key=lambda one: one[1].due)
         for key, kept in due:
             kept.due = time.monotonic() + kept.every
             try:

@@ -12,7 +12,7 @@ from pyrokernel.client import reaching
 from pyrokernel.client.calls import ask_kernel
 from pyrokernel.client.ears import Ear, obituary
 from pyrokernel.client.group import Group
-from pyrokernel.client.holdings import Holding
+from pyrokernel.client.holdings import PATIENCE_SECONDS, Holding
 from pyrokernel.client.kernel import Kernel
 from pyrokernel.client.links import Link, ask
 from pyrokernel.client.roster import Roster, is_name, meant, natural, split_words
@@ -96,16 +96,19 @@ class Mesh:
             holding.forget()
         while self._others:
             self._others.popitem()[1].close()
-        for link in [*self._links.values(), *self._hosts.values()]:
-            link.close()
         if self._shared is not None:
             self._shared.close()
-        for ear in [ear for idle in self._ears.values() for ear in idle]:
-            ear.close()
-        self._ears.clear()
-        self._directory.close()
+        self._hang_up()
         if self._on_close is not None:
             self._on_close()
+
+    def _hang_up(self) -> None:
+        for link in [*self._links.values(), *self._hosts.values()]:
+            link.close()
+        while self._ears:
+            for ear in self._ears.popitem()[1]:
+                ear.close()
+        self._directory.close()
 
     def __repr__(self) -> str:
         try:
@@ -280,12 +283,12 @@ class Mesh:
         if found is None:
 
             def ask(method: str, *args: Any) -> Any:
-                link = self.link_of(kernel, instance)
                 try:
-                    return ask_kernel(self, link, method, *args, self.client)
+                    link = self.link_of(kernel, instance)
+                    return ask_kernel(self, link, method, *args, self.client, timeout=PATIENCE_SECONDS)
                 finally:
                     if self._closed:  # meanwhile, so that nobody else closes what this has opened
-                        link.close()
+                        self._hang_up()
 
             found = self._holdings.setdefault(instance, Holding(("references", self.client, instance), ask))
         return found

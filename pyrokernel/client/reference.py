@@ -8,6 +8,7 @@ that object again.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import threading
 import weakref
@@ -30,7 +31,7 @@ from pyrokernel.errors import (
     ResultUnavailableError,
     SettingsError,
 )
-from pyrokernel.messages import KernelStatus, Lent, Reply, new_id
+from pyrokernel.messages import LEASE_SECONDS, KernelStatus, Lent, Reply, new_id
 from pyrokernel.settings import parse_span
 from pyrokernel.wire.codec import Packed
 
@@ -92,8 +93,12 @@ class Target:
         """Have a reference that was unpickled renewed at once, by the keeper: finding its mesh may take long."""
 
         def hold() -> bool:
-            if not self.collected:
-                self.hold(leased=False)
+            if self.collected:
+                return False
+            self._mesh = self._mesh or reaching.reached(*self.address)
+            if self._mesh is None:
+                return True
+            self.hold(leased=False)
             return False
 
         if self.lent.lease:
@@ -108,7 +113,8 @@ class Target:
 
     def request(self, op: str, name: str = "") -> dict[str, Any]:
         """Return an operation as it travels."""
-        asked = {"ref": self.lent.token, "op": op, "member": self.lent.member, "name": name}
+        asked: dict[str, Any] = {"ref": self.lent.token, "op": op, "member": self.lent.member, "name": name}
+        asked["data"] = self.lent.restricted
         return {key: value for key, value in asked.items() if value}
 
     def operate(self, op: str, *args: Any, name: str = "") -> Any:
@@ -148,7 +154,9 @@ class Target:
         return self.other(Lent.from_wire(value["lent"]))
 
     def other(self, lent: Lent) -> Reference:
-        """Return the reference to something else in the same life of the kernel."""
+        """Return the reference to something else in the same life of the kernel, restricted where this one is."""
+        if self.lent.restricted:
+            lent = dataclasses.replace(lent, restricted=True)
         return Reference._of(Target(self.kernel, self.instance, lent, self.mesh), leased=True)
 
     def owner(self) -> Kernel:
@@ -506,6 +514,26 @@ def from_data(data: list[Any]) -> Any:
     """
     kernel, instance, lent, (ns, mesh) = data
     return _revive(kernel, instance, lent, (ns, mesh))
+
+
+def from_stranger(data: list[Any], mesh: Mesh) -> Reference:
+    """Return the reference that `to_data` described, as somebody wrote it who is not trusted: only data comes back.
+
+    Raises:
+        AccessRefusedError: It leads into another mesh, or nowhere.
+    """
+    try:
+        kernel, instance, told, address = data
+        texts = {name: told[name] for name in ("token", "member", "shown", "type")}
+    except (TypeError, ValueError, LookupError) as error:
+        raise AccessRefusedError("what it says of a reference does not parse") from error
+    if not all(type(text) is str for text in (kernel, instance, *texts.values())):
+        raise AccessRefusedError("what it says of a reference does not parse")
+    here = (mesh.settings.ns_address, mesh.settings.mesh)
+    if address != here and address != list(here):
+        raise AccessRefusedError("it is a reference into another mesh")
+    lent = Lent(**texts, restricted=True, lease=LEASE_SECONDS)
+    return Reference._of(Target(kernel, instance, lent, mesh), leased=False)
 
 
 def token_of(data: list[Any]) -> str:

@@ -23,7 +23,7 @@ _READS = 1000
 
 
 def keys_of(mapping: SharedMap) -> Space:
-    """Return the namespace behind a mapping, for TAB."""
+    """Return the keys behind a mapping, for TAB and for whoever keeps what they hold."""
     return mapping._keys
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +20,8 @@ from pyrokernel.wire.values import decode_value
 if TYPE_CHECKING:
     from pyrokernel.client.leases import Leases
     from pyrokernel.client.state_link import StateLink
+
+log = logging.getLogger(__name__)
 
 PAGE = 1000
 """Keys that are asked for at a time."""
@@ -185,13 +188,25 @@ class Space:
             raise KeyError(key) from error
         raise KeyError(key)
 
-    def token_of(self, key: str) -> str:
-        """Return the token of the reference that a key holds, "" if it holds none."""
-        answer = self.link.ask("get", self.name, key)
-        if answer is None or answer[1] != "reference":
+    def tokens_of(self, keys: Sequence[str], *, patience: float | None = None) -> dict[str, str]:
+        """Return the tokens of the references that keys hold, all of the same moment; "" for those that hold none.
+
+        Args:
+            keys: Which.
+            patience: Seconds to wait for the service instead of those of the setting.
+        """
+        found = self.link.ask("get_many", self.name, list(keys), patience=patience)
+        return {key: self._token_in(one) for key, one in zip(keys, found, strict=True)}
+
+    def _token_in(self, found: Sequence[Any] | None) -> str:
+        if found is None or found[1] != "reference":
             return ""
-        parts = self.link.fetch(answer)
-        return token_of(decode_value("reference", parts)) if parts is not None else ""
+        try:
+            parts = self.link.fetch(found)
+            return token_of(decode_value("reference", parts)) if parts is not None else ""
+        except (PyrokernelError, TypeError, LookupError) as error:  # anybody may have written it
+            log.info("a reference of the shared state does not parse: %s", error)
+            return ""
 
     # Writing
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyrokernel.client import inside
 from pyrokernel.client.links import Link, ask
-from pyrokernel.client.reference import Reference, from_data, pin, to_data, to_own, what_it_is
+from pyrokernel.client.reference import Reference, from_data, from_stranger, pin, to_data, to_own, what_it_is
 from pyrokernel.errors import (
     AccessRefusedError,
     KernelConnectionError,
@@ -280,7 +280,7 @@ class StateLink:
             raise StateValueError(key="a value in a file", type=found[2], author=found[3], reason=reason) from error
 
     def decode(self, key: str, found: Sequence[Any], parts: Sequence[Buffer]) -> Any:
-        """Return the value itself, if it may be loaded here.
+        """Return the value itself, if it may be loaded here; a reference of a stranger's moves nothing but data.
 
         Args:
             key: Whose it is.
@@ -291,13 +291,16 @@ class StateLink:
             StateValueError: Its author is not trusted, or it needs what is not installed here.
         """
         _, kind, name, author, _ = found
-        if kind not in PLAIN and author != self.user and author not in self.mesh.settings.trusted:
+        trusted = author == self.user or author in self.mesh.settings.trusted
+        if kind not in PLAIN and not trusted:
             reason = (
                 f"it is a pickled object, which runs code when it is loaded; to trust {author}, add trust={author!r}"
             )
             raise StateValueError(key=key, type=name, author=author, reason=reason + " to the settings")
         try:
             value = decode_value(kind, parts)
+            if kind == "reference" and not trusted:
+                return from_stranger(value, self.mesh)
         except PyrokernelError as error:
             raise StateValueError(key=key, type=name, author=author, reason=str(error)) from error
         return from_data(value) if kind == "reference" else value

@@ -166,6 +166,8 @@ class Operation:
             raise AccessRefusedError(f"{shown} is a {type(value).__name__}: by a URL only data and arrays are fetched")
         if not self._member:
             rules.check_operation(value, self._op, shown)
+        if self._op == "item":
+            return rules.item(value, *args)
         return _OPERATIONS[self._op](value, *args, **kwargs)
 
     def _is_copied(self, value: Any) -> bool:

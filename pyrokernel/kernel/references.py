@@ -375,7 +375,8 @@ class References:
         """End what is due; the caller holds the lock."""
         now = self._clock()
         due = [entry for entry in self._entries.values() if entry.until <= now]
-        if any(entry.until + self._stall < now for entry in due):
+        # What nobody holds, such as an entry that was unpinned, was never due: it says nothing of the process.
+        if any(-math.inf < entry.until < now - self._stall for entry in due):
             for entry in due:
                 entry.holders = dict.fromkeys(entry.holders, now + LEASE_SECONDS)
             due = [entry for entry in due if entry.until <= now]

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import gc
 import sys
 import types
 from typing import Any, Final
@@ -39,8 +40,11 @@ from pyrokernel.wire.plain import is_data
 _CONTAINERS: Final[tuple[type, ...]] = (
     list, tuple, dict, set, frozenset, range, types.MappingProxyType,
     type({}.keys()), type({}.values()), type({}.items()),
-    collections.deque, collections.OrderedDict, collections.defaultdict, collections.Counter, collections.ChainMap,
+    collections.deque, collections.OrderedDict, collections.defaultdict, collections.Counter,
 )  # fmt: skip
+"""Read without running anybody's code, but see `Rules.item`; a ChainMap asks any mapping, such as os.environ."""
+
+_BEHIND_PROXIES: Final = (dict, collections.OrderedDict)
 _CONTAINER_OPERATIONS: Final = frozenset({"item", "len", "contains", "bool", "iter"})
 _ITERATOR_OPERATIONS: Final = frozenset({"next", "iter", "drain", "bool"})
 _ITERATOR_MODULES: Final = frozenset({"builtins", "itertools", "collections", "_collections"})
@@ -106,7 +110,7 @@ class Rules:
     def gives(self, value: Any) -> bool:
         """Whether an object may be reached at all, as a reference under these rules."""
         kind = type(value)
-        if is_one_of(kind, _CONTAINERS) or _is_iterator(kind):
+        if _is_container(value) or _is_iterator(kind):
             return True
         if isinstance(value, (type, types.ModuleType)) or issubclass(kind, type) or _is_function(value):
             return False
@@ -136,7 +140,7 @@ class Rules:
             raise TypeError(f"{shown} is a {kind.__name__}, which has no {_SPECIAL[operation]}")
         if value is self._callable and value is not None:
             allowed = operation == "call" and (not self.exposed or is_exposed(value))
-        elif is_one_of(kind, _CONTAINERS):
+        elif _is_container(value):
             allowed = operation in _CONTAINER_OPERATIONS
         elif _is_iterator(kind):
             allowed = operation in _ITERATOR_OPERATIONS
@@ -148,6 +152,19 @@ class Rules:
             allowed = operation in _SPECIAL and self._has_special(kind, _SPECIAL[operation])
         if not allowed:
             raise AccessRefusedError(f"by this URL {shown} cannot be used so ({operation})")
+
+    def item(self, value: Any, key: Any) -> Any:
+        """Return an item, after `check_operation`; what a dictionary would make for a key that is missing is not made.
+
+        Raises:
+            LookupError: There is none.
+        """
+        if type(value) is not collections.defaultdict:
+            return value[key]
+        found = dict.get(value, key, MISSING)  # dict.__getitem__ asks the factory, too
+        if found is MISSING:
+            raise KeyError(key)
+        return found
 
     def get(self, value: Any, name: str, shown: str) -> tuple[Any, bool]:
         """Return a public attribute, and whether it is a method.
@@ -224,6 +241,15 @@ def _owner(kind: type, name: str) -> tuple[type | None, Any]:
         if raw is not MISSING:
             return base, raw
     return None, MISSING
+
+
+def _is_container(value: Any) -> bool:
+    """Whether an object is a container of Python's own that is read without running anybody's code."""
+    kind = type(value)
+    if kind is types.MappingProxyType:
+        # It shows any mapping, and has no attribute that says which.
+        return is_one_of(type(gc.get_referents(value)[0]), _BEHIND_PROXIES)
+    return is_one_of(kind, _CONTAINERS)
 
 
 def _is_iterator(kind: type) -> bool:

@@ -277,7 +277,7 @@ class KernelService:
         """Keep a reference alive under a name, whoever renews it."""
         self._check_may_run()
         self._references.pin(token, name)
-        self._pins.note(name)
+        self._pins.note(token, name)
 
     @expose
     def unpin(self, name: str) -> bool:
@@ -528,7 +528,7 @@ class KernelService:
         if options.get("map"):
             raise ProtocolError("an operation on a reference is not mapped")
         packed = arguments if isinstance(arguments, Packed) else Packed.dump(tuple(arguments))
-        cell.source, cell.data = operation.title, operation.restricted
+        cell.source, cell.data = operation.title, operation.restricted or asked.get("data") is True
         cell.call = (operation, packed.as_data() if cell.data else packed, False)
         cell.lend = operation.lend
         return cell

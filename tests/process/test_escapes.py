@@ -43,7 +43,15 @@ class Instrument:
         self.generator, self.frame = (x for x in [self, helper]), sys._getframe()
         self.code, self.space = helper.__code__, types.SimpleNamespace(os=os)
         self.mesh, self._reference = pk.connect(), []
+        self.counts, self.counted = collections.defaultdict(self._count, a=1), 0
+        self.tallies, self.ordered = collections.Counter("aab"), collections.OrderedDict(a=1)
+        self.chained_maps = collections.ChainMap(self.counts, os.environ)
+        self.shown, self.shown_counts = types.MappingProxyType({"a": 1}), types.MappingProxyType(self.counts)
+        self.shown_environ = types.MappingProxyType(os.environ)
         self.paths, self.partition = sys.path, collections.namedtuple("Pair", "a b")(1, 2)
+    def _count(self):
+        self.counted += 1
+        return self.counted
     @property
     def error(self):
         try: 1 / 0
@@ -142,6 +150,10 @@ ATTEMPTS: dict[str, Callable[[Any], Any]] = {
     "a namespace of types": lambda o: o.space.os,
     "a method that a method returns": lambda o: o.itself(),
     "a named tuple's class": lambda o: o.partition._make,
+    "an item of a chain of mappings, such as the environment": lambda o: o.chained_maps["PATH"],
+    "the length of a chain of mappings": lambda o: len(o.chained_maps),
+    "an item of the environment, shown read-only": lambda o: o.shown_environ["PATH"],
+    "a factory behind what is shown read-only": lambda o: o.shown_counts["b"],
     "setting a plain attribute": lambda o: setattr(o, "count", 1),
     "setting a new attribute": lambda o: setattr(o, "run", 1),
     "setting a method": lambda o: setattr(o, "method", 1),
@@ -191,6 +203,18 @@ def test_the_public_names_are_open(opened: pk.Reference) -> None:
     assert [name for name, _ in opened.pairs()] == ["a"]
     assert next(iter(opened.chained())) == 1
     assert list(opened.chained())[1].value == 1
+
+
+def test_reading_a_dictionary_runs_no_factory_and_adds_nothing(mesh: pk.Mesh, opened: pk.Reference) -> None:
+    assert opened.counts["a"] == 1
+    for _ in range(2):
+        with pytest.raises(pk.RemoteError, match="KeyError"):
+            opened.counts["b"]
+    assert "b" not in opened.counts
+    assert list(opened.counts) == ["a"]
+    assert mesh[0].execute("instrument.counted, dict(instrument.counts)").result == (0, {"a": 1})
+    assert (opened.tallies["a"], opened.tallies["x"], len(opened.tallies)) == (2, 0, 2)
+    assert (opened.ordered["a"], opened.shown["a"], list(opened.shown)) == (1, 1, ["a"])
 
 
 def test_a_repr_tells_nothing_that_is_not_public(opened: pk.Reference) -> None:

@@ -491,6 +491,36 @@ def test_a_reference_in_another_kernel_says_so_too() -> None:
 # -- URLs
 
 
+def test_a_kernel_that_stands_still_holds_up_the_renewal_of_others_for_a_second(mesh: pk.Mesh) -> None:
+    kernel = mesh["k2"]
+    held = kernel.ref("[]")
+    holding = mesh.holding("k2", kernel.instance)
+    pid = kernel.describe()["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        begun = time.monotonic()
+        with pytest.raises(TimeoutError):
+            holding._ask("renew", [], 60.0)
+        assert time.monotonic() - begun < mesh.settings.timeout / 2
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert len(held) == 0
+
+
+def test_what_is_asked_after_a_mesh_was_closed_leaves_no_connection(mesh: pk.Mesh) -> None:
+    other = pk.connect(mesh.settings)
+    kernel = other["k1"]
+    holding = other.holding("k1", "f" * 16)
+    known = other.holding("k1", kernel.instance)
+    other.close()
+    with pytest.raises(pk.KernelConnectionError):
+        holding._ask("renew", [], 60.0)
+    known._ask("renew", [], 60.0)
+    links = [*other._links.values(), *other._hosts.values()]
+    assert links
+    assert not [connection for link in links for idle in link._idle.values() for connection in idle]
+
+
 def test_a_url_opens_the_public_names(mesh: pk.Mesh, camera: pk.Reference) -> None:
     opened = mesh.open(camera.url("1h"))
     assert opened.snap(exposure=2) == [2, 2]

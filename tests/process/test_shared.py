@@ -14,7 +14,9 @@ from waiting import wait_until
 
 import pyrokernel as pk
 from pyrokernel.client.live import LiveDict, LiveList, LiveSet
+from pyrokernel.client.reference import to_data
 from pyrokernel.client.shared import Shared
+from pyrokernel.wire.values import encode_value
 
 
 @pytest.fixture
@@ -663,6 +665,61 @@ def test_a_value_of_another_author_is_loaded_only_if_that_one_is_trusted(mesh: p
     with pytest.raises(pk.StateValueError, match=rf"trust={link.user!r}"):
         stranger.get("object")
     assert {entry.key for entry in stranger.entries()} == {"plain", "object"}
+    stranger.close()
+
+
+def test_a_reference_of_another_author_moves_nothing_but_data(mesh: pk.Mesh, shared: Shared) -> None:
+    mesh["k0"].execute(
+        _CAMERA + "import numpy, os\n"
+        "class Runs:\n"
+        "    def __reduce__(self): return os.putenv, ('x', 'y')\n"
+        "class Marks:\n"
+        "    def __init__(self): self.lock, self.part = threading.Lock(), Runs()\n"
+        "    def inner(self): return self\n"
+        "    def data(self): return {'a': [numpy.arange(3)]}\n"
+        "    def give(self, value): return value\n"
+        "    def code(self): return [self]\n"
+        "marks = Marks(); shared.m['camera'] = camera; shared.m['marks'] = marks"
+    )
+    stranger = Shared(type(shared._link)(lambda: mesh))
+    stranger._link.user = "somebody"
+    assert stranger.get("camera").snap(exposure=3) == [1, 3]
+    marks = stranger.get("marks")
+    assert "restricted" in repr(marks)
+    assert marks.data()["a"][0].tolist() == [0, 1, 2]
+    assert marks.give(np.arange(2)).tolist() == [0, 1]
+    deeper = marks.inner().inner()
+    for restricted in (marks, deeper):
+        assert "restricted" in repr(restricted)
+        with pytest.raises(pk.NotSerializableError):
+            restricted.give(_read)
+        with pytest.raises((pk.NotSerializableError, pk.ResultUnavailableError)):
+            restricted.part.fetch()
+    assert "restricted" in repr(next(iter(marks.code())))
+    # In the very kernel that has it, too: it is somebody else who says that it is this object.
+    mesh["k0"].execute("link = type(shared._link)(lambda: shared._link.mesh); link.user = 'somebody'")
+    mesh["k0"].execute("other = type(shared)(link).get('camera')")
+    assert mesh["k0"].execute("type(other).__name__").result == "Reference"
+    assert mesh["k0"].execute("other is camera").result is False
+    stranger.close()
+
+
+def test_a_reference_of_another_author_leads_into_this_mesh_or_nowhere(mesh: pk.Mesh, shared: Shared) -> None:
+    mesh["k0"].execute(_CAMERA + "shared.m['camera'] = camera")
+    link = shared._link
+    stranger = Shared(type(link)(lambda: mesh))
+    stranger._link.user = "somebody"
+    kernel, instance, lent, (ns, name) = to_data(shared.m["camera"])
+    elsewhere: list[Any] = [
+        (ns, name + "x"), ("localhost:1", name), ("/nowhere", name), None, 3, (ns,), [ns, name, 1], {}, "",
+    ]  # fmt: skip
+    written: list[Any] = [[kernel, instance, lent, address] for address in elsewhere]
+    written += [None, [], [kernel], 5, [kernel, instance, {}, (ns, name)], [kernel, instance, 5, (ns, name)]]
+    written += [[kernel, [], lent, (ns, name)], [kernel, instance, {**lent, "token": 5}, (ns, name)]]
+    for data in written:
+        parts = encode_value(data).parts
+        with pytest.raises(pk.StateValueError, match=rf"'evil', a Camera that {link.user} wrote"):
+            stranger._link.decode("evil", (1, "reference", "Camera", link.user, None), parts)
     stranger.close()
 
 

@@ -83,6 +83,17 @@ def test_a_key_that_is_kept_anew_by_its_own_renewal_stays(own: Keeper) -> None:
     wait_until(lambda: calls == ["first", "second"])
 
 
+def test_what_has_waited_longest_is_renewed_first(own: Keeper) -> None:
+    calls: list[int] = []
+    now = time.monotonic()
+    for late in (2, 5, 1, 4, 3):
+        kept = keeper._Kept(lambda late=late: calls.append(late) or True, 60)  # type: ignore[misc]
+        kept.due = now - late
+        own._kept[late] = kept
+    own._renew_due()
+    assert calls == [5, 4, 3, 2, 1]
+
+
 def test_hurry_calls_what_is_not_due(own: Keeper) -> None:
     calls: list[int] = []
     keeper.keep("a", lambda: calls.append(1) or True, 3600)
@@ -150,6 +161,28 @@ def test_what_was_pickled_is_renewed_once_more_and_not_given_back(holding: Holdi
     holding.give("a", parked=True)
     wait_until(lambda: asked.calls == [("renew", ["a"])] * 2)
     wait_until(lambda: not has_thread(keeper._current()))
+
+
+def test_how_often_something_was_lent_is_forgotten_with_its_lease(
+    holding: Holding, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holding.take("kept", 1, leased=True)
+    for number in range(20):
+        holding.take(f"a{number}", 3, leased=True)
+        holding.give(f"a{number}", parked=True)
+    wait_until(lambda: asked.calls)
+    keeper.hurry(holding.key)
+    wait_until(lambda: len(holding._parked) == 20)
+    holding.take("a0", 0, leased=False)  # it came back in time
+    wait_until(lambda: len(holding._parked) == 19)
+    monkeypatch.setattr(holdings, "LEASE_SECONDS", 0.0)
+    keeper.hurry(holding.key)
+    wait_until(lambda: not holding._parked)
+    assert holding._times == {"kept": 1, "a0": 3}
+    holding.give("a0", parked=False)
+    wait_until(lambda: ("give_back", {"a0": 3}) in asked.calls)
+    holding.forget()
+    assert holding._times == {"kept": 1}
 
 
 def test_a_dead_kernel_is_not_asked_again(holding: Holding, asked: Asked) -> None:

@@ -143,6 +143,19 @@ def test_a_process_that_stood_still_gives_its_clients_the_time_to_renew(clock: C
         table.find(token)
 
 
+def test_an_entry_that_nobody_holds_is_not_taken_for_a_process_that_stood_still(clock: Clock) -> None:
+    table = References("k0", "0123456789abcdef", clock=clock)
+    pinned = lend(table, Thing())
+    table.pin(pinned, "m.camera")
+    table.give_back({pinned: 1}, "a")
+    held = lend(table, Thing())
+    clock.now += LEASE_SECONDS + 1
+    table.unpin("m.camera")
+    for token in (pinned, held):
+        with pytest.raises(ReferenceGoneError, match="nobody renewed"):
+            table.find(token)
+
+
 def test_nobody_has_to_ask_for_an_entry_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(references, "LEASE_SECONDS", 0.05)
     told = threading.Event()
