@@ -18,7 +18,7 @@ from pyrokernel.client.leases import Leases
 from pyrokernel.client.live import NEWEST, Stored, live, to_plain
 from pyrokernel.client.locks import Lock
 from pyrokernel.client.queues import Queue
-from pyrokernel.client.reference import token_of
+from pyrokernel.client.reference_data import token_of
 from pyrokernel.client.shared_map import PAGE, SharedMap, as_items
 from pyrokernel.client.state_link import StateLink
 from pyrokernel.client.transactions import Transaction
