@@ -6,8 +6,9 @@ hand over plain data (`Message.to_wire()`) and get plain data, or an error of ou
 `trust` decides who a peer is and what may be decoded from it; `connection` carries
 messages; `daemon` serves a kernel's or host's one exposed object; `proxy` opens the way
 to one; `fanout` sends one request, encoded once, to many kernels and gathers replies
-under one deadline; `codec` packs Python objects as vectored pickle-5; `naming` is access
-to the name server, `nameserver` the embedded one.
+under one deadline; `codec` packs Python objects as vectored pickle-5, `plain` those that
+anybody may send, `values` what the shared state keeps; `naming` is access to the name
+server, `nameserver` the embedded one.
 
 Start at `daemon` for the way in, at `fanout` for the way out, and at
 docs/protocol.md for what is said.
