@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from pyrokernel.client.calls import gather, kernel_request
 from pyrokernel.client.parcels import check_namespace, pack_arguments
-from pyrokernel.client.reference import Reference, Target
+from pyrokernel.client.reference import Reference, given
+from pyrokernel.client.target import Target
 from pyrokernel.client.urls import SCHEME, ReferenceUrl
 from pyrokernel.errors import PyrokernelError, ReferenceGoneError, SettingsError
 from pyrokernel.messages import PUBLISHED_OBJECT, Lent, RefInfo
@@ -28,7 +29,7 @@ def first_references(group: Group, source: str, namespace: str) -> dict[str, Ref
     found: dict[str, Reference] = {}
     for name, reply in replies.items():
         maker = Target(name, reply.instance, Lent(token=""), group.mesh)
-        found[name] = maker.unpack(reply.value)
+        found[name] = given(maker.unpack(reply.value))
     return found
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyrokernel.client.live import NEWEST, Stored, live
-from pyrokernel.client.reference import token_of
+from pyrokernel.client.reference_data import token_of
 from pyrokernel.errors import PyrokernelError, StateConflictError, StateKeyError, StateTypeError
 from pyrokernel.messages import StateEntry
 from pyrokernel.settings import parse_span

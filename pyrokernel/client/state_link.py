@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from pyrokernel.client import inside
 from pyrokernel.client.links import Link, ask
-from pyrokernel.client.reference import Reference, from_data, from_stranger, pin, to_data, to_own, what_it_is
+from pyrokernel.client.reference import Reference, pin
+from pyrokernel.client.reference_data import from_data, from_stranger, to_data, to_own, what_it_is
 from pyrokernel.errors import (
     AccessRefusedError,
     KernelConnectionError,

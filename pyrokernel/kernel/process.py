@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pyrokernel import settings as settings_module
-from pyrokernel.client import inside, publishing, reference
+from pyrokernel.client import inside, own, publishing
 from pyrokernel.client.shared import of_this_process
 from pyrokernel.commands import KernelIdentity
 from pyrokernel.errors import PyrokernelError, error_to_wire
@@ -98,7 +98,7 @@ class KernelProcess:
         )
         inputs = Inputs(self._ask, self._running_cell, settings.input_timeout)
         self.references = References(spec.name, birth.instance, self.loop.wake)
-        reference.own(spec.name, birth.instance, self.references.own, self._lend_own)
+        own.declare(spec.name, birth.instance, self.references.own, self._lend_own)
         self.service = KernelService(
             birth,
             cells=self.cells,

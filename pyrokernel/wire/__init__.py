@@ -7,8 +7,9 @@ hand over plain data (`Message.to_wire()`) and get plain data, or an error of ou
 messages; `daemon` serves a kernel's or host's one exposed object; `proxy` opens the way
 to one; `fanout` sends one request, encoded once, to many kernels and gathers replies
 under one deadline; `direct` is one short request to one process; `codec` packs Python objects
-as vectored pickle-5, `values` those of the shared state, of which `mapped` has large ones in
-files; `naming` is access to the name server, `nameserver` the embedded one.
+as vectored pickle-5, `plain` those that anybody may send, `values` those of the shared state, of
+which `mapped` has large ones in files; `naming` is access to the name server, `nameserver` the
+embedded one.
 
 Start at `daemon` for the way in, at `fanout` for the way out, and at
 docs/protocol.md for what is said.

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from waiting import wait_until
@@ -383,7 +384,7 @@ def test_the_object_can_be_collected_once_nobody_has_the_handle(kernel: pk.Kerne
 
 
 def test_a_handle_can_be_released(kernel: pk.Kernel, camera: pk.Reference) -> None:
-    token = reference._target(camera).lent.token
+    token = reference.target_of(camera).lent.token
     camera.release()
     with pytest.raises(pk.ReferenceGoneError, match="released") as caught:
         camera.snap()
@@ -498,6 +499,7 @@ def test_a_kernel_that_stands_still_holds_up_the_renewal_of_others_for_a_second(
     pid = kernel.describe()["pid"]
     os.kill(pid, signal.SIGSTOP)
     try:
+        wait_until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
         begun = time.monotonic()
         with pytest.raises(TimeoutError):
             holding._ask("renew", [], 60.0)

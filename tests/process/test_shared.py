@@ -14,7 +14,7 @@ from waiting import wait_until
 
 import pyrokernel as pk
 from pyrokernel.client.live import LiveDict, LiveList, LiveSet
-from pyrokernel.client.reference import to_data
+from pyrokernel.client.reference_data import to_data
 from pyrokernel.client.shared import Shared
 from pyrokernel.wire.values import encode_value
 

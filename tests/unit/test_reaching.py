@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from waiting import wait_until
 
-from pyrokernel.client import keeper, reaching, reference
+from pyrokernel.client import keeper, reaching, reference_data
 from pyrokernel.client import mesh as mesh_module
 from pyrokernel.errors import NameServerNotFoundError
 
@@ -63,7 +63,7 @@ def test_a_reference_whose_mesh_does_not_answer_holds_up_nobody(monkeypatch: pyt
 
     monkeypatch.setattr(mesh_module, "connect", connect)
     described = ["k0", "1" * 16, {"token": "t" * 24, "lease": 60.0}, ("localhost:1", "silent")]
-    held = reference.from_data(described)
+    held = reference_data.from_data(described)
     try:
         assert asked.wait(10)
         keeper.keep("other", lambda: renewed.set() or False, 60)
