@@ -164,9 +164,11 @@ class Extensions:
             done = self.shipping.take(wanted)
         finally:
             self.give()
-        hidden = sorted({name for one in done if one.state in _RUN for name in one.commands if hasattr(builtins, name)})
-        for name in hidden:
-            print(f"{name}: the builtin comes first; the command is called as :{name}", file=sys.stderr)
+        for name in sorted(
+            {name for one in done if one.state in _RUN for name in one.commands if self._is_taken(name)}
+        ):
+            whose = "builtin" if hasattr(builtins, name) else "kernel's own"
+            print(f"{name}: the {whose} comes first; the command is called as :{name}", file=sys.stderr)
         return [one.to_wire() for one in done]
 
     def unship(self, names: list[str]) -> list[str]:
@@ -180,12 +182,16 @@ class Extensions:
         """Bring the names in the namespaces up to date: those of plugins, and the commands."""
         functions: dict[str, tuple[Command, Any]] = {}
         for each in self.table.all():
-            if hasattr(builtins, each.name):
-                continue  # `open` in a cell is what it always was
+            if self._is_taken(each.name):
+                continue  # `open` and `shared` in a cell are what they always were
             held = self._functions.get(each.name)
             functions[each.name] = held if held and held[0] is each else (each, self._function_of(each))
         self._functions = functions
         self._interpreter.give({name: function for name, (_, function) in functions.items()} | self.given())
+
+    def _is_taken(self, name: str) -> bool:
+        """Whether no command has this name in a namespace."""
+        return name in self._own or hasattr(builtins, name)
 
     def _function_of(self, each: Command) -> Callable[..., Any]:
         def context() -> Context:
@@ -207,6 +213,8 @@ class Extensions:
             for name, value in given.items():
                 if not isinstance(name, str) or not name.isidentifier():
                     plugin.note(f"pyrokernel_add_names gives {name!r}, which is no name")
+                elif name in self._own:
+                    plugin.note(f"the name {name!r} is the kernel's own, and stays so")
                 elif name in givers:
                     plugin.note(f"the name {name!r} is given by plugin {givers[name]!r} already, which comes first")
                 else:

@@ -402,9 +402,8 @@ def test_doctor_says_how_the_shared_state_is_and_what_mends_it(lab: Any) -> None
     assert found["level"] == "wrong"
     assert "damaged" in found["text"]
     assert found["remedy"].endswith("backups/good")
-    subprocess.run(
-        [sys.executable, "-m", *found["remedy"].split()], env=lab.environ, check=True, capture_output=True, timeout=60
-    )
+    remedy = [sys.executable, "-m", *found["remedy"].split(), "--yes"]
+    subprocess.run(remedy, env=lab.environ, check=True, capture_output=True, timeout=60)
     assert about_state(lab)["level"] == "ok"
     assert lab.cli("state", "get", "x").stdout == "1\n"
 

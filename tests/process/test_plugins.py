@@ -23,10 +23,10 @@ BROKEN = {
     "exits": "raise SystemExit('enough')\n",
     "first": """
 def mine(): return "first"
-def shared(): return "first"
+def both(): return "first"
 @hookimpl
 def pyrokernel_register_commands(register):
-    register(shared)
+    register(both)
     register(mine, name="first_mine")
 @hookimpl
 def pyrokernel_add_names(): return {"given": "first"}
@@ -82,15 +82,16 @@ def pyrokernel_cell_ended(cell): raise SystemExit(3)
     "prints": "print('printed at import')\nprint('and as an error', file=sys.stderr)\n",
     "raises": "raise LookupError('no such device')\n",
     "second": """
-def shared(): return "second"
+def both(): return "second"
 def second_mine(self): return self.settings
 @hookimpl
 def pyrokernel_register_commands(register):
-    register(shared)
+    register(both)
     register(second_mine)
 @hookimpl
 def pyrokernel_add_names(): return {"given": "second", "second_name": 2}
 """,
+    "seizes": "@hookimpl\ndef pyrokernel_add_names(): return {'shared': 1, 'seized': 2}\n",
     "syntax": "def f(:\n",
     "textless": """
 class Textless(Exception):
@@ -147,15 +148,15 @@ def test_what_cannot_be_loaded_is_named_with_its_reason(kernel: pk.Kernel, name:
 
 def test_the_kernel_answers_and_other_plugins_work(group: pk.Group) -> None:
     assert {reply.result for reply in group.execute("¿ 2").values()} == {42}
-    assert group.call("shared") == {"k0": "first", "k1": "first"}
+    assert group.call("both") == {"k0": "first", "k1": "first"}
 
 
 def test_of_two_commands_with_one_name_the_first_stays_and_both_owners_are_named(kernel: pk.Kernel) -> None:
     found = infos(kernel)
-    assert found["first"].commands == ("shared", "first_mine")
+    assert found["first"].commands == ("both", "first_mine")
     assert found["first"].problems == ()
     assert found["second"].commands == ("second_mine",)
-    (clash,) = (problem for problem in found["second"].problems if "shared" in problem)
+    (clash,) = (problem for problem in found["second"].problems if "both" in problem)
     assert "plugin first" in clash
     assert "plugin second" in clash
 
@@ -240,7 +241,13 @@ def test_other_files_of_the_folder_are_no_plugins(kernel: pk.Kernel) -> None:
 
 
 def test_names_are_in_every_namespace(kernel: pk.Kernel) -> None:
-    assert kernel.execute("good_name, shared()", namespace="other").result == (5, "first")
+    assert kernel.execute("good_name, both()", namespace="other").result == (5, "first")
+
+
+def test_the_name_of_the_shared_state_is_the_kernels_own(kernel: pk.Kernel) -> None:
+    assert kernel.execute("type(shared).__name__, seized", namespace="other").result == ("Shared", 2)
+    (problem,) = infos(kernel)["seizes"].problems
+    assert "'shared' is the kernel's own" in problem
 
 
 def test_a_user_may_overwrite_a_name_in_one_namespace(kernel: pk.Kernel) -> None:

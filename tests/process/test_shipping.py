@@ -31,7 +31,7 @@ def mesh(shared: pk.Mesh) -> Iterator[pk.Mesh]:
     names = {one.name for found in group.shipped().values() for one in found}
     if names:
         group.unship(*names)
-    group.execute("for name in [name for name in globals() if name[0] != '_']: del globals()[name]")
+    group.execute("for _each in [name for name in globals() if name[0] != '_']: del globals()[_each]")
 
 
 def states(found: dict[str, list[pk.Shipped]]) -> set[str]:
