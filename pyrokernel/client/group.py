@@ -379,11 +379,11 @@ class Group(Members):
 
         return lending.list_references(self)
 
-    def revoke(self, which: str) -> int:
+    def revoke(self, which: str | Reference) -> int:
         """End a reference wherever it is in this group, and all that was reached by it; return how many those were.
 
         Args:
-            which: Its id, as `refs` lists it, or its URL.
+            which: The reference, its id as `refs` lists it, or its URL.
 
         Raises:
             ReferenceGoneError: No kernel of the group has such a reference.

@@ -158,11 +158,11 @@ class Kernel:
         """List the references to objects of this kernel, oldest first, whoever made them."""
         return [RefInfo.from_wire(one) for one in self._ask("refs")]
 
-    def revoke(self, which: str) -> int:
+    def revoke(self, which: str | Reference) -> int:
         """End a reference, and all that was reached by it; return how many those were.
 
         Args:
-            which: Its id, as `refs` lists it, or its URL.
+            which: The reference, its id as `refs` lists it, or its URL.
 
         Raises:
             ReferenceGoneError: This kernel has none such.

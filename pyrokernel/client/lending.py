@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pyrokernel.client.calls import gather, kernel_request
 from pyrokernel.client.parcels import check_namespace, pack_arguments
-from pyrokernel.client.reference import Reference, given
+from pyrokernel.client.reference import Reference, given, target_of
 from pyrokernel.client.target import Target
 from pyrokernel.client.urls import SCHEME, ReferenceUrl
 from pyrokernel.errors import PyrokernelError, ReferenceGoneError, SettingsError
@@ -58,16 +58,22 @@ def list_references(kernels: Iterable[Kernel]) -> tuple[list[RefInfo], list[str]
     return sorted(found, key=lambda info: info.created), [link.name for link in links if link.name not in values]
 
 
-def revoke(kernels: Iterable[Kernel], which: str) -> int:
-    """End a reference by its id or URL, wherever it is among these kernels; return how many entries ended.
+def revoke(kernels: Iterable[Kernel], which: str | Reference) -> int:
+    """End a reference by itself, its id or URL, wherever it is among these kernels; return how many entries ended.
 
     Raises:
         ReferenceGoneError: None of the kernels has such a reference.
-        SettingsError: It reads like a URL, and is none.
+        SettingsError: It is nothing of these, or reads like a URL and is none.
     """
     members = list(kernels)
-    token = which
-    if "://" in which:
+    if type(which) is Reference:
+        target = target_of(which)
+        members, token = [kernel for kernel in members if kernel.name == target.kernel], target.lent.token
+    elif not isinstance(which, str):
+        raise SettingsError(f"a reference is revoked by itself, its id or its URL, not by {type(which).__name__}")
+    elif "://" not in which:
+        token = which
+    else:
         url = ReferenceUrl.parse(which)
         members, token = [kernel for kernel in members if kernel.name == url.kernel], url.token
     ended = 0

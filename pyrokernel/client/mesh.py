@@ -235,11 +235,11 @@ class Mesh:
 
         return lending.list_references(self)[0] if self.names else []
 
-    def revoke(self, which: str) -> int:
+    def revoke(self, which: str | Reference) -> int:
         """End a reference wherever it is, and all that was reached by it; return how many those were.
 
         Args:
-            which: Its id, as `refs` lists it, or its URL.
+            which: The reference, its id as `refs` lists it, or its URL.
 
         Raises:
             ReferenceGoneError: No kernel has such a reference.

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from waiting import wait_until
@@ -586,6 +587,18 @@ def test_a_url_is_revoked_with_all_that_was_reached_by_it(
     with pytest.raises(pk.ReferenceGoneError, match="no reference"):
         mesh.revoke(listed.id)
     assert mesh.revoke(camera.url()) == 1
+
+
+def test_a_reference_is_revoked_by_itself_and_asked_nothing(kernel: pk.Kernel) -> None:
+    kernel.execute("class Endless:\n    def __getitem__(self, index): return index\nendless = Endless()")
+    endless = kernel.ref("endless")
+    assert endless[3] == 3
+    assert kernel.revoke(endless) >= 1
+    with pytest.raises(pk.ReferenceGoneError):
+        endless[3]
+    not_one: Any = 3
+    with pytest.raises(pk.SettingsError, match="not by int"):
+        kernel.revoke(not_one)
 
 
 @pytest.mark.parametrize("expires", [0, -1, "soon", float("nan"), float("inf")])

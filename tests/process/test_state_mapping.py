@@ -14,7 +14,7 @@ import pytest
 
 import pyrokernel as pk
 from pyrokernel.client.shared import Shared
-from pyrokernel.client.shared_map import SharedMap, as_items
+from pyrokernel.client.shared_map import SharedMap, as_items, keys_of
 
 mapping_tests = pytest.importorskip("test.mapping_tests", reason="this Python comes without its own tests")
 
@@ -42,7 +42,8 @@ class Translating(SharedMap):
     """`shared.m` of a fresh namespace, with keys translated."""
 
     def __init__(self, *args: Any, **values: Any) -> None:
-        super().__init__(_shared[0][f"mapping{next(_numbers)}"])
+        shared = _shared[0][f"mapping{next(_numbers)}"]
+        super().__init__(keys_of(shared.m), shared)
         if args or values:
             self.update(*args, **values)
 
