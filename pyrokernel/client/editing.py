@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pyrokernel.client.live import equal, to_plain
+from pyrokernel.client.live import copied, equal, to_plain
 from pyrokernel.errors import StateConflictError, StateKeyError, StateTypeError
 
 if TYPE_CHECKING:
@@ -85,15 +85,11 @@ def until_undisturbed(attempt: Callable[[], T]) -> T:
 
 def writable(value: Any) -> Any:
     """Return a copy of a value as deep as containers go, with arrays that can be written to."""
+    return copied(value, _writable_leaf)
+
+
+def _writable_leaf(value: Any) -> Any:
     kind = type(value)
-    if kind is list:
-        return [writable(item) for item in value]
-    if kind is dict:
-        return {key: writable(item) for key, item in value.items()}
-    if kind is tuple:
-        return tuple(writable(item) for item in value)
-    if kind is set:
-        return set(value)
     if kind.__module__ == "numpy" and kind.__name__ == "ndarray":
         return value.copy()
     return to_plain(value)

@@ -187,7 +187,7 @@ class View:
 
     def to_plain(self) -> Any:
         """Return an ordinary container of the same content, which changes nothing here."""
-        return _unwrapped(self._now())
+        return copied(self._now())
 
     copy = to_plain
 
@@ -513,7 +513,7 @@ def to_plain(value: Any) -> Any:
         try:
             return value.to_plain()
         except (StateKeyError, StateConflictError):
-            return _unwrapped(value._shown)  # what it was when it was looked at last
+            return copied(value._shown)  # what it was when it was looked at last
     if kind is list:
         return [to_plain(item) for item in value]
     if kind is tuple:
@@ -545,17 +545,17 @@ def same(view: Any, source: Source, key: str) -> bool:
     return isinstance(view, View) and view._path == () and view._stored.source is source and view._stored.key == key
 
 
-def _unwrapped(value: Any) -> Any:
-    """Return a copy of a plain container, deep as far as containers go."""
-    kind = type(value)
-    if kind is list:
-        return [_unwrapped(item) for item in value]
-    if kind is dict:
-        return {key: _unwrapped(item) for key, item in value.items()}
-    if kind is tuple:
-        return tuple(_unwrapped(item) for item in value)
-    return set(value) if kind is set else value
-
-
 def _as_is(value: Any) -> Any:
     return value
+
+
+def copied(value: Any, leaf: Callable[[Any], Any] = _as_is) -> Any:
+    """Return a copy of a plain container, deep as far as containers go; what they hold at last goes through `leaf`."""
+    kind = type(value)
+    if kind is list:
+        return [copied(item, leaf) for item in value]
+    if kind is dict:
+        return {key: copied(item, leaf) for key, item in value.items()}
+    if kind is tuple:
+        return tuple(copied(item, leaf) for item in value)
+    return set(value) if kind is set else leaf(value)
