@@ -9,7 +9,7 @@ It does not yield the processor between two looks: on a busy machine it would ge
 
 from __future__ import annotations
 
-ALERT_SECONDS = 0.0001
+ALERT_SECONDS = 0.0002
 """How long a message is looked for."""
 
 _MAX_RESTS = 256
