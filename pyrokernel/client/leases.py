@@ -48,6 +48,7 @@ class Leases:
         self._kept: set[str] = set()
         self._holding: dict[tuple[str, str], str] = {}
         self._connection: Connection | None = None
+        self._turn = 0
         self._silent: list[Connection] = []
         _all.add(self)
 
@@ -115,14 +116,16 @@ class Leases:
             StateUnavailableError: The service is away, or does not answer.
         """
         # All of them live by this connection from now on: one that goes silent is closed, and would end the others.
-        leases = ([lease], [lease, *list(self._kept)])
+        bound = [lease, *list(self._kept)]
         deadline = time.monotonic() + _PATIENCE_SECONDS
         with self._asking:  # the thread that renews, and those that make leases, share the connection
             while True:
                 try:
                     if self._connection is None:
                         self._connection = self._link.take_connection()
-                    over = ask_directly(self._connection, STATE_OBJECT, "renew", leases, _PATIENCE_SECONDS)
+                        self._turn += 1
+                    asked = ([lease], bound, self._turn)
+                    over = ask_directly(self._connection, STATE_OBJECT, "renew", asked, _PATIENCE_SECONDS)
                 except (ConnectionLost, KernelConnectionError, NameServerError) as error:
                     self._drop(self._connection)
                     self._connection = None

@@ -37,7 +37,7 @@ MAX_BATCH_BYTES = 16 * 1024 * 1024
 """Of values in one answer to a watch or listing; the rest comes with the next."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(eq=False)
 class Caller:
     """Who asks.
 
@@ -46,12 +46,14 @@ class Caller:
         pid: The process, 0 where it is not known.
         nearby: Whether it may be handed the names of files on this machine.
         leases: Those that it renewed and that were to end with its connection, unless another one renewed them since.
+        turn: Which of the connections that its process renewed by, one after the other, this is.
     """
 
     uid: int
     pid: int = 0
     nearby: bool = False
     leases: set[str] = dataclasses.field(default_factory=set)
+    turn: int = 0
 
 
 @dataclasses.dataclass
@@ -303,8 +305,9 @@ class StateService:
         return lease
 
     @method
-    def renew(self, caller: Caller, leases: Sequence[str], bound: Sequence[str] = ()) -> list[str]:
+    def renew(self, caller: Caller, leases: Sequence[str], bound: Sequence[str] = (), turn: int = 0) -> list[str]:
         """Give leases their whole time again; return those that are over."""
+        caller.turn = int(turn)
         over = [lease for lease in leases if not self._engine.renew(lease)]
         self._bind(caller, [lease for lease in bound if self._engine.remaining(lease) is not None])
         return over
@@ -313,6 +316,9 @@ class StateService:
         """Let leases end with a connection; with one before it they no longer do."""
         for lease in leases:
             before = self._owners.get(lease)
+            # What was asked on a connection that its client has given up may be read after what was asked on the next.
+            if before is not None and before.turn > caller.turn:
+                continue
             if before is not None:
                 before.leases.discard(lease)
             self._owners[lease] = caller

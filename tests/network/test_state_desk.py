@@ -271,6 +271,17 @@ def test_a_lease_ends_with_the_connection_that_renewed_it_last(desk: DeskRoom) -
     assert desk.service._owners == {}
 
 
+def test_what_was_asked_on_a_connection_given_up_since_does_not_bind_a_lease_to_it_again(desk: DeskRoom) -> None:
+    """A service that stood still reads what waits on both connections in any order."""
+    old, new = desk.connect(), desk.connect()
+    lease = ask(old, "grant", 100.0, False, options())
+    assert ask(new, "renew", [lease], [lease], 2) == []
+    assert ask(old, "renew", [lease], [lease], 1) == []
+    old.close()
+    wait_until(lambda: desk.service._processes[1].connections == 1)
+    assert ask(new, "renew", [lease], [lease], 2) == []
+
+
 def test_a_lock_that_was_asked_for_by_a_client_that_died_meanwhile_is_nobodys(desk: DeskRoom) -> None:
     keeper, asking, other = desk.connect(), desk.connect(), desk.connect()
     lease = ask(keeper, "grant", 100.0, True, options())
