@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 
 def wait_until(predicate: Callable[[], object], timeout: float = 10) -> None:
@@ -14,3 +15,11 @@ def wait_until(predicate: Callable[[], object], timeout: float = 10) -> None:
         assert time.monotonic() < deadline, f"still waiting after {timeout:g} s for {predicate}"
         time.sleep(pause)
         pause = min(pause * 1.5, 0.05)
+
+
+def is_alive(pid: int | str) -> bool:
+    """Tell whether a process runs; one that has ended may still be listed, until its parent takes note."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from hosting import HostProcess
-from waiting import wait_until
+from waiting import is_alive, wait_until
 
 from pyrokernel.errors import AccessRefusedError, HostError, NameTakenError
 from pyrokernel.host.processes import listener_pid, start_time
@@ -45,13 +45,6 @@ def start(places: dict[str, str]) -> Iterator[Starter]:
         starter()  # adopts whatever still lives, and ends it
     for host in reversed(hosts):
         host.close()
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def pids(host: HostProcess) -> dict[str, int]:
