@@ -27,7 +27,14 @@ READ_BYTES = 1024 * 1024
 HEADER_SOURCE_CHARS = 64 * 1024
 """How much of the running cell's source a segment header repeats."""
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode  # ASCII only, so that lone surrogates survive
+_encoder = json.JSONEncoder(separators=(",", ":"))  # ASCII only, so that lone surrogates survive
+_make_encoder = getattr(json.encoder, "c_make_encoder", None)
+_encode_in_c = _make_encoder and _make_encoder(
+    None, _encoder.default, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, True
+)
+
+_STARTED, _ENDED = EventKind.STARTED.value, EventKind.ENDED.value
+_MARK_BYTES = len(files.EVENT_MARK)
 
 _Entry = tuple[int, int, str, str, float, dict[str, Any]]
 """One event in the ring: seq, size, kind, cell, at, data."""
@@ -87,34 +94,31 @@ class Journal:
         Raises:
             TypeError: The data is not plain. A disk that refuses raises nothing, see `disk_error`.
         """
-        try:
-            return self._append(str(kind), cell, data)
+        try:  # one function, because signal handlers find in their frames whether it is being executed
+            kind, at = str(kind), round(time.time(), 6)
+            body = _encode({"kind": kind, "cell": cell, "at": at, "data": data})
+            size = len(body) + _MARK_BYTES
+            with self._changed:
+                # One step as far as signal handlers go, which may append too.
+                seq = self._last = self._last + 1
+                self._ring.append((seq, size, kind, cell, at, data))
+                self._ring_used += size
+                if not self._closed:
+                    self._store(seq, _line(seq, body))
+                while self._ring_used > self._ring_bytes and len(self._ring) > 1:
+                    self._ring_used -= self._ring.popleft()[1]
+                if kind == _STARTED:
+                    source = str(data.get("source", ""))[:HEADER_SOURCE_CHARS]
+                    self._running = {"cell": cell, "source": source, "started": at}
+                elif kind == _ENDED:
+                    self._running = None
+                if self._waiting:
+                    self._changed.notify_all()
+            return seq
         finally:
             if self.due is not None and in_main_thread():
                 due, self.due = self.due, None
                 raise due
-
-    def _append(self, kind: str, cell: str, data: dict[str, Any]) -> int:
-        at = round(time.time(), 6)
-        body = _encode({"kind": kind, "cell": cell, "at": at, "data": data})
-        size = len(body) + len(files.EVENT_MARK)
-        with self._changed:
-            # One step as far as signal handlers go, which may append too.
-            seq = self._last = self._last + 1
-            self._ring.append((seq, size, kind, cell, at, data))
-            self._ring_used += size
-            if not self._closed:
-                self._store(seq, _line(seq, body))
-            while self._ring_used > self._ring_bytes and len(self._ring) > 1:
-                self._ring_used -= self._ring.popleft()[1]
-            if kind == EventKind.STARTED:
-                source = str(data.get("source", ""))[:HEADER_SOURCE_CHARS]
-                self._running = {"cell": cell, "source": source, "started": at}
-            elif kind == EventKind.ENDED:
-                self._running = None
-            if self._waiting:
-                self._changed.notify_all()
-        return seq
 
     def read(self, after: int, *, max_bytes: int = READ_BYTES, cell: str | None = None) -> list[Event]:
         """Return the events that follow number `after`, at least one if there is any.
@@ -258,6 +262,11 @@ class Journal:
 def in_main_thread() -> bool:
     """Tell whether the caller is the main thread, the only one that KeyboardInterrupt is for."""
     return threading.current_thread() is threading.main_thread()
+
+
+def _encode(value: Any) -> str:
+    """Return a value as JSON; what `JSONEncoder.encode` does but for making the same C encoder anew each time."""
+    return _encoder.encode(value) if _encode_in_c is None else "".join(_encode_in_c(value, 0))
 
 
 def _line(seq: int, body: str) -> bytes:

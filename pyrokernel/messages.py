@@ -12,7 +12,7 @@ import enum
 import functools
 import secrets
 from collections.abc import Mapping
-from typing import Any, Protocol, Self, TypeVar, cast, dataclass_transform, runtime_checkable
+from typing import Any, Self, TypeVar, cast, dataclass_transform
 
 from pyrokernel.errors import (
     CellCancelledError,
@@ -201,14 +201,6 @@ class Event(Message):
     data: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-@runtime_checkable
-class Loadable(Protocol):
-    """A value still in its wire form (`wire.codec.Packed`)."""
-
-    def load(self) -> Any:
-        """Decode the value."""
-
-
 @_message
 class Reply(Message):
     """The answer of one kernel to one cell.
@@ -269,9 +261,10 @@ class Reply(Message):
             missing = 'it was asked for as text, which `.text` or `.data` has, and not with want="value"'
         if missing:
             raise ResultUnavailableError(kernel=self.kernel, cell=self.cell, reason=missing)
-        if isinstance(self.value, Loadable):
-            return self.value.load()
-        return self.value
+        load = getattr(
+            self.value, "load", None
+        )  # of plain data nothing has one; in wire form it is `wire.codec.Packed`
+        return self.value if load is None else load()
 
     def error(self) -> PyrokernelError | None:
         """Return the failure as an exception, None when there is none."""
@@ -299,8 +292,13 @@ class Reply(Message):
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Self:
-        """Rebuild the reply; a `failure` that a peer made up is left out."""
-        return super().from_wire({name: value for name, value in data.items() if name != "failure"})
+        """Rebuild the reply; what is not there has its default, and a `failure` that a peer made up is left out."""
+        # Not by the constructor, which sets 19 fields one by one: the defaults are attributes of the class already.
+        reply = cls.__new__(cls)
+        reply.__dict__.update({name: data[name] for name in data if name in _REPLY_FIELDS})
+        if "status" not in reply.__dict__:
+            raise TypeError("a reply has a status")
+        return reply
 
     def __repr__(self) -> str:
         if self.status == "ok":
@@ -308,6 +306,9 @@ class Reply(Message):
         else:
             body = f"{self.ename}: {self.evalue}" if self.ename else self.status
         return f"<Reply {self.kernel}[{self.execution_count}] {self.status} {body}".rstrip() + ">"
+
+
+_REPLY_FIELDS = frozenset(Reply.__dataclass_fields__) - {"failure"}
 
 
 @_message

@@ -39,7 +39,7 @@ class CellOutput(NamedTuple):
     truncated: bool
 
 
-_NOTHING = CellOutput("", "", False)
+NO_OUTPUT = CellOutput("", "", truncated=False)
 
 
 class Capture:
@@ -237,7 +237,7 @@ class Capture:
 
     def _take_output(self) -> CellOutput:
         if not self._excerpts and not self._lost:
-            return _NOTHING
+            return NO_OUTPUT
         out, err = (self._excerpts.get(stream) for stream in STREAMS)
         texts = [excerpt.text() if excerpt else "" for excerpt in (out, err)]
         cut = self._lost or any(excerpt.dropped for excerpt in self._excerpts.values())

@@ -25,7 +25,7 @@ from pyrokernel.errors import (
 )
 from pyrokernel.journal import Journal
 from pyrokernel.kernel.calls import map_each, resolve
-from pyrokernel.kernel.capture import Capture, CellOutput
+from pyrokernel.kernel.capture import NO_OUTPUT, Capture, CellOutput
 from pyrokernel.kernel.cell import Cell, ending, listed, short
 from pyrokernel.kernel.extensions import Extensions
 from pyrokernel.kernel.interpreter import Interpreter, Outcome, outcome_of
@@ -287,24 +287,28 @@ class Cells:
     ) -> dict[str, Any]:
         """Make the reply of a cell of what came of it."""
         shown = outcome.rendered or {}
-        reply = Reply(
-            status="error" if outcome.error else "ok",
-            **self._identity(cell),
-            execution_count=count,
-            stdout=output.stdout if output else "",
-            stderr=output.stderr if output else "",
-            truncated=(output is not None and output.truncated) or shown.get("cut", False),
-            text=shown.get("text", ""),
-            data=shown.get("data"),
-            value=shown.get("value"),
-            value_missing=shown.get("missing", ""),
-            ename=outcome.ename,
-            evalue=outcome.evalue,
-            traceback=outcome.traceback,
-            started=cell.started,
-            duration=duration,
-            cpu=cpu,
-        ).to_wire()
+        stdout, stderr, truncated = output or NO_OUTPUT
+        # As `Reply.to_wire` has it: this is made for every cell, and a fifth of the time of a short one.
+        reply = {
+            "status": "ok" if outcome.error is None else "error",
+            "kernel": self.name,
+            "instance": self.instance,
+            "cell": cell.id,
+            "execution_count": count,
+            "stdout": stdout,
+            "stderr": stderr,
+            "truncated": truncated or shown.get("cut", False),
+            "text": shown.get("text", ""),
+            "data": shown.get("data"),
+            "value": shown.get("value"),
+            "value_missing": shown.get("missing", ""),
+            "ename": outcome.ename,
+            "evalue": outcome.evalue,
+            "traceback": outcome.traceback,
+            "started": cell.started,
+            "duration": duration,
+            "cpu": cpu,
+        }
         outcome.error = None  # its traceback would keep the frames of the cell alive
         return reply
 
@@ -426,19 +430,22 @@ class Cells:
             self.journal.append(EventKind.ERROR, cell, **fields)
         elif reply["text"]:
             self.journal.append(EventKind.RESULT, cell, text=reply["text"], data=reply["data"])
-        self.journal.append(EventKind.ENDED, cell, **{name: reply[name] for name in ("status", "duration", "cpu")})
+        status, duration, cpu = reply["status"], reply["duration"], reply["cpu"]
+        self.journal.append(EventKind.ENDED, cell, status=status, duration=duration, cpu=cpu)
 
     def _finish(self, cell: Cell, reply: dict[str, Any]) -> None:
         """Keep a reply and let go of the oldest beyond the caps."""
         cell.reply, cell.state, cell.call, cell.begin = reply, "done", None, None
+        value = reply["value"]
+        size = len(reply["stdout"]) + len(reply["stderr"]) + len(reply["text"]) + len(reply["traceback"])
+        if isinstance(value, Packed):
+            size += value.size_bytes
         if cell.yields is not None:
             cell.yields.wake()
-        value = reply["value"]
-        cell.size = len(reply["stdout"]) + len(reply["stderr"]) + len(reply["text"]) + len(reply["traceback"])
-        cell.size += value.size_bytes if isinstance(value, Packed) else 0
-        cell.size += cell.yields.size if cell.yields is not None else 0
+            size += cell.yields.size
+        cell.size = size
         self._kept.append(cell)
-        self._kept_bytes += cell.size
+        self._kept_bytes += size
         while len(self._kept) > MAX_REPLIES or (self._kept_bytes > MAX_REPLY_BYTES and len(self._kept) > 1):
             old = self._kept.popleft()
             self._kept_bytes -= old.size

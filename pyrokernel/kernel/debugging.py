@@ -52,6 +52,8 @@ def break_here(*args: Any, **kwargs: Any) -> None:
 def leave() -> None:
     """End the tracing of a debugger that was stepped out of its cell: it would stop in the next one."""
     tracer = sys.gettrace()
+    if tracer is None:
+        return
     bdb = sys.modules.get("bdb")
     if bdb is not None and isinstance(tracer, types.MethodType) and issubclass(type(tracer.__self__), bdb.Bdb):
         sys.settrace(None)

@@ -34,6 +34,7 @@ _KEPT_SOURCES = 1000
 _INPUT_CHARS = 64 * 1024
 _INPUTS = ("_i", "_ii", "_iii")
 _FUTURE_FLAGS = {name: getattr(__future__, name).compiler_flag for name in __future__.all_feature_names}
+_NEVER_AWAITED = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
 _CLASS_NAME = type.__dict__["__name__"]
 """Read so, the name of a class runs nothing of its metaclass."""
 
@@ -215,7 +216,7 @@ class Interpreter:
             before()
             self.running = (cell, namespace)
             value = call()
-            if inspect.isawaitable(value):
+            if type(value) not in _NEVER_AWAITED and inspect.isawaitable(value):
                 value = self._await(value)
             outcome.shown = value is not None
             outcome.rendered = render(value)

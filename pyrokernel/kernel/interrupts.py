@@ -10,6 +10,7 @@ was meant is still the one that runs.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # the C half of `signal`
 import contextlib
 import os
 import signal
@@ -23,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import asyncio
 
-# As they are in Python: in a kernel, `handlers` replaces both.
-_signal, _getsignal = signal.signal, signal.getsignal
+# Those of the C module: `handlers` replaces the others, which look up names of signals at each call.
+_set_handler, _get_handler = _signal.signal, _signal.getsignal
+_SIGINT = int(signal.SIGINT)
 
 _FIRST_LOOK_SECONDS = 0.0005
 _REPEAT_SECONDS = 0.005
@@ -64,8 +66,8 @@ class Interrupts:
 
     def install(self) -> None:
         """Take SIGINT, unless it is already ours; pdb and some C libraries replace the handler."""
-        if _getsignal(signal.SIGINT) != self._handle:
-            _signal(signal.SIGINT, self._handle)
+        if _get_handler(_SIGINT) != self._handle:
+            _set_handler(_SIGINT, self._handle)
 
     def arm(self, cell: str) -> None:
         """From now on user code of this cell runs, and may be interrupted."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import pwd
 import re
-import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,12 +13,13 @@ from pyrokernel.kernel.cell import MAX_SOURCE_EVENT_CHARS, listed
 from pyrokernel.kernel.operations import show_operation
 from pyrokernel.messages import new_id
 from pyrokernel.wire import codec
-from pyrokernel.wire.connection import HEADER_BYTES, Connection, IncomingMessage, peek_cell
+from pyrokernel.wire.connection import HEADER_BYTES, Connection, IncomingMessage, peek, peek_cell
 
 _PEEK_BYTES = 64 * 1024
 """Longer requests are listed without their source."""
 
 _MAX_ID_CHARS = 64
+_is_id = re.compile("[0-9a-f]{32}").fullmatch
 
 
 def cell_id(options: Mapping[str, Any]) -> str:
@@ -31,15 +31,18 @@ def cell_id(options: Mapping[str, Any]) -> str:
     cell = options.get("cell")
     if not cell:
         return new_id()
-    if not isinstance(cell, str) or not re.fullmatch("[0-9a-f]{32}", cell):
+    if not isinstance(cell, str) or not _is_id(cell):
         raise SettingsError(f"a cell id is 32 hexadecimal digits, not {cell!r}")
     return cell
 
 
 def origin(options: Mapping[str, Any], uid: int) -> dict[str, str]:
     """Return whose a cell is: author (who the options say, or the account of the peer), client and job."""
-    given = {name: str(options.get(name) or "")[:_MAX_ID_CHARS] for name in ("client", "job")}
-    return {"author": str(options.get("author") or _user_name(uid)), **given}
+    return {
+        "author": str(options.get("author") or _user_name(uid)),
+        "client": str(options.get("client") or "")[:_MAX_ID_CHARS],
+        "job": str(options.get("job") or "")[:_MAX_ID_CHARS],
+    }
 
 
 def shown(options: Mapping[str, Any]) -> str:
@@ -64,7 +67,7 @@ def peek_request(connection: Connection) -> dict[str, Any] | None:
         return None
     source, options = "", {}
     try:
-        data = connection.sock.recv(_PEEK_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        data = peek(connection, _PEEK_BYTES)
         if len(data) > HEADER_BYTES and IncomingMessage(data[:HEADER_BYTES], empty=True).cell == cell:
             # Reading an envelope runs no code; our own clients send no annotations before it.
             _, method, args, _ = codec.decode(memoryview(data)[HEADER_BYTES:])

@@ -48,9 +48,11 @@ class Sink:
 
     def flush(self) -> None:
         """Write out: called after every line, unless there is a flood."""
-        self.count += 1
         writer = self._writer
         flooding = writer.flooding
+        if not self.pieces and flooding is None:
+            return
+        self.count += 1
         if flooding is not None and flooding is not self:
             writer.streams[flooding.index].flush()  # what that one has collected is older
         writer.commit(self.index)

@@ -6,13 +6,15 @@ import contextlib
 import selectors
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from pyrokernel.kernel.requests import peek_request
+from pyrokernel.wire.alertness import ALERT_SECONDS, Alertness
 from pyrokernel.wire.codec import SERIALIZER_ID, Buffer
-from pyrokernel.wire.connection import Connection, send_now
+from pyrokernel.wire.connection import Connection, EagerReader, send_now
 from pyrokernel.wire.daemon import Daemon
 
 
@@ -20,7 +22,9 @@ class WorkLoop:
     """What the main thread does: wait for work, run it, answer.
 
     Work connections are read here, so the way from a client to its running code has no
-    hand-over between threads. While a cell runs, later requests wait in their sockets.
+    hand-over between threads. While a cell runs, later requests wait in their sockets, or
+    behind it in the reader of its connection. After an answer the next request is looked
+    for without going to sleep, as `wire.alertness` has it.
 
     Args:
         look_around: Does what waited for this moment; says whether to be called again after the next request.
@@ -38,6 +42,9 @@ class WorkLoop:
         self._wake_in.setblocking(False)
         self._selector.register(self._wake_out, selectors.EVENT_READ)
         self._arrivals: deque[Connection] = deque()
+        self._read_ahead: list[Connection] = []
+        self._is_alert = False
+        self._alertness = Alertness()
         self.connections: set[Connection] = set()
 
     def wake(self) -> None:
@@ -48,6 +55,8 @@ class WorkLoop:
     def adopt(self, connection: Connection) -> None:
         """Take over a work connection after its handshake (called by the daemon's thread)."""
         connection.sock.setblocking(False)
+        if not isinstance(connection.reader, EagerReader):
+            connection.reader = EagerReader()
         self._arrivals.append(connection)
         self.wake()
 
@@ -59,13 +68,32 @@ class WorkLoop:
                 timeout = self._idle_stop - self._idle_seconds()
                 if timeout <= 0:
                     return f"idle for {self._idle_stop:g} s"
-            for key, _ in self._selector.select(timeout):
+            for key, _ in self._await_events(timeout):
                 if key.fileobj is not self._wake_out:
                     self._serve(key.data, daemon)
                     continue
                 self._take_arrivals()
                 if self._look_around():
                     self.wake()  # one cell a round, so that work connections get their turn
+            ahead, self._read_ahead = self._read_ahead, []
+            for connection in ahead:
+                if connection in self.connections:
+                    self._serve(connection, daemon)
+
+    def _await_events(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Return what has come; after a request look for the next one for a moment before going to sleep."""
+        if self._read_ahead:
+            return self._selector.select(0)
+        if self._is_alert and self._alertness.is_due():
+            self._is_alert = False
+            until = time.perf_counter() + ALERT_SECONDS
+            while time.perf_counter() < until:
+                events = self._selector.select(0)
+                if events:
+                    self._alertness.paid()
+                    return events
+            self._alertness.failed()
+        return self._selector.select(timeout)
 
     def _take_arrivals(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -74,22 +102,35 @@ class WorkLoop:
             connection = self._arrivals.popleft()
             self.connections.add(connection)
             self._selector.register(connection.sock, selectors.EVENT_READ, connection)
+            self._note_read_ahead(connection)
 
     def _serve(self, connection: Connection, daemon: Daemon) -> None:
         """Read what has arrived; answer a request once it is whole."""
+        reader = connection.reader
+        assert isinstance(reader, EagerReader)
         try:
-            message = connection.reader.read(connection.sock)
+            message = reader.next() or reader.read(connection.sock)
             if message is None:
                 return
             if message.serializer_id != SERIALIZER_ID:
                 raise ConnectionError("a work connection speaks our codec only")
             left = send_now(connection.sock, daemon.answer(connection, message))
+            self._is_alert = True
         except Exception as error:  # noqa: BLE001  whatever a peer sends or breaks ends its connection, never the kernel
             self._leave(connection)
             daemon.lose(connection, error)
             return
         if left:
             self._finish_elsewhere(connection, left, daemon)
+        else:
+            self._note_read_ahead(connection)
+
+    def _note_read_ahead(self, connection: Connection) -> None:
+        """Serve a connection again, whose next request came together with the last one."""
+        reader = connection.reader
+        assert isinstance(reader, EagerReader)
+        if reader.has_next:
+            self._read_ahead.append(connection)
 
     def _finish_elsewhere(self, connection: Connection, left: list[Buffer], daemon: Daemon) -> None:
         """Let a thread send the rest of a large reply: a slow reader must not hold up the next cell."""

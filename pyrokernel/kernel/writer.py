@@ -149,12 +149,14 @@ class Writer:
 
     def flush(self) -> None:
         """Write out both streams, half lines too, from any thread."""
-        with contextlib.suppress(OSError):  # user code put a broken pipe behind a descriptor: its own print() says so
+        try:
             for pass_on in self._pass_on:
                 pass_on()
             self.commit(0)
             with self.lock:
                 pass  # another thread may have taken the last piece from its queue and still be writing it
+        except OSError:
+            pass  # user code put a broken pipe behind a descriptor: its own print() says so
 
     def begin_flood(self, sink: Sink) -> None:
         """Let a stream collect its lines until the next `calm`. Of one only: between two, their order would be lost."""

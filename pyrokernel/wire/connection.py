@@ -43,6 +43,7 @@ __all__ = [
     "IncomingMessage",
     "MessageReader",
     "frame",
+    "peek",
     "peek_cell",
     "send_now",
 ]
@@ -76,14 +77,14 @@ class IncomingMessage:
 
     Attributes:
         type, flags, seq, serializer_id: As in the Pyro header.
-        cell: The correlation id as 32 hexadecimal digits, "" for none.
+        corr_id: The correlation id as bytes, b"" for none.
         header: The 40 bytes themselves.
         size: Bytes of `body`.
         body: Annotations and payload, writable.
         annotations_size: Bytes of `body` that are annotations.
     """
 
-    __slots__ = ("annotations_size", "body", "cell", "flags", "header", "seq", "serializer_id", "size", "type")
+    __slots__ = ("annotations_size", "body", "corr_id", "flags", "header", "seq", "serializer_id", "size", "type")
 
     def __init__(self, header: bytes | bytearray, *, empty: bool = False) -> None:
         tag, version, self.type, self.serializer_id, self.flags, self.seq, size, annotations, cell, _, magic = (
@@ -95,11 +96,16 @@ class IncomingMessage:
             raise ProtocolError(f"a message of {size + annotations} bytes is above the limit of {MAX_PAYLOAD_BYTES}")
         self.header = bytes(header)
         self.annotations_size = annotations
-        self.cell = cell.hex() if self.flags & FLAGS_CORR_ID else ""
+        self.corr_id = cell if self.flags & FLAGS_CORR_ID else b""
         self.size = size + annotations
         self.body = _NOTHING
         if not empty:
             self.allocate()
+
+    @property
+    def cell(self) -> str:
+        """The correlation id as 32 hexadecimal digits, "" for none."""
+        return self.corr_id.hex()
 
     def allocate(self) -> None:
         """Make room for the body."""
@@ -180,6 +186,11 @@ class EagerReader:
         """Whether no message is half read."""
         return self._message is None and not self._waiting
 
+    def peek(self) -> bytes:
+        """Return what was taken from the socket and belongs to messages that nobody has read (any thread)."""
+        message = self._message
+        return self._waiting if message is None else message.header
+
     def read(self, sock: socket.socket, flags: int = 0) -> IncomingMessage | None:
         """Take what has arrived; return a message once it is complete.
 
@@ -199,6 +210,18 @@ class EagerReader:
         if not data:
             raise ConnectionClosedError("the peer closed the connection")
         return self._begin(sock, self._waiting + data if self._waiting else data)
+
+    @property
+    def has_next(self) -> bool:
+        """Whether `next` has something to return, or to raise."""
+        waiting = self._waiting
+        if len(waiting) < HEADER_BYTES:
+            return False
+        try:
+            size: int = IncomingMessage(waiting[:HEADER_BYTES], empty=True).size
+            return len(waiting) >= HEADER_BYTES + size
+        except ProtocolError:
+            return True
 
     def next(self) -> IncomingMessage | None:
         """Return a message that came together with the one before, None when there is none."""
@@ -239,16 +262,22 @@ class EagerReader:
 
 
 def frame(
-    msgtype: int, payload: Sequence[Buffer], *, seq: int = 0, flags: int = 0, cell: str = "", serializer_id: int = -1
+    msgtype: int,
+    payload: Sequence[Buffer],
+    *,
+    seq: int = 0,
+    flags: int = 0,
+    cell: str | bytes = "",
+    serializer_id: int = SERIALIZER_ID,
 ) -> list[Buffer]:
     """Put a Pyro header before a payload; return the buffers of the whole message."""
     size = sum(map(len, payload))
-    corr_id = _cell_bytes(cell) if cell else _NO_ID
+    corr_id = (cell if isinstance(cell, bytes) else _cell_bytes(cell)) if cell else _NO_ID
     header = _HEADER.pack(
         b"PYRO",
         PROTOCOL_VERSION,
         msgtype,
-        SERIALIZER_ID if serializer_id < 0 else serializer_id,
+        serializer_id,
         flags | (FLAGS_CORR_ID if cell else 0),
         seq & 0xFFFF,
         size,
@@ -303,10 +332,21 @@ def _skip(buffers: list[Buffer], count: int) -> list[Buffer]:
 def peek_cell(connection: Connection) -> str:
     """Return the cell id of a request that waits unread in a connection, "" if there is none."""
     try:
-        header = connection.sock.recv(HEADER_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        header = peek(connection, HEADER_BYTES)
         return IncomingMessage(header, empty=True).cell if len(header) == HEADER_BYTES else ""
     except (OSError, ProtocolError):
         return ""
+
+
+def peek(connection: Connection, size: int) -> bytes:
+    """Return the beginning of what waits unread in a connection (any thread; looks, does not take).
+
+    Raises:
+        OSError: Nothing waits, or the connection failed.
+    """
+    reader = connection.reader
+    data = reader.peek()[:size] if isinstance(reader, EagerReader) else b""
+    return data or connection.sock.recv(size, socket.MSG_PEEK | socket.MSG_DONTWAIT)
 
 
 class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type information

@@ -110,6 +110,8 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         self.transportServer: _Listener | None = _Listener(self, unix_path)
         self.locationStr = self.transportServer.locationStr
         self._identity = {**identity, "protocol": PROTOCOL_VERSION, "python": list(sys.version_info[:3])}
+        self._members: dict[tuple[str, str], tuple[Any, Callable[..., Any]]] = {}
+        self._offered: set[str] = set()
         self._on_work = on_work
 
     def start(self) -> None:
@@ -133,12 +135,14 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
 
         Not by Pyro's `register`: that writes into the object, and into tables of the whole process.
         """
+        self._offered.add(object_id)
         self.objectsById[object_id] = value
         return self.uri_for(object_id)
 
     def withdraw(self, object_id: str) -> None:
         """Serve an object no longer."""
         self.objectsById.pop(object_id, None)
+        self._offered.discard(object_id)
 
     def uri_for(self, object_id: str) -> str:
         """Return the Pyro URI of an object served here."""
@@ -239,15 +243,25 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
             if conn.kind == "work" and method not in WORK_METHODS:
                 raise ProtocolError(f"a work connection takes {' and '.join(WORK_METHODS)}, not {method!r}")
             current_context.client = conn
-            if object_id not in self.objectsById:
-                raise ProtocolError(f"no object {object_id!r} is served here")
-            bound = server._get_attribute(self.objectsById[object_id], method)
-            payload = codec.encode(bound(*args, **kwargs))
+            payload = codec.encode(self._member(object_id, method)(*args, **kwargs))
         except BaseException as error:
             if not isinstance(error, PyrokernelError):
                 log.exception("a request failed in an unexpected way")
             flags, payload = FLAGS_EXCEPTION, codec.encode(error_to_wire(error))
-        return frame(MSG_RESULT, payload, seq=message.seq, flags=flags, cell=message.cell)
+        return frame(MSG_RESULT, payload, seq=message.seq, flags=flags, cell=message.corr_id)
+
+    def _member(self, object_id: str, method: str) -> Callable[..., Any]:
+        """Return a method of a served object, if Pyro lets it be called; what it said is remembered."""
+        served = self.objectsById.get(object_id)
+        known = self._members.get((object_id, method))
+        if known is not None and known[0] is served:
+            return known[1]
+        if served is None:
+            raise ProtocolError(f"no object {object_id!r} is served here")
+        bound: Callable[..., Any] = server._get_attribute(served, method)
+        if object_id not in self._offered:  # what is a user's may change
+            self._members[object_id, method] = (served, bound)
+        return bound
 
     def _sendExceptionResponse(self, connection: Connection, seq: int, serializer_id: int, exc_value: Any,
                                tbinfo: Any, flags: int = 0, annotations: Any = None) -> None:  # fmt: skip

@@ -1,7 +1,7 @@
 """One request to one process, written and awaited by the thread that asks. Runs in the caller's process.
 
-For calls to the shared state, which are many, short, and to one place: no selector is built for them.
-Everything that waits for several, or for a kernel, goes through `fanout`.
+For requests that are many, short, and to one place: no selector is built for them. `fanout` has everything that
+goes to several, and whatever is not answered in a moment.
 """
 
 from __future__ import annotations
@@ -13,22 +13,14 @@ from typing import Any
 
 from Pyro5.errors import ConnectionClosedError
 
-from pyrokernel.errors import KernelConnectionError, ProtocolError, error_from_wire
+from pyrokernel.errors import KernelConnectionError, ProtocolError
 from pyrokernel.wire import codec
 from pyrokernel.wire.alertness import ALERT_SECONDS
-from pyrokernel.wire.connection import (
-    FLAGS_EXCEPTION,
-    MSG_INVOKE,
-    MSG_RESULT,
-    Connection,
-    EagerReader,
-    IncomingMessage,
-    frame,
-)
-from pyrokernel.wire.fanout import ConnectionLost
+from pyrokernel.wire.connection import MSG_INVOKE, Connection, EagerReader, IncomingMessage, frame
+from pyrokernel.wire.fanout import ConnectionLost, Request, open_answer
 from pyrokernel.wire.proxy import read_greeting
 
-__all__ = ["ask_directly", "await_answer"]
+__all__ = ["ask_at_once", "ask_directly", "await_answer"]
 
 _NOW = int(socket.MSG_DONTWAIT)
 
@@ -70,28 +62,49 @@ def ask_directly(
 def await_answer(connection: Connection, seq: int, seconds: float | None, *, alert: bool = False) -> Any:
     """Return what comes back for the request of this number; as `ask_directly` in all else."""
     try:
-        message = _receive(connection, seconds, alert)
-        if message.seq != seq or message.type != MSG_RESULT or message.serializer_id != codec.SERIALIZER_ID:
-            raise ProtocolError("the answer does not belong to the request")
-        value = codec.decode(message.payload)
-    except (ConnectionClosedError, ProtocolError, KernelConnectionError) as error:
-        raise ConnectionLost(str(error)) from error
+        value, error = open_answer(_receive(connection, seconds, alert), seq)
+    except (ConnectionClosedError, ProtocolError, KernelConnectionError) as lost:
+        raise ConnectionLost(str(lost)) from lost
     except TimeoutError:
         raise
-    except OSError as error:
-        raise ConnectionLost(str(error)) from error
-    if message.flags & FLAGS_EXCEPTION:
-        raise error_from_wire(value)
+    except OSError as failed:
+        raise ConnectionLost(str(failed)) from failed
+    if error is not None:
+        raise error
     return value
+
+
+def ask_at_once(connection: Connection, request: Request, seconds: float) -> tuple[Any, Exception | None] | None:
+    """Send a request and return what comes back within a moment: a value, or what the other side raised.
+
+    Args:
+        connection: Of this thread, with nothing due on it.
+        request: A short one.
+        seconds: How long to wait.
+
+    Returns:
+        None when no answer came by then: the connection is for `Fanout.adopt`, which waits as long as it takes.
+
+    Raises:
+        ConnectionLost: The connection ended; close it.
+        KernelConnectionError, VersionMismatchError: It leads to another instance, or another version.
+    """
+    try:
+        connection.send(request.buffers)
+        return open_answer(_receive(connection, seconds, alert=True), request.seq)
+    except TimeoutError:
+        return None
+    except (ConnectionClosedError, ProtocolError, OSError) as error:
+        raise ConnectionLost(str(error)) from error
 
 
 def _receive(connection: Connection, seconds: float | None, alert: bool) -> IncomingMessage:
     """Wait for a whole message; the greeting that comes before the first one is taken on the way."""
     reader = connection.reader
     if not isinstance(reader, EagerReader):
-        # The system itself keeps the time, so that to wait and to receive is one call.
         reader = connection.reader = EagerReader()
-        connection.sock.setblocking(True)
+    if connection.sock.gettimeout() is not None:
+        connection.sock.setblocking(True)  # the system keeps the time, so that to wait and to receive is one call
     message = _look_out(connection, reader) if alert else None
     if message is not None and connection.greeted:
         return message

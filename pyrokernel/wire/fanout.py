@@ -8,23 +8,32 @@ is closed are dropped, because their replies would reach the next caller.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import functools
 import itertools
 import selectors
 import time
 from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from Pyro5.errors import ConnectionClosedError
 
 from pyrokernel.errors import KernelConnectionError, ProtocolError, VersionMismatchError, error_from_wire
 from pyrokernel.wire import codec
-from pyrokernel.wire.connection import FLAGS_EXCEPTION, MSG_INVOKE, MSG_RESULT, Connection, frame, send_now
+from pyrokernel.wire.connection import (
+    FLAGS_EXCEPTION,
+    MSG_INVOKE,
+    MSG_RESULT,
+    Connection,
+    EagerReader,
+    IncomingMessage,
+    frame,
+    send_now,
+)
 from pyrokernel.wire.proxy import read_greeting
 
-__all__ = ["Answer", "ConnectionLost", "Fanout", "Request"]
+__all__ = ["Answer", "ConnectionLost", "Fanout", "Request", "open_answer"]
 
 _sequence = itertools.count(1)
 
@@ -62,8 +71,7 @@ class Request:
         self.buffers = frame(MSG_INVOKE, payload, seq=self.seq, cell=cell)
 
 
-@dataclasses.dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What came back for one request on one connection.
 
     Attributes:
@@ -82,6 +90,18 @@ class Answer:
     def lost(self) -> bool:
         """Whether the connection ended instead of answering."""
         return isinstance(self.error, ConnectionLost)
+
+
+def open_answer(message: IncomingMessage, seq: int) -> tuple[Any, Exception | None]:
+    """Return what came back for the request of this number: a value, or what the other side raised.
+
+    Raises:
+        ProtocolError: It is no answer, or not to that request.
+    """
+    if message.seq != seq or message.type != MSG_RESULT or message.serializer_id != codec.SERIALIZER_ID:
+        raise ProtocolError("the answer does not belong to the request")
+    value = codec.decode(message.payload)
+    return (None, error_from_wire(value)) if message.flags & FLAGS_EXCEPTION else (value, None)
 
 
 class _Lane:
@@ -124,7 +144,7 @@ class Fanout:
         if lane is None:
             lane = self._lanes[connection] = _Lane(connection)
             try:
-                self._selector.register(connection.sock, selectors.EVENT_READ, lane)
+                self._register(lane)
             except (ValueError, KeyError, OSError):
                 self._ready.append(Answer(token, connection, error=ConnectionLost("the connection is closed")))
                 del self._lanes[connection]
@@ -153,10 +173,10 @@ class Fanout:
                 return
 
     def adopt(self, connection: Connection, seq: int, token: Hashable) -> None:
-        """Wait for the answer to a request that another `Fanout` sent and left with `detach`."""
+        """Wait for the answer to a request that another `Fanout` sent and left with `detach`, or `wire.direct` sent."""
         lane = self._lanes[connection] = _Lane(connection)
         lane.due.append((seq, token))
-        self._selector.register(connection.sock, selectors.EVENT_READ, lane)
+        self._register(lane)
 
     def detach(self, connection: Connection) -> bool:
         """Leave a connection with its one request under way, for another `Fanout`; False if it is gone."""
@@ -180,6 +200,12 @@ class Fanout:
         for connection in list(self._lanes):
             self.release(connection)
         self._selector.close()
+
+    def _register(self, lane: _Lane) -> None:
+        sock = lane.connection.sock
+        if sock.gettimeout() is None:  # `wire.direct` has used it
+            sock.setblocking(False)
+        self._selector.register(sock, selectors.EVENT_READ, lane)
 
     def _poll(self, timeout: float | None) -> bool:
         """Move bytes once; say whether anything happened."""
@@ -208,31 +234,31 @@ class Fanout:
             self._selector.modify(lane.connection.sock, events, lane)
 
     def _read(self, lane: _Lane) -> None:
-        connection = lane.connection
+        connection, reader = lane.connection, lane.connection.reader
         try:
-            message = connection.reader.read(connection.sock)
-            if message is not None and not connection.greeted:
-                read_greeting(connection, message)
-                message = connection.reader.read(connection.sock)  # the answer may have come with it
-            if message is None:
-                return
-            if not lane.due:
-                raise ProtocolError("an answer that nobody asked for")
-            seq, token = lane.due[0]
-            if message.seq != seq or message.type != MSG_RESULT or message.serializer_id != codec.SERIALIZER_ID:
-                raise ProtocolError("the answer does not belong to the request")
-            value = codec.decode(message.payload)
+            message = reader.read(connection.sock)
+            while message is not None:
+                # What came together with it: an eager reader has it already, and tells nobody again.
+                follows = reader.next if isinstance(reader, EagerReader) else None
+                if connection.greeted:
+                    self._take(lane, message)
+                else:
+                    read_greeting(connection, message)
+                    follows = follows or functools.partial(reader.read, connection.sock)
+                message = None if follows is None else follows()
         except (KernelConnectionError, VersionMismatchError) as error:
             self._end(lane, error)
-            return
         except (OSError, ConnectionClosedError, ProtocolError) as error:
             self._lose(lane, error)
-            return
+
+    def _take(self, lane: _Lane, message: IncomingMessage) -> None:
+        """Put an answer where `answers` finds it."""
+        if not lane.due:
+            raise ProtocolError("an answer that nobody asked for")
+        seq, token = lane.due[0]
+        value, error = open_answer(message, seq)
         lane.due.popleft()
-        if message.flags & FLAGS_EXCEPTION:
-            self._ready.append(Answer(token, connection, error=error_from_wire(value)))
-        else:
-            self._ready.append(Answer(token, connection, value=value))
+        self._ready.append(Answer(token, lane.connection, value, error))
 
     def _lose(self, lane: _Lane, cause: BaseException) -> None:
         """Report every answer still due on a connection as lost."""

@@ -26,7 +26,7 @@ from pyrokernel.errors import (
     VersionMismatchError,
 )
 from pyrokernel.messages import PROTOCOL_VERSION
-from pyrokernel.wire.connection import Connection, IncomingMessage, frame
+from pyrokernel.wire.connection import Connection, EagerReader, IncomingMessage, frame
 from pyrokernel.wire.trust import Peer, check_loopback, check_peer, check_socket_path
 
 __all__ = ["Proxy", "connect", "read_greeting"]
@@ -63,6 +63,8 @@ def connect(uri: str, *, kind: str, instance: str = "", files: bool = False) -> 
         )
     conn = _dial(parsed, _CONNECT_SECONDS)
     conn.kind, conn.vectored, conn.instance, conn.greeted = kind, True, instance, False
+    if kind == "work":
+        conn.reader = EagerReader()
     hello: dict[str, Any] = {"pyrokernel": PROTOCOL_VERSION, "kind": kind, "codec": "pickle5", "instance": instance}
     if files:
         hello["files"] = True
