@@ -95,7 +95,7 @@ class Journal:
             TypeError: The data is not plain. A disk that refuses raises nothing, see `disk_error`.
         """
         try:  # one function, because signal handlers find in their frames whether it is being executed
-            kind, at = str(kind), round(time.time(), 6)
+            kind, at = str(kind), int(time.time() * 1e6) / 1e6
             body = _encode({"kind": kind, "cell": cell, "at": at, "data": data})
             size = len(body) + _MARK_BYTES
             with self._changed:

@@ -6,11 +6,10 @@ that are waiting already. Runs in the caller's process, which may be a kernel.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from pyrokernel.errors import WouldDeadlockError
 
@@ -37,14 +36,9 @@ def kernel_name() -> str:
     return _inside.kernel if _inside.pid == os.getpid() else ""
 
 
-@contextlib.contextmanager
-def serving(waiters: Sequence[tuple[str, str]]) -> Iterator[None]:
-    """Run a cell that these kernels wait for."""
-    _inside.waiters = tuple((str(kernel), str(instance)) for kernel, instance in waiters)
-    try:
-        yield
-    finally:
-        _inside.waiters = ()
+def serve(waiters: Sequence[tuple[str, str]]) -> None:
+    """Say that a cell runs which these kernels wait for; () when it has ended."""
+    _inside.waiters = tuple((str(kernel), str(instance)) for kernel, instance in waiters) if waiters else ()
 
 
 def waiters() -> list[tuple[str, str]]:

@@ -36,6 +36,7 @@ class Kernel:
     def __init__(self, mesh: Mesh, link: Link) -> None:
         self.mesh = mesh
         self._link = link
+        self._group: Group | None = None
 
     @property
     def name(self) -> str:
@@ -55,9 +56,11 @@ class Kernel:
         return f"<Kernel {self.name!r} {about['status']}, {about['execution_count']} executed>"
 
     def _alone(self) -> Group:
-        from pyrokernel.client.group import Alone  # a group is made of kernels; only here does it go the other way
+        if self._group is None:
+            from pyrokernel.client.group import Alone  # a group is made of kernels; only here does it go the other way
 
-        return Alone(self.mesh, [self])
+            self._group = Alone(self.mesh, [self])
+        return self._group
 
     def execute(self, source: str, *, timeout: float | None = None, check: bool = True, **options: Any) -> Reply:
         """Run a cell and wait for its reply.

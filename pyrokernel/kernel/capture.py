@@ -103,8 +103,8 @@ class Capture:
         if self._drainer is not None and self._drainer.asleep:
             self._drainer.poke()
 
-    def end(self, cell: str) -> CellOutput:
-        """Bring everything the cell wrote into the journal, and return it."""
+    def end(self) -> CellOutput:
+        """Bring everything the cell wrote into the journal, and return it; `settle` is to follow."""
         clib.flush_stdout()
         self._writer.end_flood()
         self._writer.flush()
@@ -113,14 +113,17 @@ class Capture:
             if spool.has_news():
                 self._drain_spool(spool)
             spool.finish_characters(self._emit)
-            output = self._take_output()
             self.running = False
+            return self._take_output() if self._excerpts or self._lost else NO_OUTPUT
+
+    def settle(self) -> None:
+        """Give the next cell files of its own if the last one left processes or threads behind."""
+        with self._lock:
             if self._late.spools:
                 self._late.drain()
-            routes = self._late.find_threads(spool)
+            routes = self._late.find_threads(self._spool)
             if self._has_forked() or routes:
                 self._rotate(routes)
-        return output
 
     def drain(self) -> None:
         """Bring what was written until now into the journal."""
@@ -236,8 +239,6 @@ class Capture:
         self._journal.append(EventKind.OUTPUT, cell, stream=stream, text=text, late=cell != "")
 
     def _take_output(self) -> CellOutput:
-        if not self._excerpts and not self._lost:
-            return NO_OUTPUT
         out, err = (self._excerpts.get(stream) for stream in STREAMS)
         texts = [excerpt.text() if excerpt else "" for excerpt in (out, err)]
         cut = self._lost or any(excerpt.dropped for excerpt in self._excerpts.values())

@@ -68,6 +68,8 @@ class Cells:
         self.last_used = time.monotonic()
         self._wake = wake
         self._changed = threading.Condition()
+        self._settling = threading.Lock()
+        self._ended: tuple[Cell, dict[str, Any]] | None = None
         self._queue: collections.deque[Cell] = collections.deque()
         self._known: dict[str, Cell] = {}
         self._kept: collections.deque[Cell] = collections.deque()
@@ -92,8 +94,13 @@ class Cells:
                 self._queue.append(cell)
         self._wake()
 
-    def run(self, cell: Cell) -> dict[str, Any]:
+    def run(self, cell: Cell, *, settle: bool = True) -> dict[str, Any]:
         """Run a cell now, in the main thread, and return its reply; a known one is not run again.
+
+        Args:
+            cell: Which.
+            settle: Whether to do all that its end brings before it returns; else the caller sends the reply and calls
+                `settle`, so that nobody waits for that.
 
         Raises:
             ResultExpiredError: It ran long ago and its reply is gone.
@@ -110,7 +117,34 @@ class Cells:
                     self._queue.remove(known)
                 cell = known
             cell.state = "running"
-        return self._run(cell)
+        reply = self._run(cell)
+        if settle:
+            self.settle()
+        return reply
+
+    def settle(self) -> None:
+        """Do what the end of the last cell brings: tell the journal, keep the reply, look for what it left behind."""
+        ended, self._ended = self._ended, None
+        if ended is None:
+            return
+        cell, reply = ended
+        try:  # each of these, whatever a signal handler of the user's raises in the one before
+            self.capture.settle()
+        finally:
+            try:
+                self._report(reply)
+            finally:
+                with self._changed:
+                    self.running = None
+                    self.last_used = time.monotonic()
+                    self._finish(cell, reply)
+                self._settling.release()
+
+    def await_settled(self) -> None:
+        """Wait until a cell whose reply is out is also in the journal and in all lists (any other thread)."""
+        if self._ended is not None:
+            with self._settling:
+                pass
 
     def run_queued(self) -> bool:
         """Run the first submitted cell; say whether there was one."""
@@ -120,6 +154,7 @@ class Cells:
             cell = self._queue.popleft()
             cell.state = "running"
         self._run(cell)
+        self.settle()
         return True
 
     def wait(self, cell: str, timeout: float | None) -> dict[str, Any]:
@@ -225,19 +260,21 @@ class Cells:
         return {"kernel": self.name, "instance": self.instance, "cell": cell.id}
 
     def _run(self, cell: Cell) -> dict[str, Any]:
-        """Run a cell; whatever goes wrong around it, it ends with a reply and an event that says so."""
+        """Run a cell; whatever goes wrong around it, it ends with a reply and an event that says so, by `settle`."""
         count = self.execution_count = self.execution_count + 1
         try:
-            return self._run_whole(cell, count)
+            reply = self._run_whole(cell, count)
         except BaseException as error:  # noqa: BLE001  such as the TimeoutError of a SIGALRM handler of the user's
-            return self._end_badly(cell, count, error)
+            reply = self._end_badly(cell, count, error)
+        self._settling.acquire()
+        self._ended = (cell, reply)
+        return reply
 
     def _end_badly(self, cell: Cell, count: int, error: BaseException) -> dict[str, Any]:
-        """End a cell whose own end was cut short by something raised outside it."""
-        if cell.reply is not None:  # it was all done but for the return
-            return cell.reply
+        """Return the reply of a cell whose own end was cut short by something raised outside it."""
         message = "raised after the code of the cell had ended, by a signal handler or in place of a function of ours"
-        reply = Reply(
+        inside.serve(())
+        return Reply(
             status="error",
             **self._identity(cell),
             execution_count=count,
@@ -245,9 +282,6 @@ class Cells:
             evalue=f"{error} ({message})",
             traceback=f"{type(error).__name__}: {error} ({message})\n",
         ).to_wire()
-        self._finish_running(cell, reply)
-        self._report(reply)
-        return reply
 
     def _run_whole(self, cell: Cell, count: int) -> dict[str, Any]:
         cell.started, begun, cpu_begun = time.time(), time.perf_counter(), time.process_time()
@@ -256,8 +290,9 @@ class Cells:
             cell.begin()
         self.capture.begin(cell.id)
         self.journal.append(EventKind.STARTED, cell.id, source=short(cell.title), **cell.origin, execution_count=count)
-        with inside.serving(cell.waiters):
-            outcome = self._execute(cell, count)
+        inside.serve(cell.waiters)
+        outcome = self._execute(cell, count)
+        inside.serve(())
         if os.getpid() != self._pid:
             _leave_forked_child(outcome)
         duration = time.perf_counter() - begun
@@ -269,11 +304,8 @@ class Cells:
                 "evalue": outcome.evalue,
             }
             self.interpreter.run_aside(lambda: self._tell("pyrokernel_cell_ended", cell, count, **ended))
-        output = self.capture.end(cell.id)
-        reply = self._reply(cell, outcome, count, output, duration=duration, cpu=time.process_time() - cpu_begun)
-        self._report(reply)
-        self._finish_running(cell, reply)
-        return reply
+        output = self.capture.end()
+        return self._reply(cell, outcome, count, output, duration=duration, cpu=time.process_time() - cpu_begun)
 
     def _reply(
         self,
@@ -316,12 +348,6 @@ class Cells:
         """Tell the plugins that observe cells of one."""
         about = {"id": cell.id, "source": cell.title, "author": cell.author, "namespace": cell.namespace or "main"}
         self.extensions.tell(hook, {**about, "execution_count": count, **more})
-
-    def _finish_running(self, cell: Cell, reply: dict[str, Any]) -> None:
-        with self._changed:
-            self.running = None
-            self.touch()
-            self._finish(cell, reply)
 
     def _execute(self, cell: Cell, count: int) -> Outcome:
         def render(value: Any) -> dict[str, Any]:
@@ -424,14 +450,15 @@ class Cells:
 
     def _report(self, reply: dict[str, Any]) -> None:
         """Write result or error, and the end, to the journal."""
-        cell = reply["cell"]
-        if reply["status"] == "error":
-            fields = {name: reply[name] for name in ("ename", "evalue", "traceback")}
-            self.journal.append(EventKind.ERROR, cell, **fields)
-        elif reply["text"]:
-            self.journal.append(EventKind.RESULT, cell, text=reply["text"], data=reply["data"])
-        status, duration, cpu = reply["status"], reply["duration"], reply["cpu"]
-        self.journal.append(EventKind.ENDED, cell, status=status, duration=duration, cpu=cpu)
+        cell, status = reply["cell"], reply["status"]
+        try:
+            if status == "error":
+                fields = {name: reply[name] for name in ("ename", "evalue", "traceback")}
+                self.journal.append(EventKind.ERROR, cell, **fields)
+            elif reply["text"]:
+                self.journal.append(EventKind.RESULT, cell, text=reply["text"], data=reply["data"])
+        finally:
+            self.journal.append(EventKind.ENDED, cell, status=status, duration=reply["duration"], cpu=reply["cpu"])
 
     def _finish(self, cell: Cell, reply: dict[str, Any]) -> None:
         """Keep a reply and let go of the oldest beyond the caps."""

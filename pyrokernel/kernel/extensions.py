@@ -65,6 +65,7 @@ class Extensions:
         self._names: dict[str, Any] = {}
         self._functions: dict[str, tuple[Command, Any]] = {}
         self._plugins: Plugins | None = None
+        self._watched: frozenset[str] = frozenset()
         self._loaded = self._ready = False
         self._lock = threading.RLock()
         self.give()
@@ -78,6 +79,7 @@ class Extensions:
                 self._plugins = Plugins(self._settings, plugins_module.find(self._settings))
             plugins = self._plugins
             plugins.load(lambda plugin: plugins.take_commands(plugin, self.table, self._identity))
+            self._watched = frozenset(hook for plugin in plugins.all for hook in plugin.hooks)
             self._loaded = True
 
     def prepare(self) -> None:
@@ -108,7 +110,7 @@ class Extensions:
 
     def observes(self, hook: str) -> bool:
         """Whether a plugin wants to know of cells."""
-        return self._plugins is not None and self._plugins.implements(hook)
+        return hook in self._watched
 
     def tell(self, hook: str, cell: dict[str, Any]) -> None:
         """Tell the plugins of a cell that begins or has ended."""

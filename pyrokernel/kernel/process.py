@@ -87,7 +87,9 @@ class KernelProcess:
         self.capture = Capture(directory, self.journal)
         interrupts = Interrupts(directory / "interrupt", self.capture.postpone)
         interpreter = Interpreter(interrupts)
-        self.loop = WorkLoop(self._look_around, lambda: self.cells.idle_seconds(), spec.idle_stop)
+        self.loop = WorkLoop(
+            lambda: self.cells.settle(), self._look_around, lambda: self.cells.idle_seconds(), spec.idle_stop
+        )
         self._handlers = Handlers(lambda: interrupts.armed, self.capture.postpone, self.loop.wake)
         identity = KernelIdentity(name=spec.name, tags=spec.tags, host=birth.host, mesh=birth.mesh)
         self.shelf = Shelf(Path(birth.shelf) if birth.shelf else directory / "shelf")
@@ -112,7 +114,9 @@ class KernelProcess:
             waiting_work=self.loop.waiting,
         )
         greeting = {"kernel": spec.name, "instance": birth.instance, "pid": os.getpid()}
-        self.daemon = Daemon(Path(birth.socket), identity=greeting, on_work=self.loop.adopt)
+        self.daemon = Daemon(
+            Path(birth.socket), identity=greeting, on_work=self.loop.adopt, before_control=self.cells.await_settled
+        )
         self.daemon.register(self.service, KERNEL_OBJECT)
         self.publications = Publications(birth, self.daemon, self.references)
         publishing.become(self.publications)

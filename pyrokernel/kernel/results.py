@@ -113,9 +113,9 @@ def pack_value(value: Any, *, max_bytes: int, plain: bool, data: bool = False) -
         packed = Packed.dump_data(value) if data else Packed.dump(value)
     except (NotSerializableError, MessageTooLargeError) as error:
         return None, str(error)
-    limit = min(max_bytes, MAX_PAYLOAD_BYTES - _ROOM_FOR_REPLY)
-    if packed.size_bytes > limit:
-        return None, f"it takes {packed.size_bytes} bytes, above the limit of {limit} for a reply"
+    size, limit = packed.size_bytes, min(max_bytes, MAX_PAYLOAD_BYTES - _ROOM_FOR_REPLY)
+    if size > limit:
+        return None, f"it takes {size} bytes, above the limit of {limit} for a reply"
     return packed, ""
 
 

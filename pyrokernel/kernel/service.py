@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from threading import get_ident
 from typing import Any
 
 from pyrokernel.client import inside
@@ -50,6 +51,7 @@ MAX_FOLLOW_SECONDS = 60.0
 MAX_INTERRUPT_SECONDS = 5.0
 _DETAILS = {"caught": "KeyboardInterrupt was raised, and the cell goes on"}
 _WANTS = ("none", "text", "mime", "value")
+_MAIN = threading.main_thread().ident
 _COMPLETED = ("python", "path", "program")
 
 
@@ -117,7 +119,7 @@ class KernelService:
         """
         options = {"want": "value", **(options or {})}
         cell = self._call_cell(show_call(function, options), function, arguments, options)
-        if self._is_beside(cell):
+        if get_ident() != _MAIN and self._is_beside(cell):
             return self._for_peer(self._cells.run_beside(cell))
         return self._run_or_wait(cell, options)
 
@@ -458,8 +460,10 @@ class KernelService:
                 self._followers -= 1
 
     def _run_or_wait(self, cell: Cell, options: dict[str, Any]) -> dict[str, Any]:
-        if threading.current_thread() is threading.main_thread():
-            return self._cells.run(cell)
+        if get_ident() == _MAIN:
+            # The work loop sends this, and then settles the cell. All that a peer of ours finds left out is a default.
+            reply = self._cells.run(cell, settle=False)
+            return {name: value for name, value in reply.items() if value}
         if self._cells.admit(cell):
             self._cells.queue(cell)
         return self._for_peer(self._cells.wait(cell.id, options.get("timeout")))
@@ -471,21 +475,22 @@ class KernelService:
         if want not in _WANTS:
             raise SettingsError(f"want is one of {', '.join(_WANTS)}, not {want!r}")
         cell = cell_id(options)
-        whose = origin(options, current_peer().uid)
+        connection = current_connection()
+        whose = origin(options, connection.peer.uid)
         begin = None
         if options.get("stdin"):
-            front_end = current_connection().sock
+            front_end = connection.sock
             self._inputs.expect(cell, front_end)
             begin = functools.partial(self._inputs.renew, cell, front_end)
         return Cell(
             source=source,
             id=cell,
             want=want,
-            plain=not current_connection().vectored,
+            plain=not connection.vectored,
             author=whose["author"],
             client=whose["client"],
             job=whose["job"],
-            waiters=[tuple(pair) for pair in options.get("waiters") or ()],
+            waiters=options.get("waiters") or (),
             namespace=str(options.get("namespace") or ""),
             filename=str(options.get("filename") or ""),
             begin=begin,
@@ -535,7 +540,7 @@ class KernelService:
 
     def _is_beside(self, cell: Cell) -> bool:
         """Whether a cell calls a command that may run beside another, and came where it need not wait."""
-        if cell.call is None or cell.lend is not None or threading.current_thread() is threading.main_thread():
+        if cell.call is None or cell.lend is not None:
             return False
         meant = command_meant(cell.call[0], self._cells.interpreter.namespace(cell.namespace).variables)
         command = self._extensions.command(meant) if meant else None

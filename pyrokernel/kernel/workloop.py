@@ -27,12 +27,20 @@ class WorkLoop:
     for without going to sleep, as `wire.alertness` has it.
 
     Args:
+        settle: Does what the end of a cell brings, once its reply is out.
         look_around: Does what waited for this moment; says whether to be called again after the next request.
         idle_seconds: Tells how long nobody has used the kernel.
         idle_stop: After so many seconds of that, `run` returns; 0 for never.
     """
 
-    def __init__(self, look_around: Callable[[], bool], idle_seconds: Callable[[], float], idle_stop: float) -> None:
+    def __init__(
+        self,
+        settle: Callable[[], None],
+        look_around: Callable[[], bool],
+        idle_seconds: Callable[[], float],
+        idle_stop: float,
+    ) -> None:
+        self._settle = settle
         self._look_around = look_around
         self._idle_seconds = idle_seconds
         self._idle_stop = idle_stop
@@ -42,7 +50,7 @@ class WorkLoop:
         self._wake_in.setblocking(False)
         self._selector.register(self._wake_out, selectors.EVENT_READ)
         self._arrivals: deque[Connection] = deque()
-        self._read_ahead: list[Connection] = []
+        self._read_ahead: deque[Connection] = deque()
         self._is_alert = False
         self._alertness = Alertness()
         self.connections: set[Connection] = set()
@@ -75,8 +83,8 @@ class WorkLoop:
                 self._take_arrivals()
                 if self._look_around():
                     self.wake()  # one cell a round, so that work connections get their turn
-            ahead, self._read_ahead = self._read_ahead, []
-            for connection in ahead:
+            for _ in range(len(self._read_ahead)):
+                connection = self._read_ahead.popleft()
                 if connection in self.connections:
                     self._serve(connection, daemon)
 
@@ -105,7 +113,13 @@ class WorkLoop:
             self._note_read_ahead(connection)
 
     def _serve(self, connection: Connection, daemon: Daemon) -> None:
-        """Read what has arrived; answer a request once it is whole."""
+        """Read what has arrived; answer a request once it is whole, then settle what it ran."""
+        try:
+            self._answer(connection, daemon)
+        finally:
+            self._settle()
+
+    def _answer(self, connection: Connection, daemon: Daemon) -> None:
         reader = connection.reader
         assert isinstance(reader, EagerReader)
         try:

@@ -152,7 +152,8 @@ class Writer:
         try:
             for pass_on in self._pass_on:
                 pass_on()
-            self.commit(0)
+            if self.sinks[0].pieces or self.sinks[1].pieces:
+                self.commit(0)
             with self.lock:
                 pass  # another thread may have taken the last piece from its queue and still be writing it
         except OSError:

@@ -47,6 +47,7 @@ Buffer: TypeAlias = "bytes | bytearray | memoryview"
 _IN_BAND_BYTES = 4096
 """A pickle up to this, without buffers, travels inside that of the envelope: one part less to send and to read."""
 
+_STACK_GLOBAL = b"\x93"
 _ALIGNMENT = 64
 _COUNTS = struct.Struct("!II")
 _LENGTH = struct.Struct("!Q")
@@ -79,8 +80,8 @@ class Packed:
         buffers: list[pickle.PickleBuffer] = []
         try:
             data = pickle.dumps(value, 5, buffer_callback=buffers.append)
-            if not _names_by_value(data):
-                return cls(data, [_flat(buffer) for buffer in buffers])
+            if _STACK_GLOBAL not in data or not _names_by_value(data):  # without it no module is named at all
+                return cls(data, [_flat(buffer) for buffer in buffers] if buffers else ())
         except Exception as error:  # noqa: BLE001  whatever a __reduce__ raises: cloudpickle, which knows more, decides
             log.debug("%s goes by value: %s", type(value), error)
         return cls._dump_by_value(value)
@@ -108,7 +109,7 @@ class Packed:
     @property
     def size_bytes(self) -> int:
         """Bytes this value takes on the wire."""
-        return len(self.data) + sum(len(buffer) for buffer in self.buffers)
+        return len(self.data) + sum(map(len, self.buffers))
 
     def load(self) -> Any:
         """Unpickle the value: runs whatever code the stream names, so only for peers that may run code here.
@@ -179,8 +180,6 @@ def send_by_value(module: str) -> None:
 def _names_by_value(stream: bytes) -> bool:
     """Whether a stream names a module that means something else at the receiver."""
     global _named_by_value
-    if b"\x93" not in stream:  # STACK_GLOBAL: without it no module is named at all
-        return False
     if _named_by_value is None:
         # As a stream writes a short text, with its length before it, so that a part of another text does not count.
         names = sorted(re.escape(bytes([len(name)]) + name) for name in map(str.encode, _by_value) if len(name) < 256)

@@ -94,7 +94,7 @@ class IncomingMessage:
             raise ProtocolError("these bytes are not a Pyro 5 message")
         if size + annotations > MAX_PAYLOAD_BYTES + 4096:
             raise ProtocolError(f"a message of {size + annotations} bytes is above the limit of {MAX_PAYLOAD_BYTES}")
-        self.header = bytes(header)
+        self.header = bytes(header)  # no copy of what is bytes
         self.annotations_size = annotations
         self.corr_id = cell if self.flags & FLAGS_CORR_ID else b""
         self.size = size + annotations
@@ -114,7 +114,7 @@ class IncomingMessage:
     @property
     def payload(self) -> memoryview:
         """The body without annotations."""
-        return self.body[self.annotations_size :]
+        return self.body[self.annotations_size :] if self.annotations_size else self.body
 
 
 class MessageReader:
@@ -228,14 +228,15 @@ class EagerReader:
         return self._begin(None, self._waiting) if len(self._waiting) >= HEADER_BYTES else None
 
     def _begin(self, sock: socket.socket | None, data: bytes) -> IncomingMessage | None:
-        if len(data) < HEADER_BYTES:
+        have = len(data)
+        if have < HEADER_BYTES:
             self._waiting = data
             return None
         message = IncomingMessage(data[:HEADER_BYTES], empty=True)
         end = HEADER_BYTES + message.size
-        if len(data) >= end:
+        if have >= end:
             message.body = memoryview(data)[HEADER_BYTES:end]
-            self._waiting = data[end:] if len(data) > end else b""
+            self._waiting = data[end:] if have > end else b""
             return message
         if sock is None:
             return None

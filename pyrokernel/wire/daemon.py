@@ -94,6 +94,7 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         unix_path: Where to listen; an old file there is replaced, so the caller must own the name.
         identity: What the handshake tells of this process (plain data).
         on_work: Takes over each connection of kind "work" after its handshake; None treats them as control.
+        before_control: Called before each request of a control connection is carried out.
 
     Raises:
         AccessRefusedError: The directory of the socket is not private.
@@ -101,7 +102,12 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
     """
 
     def __init__(
-        self, unix_path: Path, *, identity: dict[str, Any], on_work: Callable[[Connection], None] | None = None
+        self,
+        unix_path: Path,
+        *,
+        identity: dict[str, Any],
+        on_work: Callable[[Connection], None] | None = None,
+        before_control: Callable[[], None] = lambda: None,
     ) -> None:
         # A connected socket is the one way into Pyro's constructor that starts no threads and binds nothing.
         ours, other = socket.socketpair()
@@ -113,6 +119,7 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         self._members: dict[tuple[str, str], tuple[Any, Callable[..., Any]]] = {}
         self._offered: set[str] = set()
         self._on_work = on_work
+        self._before_control = before_control
 
     def start(self) -> None:
         """Begin to accept connections, on a thread of the daemon's own."""
@@ -219,6 +226,7 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
     def handleRequest(self, conn: Connection) -> None:
         """Serve one request of a control connection; what is not in our codec is Pyro's."""
         message = conn.recv_message()
+        self._before_control()
         try:
             if message.serializer_id == codec.SERIALIZER_ID:
                 conn.send(self.answer(conn, message))

@@ -25,13 +25,20 @@ capture = Capture(directory / "journal", journal, reply_bytes=1000)
 capture.install()
 
 
+def end():
+    "End the cell; return what it wrote."
+    output = capture.end()
+    capture.settle()
+    return output
+
+
 def run(cell, function=lambda: None):
     "Run a function as a cell; return what it wrote."
     capture.begin(cell)
     try:
         function()
     finally:
-        output = capture.end(cell)
+        output = end()
     return output
 
 

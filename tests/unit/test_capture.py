@@ -267,7 +267,7 @@ capture.begin("c2")
 wait_until(lambda: not drainer.asleep)
 print("while it runs")
 wait_until(lambda: "runs" in "".join(str(event.data) for event in journal.read(0)))
-capture.end("c2")
+end()
 wait_until(lambda: drainer.asleep)
 print("between the cells")
 wait_until(lambda: "between" in "".join(str(event.data) for event in journal.read(0)))
@@ -483,7 +483,7 @@ while interrupted < 100:
         interrupted += 1
 stop.set()
 poker.join()
-capture.end("c1")
+end()
 lines = [int(line) for line in "".join(text for _, text, _ in outputs("stdout")).splitlines()]
 # A line may be there twice: interrupted after it was written, before it was counted.
 report([sorted(set(lines)) == list(range(lines[-1] + 1)), sorted(lines) == lines])
@@ -566,7 +566,7 @@ def body():
 resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
 capture.begin("c1")
 held = body()
-first = capture.end("c1")
+first = end()
 second = run("c2", lambda: print("two"))
 for fd in held:
     os.close(fd)
