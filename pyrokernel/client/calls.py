@@ -330,7 +330,7 @@ def gather(
     begin: list[Callable[[Exchange], None]] = []
     for link in links:
         request = requests if isinstance(requests, Request) else requests[link.name]
-        if len(links) == 1 and kind == "work":
+        if len(links) == 1 and kind == "work" and request.is_short:
             answer = _ask_at_once(link, request, timeout)
             if isinstance(answer, tuple):
                 value, failure = answer

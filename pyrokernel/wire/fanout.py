@@ -70,6 +70,11 @@ class Request:
         payload = codec.encode((object_id, method, tuple(args), kwargs or {}))
         self.buffers = frame(MSG_INVOKE, payload, seq=self.seq, cell=cell)
 
+    @property
+    def is_short(self) -> bool:
+        """Whether a socket on which nothing is under way takes it at once."""
+        return len(self.buffers) == 1
+
 
 class Answer(NamedTuple):
     """What came back for one request on one connection.
