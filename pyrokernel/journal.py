@@ -64,7 +64,8 @@ class Journal:
         self._ring_bytes = ring_bytes
         self._ring: collections.deque[_Entry] = collections.deque()
         self._ring_used = 0
-        self._changed = threading.Condition()  # its lock is reentrant: signal handlers append too
+        self._lock: Any = threading.RLock()  # reentrant: signal handlers append too
+        self._changed = threading.Condition(self._lock)
         self._waiting = 0
         self._closed = False
         self._running: dict[str, Any] | None = None
@@ -98,7 +99,7 @@ class Journal:
             kind, at = str(kind), int(time.time() * 1e6) / 1e6
             body = _encode({"kind": kind, "cell": cell, "at": at, "data": data})
             size = len(body) + _MARK_BYTES
-            with self._changed:
+            with self._lock:
                 # One step as far as signal handlers go, which may append too.
                 seq = self._last = self._last + 1
                 self._ring.append((seq, size, kind, cell, at, data))
@@ -134,14 +135,14 @@ class Journal:
         """
         after = max(after, 0)
         while True:
-            with self._changed:
+            with self._lock:
                 first = self._ring[0][0] if self._ring else self._last + 1
                 if after + 1 >= first:
                     return self._from_ring(after, max_bytes, cell)
             events, after = files.read_events(self.directory, after, max_bytes, cell)
             if events:
                 return events
-            with self._changed:
+            with self._lock:
                 # What is in neither place is lost, unless it went from the ring to the disk just now.
                 if after + 1 < first == (self._ring[0][0] if self._ring else self._last + 1):
                     reason = self.disk_error or "older than the cap of the journal"
@@ -153,7 +154,7 @@ class Journal:
         Returns:
             Whether it does; False after `timeout` seconds, or when the journal was closed.
         """
-        with self._changed:
+        with self._lock:
             self._waiting += 1
             try:
                 self._changed.wait_for(lambda: self._last > after or self._closed, timeout)
@@ -163,14 +164,15 @@ class Journal:
 
     def close(self) -> None:
         """Close the file and wake all who wait; what is appended later is only in memory."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._close_segment()
             self._changed.notify_all()
 
     def abandon_in_child(self) -> None:
         """Forget the file in a forked child: the journal belongs to the parent."""
-        self._changed = threading.Condition()  # a thread of the parent may have held the old one
+        self._lock = threading.RLock()  # a thread of the parent may have held the old one
+        self._changed = threading.Condition(self._lock)
         self._closed = True
         self._close_segment()
 

@@ -300,17 +300,9 @@ class Interpreter:
         If either awaits, both run in one task: `asyncio.create_task` in the statements needs the loop too.
         """
         parts = [code for code in (statements, expression) if code is not None]
-
-        async def in_one_task() -> Any:
-            value = None
-            for code in parts:
-                value = eval(code, variables)
-                if code.co_flags & inspect.CO_COROUTINE:
-                    value = await value
-            return value
-
-        if any(code.co_flags & inspect.CO_COROUTINE for code in parts):
-            return self._await(in_one_task())
+        for code in parts:
+            if code.co_flags & inspect.CO_COROUTINE:
+                return self._await(_in_one_task(parts, variables))
         value = None
         for code in parts:
             value = eval(code, variables)
@@ -383,6 +375,15 @@ def _lines_of(source: str) -> list[str]:
 
 async def _as_coroutine(awaitable: Any) -> Any:
     return await awaitable
+
+
+async def _in_one_task(parts: list[types.CodeType], variables: dict[str, Any]) -> Any:
+    value = None
+    for code in parts:
+        value = eval(code, variables)
+        if code.co_flags & inspect.CO_COROUTINE:
+            value = await value
+    return value
 
 
 def _rotate_underscores(variables: dict[str, Any], value: Any) -> None:

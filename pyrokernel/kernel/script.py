@@ -12,17 +12,14 @@ _MISSING = object()
 
 
 @contextlib.contextmanager
-def as_script(variables: dict[str, Any], filename: str, argv: Sequence[str] | None) -> Iterator[None]:
+def as_script(variables: dict[str, Any], filename: str, argv: Sequence[str]) -> Iterator[None]:
     """Let a cell see `sys.argv`, and if it is a file also `__file__` and its folder on `sys.path`, for its time only.
 
     Args:
         variables: The namespace it runs in.
         filename: Of the cell; counts as a file when it is an absolute path.
-        argv: None for a cell that is no script, which sees what the kernel has.
+        argv: Name and arguments.
     """
-    if argv is None:
-        yield
-        return
     argv_before, file_before = sys.argv, variables.get("__file__", _MISSING)
     folder = os.path.dirname(filename) if os.path.isabs(filename) else ""
     sys.argv = list(argv)
