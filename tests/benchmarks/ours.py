@@ -29,6 +29,10 @@ class Kernels:
     def __exit__(self, *exception: object) -> None:
         self.mesh.close()
 
+    def pids(self) -> list[int]:
+        """Return the process ids of the workers."""
+        return [info.pid for info in self.mesh.ps()]
+
     def call(self, number: int) -> int:
         return int(self.one.call("step", number))
 
@@ -81,6 +85,17 @@ class Kernels:
     def complete(self, code: str) -> list[str]:
         """Return the matches at the end of a text."""
         return list(self.one.complete(code).matches)
+
+    def begin(self, source: str) -> pk.Cell:
+        """Have something run, and return when it has begun."""
+        cell = self.one.submit(source)
+        while self.one.describe()["running"] is None:
+            pass
+        return cell
+
+    def wait(self, cell: pk.Cell) -> None:
+        """Wait for the end of what was begun."""
+        cell.reply()
 
     def printed(self, source: str, started: Callable[[], None]) -> list[str]:
         """Run what prints; return the lines, `started` being called when the first is here."""

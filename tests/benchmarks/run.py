@@ -25,6 +25,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import processes
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PEERS = ("Pyro5", "msgpack", "execnet", "rpyc", "ipyparallel", "distributed", "ray", "jupyter_client", "ipykernel",
@@ -137,19 +139,11 @@ def alone(name: str, seconds: float, output: Path, *, quick: bool) -> str:
 
 def end_tree(process: subprocess.Popen[bytes]) -> None:
     """End a process and all that it has started, also what has a session of its own."""
-    parents: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                parents.setdefault(int(fields[1]), []).append(int(entry.name))
+    below = processes.descendants(process.pid)
     process.send_signal(signal.SIGINT)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(GRACE_SECONDS)
-    due = [process.pid]
-    while due:
-        pid = due.pop()
-        due += parents.get(pid, [])
+    for pid in (process.pid, *below):
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
     process.wait()

@@ -11,7 +11,8 @@ its library can do, of:
     each(items)             the same with one message an item
     push(array)             give the first worker an array; the checksum that it finds
     pull()                  fetch the array that `prepare` made there
-    broadcast(array), scatter(array), gather()    the same with all workers
+    pids()                  the process ids of the workers
+    broadcast(array), scatter(array), gather()    the same with all workers, after `prepare_parts`
 
 Each is used as its manual says, in the form that is quickest for the work at hand.
 """

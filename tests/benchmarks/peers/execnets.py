@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 CALLS = """
@@ -34,6 +34,14 @@ import numpy as np
 kept = np.frombuffer(channel.receive())
 for _ in channel:
     channel.send(kept.tobytes())
+"""
+
+PRINTING = """
+import contextlib
+with contextlib.redirect_stdout(channel.makefile("w")):
+    for source in channel:
+        exec(source, {})
+        channel.send(None)
 """
 
 
@@ -69,6 +77,9 @@ class Gateways:
             channels = execnet.MultiChannel([gateway.remote_exec(source) for gateway in self.gateways])
             self._channels[key] = channels, channels.make_receive_queue()
         return self._channels[key]
+
+    def pids(self) -> list[int]:
+        return [one.remote_exec("import os; channel.send(os.getpid())").receive() for one in self.gateways]
 
     def call(self, number: int) -> int:
         channel = self._channel(CALLS)
@@ -121,3 +132,14 @@ class Gateways:
         channel = self._channel(KEPT)
         channel.send(None)
         return np.frombuffer(channel.receive(), np.float64)
+
+    def printed(self, source: str, started: Callable[[], None]) -> list[str]:
+        """Run what prints; return the lines, `started` being called when the first is here."""
+        channel = self._channel(PRINTING)
+        channel.send(source)
+        parts = []
+        while (text := channel.receive()) is not None:
+            if not parts:
+                started()
+            parts.append(text)
+        return "".join(parts).splitlines()

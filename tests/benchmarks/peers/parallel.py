@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -28,6 +29,9 @@ class Engines:
     def __exit__(self, *exception: object) -> None:
         self._client.close()
         self._cluster.stop_cluster_sync()
+
+    def pids(self) -> list[int]:
+        return list(self._all.apply_sync(os.getpid))
 
     def call(self, number: int) -> int:
         return int(self._one.apply_sync(functions.step, number))

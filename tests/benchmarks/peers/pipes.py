@@ -79,6 +79,9 @@ class Loops:
             connection.send((name, args))
         return [connection.recv() for connection in self._ours]
 
+    def pids(self) -> list[int]:
+        return [process.pid or 0 for process in self._processes]
+
     def call(self, number: int) -> int:
         self._ours[0].send(("step", (number,)))
         return int(self._ours[0].recv())

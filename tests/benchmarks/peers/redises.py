@@ -35,7 +35,7 @@ class Server:
         if program is None:
             raise ModuleNotFoundError("there is no redis-server", name="redis-server")
         self._folder = tempfile.TemporaryDirectory(prefix="pk-redis-", dir="/tmp")
-        path = f"{self._folder.name}/redis.sock"
+        self.path = path = f"{self._folder.name}/redis.sock"
         self._server = subprocess.Popen(
             [program, "--port", "0", "--unixsocket", path, "--dir", self._folder.name], stdout=subprocess.DEVNULL
         )
