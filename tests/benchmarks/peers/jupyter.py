@@ -21,8 +21,8 @@ class Kernel:
         self._manager, self._client = start_new_kernel()
         self._replies: dict[str, dict[str, Any]] = {}
         self.execute("from functions import step")
-        # By looking at the live names alone, as ours does; with Jedi it takes ten times as long.
-        self.execute("get_ipython().Completer.use_jedi = False")
+        # By looking at the live names alone, as ours does, and at all of them; with Jedi it takes many times as long.
+        self.execute("import IPython\nget_ipython().Completer.use_jedi = False\nIPython.core.completer.MATCHES_LIMIT = 10_000")
         return self
 
     def __exit__(self, *exception: object) -> None:
