@@ -161,7 +161,6 @@ class Run:
         repeat: int = 1,
         warm: int = 0,
         cold: bool = True,
-        between: Callable[[], object] | None = None,
     ) -> None:
         """Time sides of a row by turns, and keep the figures. May be called again with ours and further sides.
 
@@ -172,48 +171,18 @@ class Run:
             rounds, repeat: How many rounds, and operations of each side in a round.
             warm: Operations of each side before the first round, not kept (but for the first of all).
             cold: Whether the very first operation is to be taken apart; False where it takes long and was warmed up.
-            between: Called before each side of each round, not timed.
         """
-        working = dict(sides)
-        found = {name: Taken() for name in sides}
-
-        def take(name: str, numbers: range) -> list[float]:
-            step, seconds, answers = working[name], [], []
-            for number in numbers:
-                begun = time.perf_counter()
-                answer = step(number)
-                seconds.append(time.perf_counter() - begun)
-                answers.append(answer)
-            for number, answer in zip(numbers, answers, strict=True):
-                if not right(number, answer):
-                    raise WrongAnswerError(f"{name}: {answer!r} to number {number}")
-            return seconds
-
-        def attempt(name: str, numbers: range) -> list[float] | None:
-            try:
-                return take(name, numbers)
-            except Exception as error:  # noqa: BLE001  a side that fails is told in the table, the others go on
-                self._note(name, f"failed: {type(error).__name__}: {str(error)[:300]}", row)
-                del working[name]
-                return None
-
-        for name in list(working) if cold else ():
-            seconds = attempt(name, range(1 + warm))
-            if seconds:
-                found[name].first = seconds[0]
-        for turn in range(rounds):
+        turns = _Turns(sides, right, lambda name, why: self._note(name, why, row))
+        for name in turns.names if cold else ():
+            turns.take_first(name, 1 + warm)
+        for number in range(rounds):
             medians = {}
-            for name in list(working):
-                if between is not None:
-                    between()
-                seconds = attempt(name, range(turn * repeat, (turn + 1) * repeat))
+            for name in turns.names:
+                seconds = turns.take(name, range(number * repeat, (number + 1) * repeat))
                 if seconds:
-                    found[name].rounds.append(seconds)
                     medians[name] = statistics.median(seconds)
-            if OURS in medians:
-                for name, median in medians.items():
-                    found[name].ratios.append(median / medians[OURS])
-        self.keep(row, {name: found[name] for name in working})
+            turns.compare(medians)
+        self.keep(row, {name: turns.taken[name] for name in turns.names})
 
     def best(
         self,
@@ -262,6 +231,60 @@ class Run:
 
     def _save(self) -> None:
         self._output.write_text(json.dumps({"rows": self._rows, "absent": self._absent}))
+
+
+class _Turns:
+    """The sides of a row while they are taken: times them, checks their answers, leaves out who fails."""
+
+    def __init__(
+        self,
+        sides: Mapping[str, Callable[[int], Any]],
+        right: Callable[[int, Any], bool],
+        failed: Callable[[str, str], None],
+    ) -> None:
+        self._working, self._right, self._failed = dict(sides), right, failed
+        self.taken = {name: Taken() for name in sides}
+
+    @property
+    def names(self) -> list[str]:
+        """Who has not failed."""
+        return list(self._working)
+
+    def take_first(self, name: str, count: int) -> None:
+        """Take one side for the first time, and on until it is warm."""
+        seconds = self._attempt(name, range(count))
+        if seconds:
+            self.taken[name].first = seconds[0]
+
+    def take(self, name: str, numbers: range) -> list[float]:
+        """Take one side; return its seconds, none if it fails."""
+        seconds = self._attempt(name, numbers)
+        if seconds:
+            self.taken[name].rounds.append(seconds)
+        return seconds
+
+    def compare(self, medians: Mapping[str, float]) -> None:
+        """Note the ratios to ours of one round."""
+        for name, median in medians.items():
+            if OURS in medians:
+                self.taken[name].ratios.append(median / medians[OURS])
+
+    def _attempt(self, name: str, numbers: range) -> list[float]:
+        step, seconds, answers = self._working[name], [], []
+        try:
+            for number in numbers:
+                begun = time.perf_counter()
+                answer = step(number)
+                seconds.append(time.perf_counter() - begun)
+                answers.append(answer)
+            for number, answer in zip(numbers, answers, strict=True):
+                if not self._right(number, answer):
+                    raise WrongAnswerError(f"{answer!r:.200} to number {number}")
+        except Exception as error:  # noqa: BLE001  a side that fails is told in the table, the others go on
+            self._failed(name, f"failed: {type(error).__name__}: {str(error)[:300]}")
+            del self._working[name]
+            return []
+        return seconds
 
 
 @dataclasses.dataclass(frozen=True)

@@ -73,20 +73,20 @@ def reached(promise: Promise | None, sides: dict[str, Any]) -> tuple[str, bool |
 
 def rows_of(results: dict[str, Any]) -> list[tuple[Row, dict[str, Any]]]:
     """Return the rows that there are figures or failures of, in order."""
-    found = []
-    for experiment in EXPERIMENTS.values():
-        for row in experiment.rows:
-            if row.name in results["rows"] or row.name in results["failed"]:
-                found.append((row, results["rows"].get(row.name, {"sides": {}})["sides"]))
-    return found
+    return [
+        (row, results["rows"].get(row.name, {"sides": {}})["sides"])
+        for experiment in EXPERIMENTS.values()
+        for row in experiment.rows
+        if row.name in results["rows"] or row.name in results["failed"]
+    ]
 
 
 def tables(results: dict[str, Any]) -> str:
     """Return the table of rows, then that of all peers, then what is missing."""
     made = results["made"]
+    machine = f"{made['processors']} processors ({made['model']}), {made['memory_gib']} GiB, {made['system']}"
     lines = [
-        f"{made['date']}, {made['processors']} processors ({made['model']}), {made['memory_gib']} GiB, {made['system']}, "
-        f"Python {made['python']}{'; quick' if made.get('quick') else ''}; the run took {made['seconds']} s.",
+        f"{made['date']}, {machine}, Python {made['python']}; the run took {made['seconds']} s.",
         "",
         "| work | promised | reached | | median | p99 | first use | times the floor |",
         "|---|---|---|---|---|---|---|---|",
@@ -110,7 +110,10 @@ def tables(results: dict[str, Any]) -> str:
 
 def peers(results: dict[str, Any]) -> list[str]:
     """Return the table of what everybody took: medians, a dash for who was not asked or cannot."""
-    lines = ["| work | | pyrokernel | " + " | ".join(COLUMNS) + " | floor |", "|---|---" + "|---" * (len(COLUMNS) + 2) + "|"]
+    lines = [
+        "| work | | pyrokernel | " + " | ".join(COLUMNS) + " | floor |",
+        "|---|---" + "|---" * (len(COLUMNS) + 2) + "|",
+    ]
     for row, sides in rows_of(results):
         if OURS not in sides:
             continue

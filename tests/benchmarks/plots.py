@@ -80,7 +80,9 @@ def _kernels(rows: dict[str, Any]) -> Any:
     for name, points in lines.items():
         axes.plot(*zip(*points, strict=True), "o-", color=COLOURS[name], markersize=4, label=name)
     for points in simulated.values():
-        axes.plot(*zip(*points, strict=True), "s--", color=COLOURS[OURS], markersize=4, label=f"{OURS}, simulated kernels")
+        axes.plot(
+            *zip(*points, strict=True), "s--", color=COLOURS[OURS], markersize=4, label=f"{OURS}, simulated kernels"
+        )
     return _finish(figure, axes, "kernels", "seconds for one call on all of them")
 
 

@@ -101,7 +101,9 @@ def taken(asked: argparse.Namespace) -> dict[str, Any]:
             failure = alone(one.name, one.seconds, output, quick=asked.quick)
             filled = json.loads(output.read_text()) if output.exists() else {"rows": {}, "absent": {}}
             found["rows"] |= filled["rows"]
-            found["absent"] |= {side if ":" in side else f"{one.name}: {side}": why for side, why in filled["absent"].items()}
+            found["absent"] |= {
+                side if ":" in side else f"{one.name}: {side}": why for side, why in filled["absent"].items()
+            }
             if failure:
                 print(f"         {failure}", file=sys.stderr)
                 found["failed"] |= dict.fromkeys(names, failure)
@@ -156,7 +158,11 @@ def about() -> dict[str, Any]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     model = next(
-        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
         platform.machine(),
     )
     return {

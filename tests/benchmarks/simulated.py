@@ -1,8 +1,8 @@
 """A thousand kernels, simulated: a few processes that answer as a real kernel did.
 
-The client's side is all real: a link, a connection and a handshake for each of them, requests and replies byte for byte.
-Each of the processes below serves many of them on one unix socket. What it answers it was told by a real kernel, to
-which it sent the first request that came.
+The client's side is all real: a link, a connection and a handshake for each of them, requests and replies byte for
+byte. Each of the processes below serves many of them on one unix socket. What it answers it was told by a real kernel,
+to which it sent the first request that came.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from peers.forking import CONTEXT, end, fork
-
 from Pyro5.errors import ConnectionClosedError
 
 from pyrokernel.client.group import Group

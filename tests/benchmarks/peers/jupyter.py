@@ -22,7 +22,9 @@ class Kernel:
         self._replies: dict[str, dict[str, Any]] = {}
         self.execute("from functions import step")
         # By looking at the live names alone, as ours does, and at all of them; with Jedi it takes many times as long.
-        self.execute("import IPython\nget_ipython().Completer.use_jedi = False\nIPython.core.completer.MATCHES_LIMIT = 10_000")
+        self.execute(
+            "import IPython\nget_ipython().Completer.use_jedi = False\nIPython.core.completer.MATCHES_LIMIT = 10_000"
+        )
         return self
 
     def __exit__(self, *exception: object) -> None:

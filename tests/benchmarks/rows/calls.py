@@ -69,5 +69,3 @@ def executes(run: Run) -> None:
         with run.open(Kernels(), peer) as peers:
             steps = {name: step(peer) for name, peer in peers.items()}
             run.in_turn(EXECUTE, steps, right, rounds=run.rounds(15), repeat=10, warm=5)
-
-

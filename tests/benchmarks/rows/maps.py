@@ -12,7 +12,10 @@ from peers import dasks, execnets, parallel, pipes, rays
 WORKERS, TASKS = 4, 10_000
 EACH = Row("tasks-each", "10,000 identity tasks on 4 kernels, one a request", "ms", faster(1.1, "execnet"))
 CHUNKED = Row(
-    "tasks", "10,000 identity tasks on 4 kernels, default chunks", "ms", faster(1.0, "multiprocessing Pool, best chunks")
+    "tasks",
+    "10,000 identity tasks on 4 kernels, default chunks",
+    "ms",
+    faster(1.0, "multiprocessing Pool, best chunks"),
 )
 CHUNKS = (50, 250, 625, 1250, 2500)
 

@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import functions
 from floor import Memory
 from measuring import OURS, Row, Run, experiment
 from ours import Kernels, right_sum
 from peers import redises
 from peers.forking import CONTEXT
 
-import functions
 import pyrokernel as pk
 
 MANAGER = "multiprocessing Manager"
