@@ -1,8 +1,8 @@
 """All benchmarks, one table: `python tests/benchmarks/run.py [ROW ...] [--quick] [--json FILE] [--markdown FILE]`.
 
 Each experiment runs in a process of its own, within its time; one that fails is told of in the table, and the others
-go on. `--list` names the rows. `--page` writes the table and the plots into docs/performance.md, as the figures there
-were made; `--from FILE` does either from figures that were taken before.
+go on. `--list` names the rows. `--page` writes the table and the plots into docs/performance.md. With `--from FILE`,
+figures that were taken before, only the rows that are named are taken anew, or none.
 
 The peers are an extra, `pip install -e '.[bench]'`; one that is not installed is a dash.
 """
@@ -51,7 +51,9 @@ def main() -> None:
             for row in one.rows:
                 print(f"{row.name:18} {row.title}")
         return
-    results = json.loads(asked.given.read_text()) if asked.given else taken(asked)
+    results = json.loads(asked.given.read_text()) if asked.given else {}
+    if asked.rows or not asked.given:
+        results = joined(results, taken(asked))
     if asked.json:
         asked.json.write_text(json.dumps(results, indent=1) + "\n")
     text = page.tables(results)
@@ -78,11 +80,23 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there")
     parser.add_argument("--page", action="store_true", help="write table and plots into docs/performance.md")
-    parser.add_argument("--from", dest="given", type=Path, metavar="FILE", help="use these figures, take none")
+    parser.add_argument("--from", dest="given", type=Path, metavar="FILE", help="figures that were taken before")
     parser.add_argument("--list", action="store_true", help="name the rows and end")
     parser.add_argument("--experiment", help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def joined(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Return figures from two runs; of a row in both, those of the later one."""
+    if not before:
+        return now
+    again = now["rows"].keys() | now["failed"].keys()
+    both = {"made": now["made"] | {"seconds": before["made"]["seconds"] + now["made"]["seconds"]}}
+    for part in ("rows", "failed", "absent"):
+        kept = {name: one for name, one in before[part].items() if name.partition(":")[0] not in again}
+        both[part] = kept | now[part]
+    return both
 
 
 def taken(asked: argparse.Namespace) -> dict[str, Any]:
@@ -102,7 +116,7 @@ def taken(asked: argparse.Namespace) -> dict[str, Any]:
             filled = json.loads(output.read_text()) if output.exists() else {"rows": {}, "absent": {}}
             found["rows"] |= filled["rows"]
             found["absent"] |= {
-                side if ":" in side else f"{one.name}: {side}": why for side, why in filled["absent"].items()
+                side if ":" in side else f"{names[0]}: {side}": why for side, why in filled["absent"].items()
             }
             if failure:
                 print(f"         {failure}", file=sys.stderr)
