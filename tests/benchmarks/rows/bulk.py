@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import functions
+import tcp
 from floor import Memory
 from measuring import OURS, Row, Run, experiment, faster, within
 from ours import Kernels, right_sum
@@ -22,6 +23,10 @@ PULL = Row("pull", "pull 100 MB from a kernel", "ms", within(2.0, FLOOR), floor=
 BROADCAST = Row("broadcast", "push 100 MB to 4 kernels", "ms", faster(1.0, "Ray"), floor="memcpy + 4 checksums")
 SCATTER = Row("scatter", "scatter 400 MB over 4 kernels", "ms", faster(1.0, "Ray"), floor=FLOOR)
 GATHER = Row("gather", "gather 400 MB from 4 kernels into one array", "ms", faster(1.0, "Ray"), floor=FLOOR)
+
+TCP_NOTE = "our messages on a TCP connection; kernels listen on unix sockets only"
+TCP_PUSH = Row("push-tcp", "push 100 MB over TCP on loopback", "ms", within(4.0, FLOOR), floor=FLOOR, note=TCP_NOTE)
+TCP_PULL = Row("pull-tcp", "pull 100 MB over TCP on loopback", "ms", within(4.0, FLOOR), floor=FLOOR, note=TCP_NOTE)
 
 
 def _made(size: int) -> Any:
@@ -89,3 +94,17 @@ def four_kernels(run: Run) -> None:
                 peer.prepare_parts(large)
             steps = {FLOOR: memory.copy} | {name: _summed(peer.gather) for name, peer in peers.items()}
             run.in_turn(GATHER, steps, lambda _, found: found == total, rounds=rounds, warm=1)
+
+
+@experiment(TCP_PUSH, TCP_PULL, seconds=60)
+def over_tcp(run: Run) -> None:
+    """One worker at the other end of a TCP connection."""
+    array = _made(ARRAY)
+    right, memory = right_sum(array), Memory(array)
+    with run.open(tcp.Worker()) as peers:
+        ours = peers[OURS]
+        pushes = {FLOOR: memory.copy, OURS: lambda _: ours.push(array)}
+        run.in_turn(TCP_PUSH, pushes, right, rounds=run.rounds(15), warm=2)
+        ours.prepare(array)
+        pulls = {FLOOR: memory.copy, OURS: _summed(ours.pull)}
+        run.in_turn(TCP_PULL, pulls, right, rounds=run.rounds(15), warm=2)
