@@ -73,6 +73,7 @@ class Mesh:
         self._entries: dict[str, Entry] = {}
         self._hosts: dict[str, Link] = {}
         self._links: dict[tuple[str, str], Link] = {}
+        self._latest: dict[str, Link] = {}
         self._dead: set[str] = set()
         self._ears: dict[str, list[Ear]] = {}
         self._shared: Shared | None = None
@@ -571,9 +572,17 @@ class Mesh:
         return Entry(name, info.uri, frozenset(kept | {f"instance:{info.instance}"}))
 
     def _link(self, name: str, entry: Entry) -> Link:
-        # setdefault is atomic; a lock could stay held for ever in a forked child.
         key = (name, entry.value("instance"))
-        return self._links.setdefault(key, Link(name, entry.uri, key[1]))
+        link = self._links.get(key)
+        if link is None:
+            # setdefault is atomic; a lock could stay held for ever in a forked child.
+            link = self._links.setdefault(key, Link(name, entry.uri, key[1]))
+            # The name has passed on. Perhaps nobody here has noticed the death: what is still open would stay so.
+            past, self._latest[name] = self._latest.get(name), link
+            if past is not None and past is not link:
+                self._links.pop((name, past.instance), None)
+                past.close()
+        return link
 
     def _group(self, names: Iterable[str], words: Iterable[str] = ()) -> Group:
         kernels = []

@@ -232,3 +232,15 @@ def test_what_was_printed_right_before_a_death_still_arrives(mesh: pk.Mesh) -> N
         if not isinstance(event, pk.PyrokernelError):
             texts[name] += event.data.get("text", "")
     assert set(texts.values()) == {"early\nlast words\n"}
+
+
+def test_a_client_that_notices_no_death_keeps_nothing_open_of_the_dead(mesh: pk.Mesh) -> None:
+    mesh["k0"].call("abs", -1)
+    before = len(os.listdir("/proc/self/fd"))
+    with pk.connect(settings=mesh.settings) as other:
+        for _ in range(3):
+            died = other["k0"].describe()
+            os.kill(died["pid"], signal.SIGKILL)
+            wait_until(lambda died=died: other.lookup("k0").value("instance") not in ("", died["instance"]))  # type: ignore[misc]
+            assert mesh["k0"].call("abs", -1) == 1
+    assert len(os.listdir("/proc/self/fd")) == before
