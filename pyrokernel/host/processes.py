@@ -24,7 +24,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 """From <linux/prctl.h>."""
 _MAX_DESCRIPTORS = 65536
 _TEMPLATE = b"pyrokernel.host.template"
-"""In the command line of templates, and so of what they fork."""
+"""In the command line of templates with an interpreter of their own, and so of what they fork."""
 
 
 class ProcessWatch:
@@ -171,9 +171,13 @@ def kill_sessions(leaders: Mapping[int, int]) -> None:
 
 
 def kill_unknown_births() -> None:
-    """Kill templates, and what they may have forked without a word, until there is none left among the children."""
+    """Kill templates, and what they may have forked without a word, until there is none left among the children.
+
+    The first template is a fork of this process, so that it and its kernels have the same command line.
+    """
+    ours = _command(os.getpid())
     while True:
-        found = [pid for pid in _children() if _TEMPLATE in _command(pid)]
+        found = [pid for pid in _children() if _TEMPLATE in (command := _command(pid)) or command == ours]
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
