@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 from pyrokernel.client.starting import StartingHost
 
 # As in `again`: what is imported here, the host waits for.
@@ -29,11 +31,18 @@ def local(kernels: int | Sequence[KernelSpec] = 1, **options: Any) -> Mesh:
         RemoteError: An init file raised; the message says where. Of several kernels GatherError.
     """
     host = StartingHost(private=True)
+    collects = gc.isenabled()
     try:
+        gc.disable()  # what is imported stays; looking through it again and again would find nothing
         # Not at the top: what a mesh needs is loaded while the host starts, on another processor.
         from pyrokernel.client.private import open_private
 
+        if collects:
+            gc.enable()
         return open_private(host, kernels, options)
     except BaseException:
         host.give_up()
         raise
+    finally:
+        if collects:
+            gc.enable()
