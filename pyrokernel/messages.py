@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
-import secrets
+import os
 from collections.abc import Mapping
 from typing import Any, Self, TypeVar, cast, dataclass_transform
 
@@ -61,17 +61,17 @@ STOP_SECONDS = 5.0
 
 def new_id() -> str:
     """Make an id for a cell: 32 hexadecimal digits, which is a Pyro correlation id."""
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 def new_instance_id() -> str:
     """Make an id for one life of a kernel: 16 hexadecimal digits."""
-    return secrets.token_hex(8)
+    return os.urandom(8).hex()
 
 
 def new_client_id() -> str:
     """Make an id for a client, by which its cells are told from those of others: 16 hexadecimal digits."""
-    return secrets.token_hex(8)
+    return os.urandom(8).hex()
 
 
 class KernelStatus(enum.StrEnum):

@@ -66,6 +66,13 @@ _found: tuple[object, list[Found]] | None = None
 """What was found last, and the state of the folders then; a forked kernel inherits it from its template."""
 
 
+_with_plugins: dict[str, tuple[int, list[Path]]] = {}
+"""By folder, the metadata in it that names a plugin, and the time stamp that the folder had then.
+
+A kernel has other folders on its path than its template, and looks into those only.
+"""
+
+
 _at_preload: dict[Found, list[str]] = {}
 """What went wrong in the template, for its forks to tell."""
 
@@ -339,7 +346,7 @@ def _changed(folder: str) -> int:
 
 def _entry_points() -> Iterator[Found]:
     """Find what is installed. Only packages that name a plugin are looked at with the library, which takes 60 ms."""
-    named = [path for folder in _installed() for path in _with_plugins(folder)]
+    named = [path for folder in _installed() for path in _naming_plugins(folder)]
     if not named:
         return
     from importlib.metadata import Distribution
@@ -364,17 +371,27 @@ def _entry_points() -> Iterator[Found]:
             yield Found(point, value.partition(":")[0].strip(), name, version, str(path.parent))
 
 
-def _with_plugins(folder: str) -> Iterator[Path]:
+def _naming_plugins(folder: str) -> list[Path]:
+    """Return the metadata folders that name a plugin."""
+    changed = _changed(folder)
+    held = _with_plugins.get(folder)
+    if held is None or held[0] != changed:
+        held = _with_plugins[folder] = (changed, list(_read_metadata(folder)))
+    return held[1]
+
+
+def _read_metadata(folder: str) -> Iterator[Path]:
     """Yield the metadata folders that name a plugin."""
     try:
         with os.scandir(folder) as entries:
-            paths = [Path(entry.path) for entry in entries if entry.name.endswith((".dist-info", ".egg-info"))]
+            paths = [entry.path for entry in entries if entry.name.endswith((".dist-info", ".egg-info"))]
     except OSError:  # no folder, such as a zip file
         return
     for path in paths:
         try:
-            if f"[{GROUP}]" in (path / "entry_points.txt").read_text(encoding="utf-8"):
-                yield path
+            with open(f"{path}/entry_points.txt", encoding="utf-8") as file:
+                if f"[{GROUP}]" in file.read():
+                    yield Path(path)
         except (OSError, UnicodeDecodeError):
             continue
 

@@ -15,8 +15,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import secrets
-import shutil
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
@@ -116,7 +114,7 @@ class Shelf:
         check_files(files, shown)
         if digest_of(files) != digest:
             raise ShipError(f"{shown} did not arrive as it was sent; ship it again")
-        unfinished = self.folder / f".{digest}-{secrets.token_hex(4)}"
+        unfinished = self.folder / f".{digest}-{os.urandom(4).hex()}"
         try:
             for folder in sorted({os.path.dirname(unfinished / name) for name in files}):
                 os.makedirs(folder, exist_ok=True)
@@ -124,7 +122,7 @@ class Shelf:
                 (unfinished / name).write_bytes(content)
             os.rename(unfinished, self.version(digest))  # whole or not at all, whoever else writes it now
         except OSError as error:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            _remove_tree(unfinished)
             if not self.has(digest):
                 raise ShipError(f"{shown} cannot be written to {self.folder}: {error.strerror}") from error
 
@@ -212,7 +210,7 @@ class Shelf:
         ages = [(_changed(path), path) for path in self.folder.iterdir() if path.is_dir() and path.name not in kept]
         spare = sorted(age for age in ages if age[0] < time.time() - _FRESH_SECONDS)
         for _, path in spare[:-_KEPT_VERSIONS]:
-            shutil.rmtree(path, ignore_errors=True)
+            _remove_tree(path)
 
 
 def _kept(entry: Mapping[str, Any]) -> Kept:
@@ -234,3 +232,9 @@ def _changed(path: Path) -> float:
         return path.stat().st_mtime
     except OSError:  # another one removed it just now
         return 0.0
+
+
+def _remove_tree(path: Path) -> None:
+    import shutil  # with three libraries for compression; every kernel would have them
+
+    shutil.rmtree(path, ignore_errors=True)

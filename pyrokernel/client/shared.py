@@ -420,11 +420,15 @@ class Shared:
 def of_this_process() -> Shared:
     """Return the shared state of the mesh that this process's settings name: in a kernel, its own mesh.
 
-    Nothing is connected before it is used.
+    Nothing is connected before it is used, nor imported what that takes: each kernel has this object, and few use it.
     """
-    from pyrokernel.client.mesh import connect
 
-    return Shared(StateLink(connect))
+    def reach() -> Mesh:
+        from pyrokernel.client.mesh import connect
+
+        return connect()
+
+    return Shared(StateLink(reach))
 
 
 def _the_namespace_here(space: str) -> Shared:

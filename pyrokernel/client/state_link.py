@@ -11,7 +11,6 @@ import itertools
 import json
 import logging
 import os
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -73,7 +72,7 @@ class StateLink:
         self._mesh: Mesh | None = None
         self.user = _account()
         self._link: Link | None = None
-        self._client = secrets.token_hex(8)
+        self._client = os.urandom(8).hex()
         self._numbers = itertools.count(1)
         self._pid = os.getpid()
 
@@ -92,7 +91,7 @@ class StateLink:
     def write_options(self) -> dict[str, str]:
         """Return what goes with each write: its id, and the kernel that it comes from."""
         if self._pid != os.getpid():  # a forked child must not use the ids of its parent
-            self._client, self._pid = secrets.token_hex(8), os.getpid()
+            self._client, self._pid = os.urandom(8).hex(), os.getpid()
         return {"request": f"{self._client}{next(self._numbers):x}", "via": inside.kernel_name()}
 
     def ask(

@@ -14,10 +14,10 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pyrokernel.client.launch import StartingHost
 from pyrokernel.client.links import Link
 from pyrokernel.client.mesh import Mesh
 from pyrokernel.client.roster import split_words
+from pyrokernel.client.starting import StartingHost
 from pyrokernel.errors import HostError, NameServerNotFoundError, SettingsError, error_from_wire
 from pyrokernel.front.exits import ExitCode, worst
 from pyrokernel.front.inits import report_inits
@@ -25,7 +25,7 @@ from pyrokernel.front.reach import living_records, open_mesh, settings_of
 from pyrokernel.front.terminal import complain, note, say
 from pyrokernel.host.meshfile import load_mesh_file
 from pyrokernel.host.policy import check_spec, free_names
-from pyrokernel.messages import HostConfig, KernelSpec
+from pyrokernel.messages import START_SECONDS, HostConfig, KernelSpec
 from pyrokernel.settings import Settings, command_line, parse_size, parse_span
 from pyrokernel.texts import label, plural
 
@@ -103,11 +103,9 @@ def start_detached(settings: Settings, specs: Sequence[KernelSpec]) -> dict[str,
 
 def _start(config: HostConfig) -> dict[str, Any]:
     """Start a detached host and return its report."""
-    starting = StartingHost(config)
-    report = starting.report()
-    # It lives on without us: nobody shall be told of a child that was never waited for.
-    starting.process.returncode = 0
-    return report
+    starting = StartingHost(detached=True)
+    starting.tell(config)
+    return starting.report(2 * START_SECONDS)
 
 
 def _be_host(config: HostConfig, settings: Settings, specs: Sequence[KernelSpec]) -> tuple[int, dict[str, Any]]:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+from pyrokernel.again import CAN_FORK
 from pyrokernel.errors import PyrokernelError, error_to_wire
 from pyrokernel.host import processes
 from pyrokernel.host.deaths import DeathLog
@@ -21,7 +22,7 @@ from pyrokernel.host.launcher import Launcher
 from pyrokernel.host.lifecycle import Situation
 from pyrokernel.host.loop import Loop, when_done
 from pyrokernel.host.places import Places
-from pyrokernel.host.spawn import CAN_FORK, TemplateProcess
+from pyrokernel.host.spawn import TemplateProcess
 from pyrokernel.host.supervisor import Supervisor
 from pyrokernel.messages import HOST_OBJECT, HostConfig, KernelInfo, new_instance_id
 from pyrokernel.settings import Settings, command_line

@@ -8,8 +8,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from pyrokernel.again import read_end, scratch_file
 from pyrokernel.host.loop import Loop
-from pyrokernel.host.spawn import read_end, scratch_file
 from pyrokernel.messages import KernelBirth
 
 

@@ -17,12 +17,12 @@ import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from pyrokernel.again import python_with
+from pyrokernel.again import CAN_FORK, python_with, read_end, scratch_file, start_python
 from pyrokernel.errors import HostError
 from pyrokernel.host.launch import Launch
 from pyrokernel.host.loop import Loop
 from pyrokernel.host.roles import ROLES
-from pyrokernel.host.spawn import CAN_FORK, TemplateProcess, about_plugins, read_end, scratch_file, start_python
+from pyrokernel.host.spawn import TemplateProcess, about_plugins
 from pyrokernel.host.template import LENGTH
 from pyrokernel.plugins import stamp
 from pyrokernel.settings import Settings
@@ -179,7 +179,7 @@ class Launcher:
 
     def _start(self, key: TemplateKey, process: TemplateProcess | None = None) -> Template:
         if process is None:
-            process = TemplateProcess(key.preload, {**self._environ, **dict(key.environ)})
+            process = TemplateProcess.anew(key.preload, {**self._environ, **dict(key.environ)})
         idle = [template for template in self._templates.values() if template.is_free]
         if len(self._templates) >= _MAX_TEMPLATES and idle:
             self._forget(idle[0])

@@ -85,7 +85,7 @@ class LifeCycle:
         on_gone: Callable[[Kernel], None],
     ) -> None:
         self.sharing = 1
-        self.registry = Registry(places.records)
+        self.registry = Registry(places.records, kept=situation.lifeline_fd < 0)
         self._loop = loop
         self._launcher = launcher
         self._places = places
@@ -237,8 +237,8 @@ class LifeCycle:
 
     def on_end(self, kernel: Kernel, life: Life) -> None:
         """Find out how an instance ended, and kill what is left of it."""
-        if not kernel.has(life):
-            return
+        if not kernel.has(life) or self.is_over():
+            return  # in a mesh that is over, all kernels are about to be collected together
         if not life.adopted:
             # Before it is collected: until then nobody else can get its number, nor a group of that number.
             processes.send_signal(life.pid, signal.SIGKILL)
@@ -262,7 +262,7 @@ class LifeCycle:
             kernel.deaths = [*kernel.deaths[-policy.MAX_DEATHS :], now]
         verdict = policy.after_death(kernel.spec, ending, life.asked, kernel.deaths, now)
         # The first start has somebody who waits and is told; only what once ran is brought back by itself.
-        wanted = revive and not self._is_over() and (kernel.ever_ran or life.asked is Asked.RESTART)
+        wanted = revive and not self.is_over() and (kernel.ever_ran or life.asked is Asked.RESTART)
         restart = verdict.restart and wanted
         kernel.cause = "; ".join(filter(None, (cause, verdict.given_up)))
         successor = new_instance_id() if restart else ""
@@ -280,7 +280,7 @@ class LifeCycle:
             return
         kernel.settle_end(death)
 
-    def _is_over(self) -> bool:
+    def is_over(self) -> bool:
         """Tell whether the client of a private mesh is gone: its kernels see that too, and some before this host."""
         lifeline_fd = self._situation.lifeline_fd
         return lifeline_fd >= 0 and bool(select.select([lifeline_fd], [], [], 0)[0])

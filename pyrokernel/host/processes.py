@@ -11,7 +11,7 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 """From <linux/prctl.h>."""
 _MAX_DESCRIPTORS = 65536
 _TEMPLATE = b"pyrokernel.host.template"
-"""In the command line of templates, and so of what they fork."""
+"""In the command line of templates with an interpreter of their own, and so of what they fork."""
 
 
 class ProcessWatch:
@@ -170,10 +170,18 @@ def kill_sessions(leaders: Mapping[int, int]) -> None:
                     os.kill(int(entry), signal.SIGKILL)
 
 
-def kill_unknown_births() -> None:
-    """Kill templates, and what they may have forked without a word, until there is none left among the children."""
+def kill_unknown_births(except_pids: Collection[int] = ()) -> None:
+    """Kill templates, and what they may have forked without a word, until there is none left among the children.
+
+    The first template is a fork of this process, so that it and its kernels have the same command line.
+
+    Args:
+        except_pids: Kernels that are known; somebody else collects them.
+    """
+    ours = _command(os.getpid())
     while True:
-        found = [pid for pid in _children() if _TEMPLATE in _command(pid)]
+        unknown = [pid for pid in _children() if pid not in except_pids]
+        found = [pid for pid in unknown if _TEMPLATE in (command := _command(pid)) or command == ours]
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -222,7 +230,8 @@ def _command(pid: int) -> bytes:
 def _stat_fields(pid: int) -> list[str]:
     """Return /proc/PID/stat from its third field on (state, ppid, pgrp, session ...; starttime is the 20th)."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read().decode(errors="replace")
     except OSError:
         return []
     # The second field is the name in parentheses, which may hold anything.

@@ -48,16 +48,24 @@ class Record(Message):
 
 
 class Registry:
-    """One JSON file per kernel name."""
+    """One JSON file per kernel name.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        directory: Where they are.
+        kept: Whether there may be a next host. Kernels of a private mesh end with this one, and leave no record.
+    """
+
+    def __init__(self, directory: Path, *, kept: bool = True) -> None:
         self._directory = directory
+        self._kept = kept
 
     def write(self, record: Record) -> None:
         """Store a record in place of an older one of the same name; a reader sees one or the other.
 
         Never raises for a disk that is full or a directory that is gone: the kernel runs all the same.
         """
+        if not self._kept:
+            return
         path = self._path(record.name)
         draft = path.with_suffix(".new")
         try:
@@ -71,7 +79,8 @@ class Registry:
 
     def remove(self, name: str) -> None:
         """Forget a kernel."""
-        self._path(name).unlink(missing_ok=True)
+        if self._kept:
+            self._path(name).unlink(missing_ok=True)
 
     def read_all(self) -> list[Record]:
         """Return all records, sorted by name; a damaged one is left out, with a warning."""

@@ -187,6 +187,8 @@ class Supervisor:
 
     def reap(self) -> None:
         """Collect ended children: kernels, templates, and orphans of either."""
+        if self._cycle.is_over():
+            return  # all are about to be collected together
         by_pid = {kernel.life.pid: kernel for kernel in self._living() if not kernel.life.adopted}
         for pid in processes.ended_children():
             kernel = by_pid.pop(pid, None)
@@ -204,11 +206,11 @@ class Supervisor:
         born = [kernel for kernel in self._living() if kernel.life.pid]
         for kernel in born:
             processes.send_signal(kernel.life.pid, signal.SIGKILL)
+        # What is being born right now must not write into directories that are about to be removed.
+        processes.kill_unknown_births(except_pids=[kernel.life.pid for kernel in born])
         for kernel in born:
             processes.collect(kernel.life.pid)
         processes.kill_sessions({kernel.life.pid: kernel.life.start_time for kernel in born})
-        # What is being born right now must not write into directories that are about to be removed.
-        processes.kill_unknown_births()
         for kernel in list(self._kernels.values()):
             self._forget(kernel)
 

@@ -1,7 +1,8 @@
 """The template: a warm process that is forked into kernels. Runs in the template process, and begins each kernel.
 
-The host starts it as `python -m pyrokernel.host.template FD ROLE MODULE...` with one end
-of a socket pair. It imports the kernel's rooms and the modules to preload, reports how
+The first one is forked from the host itself, as soon as that has imported what both need
+(`begin`); later ones are `python -m pyrokernel.host.template FD ROLE MODULE...` with one end
+of a socket pair. A template imports the kernel's rooms and the modules to preload, reports how
 many threads that left it with, and then forks on request. It runs no daemon, starts no
 thread, and holds nothing that would be missed: each kernel is handed over to the host
 (a subreaper) at birth, so the death of a template costs no kernel.
@@ -24,32 +25,65 @@ import struct
 import sys
 import threading
 import traceback
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from pyrokernel import plugins, settings
+from pyrokernel.again import show_as
 from pyrokernel.errors import error_to_wire
 from pyrokernel.host.roles import ROLES
 from pyrokernel.messages import KernelBirth
+from pyrokernel.wire import codec
 
 LENGTH = struct.Struct("!I")
 """Head of a request."""
 
 
 def main() -> None:
+    """Be a template in an interpreter of its own; returns when the host has closed the socket."""
+    _be_template(socket.socket(fileno=int(sys.argv[1])), sys.argv[2], sys.argv[3:])
+
+
+def begin(control_fd: int, output: int, environ: Mapping[str, str]) -> NoReturn:
+    """Be a template from now on, in a fork of a host.
+
+    Args:
+        control_fd: Its end of a socket pair.
+        output: Descriptor that becomes 1 and 2.
+        environ: Variables of its own.
+    """
+    code = 1
+    try:
+        os.setsid()
+        _take_descriptors(output)
+        # Whatever else the host has open: what somebody waits to see closed must not stay open here.
+        os.closerange(3, control_fd)
+        os.closerange(control_fd + 1, os.sysconf("SC_OPEN_MAX"))
+        os.environ.update(environ)
+        _be_template(socket.socket(fileno=control_fd), "kernel", ())
+        code = 0
+    except BaseException:  # noqa: BLE001 - last stop, before the code of the host would go on here
+        traceback.print_exc()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+def _be_template(control: socket.socket, role: str, preload: Sequence[str]) -> None:
     """Get warm, then serve until the host closes the socket; returns only in the template itself."""
-    control = socket.socket(fileno=int(sys.argv[1]))
+    show_as("pk-template")
     # What a template imports lives as long as its kernels do: collecting it would only copy pages.
     gc.disable()
     try:
-        entry = _entry(sys.argv[2])
+        entry = _entry(role)
         if not sys.path or sys.path[0] not in ("", os.getcwd()):
             sys.path.insert(0, "")  # what the user preloads may be a file beside the mesh
-        for name in sys.argv[3:]:
+        for name in preload:
             importlib.import_module(name)
         _preload_plugins()
     except BaseException as error:  # noqa: BLE001 - preloaded modules are the user's; they may even exit
         _answer(control, failed={**error_to_wire(error), "traceback": traceback.format_exc()})
         return
+    _rehearse()
     threads = count_threads()
     _answer(control, warm=threads)
     if threads > 1:
@@ -57,13 +91,19 @@ def main() -> None:
     gc.freeze()
     birth = _serve(control)
     if birth is not None:
-        _live(entry if birth.role == sys.argv[2] else _entry(birth.role), birth)
+        _live(entry if birth.role == role else _entry(birth.role), birth)
 
 
 def _entry(role: str) -> Any:
     """Import the function that is a process of that role."""
     module, _, function = ROLES[role].entry.partition(":")
     return getattr(importlib.import_module(module), function)
+
+
+def _rehearse() -> None:
+    """Do what each kernel does at its birth or in its first call, so that it inherits what that leaves in memory."""
+    settings.load(environ=settings.Settings().to_env())
+    codec.get_ready()
 
 
 def _preload_plugins() -> None:
@@ -160,13 +200,18 @@ def _take(birth: KernelBirth, descriptors: list[int]) -> KernelBirth:
     """Make the newborn process a session of its own with its own descriptors."""
     os.setsid()
     output, ready_fd, *lifeline = descriptors
+    _take_descriptors(output)
+    os.close(output)
+    return dataclasses.replace(birth, ready_fd=ready_fd, lifeline_fd=lifeline[0] if lifeline else -1)
+
+
+def _take_descriptors(output: int) -> None:
+    """Read from nowhere and write to a file."""
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(null)
-    os.close(output)
-    return dataclasses.replace(birth, ready_fd=ready_fd, lifeline_fd=lifeline[0] if lifeline else -1)
 
 
 def _live(entry: Any, birth: KernelBirth) -> NoReturn:

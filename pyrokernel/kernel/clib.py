@@ -16,6 +16,9 @@ _PUNCH_HOLE_KEEP_SIZE = 0x03
 _LINE_BUFFERED = 1
 """_IOLBF in glibc, musl and macOS."""
 
+_SILENT = frozenset({"msgpack._cmsgpack"})
+"""What Pyro5 imports where it is installed, and never prints."""
+
 _known_modules = 0
 _c_code = False
 
@@ -38,6 +41,7 @@ def _is_foreign_extension(module: Any) -> bool:
         isinstance(file, str)
         and file.endswith(tuple(importlib.machinery.EXTENSION_SUFFIXES))
         and "lib-dynload" not in file
+        and module.__name__ not in _SILENT
     )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pyrokernel import settings as settings_module
+from pyrokernel.again import show_as
 from pyrokernel.client import inside, own, publishing
 from pyrokernel.client.shared import of_this_process
 from pyrokernel.commands import KernelIdentity
@@ -258,8 +259,7 @@ def _prepare_process(spec: KernelSpec) -> None:
         SettingsError, OSError: The working directory or a limit cannot be had.
     """
     os.environ.update(spec.env)
-    with contextlib.suppress(OSError):  # Linux only: `top` and `ps -o comm` show the kernel's name
-        Path("/proc/self/comm").write_text(f"pk:{spec.name}"[:15])
+    show_as(f"pk:{spec.name}")
     if spec.cwd:
         os.chdir(spec.cwd)
     if spec.memory_bytes:

@@ -8,11 +8,12 @@ because that is where their `__del__` belongs. Pure: no sockets.
 
 from __future__ import annotations
 
+import base64
 import collections
 import dataclasses
 import hashlib
 import math
-import secrets
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -406,4 +407,4 @@ def public_id(token: str) -> str:
 
 
 def _new_token() -> str:
-    return secrets.token_urlsafe(_TOKEN_BYTES)
+    return base64.urlsafe_b64encode(os.urandom(_TOKEN_BYTES)).rstrip(b"=").decode()

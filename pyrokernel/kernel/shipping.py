@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib.abc
 import importlib.machinery
 import importlib.util
 import keyword
@@ -245,7 +244,7 @@ def meant_for(index: Iterable[Kept], name: str, tags: Sequence[str]) -> list[Shi
     return list(found.values())
 
 
-class _Finder(importlib.abc.MetaPathFinder):
+class _Finder:
     """Finds shipped modules before anybody else does."""
 
     def __init__(self, shipping: Shipping) -> None:

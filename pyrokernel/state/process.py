@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pyrokernel import settings as settings_module
+from pyrokernel.again import show_as
 from pyrokernel.errors import PyrokernelError, error_to_wire
 from pyrokernel.messages import STATE_OBJECT, KernelBirth
 from pyrokernel.settings import Settings, private_directory
@@ -40,6 +41,7 @@ def main(birth: KernelBirth, **_: Any) -> NoReturn:
         birth: Who to be; `journal_dir` is the directory to keep everything in.
     """
     try:
+        show_as("pk-shared")
         os.environ.update(birth.spec["env"])
         process = StateProcess(birth, settings_module.load())
     except BaseException as error:  # all of it is reported to the host, which tells the user

@@ -170,6 +170,11 @@ class _PackedData(Packed):
         return self.load_data()
 
 
+def get_ready() -> None:
+    """Load what it takes to send functions and classes by value, before the first of them is sent."""
+    import cloudpickle  # noqa: F401
+
+
 def send_by_value(module: str) -> None:
     """From now on functions and classes of this module travel whole: the receiver may not have it, or another one."""
     global _named_by_value

@@ -117,7 +117,7 @@ def test_a_killed_template_loses_nothing_and_is_replaced(served: Served) -> None
         templates = [
             int(pid)
             for pid in Path(f"/proc/{host}/task/{host}/children").read_text().split()
-            if "host.template" in Path(f"/proc/{pid}/cmdline").read_text() and int(pid) not in kernels
+            if Path(f"/proc/{pid}/comm").read_text() == "pk-template\n" and int(pid) not in kernels
         ]
         assert templates
         for pid in templates:

@@ -1,0 +1,64 @@
+"""How a host begins: before it is told what to do, beside its template, and what of it a kernel has."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+import pyrokernel as pk
+from pyrokernel.client.starting import StartingHost
+
+
+def children() -> set[str]:
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
+def test_a_host_that_is_told_nothing_ends_without_a_word(capfd: pytest.CaptureFixture[str]) -> None:
+    host = StartingHost(private=True)
+    descriptor, host._told = host._told, -1
+    os.close(descriptor)
+    assert host.process.wait(30) == 0
+    host.give_up()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_mesh_with_a_setting_that_cannot_be_leaves_no_process_and_no_descriptor() -> None:
+    before = children(), set(os.listdir("/proc/self/fd"))
+    with pytest.raises(pk.SettingsError, match="unknown setting"):
+        pk.local(1, no_such_setting=1)
+    assert (children(), set(os.listdir("/proc/self/fd"))) == before
+
+
+def test_a_host_that_dies_at_once_is_an_error_with_its_code() -> None:
+    host = StartingHost(detached=True)
+    os.kill(host.process.pid, signal.SIGKILL)
+    with pytest.raises(pk.HostError, match="ended at its start with code -9"):
+        host.report(30)
+    host.give_up()
+
+
+def test_a_kernel_has_the_descriptors_of_a_kernel_alone(kernel: pk.Kernel) -> None:
+    """The host's pipe to its client among them would keep the client from seeing that the host is gone."""
+    mine = {os.readlink(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")
+            if os.path.exists(f"/proc/self/fd/{number}") or os.path.islink(f"/proc/self/fd/{number}")}  # fmt: skip
+    pipes = {name for name in mine if name.startswith("pipe:")}
+    shared = kernel.execute(
+        "import os\n[os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd') "
+        "if os.path.islink(f'/proc/self/fd/{n}')]"
+    ).result
+    assert len(pipes & set(shared)) <= 1, "only the lifeline is shared"
+
+
+def test_a_new_kernel_has_not_loaded_what_few_kernels_need(mesh: pk.Mesh) -> None:
+    """Each module that kernels load after their birth costs each of them anew, in time and in memory."""
+    (fresh,) = mesh.start(1, name="fresh")
+    try:
+        loaded = set(fresh.execute("import sys; list(sys.modules)").result)
+        assert not loaded & {"pyrokernel.client.mesh", "ctypes", "tempfile", "importlib.metadata", "subprocess"}
+        assert "cloudpickle" in loaded, "what the first call of a function takes is there from the template"
+        assert fresh.execute("shared.m.get('nothing')").result is None
+    finally:
+        mesh.stop(["fresh0"])
