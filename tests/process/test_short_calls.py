@@ -1,0 +1,87 @@
+"""Short calls to one kernel take the short way, and everything that is promised of a cell holds there too."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import Any
+
+import pytest
+from waiting import wait_until
+
+import pyrokernel as pk
+from pyrokernel.client.calls import Exchange, kernel_request
+from pyrokernel.messages import new_id
+from pyrokernel.wire.fanout import Request
+
+
+def request(source: str, cell: str) -> Request:
+    return kernel_request("execute", source, {"cell": cell, "want": "value"}, cell=cell)
+
+
+def test_who_asks_next_finds_the_cell_that_was_answered_in_its_place(kernel: pk.Kernel) -> None:
+    for number in range(200):
+        reply = kernel.execute(f"print({number}); {number}")
+        assert kernel.cells(1)[-1]["cell"] == reply.cell
+        kinds = [event.kind for event in kernel.events(cell=reply.cell)]
+        assert kinds == ["started", "output", "result", "ended"]
+        assert kernel.describe()["running"] is None
+
+
+def test_requests_that_came_together_are_listed_and_cancelled_like_any_other(kernel: pk.Kernel) -> None:
+    kernel.execute("import time; ran = []; go = False")
+    sources = ["while not go: time.sleep(0.001)", "ran.append(1)", "ran.append(2)"]
+    cells = [new_id() for _ in sources]
+    with Exchange(kernel.mesh, "work") as exchange:
+        for source, cell in zip(sources, cells, strict=True):
+            exchange.send(kernel.link, request(source, cell), cell)
+        wait_until(lambda: kernel.describe()["running"])
+        assert kernel.describe()["running"]["cell"] == cells[0]
+        (waiting,) = kernel.describe()["waiting"]
+        assert (waiting["cell"], waiting["source"]) == (cells[1], "ran.append(1)")
+        assert kernel.cancel(cells[1])
+        kernel.push(go=True)
+        outcomes = {token: error for _, token, _, error in exchange.answers(time.monotonic() + 20)}
+    assert isinstance(outcomes.pop(cells[1]), pk.CellCancelledError)
+    assert outcomes == {cells[0]: None, cells[2]: None}
+    assert kernel.pull("ran") == [2]
+
+
+def test_a_thousand_requests_sent_at_once_are_answered_in_order_and_others_get_their_turn(kernel: pk.Kernel) -> None:
+    kernel.execute("order = []")
+    with Exchange(kernel.mesh, "work") as exchange:
+        for number in range(1000):
+            exchange.send(kernel.link, request(f"order.append({number})", new_id()), number)
+        cell = kernel.submit("len(order)")
+        answers = [token for _, token, _, error in exchange.answers(time.monotonic() + 30) if error is None]
+    assert answers == list(range(1000)) == kernel.pull("order")
+    assert cell.reply(timeout=10).result < 1000, "what was submitted waited for all that others had sent"
+
+
+@pytest.mark.parametrize("after", [0.02, 0.5])
+def test_ctrl_c_takes_back_a_call_whichever_way_it_waits(kernel: pk.Kernel, after: float) -> None:
+    kernel.execute("import time")
+
+    def press(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, press)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, after)
+        with pytest.raises(KeyboardInterrupt) as ctrl_c:
+            kernel.call("time.sleep", 60)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert "the cell was stopped" in " ".join(ctrl_c.value.__notes__)
+    assert kernel.call("abs", -1) == 1
+
+
+def test_a_kernel_that_dies_at_once_is_told_of_as_dead(mesh: pk.Mesh) -> None:
+    kernel = mesh["k1"]
+    with pytest.raises(pk.KernelDiedError) as death:
+        kernel.call("os.kill", kernel.describe()["pid"], signal.SIGKILL)
+    assert death.value.signal == signal.SIGKILL
+    assert death.value.last_cell is not None
+    assert death.value.last_cell["source"] == "os.kill(...)"
+    assert mesh["k1"].call("abs", -2) == 2
