@@ -28,7 +28,8 @@ FIRST = Row("first-line", "until it has the first of them", "ms", under(3.0))
 def printing(run: Run) -> None:
     """Follow a cell that prints."""
     _take(run, run.rounds(11), pipes.Loops(), execnets.Gateways(), jupyter.Kernel())
-    _take(run, run.rounds(3, 1), parallel.Engines())
+    for peer in run.slow(parallel.Engines()):
+        _take(run, 3, peer)
 
 
 def _take(run: Run, rounds: int, *others: Any) -> None:
