@@ -137,6 +137,10 @@ class Run:
         """Return how many rounds to take."""
         return quick if self.quick else full
 
+    def slow(self, *peers: Any) -> tuple[Any, ...]:
+        """Return peers that take seconds to start, none of them where it is to be quick."""
+        return () if self.quick else peers
+
     @contextlib.contextmanager
     def open(self, *peers: Any) -> Iterator[dict[str, Any]]:
         """Start peers, one after the other; yield those that did by name. One that cannot is noted, and left out."""

@@ -55,7 +55,7 @@ def one_kernel(run: Run) -> None:
             peer.prepare(array)
         steps = {FLOOR: memory.copy} | {name: _summed(peer.pull) for name, peer in peers.items()}
         run.in_turn(PULL, steps, right, rounds=run.rounds(15), warm=2)
-    for peer in (rays.Actors(), dasks.Workers(), execnets.Gateways(), parallel.Engines(), redises.Server()):
+    for peer in run.slow(rays.Actors(), dasks.Workers(), execnets.Gateways(), parallel.Engines(), redises.Server()):
         with run.open(Kernels(), peer) as peers:
             steps = {name: lambda _, peer=peer: peer.push(array) for name, peer in peers.items()}
             run.in_turn(VIEW, steps, right, rounds=run.rounds(5, 2), warm=1)
@@ -81,9 +81,10 @@ def four_kernels(run: Run) -> None:
 
     memory = Memory(large)
     # Forks of this process come before Ray is in it.
-    for others in ((pipes.Shared(WORKERS, WORKERS * ARRAY), rays.Actors(WORKERS)), (dasks.Workers(WORKERS),)):
+    best = (pipes.Shared(WORKERS, WORKERS * ARRAY), rays.Actors(WORKERS))
+    for others in (best, *[(peer,) for peer in run.slow(dasks.Workers(WORKERS))]):
         with run.open(Kernels(WORKERS), *others) as peers:
-            rounds = run.rounds(9, 2) if peers.keys() & {"Ray"} else run.rounds(4, 1)
+            rounds = run.rounds(9 if others is best else 4, 1)
             steps: dict[str, Any] = {"memcpy + 4 checksums": lambda _: whole.copy_and_sum(WORKERS)}
             steps |= {name: lambda _, peer=peer: peer.broadcast(array) for name, peer in peers.items()}
             run.in_turn(BROADCAST, steps, all_right, rounds=rounds, warm=1)

@@ -38,7 +38,7 @@ def calls(run: Run) -> None:
     with run.open(Kernels(), *quick) as peers:
         steps = {name: peer.call for name, peer in peers.items()}
         run.in_turn(CALL, steps, _is_next, rounds=run.rounds(60), repeat=50, warm=50)
-    for peer in (jupyter.Kernel(), parallel.Engines(), dasks.Workers(), rays.Actors()):
+    for peer in run.slow(jupyter.Kernel(), parallel.Engines(), dasks.Workers(), rays.Actors()):
         with run.open(Kernels(), peer) as peers:
             steps = {name: peer.call for name, peer in peers.items()}
             run.in_turn(CALL, steps, _is_next, rounds=run.rounds(15), repeat=10, warm=5)
@@ -65,7 +65,7 @@ def executes(run: Run) -> None:
     with run.open(Kernels(), *quick) as peers:
         steps = {name: step(peer) for name, peer in peers.items()}
         run.in_turn(EXECUTE, steps, right, rounds=run.rounds(60), repeat=25, warm=25)
-    for peer in (jupyter.Kernel(), parallel.Engines()):
+    for peer in run.slow(jupyter.Kernel(), parallel.Engines()):
         with run.open(Kernels(), peer) as peers:
             steps = {name: step(peer) for name, peer in peers.items()}
             run.in_turn(EXECUTE, steps, right, rounds=run.rounds(15), repeat=10, warm=5)

@@ -32,7 +32,8 @@ def _take(run: Run, workers: int) -> None:
     with run.open(Kernels(workers), *quick) as peers:
         steps = {name: peer.call_all for name, peer in peers.items()}
         run.in_turn(ROWS[workers], steps, right, rounds=run.rounds(40), repeat=max(2, 100 // workers), warm=5)
-    for peer in (parallel.Engines(workers), dasks.Workers(workers), rays.Actors(workers)) if workers == 4 else ():
+    slow = (parallel.Engines(workers), dasks.Workers(workers), rays.Actors(workers))
+    for peer in run.slow(*slow) if workers == 4 else ():
         with run.open(Kernels(workers), peer) as peers:
             steps = {name: peer.call_all for name, peer in peers.items()}
             run.in_turn(ROWS[workers], steps, right, rounds=run.rounds(15), repeat=5, warm=2)

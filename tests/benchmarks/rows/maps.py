@@ -35,7 +35,7 @@ def tasks(run: Run) -> None:
         for chunk in CHUNKS:
             steps[f"Pool, chunks of {chunk}"] = lambda _, chunk=chunk: peers["multiprocessing Pool"].map(items, chunk)
         run.best(CHUNKED, steps, right, rounds=run.rounds(20), name="multiprocessing Pool, best chunks")
-    for peer in (parallel.Engines(WORKERS), dasks.Workers(WORKERS), rays.Actors(WORKERS)):
+    for peer in run.slow(parallel.Engines(WORKERS), dasks.Workers(WORKERS), rays.Actors(WORKERS)):
         with run.open(Kernels(WORKERS), peer) as peers:
             for one in peers.values():
                 one.map(items[:100])

@@ -110,9 +110,10 @@ def _ended(_: int, status: Any) -> bool:
 def starting(run: Run) -> None:
     """Start and end."""
     quick = {name: _program(name) for name in SOURCES if name not in LONG}
-    run.in_turn(START, quick, _ended, rounds=run.rounds(11), warm=1)
+    run.in_turn(START, quick, _ended, rounds=run.rounds(15), warm=1)
     slow = {name: _program(name) for name in (OURS, *LONG)}
-    run.in_turn(START, slow, _ended, rounds=run.rounds(2, 1))
+    if not run.quick:
+        run.in_turn(START, slow, _ended, rounds=2)
 
     def begun(make: Any) -> Any:
         def run_once(number: int) -> list[int]:
@@ -135,8 +136,8 @@ def memory(run: Run) -> None:
         run.figures(row, {OURS: ours, "execnet": execnet, "multiprocessing Pipe": pool})
         if row is MEMORY_16:
             run.figures(ALL_16, {OURS: all_of_them, "execnet": execnet_all, "multiprocessing Pipe": pool_all})
-    engines, _ = _weigh(run, parallel.Engines(WORKERS), WORKERS)
-    run.figures(MEMORY, {"ipyparallel": engines})
+    for peer in run.slow(parallel.Engines(WORKERS)):
+        run.figures(MEMORY, {peer.name: _weigh(run, peer, WORKERS)[0]})
 
 
 def _weigh(run: Run, peer: Any, workers: int) -> tuple[list[float], list[float]]:
