@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
 import resource
@@ -64,6 +63,8 @@ def become_subreaper() -> None:
     Raises:
         OSError: The system refused.
     """
+    import ctypes  # the command line imports this module, and has no use for that
+
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         number = ctypes.get_errno()
@@ -129,6 +130,8 @@ def interrupt(pid: int) -> None:
     A signal to a process is for its main thread if that can take it. No thread of a stopped one can: the first that
     runs on takes it, and where that is another one the main thread sleeps on. So there each is signalled by itself.
     """
+    import ctypes  # as above
+
     tgkill = getattr(ctypes.CDLL(None), "tgkill", None)
     fields = _stat_fields(pid)
     if tgkill is None or not fields or fields[0] != "T":

@@ -164,9 +164,16 @@ class Capture:
         self._drainer.start()
 
     def poke(self) -> None:
-        """Drain soon: somebody has begun to follow."""
+        """Drain soon: a flood has begun."""
         if self._drainer is not None:
             self._drainer.poke()
+
+    def hurry(self) -> None:
+        """Drain now, or within 5 ms where that is done anyway: somebody waits for what comes next."""
+        if self._drainer is not None:
+            self._drainer.hurry()
+        if not self.is_flooded():
+            self.drain()
 
     def before_fork(self) -> None:
         """Write what is collected, before a child inherits and repeats it."""

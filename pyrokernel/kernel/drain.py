@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
+from pyrokernel.journal import in_main_thread
+
 FOLLOWED_SECONDS = 0.005
 UNFOLLOWED_SECONDS = 0.05
 LATE_FOLLOWED_SECONDS = 0.02
@@ -24,6 +26,9 @@ class Drainable(Protocol):
 
     def tick(self) -> bool:
         """Drain, and return whether there was anything."""
+
+    def drain(self) -> None:
+        """Drain, from the main thread too, where signals arrive."""
 
     def is_flooded(self) -> bool:
         """Tell whether printed lines wait in memory for the next tick."""
@@ -46,6 +51,7 @@ class Drainer(threading.Thread):
     def __init__(self, capture: Drainable, followed: Callable[[], bool]) -> None:
         super().__init__(name="pyrokernel-drain", daemon=True)
         self.asleep = False
+        self._far = True
         self._capture = capture
         self._followed = followed
         self._bell = threading.Lock()  # released to wake the thread: half the price of an Event
@@ -59,11 +65,31 @@ class Drainer(threading.Thread):
             except RuntimeError:
                 return  # another thread was quicker
 
+    def _bring(self) -> None:
+        """Take the first line to the journal, in the thread that has just written it.
+
+        A cell that computes lets go of the interpreter every half millisecond; waking this thread takes several turns.
+        """
+        self._capture.listen(None)
+        if in_main_thread():
+            self._capture.drain()
+        else:
+            self.poke()
+
+    def hurry(self) -> None:
+        """Tick at once unless the next tick is near anyway: a follower who reads fast must not set the pace.
+
+        In a flood each tick takes the interpreter from the cell that prints.
+        """
+        if self._far:
+            self.poke()
+
     def run(self) -> None:
         """Tick until the process ends."""
         quiet = 0.0
         while True:
             found = self._capture.tick()
+            self._far = True  # so that who begins to follow from here on pokes
             followed = self._followed()
             if self._capture.running or found:
                 quiet = 0.0
@@ -74,8 +100,10 @@ class Drainer(threading.Thread):
                 if self._capture.running:
                     self.asleep = False
                     continue
+            self._far = pause is None or pause > FOLLOWED_SECONDS
             # Somebody waits for the first line: it need not wait for the tick. After that, lines are collected.
-            self._capture.listen(self.poke if self.asleep or (followed and not found) else None)
+            first = self._bring if followed and not found else None
+            self._capture.listen(self.poke if self.asleep else first)
             self._bell.acquire(timeout=-1 if pause is None else pause)
             self._capture.listen(None)
             self.asleep = False

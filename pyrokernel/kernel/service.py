@@ -450,9 +450,8 @@ class KernelService:
         with self._lock:
             self._followers += 1
         try:
-            self._capture.poke()
             if not self._journal.wait(after, 0.0):
-                self._capture.drain()
+                self._capture.hurry()
                 self._journal.wait(after, timeout)
             return self._journal.read(after, max_bytes=max_bytes)
         finally:
