@@ -147,9 +147,8 @@ class Cells:
 
     def await_settled(self) -> None:
         """Wait until a cell whose reply is out is also in the journal and in all lists (any other thread)."""
-        if self._ended is not None:
-            with self._settling:
-                pass
+        with self._settling:
+            pass
 
     def run_queued(self) -> bool:
         """Run the first submitted cell; say whether there was one."""
