@@ -8,16 +8,20 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import costs
 import pytest
+import simulated
 
 import pyrokernel as pk
 
 CALLS = 300
 ARRAY_BYTES = 100_000_000
+MANY = 800
+"""Simulated kernels: as many descriptors must be allowed."""
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +101,21 @@ def test_a_further_kernel_costs_a_call_of_many_little(mesh: pk.Mesh) -> None:
     found = (more["functions"] - less["functions"]) / 20 / (len(many) - len(few))
     print(f"{found:.1f} functions")
     assert found <= 200
+
+
+def test_cost_is_linear_in_kernels(kernel: pk.Kernel) -> None:
+    def spent(group: pk.Group) -> float:
+        group.call("step", 1)
+        begun = time.thread_time()
+        for _ in range(5):
+            assert set(group.call("step", 1).values()) == {2}
+        return (time.thread_time() - begun) / 5 / len(group)
+
+    with simulated.Simulated(kernel, MANY) as kernels:
+        few, many = kernels.group(MANY // 10), kernels.group(MANY)
+        ratios = [spent(many) / spent(few) for _ in range(5)]
+    print(f"a kernel costs {statistics.median(ratios):.2f} times as much among {MANY} as among {MANY // 10}")
+    assert statistics.median(ratios) <= 1.6
 
 
 def test_a_call_takes_few_times_the_processor_time_of_a_loop_over_a_pipe(kernel: pk.Kernel) -> None:
