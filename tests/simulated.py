@@ -1,4 +1,4 @@
-"""A thousand kernels, simulated by a few processes that answer as a real one did. Runs in the test process and in those.
+"""A thousand kernels, simulated by a few processes that answer as one did. Runs in the test process and in those.
 
 The client's side is all real: a link, a connection and a handshake for each of them, requests and replies byte for
 byte. Each of the processes below serves many of them on one unix socket. What it answers it was told by a real kernel,
