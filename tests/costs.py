@@ -7,21 +7,20 @@ look for it again and again before it sleeps (`wire.alertness`); how often depen
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -119,36 +118,33 @@ def system_calls(thread: int, step: Callable[[], Any], times: int) -> Counter[st
 
 
 class PipeLoop:
-    """A process that answers calls over a Pipe: the least that somebody would write by hand."""
+    """A process that answers calls over what `multiprocessing.Pipe` makes: the least that one would write by hand."""
 
-    def __init__(self) -> None:
-        context = get_context("fork")
-        self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=self._serve, args=(theirs, self.connection), daemon=True)
-        self._process.start()
-        theirs.close()
-
-    def __enter__(self) -> PipeLoop:
+    def __enter__(self) -> Self:
+        ours, theirs = socket.socketpair()
+        self._connection = Connection(ours.detach())
+        with theirs:
+            command = [sys.executable, __file__, str(theirs.fileno())]
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.connection.close()
-        self._process.join(10)
-
-    @staticmethod
-    def _serve(connection: Connection, other: Connection) -> None:
-        other.close()
-        known: dict[str, Callable[..., Any]] = {"step": lambda number: number + 1, "used": time.process_time}
-        with contextlib.suppress(EOFError):
-            while True:
-                name, args = connection.recv()
-                connection.send(known[name](*args))
-        os._exit(0)
+        self._connection.close()
+        self._process.wait(10)
 
     def call(self, name: str, *args: Any) -> Any:
         """Call a function there."""
-        self.connection.send((name, args))
-        return self.connection.recv()
+        self._connection.send((name, args))
+        return self._connection.recv()
+
+
+def serve(connection: Connection) -> None:
+    """Answer calls until the other side closes: the loop of that process."""
+    known: dict[str, Callable[..., Any]] = {"step": lambda number: number + 1, "used": time.process_time}
+    with contextlib.suppress(EOFError):
+        while True:
+            name, args = connection.recv()
+            connection.send(known[name](*args))
 
 
 def processor_seconds(step: Callable[[], Any], theirs: Callable[[], float], times: int) -> float:
@@ -177,3 +173,7 @@ def forget_peak(pid: int | str) -> int:
 def main_thread() -> int:
     """Return the system's id of the thread that runs the test."""
     return threading.get_native_id()
+
+
+if __name__ == "__main__":
+    serve(Connection(int(sys.argv[1])))

@@ -114,7 +114,7 @@ class Exchange:
             while self._failed:
                 name, token, error = self._failed.pop(0)
                 yield name, token, None, error
-            if not self.pending:
+            if not self._due:
                 return
             now = time.monotonic()
             late = deadline is not None and now >= deadline
@@ -128,7 +128,7 @@ class Exchange:
                 step = listening_from if deadline is None else min(deadline, listening_from)
             for answer in self._fanout.answers(step):
                 yield from self._take(answer)
-                if self._failed or not self.pending:
+                if self._failed or not self._due:
                     break
             # What had arrived by the deadline counts, also when sending to one of the others took all of the time.
             if late and not self._failed:
@@ -175,6 +175,8 @@ class Exchange:
             self._recover(name)
             return
         token = due.pop(0).token
+        if not due:
+            del self._due[name]  # whether anything is due is asked after each answer
         if answer.connection.sock.fileno() < 0:
             self._connections.pop(name, None)  # it ended with this answer
         self._retried.discard(name)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pyrokernel.client.calls import USUAL, ask_kernel
 from pyrokernel.client.interrupts import interrupt
 from pyrokernel.client.links import LONG_POLL_SECONDS, Link
-from pyrokernel.errors import KernelDiedError, KernelRestartedError, ReplyTimeoutError
+from pyrokernel.errors import KernelDiedError, KernelRestartedError, PyrokernelError, ReplyTimeoutError
 from pyrokernel.messages import Event, EventKind, Receipt, Reply
 
 if TYPE_CHECKING:
@@ -119,8 +119,16 @@ class Cell:
             yield from (event for event in self.take(answer) if event.cell == self.id)
 
     def interrupt(self, *, escalate: bool = False, wait: float = 0.2) -> Receipt:
-        """Interrupt this cell, if it is the one that runs; arguments as `Kernel.interrupt`."""
-        return interrupt(self.mesh, [self.link], self.id, escalate=escalate, wait=wait)[0][self.kernel]
+        """Interrupt this cell, if it is the one that runs; arguments as `Kernel.interrupt`.
+
+        Raises:
+            KernelDiedError: Its kernel has died.
+            KernelUnreachableError: It cannot be asked.
+        """
+        receipts, errors = interrupt(self.mesh, [self.link], self.id, escalate=escalate, wait=wait)
+        for error in errors.values():
+            raise _cause(error)
+        return receipts[self.kernel]
 
     def cancel(self) -> bool:
         """Keep the cell from starting; False when it runs or has ended."""
@@ -140,7 +148,10 @@ class Cell:
         try:
             return ask_kernel(self.mesh, self.link, method, *args, timeout=timeout)
         except KernelRestartedError as error:
-            # Whoever asks for a cell wants to know how its kernel ended, not what has the name now.
-            if isinstance(error.__cause__, KernelDiedError):
-                raise error.__cause__ from None
-            raise
+            raise _cause(error) from None
+
+
+def _cause(error: PyrokernelError) -> PyrokernelError:
+    """Return how the kernel ended, where that is known: whoever asks for a cell does not ask what has the name now."""
+    cause = error.__cause__
+    return cause if isinstance(error, KernelRestartedError) and isinstance(cause, KernelDiedError) else error

@@ -131,6 +131,7 @@ class Fanout:
         self._selector = selectors.DefaultSelector()
         self._lanes: dict[Connection, _Lane] = {}
         self._ready: deque[Answer] = deque()
+        self._waiting: set[_Lane] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -155,6 +156,7 @@ class Fanout:
                 del self._lanes[connection]
                 return
         lane.due.append((request.seq, token))
+        self._waiting.add(lane)
         lane.unsent.extend(request.buffers)
         self._write(lane)
 
@@ -170,7 +172,7 @@ class Fanout:
         while True:
             while self._ready:
                 yield self._ready.popleft()
-            if not any(lane.due for lane in self._lanes.values()):
+            if not self._waiting:
                 return
             timeout = None if deadline is None else deadline - time.monotonic()
             self._poll(timeout if timeout is None else max(timeout, 0))
@@ -181,6 +183,7 @@ class Fanout:
         """Wait for the answer to a request that another `Fanout` sent and left with `detach`, or `wire.direct` sent."""
         lane = self._lanes[connection] = _Lane(connection)
         lane.due.append((seq, token))
+        self._waiting.add(lane)
         self._register(lane)
 
     def detach(self, connection: Connection) -> bool:
@@ -188,6 +191,7 @@ class Fanout:
         lane = self._lanes.pop(connection, None)
         if lane is None:
             return False
+        self._waiting.discard(lane)
         self._selector.unregister(connection.sock)
         return True
 
@@ -195,6 +199,7 @@ class Fanout:
         """Take an idle connection out of the loop, so that another `Fanout` can use it."""
         lane = self._lanes.pop(connection, None)
         if lane is not None:
+            self._waiting.discard(lane)
             with contextlib.suppress(KeyError, ValueError):  # Ctrl-C came before it was registered
                 self._selector.unregister(connection.sock)
             if lane.due:
@@ -263,6 +268,8 @@ class Fanout:
         seq, token = lane.due[0]
         value, error = open_answer(message, seq)
         lane.due.popleft()
+        if not lane.due:
+            self._waiting.discard(lane)
         self._ready.append(Answer(token, lane.connection, value, error))
 
     def _lose(self, lane: _Lane, cause: BaseException) -> None:
@@ -280,3 +287,4 @@ class Fanout:
         for _, token in lane.due:
             self._ready.append(Answer(token, connection, error=error))
         lane.due.clear()
+        self._waiting.discard(lane)

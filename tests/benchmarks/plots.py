@@ -7,7 +7,23 @@ from typing import Any
 
 from measuring import EXPERIMENTS, OURS
 
-COLOURS = {OURS: "#1f5fa8", "execnet": "#c26a1b", "rpyc": "#5a8f3c", "multiprocessing Pipe": "#777777"}
+COLOURS = {
+    OURS: "#1f5fa8",
+    "multiprocessing Pipe": "#000000",
+    "multiprocessing Pool": "#7f7f7f",
+    "multiprocessing Manager": "#bcbd22",
+    "shared_memory by hand": "#17becf",
+    "Pyro5 (serpent)": "#e7969c",
+    "Pyro5 (msgpack)": "#d62728",
+    "execnet": "#c26a1b",
+    "rpyc": "#2ca02c",
+    "ipyparallel": "#9467bd",
+    "Dask": "#f2b134",
+    "Ray": "#e377c2",
+    "Jupyter": "#8c564b",
+    "Redis": "#98df8a",
+}
+LINES = (OURS, "execnet", "rpyc", "multiprocessing Pipe")
 UNIT_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
@@ -45,21 +61,24 @@ def _peers(rows: dict[str, Any]) -> Any:
     ]
     if not chosen:
         return None
-    figure, axes = _axes(7.6, 0.6 + 0.26 * len(chosen))
+    figure, axes = _axes(7.6, 1.2 + 0.22 * len(chosen))
+    shown: set[str] = set()
     for place, (row, sides) in enumerate(reversed(chosen)):
         for name, side in sides.items():
+            name = name.removesuffix(", best chunks")
             if name == OURS or not side["to_ours"]:
                 continue
             if name == row.floor:
-                axes.plot(side["to_ours"], place, "|", color="#777777", markersize=11, markeredgewidth=2)
-                continue
-            axes.plot(side["to_ours"], place, "o", color=COLOURS.get(name, "#999999"), markersize=4)
-            axes.annotate(name.removeprefix("multiprocessing "), (side["to_ours"], place), xytext=(3, 3),
-                          textcoords="offset points", fontsize=5.5, color="#444444")  # fmt: skip
+                axes.plot(side["to_ours"], place, "|", color="#777777", markersize=12, markeredgewidth=2.5)
+            if name in COLOURS:
+                label = "_" if name in shown else name
+                axes.plot(side["to_ours"], place, "o", color=COLOURS[name], markersize=5, label=label)
+                shown.add(name)
     axes.axvline(1.0, color=COLOURS[OURS], linewidth=1.5)
     axes.set_xscale("log")
     axes.set_yticks(range(len(chosen)), [row.title for row, _ in reversed(chosen)], fontsize=7)
-    axes.set_xlabel("times as long as pyrokernel (the line); left of it is faster. The bar is the floor")
+    axes.set_xlabel("times as long as pyrokernel, which is the line; left of it is faster. Bars are floors.")
+    axes.legend(frameon=False, fontsize=7, ncols=5, loc="upper center", bbox_to_anchor=(0.3, -0.4 / len(chosen) * 4))
     return figure
 
 
@@ -72,17 +91,15 @@ def _kernels(rows: dict[str, Any]) -> Any:
             kind, _, count = row.name.rpartition("-")
             if kind == "fan-out" and row.name in rows:
                 for name, side in rows[row.name]["sides"].items():
-                    if name in COLOURS:
+                    if name in LINES:
                         lines.setdefault(name, []).append((int(count), side["median"] * UNIT_SECONDS[row.unit]))
     simulated = rows.get("scaling-kernels", {}).get("points", {})
     if not lines and not simulated:
         return None
     for name, points in lines.items():
         axes.plot(*zip(*points, strict=True), "o-", color=COLOURS[name], markersize=4, label=name)
-    for points in simulated.values():
-        axes.plot(
-            *zip(*points, strict=True), "s--", color=COLOURS[OURS], markersize=4, label=f"{OURS}, simulated kernels"
-        )
+    for style, (name, points) in zip(("s--", "^:"), simulated.items(), strict=False):
+        axes.plot(*zip(*points, strict=True), style, color=COLOURS[OURS], markersize=4, label=name)
     return _finish(figure, axes, "kernels", "seconds for one call on all of them")
 
 

@@ -128,7 +128,7 @@ def taken(asked: argparse.Namespace) -> dict[str, Any]:
 def alone(name: str, seconds: float, output: Path, *, quick: bool) -> str:
     """Run one experiment in a process of its own; return what went wrong, "" if nothing did."""
     command = [sys.executable, str(HERE / "run.py"), "--experiment", name, "--output", str(output)]
-    paths = [str(HERE), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(HERE), str(HERE.parent), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     # In reach of whatever processes a peer starts: the functions that are called.
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     with open(output.with_suffix(".log"), "w+") as log:

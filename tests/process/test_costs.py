@@ -8,16 +8,20 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import costs
 import pytest
+import simulated
 
 import pyrokernel as pk
 
 CALLS = 300
 ARRAY_BYTES = 100_000_000
+MANY = 800
+"""Simulated kernels: as many descriptors must be allowed."""
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +101,23 @@ def test_a_further_kernel_costs_a_call_of_many_little(mesh: pk.Mesh) -> None:
     found = (more["functions"] - less["functions"]) / 20 / (len(many) - len(few))
     print(f"{found:.1f} functions")
     assert found <= 200
+
+
+def test_cost_is_linear_in_kernels(kernel: pk.Kernel) -> None:
+    def spent(group: pk.Group) -> float:
+        """Return the least that a kernel of a group costs a call: what else the machine does only adds to it."""
+        found = []
+        for _ in range(10):
+            begun = time.thread_time()
+            assert set(group.call("step", 1).values()) == {2}
+            found.append((time.thread_time() - begun) / len(group))
+        return min(found)
+
+    with simulated.Simulated(kernel, MANY) as kernels:
+        few, many = kernels.group(MANY // 10), kernels.group(MANY)
+        ratio = spent(many) / spent(few)
+    print(f"a kernel costs {ratio:.2f} times as much among {MANY} as among {MANY // 10}")
+    assert ratio <= 1.7
 
 
 def test_a_call_takes_few_times_the_processor_time_of_a_loop_over_a_pipe(kernel: pk.Kernel) -> None:

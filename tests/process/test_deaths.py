@@ -244,3 +244,12 @@ def test_a_client_that_notices_no_death_keeps_nothing_open_of_the_dead(mesh: pk.
             wait_until(lambda died=died: other.lookup("k0").value("instance") not in ("", died["instance"]))  # type: ignore[misc]
             assert mesh["k0"].call("abs", -1) == 1
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_to_interrupt_a_cell_whose_kernel_has_died_says_so(mesh: pk.Mesh) -> None:
+    cell = mesh["k0"].submit("import time; time.sleep(60)")
+    wait_until(lambda: mesh["k0"].describe()["running"])
+    os.kill(mesh["k0"].describe()["pid"], signal.SIGKILL)
+    with pytest.raises(pk.KernelDiedError):
+        cell.interrupt()
+    assert mesh["k0"].call("abs", -1) == 1

@@ -17,8 +17,17 @@ SLACK = {"descriptors": 4, "memfds": 2, "mapped": 4, "threads": 2, "memory": 40}
 """How much more than after warming up: kept connections come and go, and so do threads that end by themselves."""
 
 
+def all_answer(mesh: pk.Mesh) -> bool:
+    """Whether every kernel is there, on both kinds of connection; one that was killed at last may not be yet."""
+    try:
+        return all(kernel.call(abs, -1) == 1 and kernel.describe() for kernel in mesh)
+    except soaking.KILLED:
+        return False
+
+
 def held(mesh: pk.Mesh) -> dict[str, dict[str, int]]:
     """Return what the processes of a mesh hold, of the kernels the most that one does: some have just begun."""
+    wait_until(lambda: all_answer(mesh))  # which also leaves a connection of either kind to each
     found: dict[str, dict[str, int]] = {}
     for name, pid in processes(mesh):
         so_far = found.setdefault(name, {})

@@ -1,4 +1,4 @@
-"""A thousand kernels, simulated: a few processes that answer as a real kernel did.
+"""A thousand kernels, simulated by a few processes that answer as one did. Runs in the test process and in those.
 
 The client's side is all real: a link, a connection and a handshake for each of them, requests and replies byte for
 byte. Each of the processes below serves many of them on one unix socket. What it answers it was told by a real kernel,
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import selectors
+import subprocess
+import sys
 import tempfile
 import threading
 from pathlib import Path
 from typing import Any, Self
 
-from peers.forking import CONTEXT, end, fork
 from Pyro5.errors import ConnectionClosedError
 
 from pyrokernel.client.group import Group
@@ -43,11 +44,12 @@ class Simulated:
         self._folder = tempfile.TemporaryDirectory(prefix="pk-sim-", dir="/tmp")
         self._processes, paths = [], []
         for number in range(PROCESSES):
-            path = Path(self._folder.name) / str(number)
-            listening = CONTEXT.Event()
-            self._processes.append(fork(serve, path, self._kernel.link.uri, listening))
-            assert listening.wait(10)
-            paths.append(path)
+            paths.append(Path(self._folder.name) / str(number))
+            command = [sys.executable, __file__, str(paths[-1]), self._kernel.link.uri]
+            self._processes.append(subprocess.Popen(command, stdout=subprocess.PIPE))
+        for process in self._processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"listening\n"
         self._kernels = [
             Kernel(self._kernel.mesh, Link(f"s{n}", _uri(paths[n % PROCESSES]), str(paths[n % PROCESSES])))
             for n in range(self._count)
@@ -58,7 +60,8 @@ class Simulated:
         for kernel in self._kernels:
             kernel.link.close()
         for process in self._processes:
-            end(process)
+            process.kill()
+            process.communicate()
         self._folder.cleanup()
 
     def group(self, count: int) -> Group:
@@ -79,7 +82,7 @@ class _Control:
         return []
 
 
-def serve(path: Path, real: str, listening: Any) -> None:
+def serve(path: Path, real: str) -> None:
     """Be many kernels. Runs in a process of its own."""
     loop = selectors.EpollSelector()
     told: list[bytes] = []
@@ -101,7 +104,7 @@ def serve(path: Path, real: str, listening: Any) -> None:
     daemon = Daemon(path, identity={"kernel": "simulated", "instance": str(path)}, on_work=adopt)
     daemon.offer(_Control(), KERNEL_OBJECT)
     daemon.start()
-    listening.set()
+    print("listening", flush=True)
     parent = os.getppid()
     while os.getppid() == parent:
         for key, _ in loop.select(1.0):
@@ -123,3 +126,7 @@ def _ask(real: str, request: IncomingMessage) -> bytes:
         if connection.greeted:
             return bytes(message.payload)
         read_greeting(connection, message)
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]), sys.argv[2])
