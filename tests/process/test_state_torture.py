@@ -323,7 +323,7 @@ class Torture:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("rounds", [12, pytest.param(200, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("rounds", [6, pytest.param(200, marks=pytest.mark.soak)])
 def test_whatever_is_killed_no_answered_write_is_lost(
     places: dict[str, str], served_at: Any, tmp_path: Path, rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
