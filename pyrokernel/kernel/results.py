@@ -13,6 +13,7 @@ from typing import Any
 
 from pyrokernel.errors import MessageTooLargeError, NotSerializableError
 from pyrokernel.wire.codec import MAX_PAYLOAD_BYTES, Packed, is_plain
+from pyrokernel.wire.large import holds_large
 
 MAX_TEXT_CHARS = 1024 * 1024
 MAX_REPR_ITEMS = 100_000
@@ -110,7 +111,7 @@ def pack_value(value: Any, *, max_bytes: int, plain: bool, data: bool = False) -
             return value, ""
         return None, f"a {type(value).__name__} is not plain data, and this client does not read pickles"
     try:
-        packed = Packed.dump_data(value) if data else Packed.dump(value)
+        packed = Packed.dump_data(value) if data else Packed.dump(value, pieces=holds_large((value,)))
     except (NotSerializableError, MessageTooLargeError) as error:
         return None, str(error)
     size, limit = packed.size_bytes, min(max_bytes, MAX_PAYLOAD_BYTES - _ROOM_FOR_REPLY)

@@ -7,11 +7,14 @@ selector loop; `Connection` adds what a Pyro daemon expects of a connection.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import mmap
 import os
 import select
 import socket
 import struct
+import termios
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,8 +31,10 @@ from Pyro5.protocol import (
 from Pyro5.socketutil import SocketConnection
 
 from pyrokernel.errors import ProtocolError, SettingsError
+from pyrokernel.wire import codec, segments
 from pyrokernel.wire.alertness import Alertness
 from pyrokernel.wire.codec import MAX_PAYLOAD_BYTES, SERIALIZER_ID, Buffer
+from pyrokernel.wire.segments import Arrival, Attached, Freight
 from pyrokernel.wire.trust import Peer
 
 __all__ = [
@@ -54,11 +59,20 @@ HEADER_BYTES = _HEADER.size
 _MAGIC = 0x4DC5
 _NO_ID = bytes(16)
 
+_FLAGS_SEGMENT = 1 << 12
+"""A segment comes with the first bytes of the body. None of Pyro's own flags; only in our codec."""
+
 _MMAP_FROM_BYTES = 256 * 1024
 """Above this a body is received into an anonymous map: page-aligned, and not zeroed first as a bytearray is."""
 
 _EAGER_BYTES = 64 * 1024
 """Taken with one call where a whole message may have arrived."""
+
+_EAGER_SEGMENTS = 8
+"""As many may come with what was taken with one call and the call before."""
+
+_UNREAD_ANSWERS = 8
+"""Segments of a process that wait unread in sockets; further answers go through the sockets, which are bounded."""
 
 _NOTHING = memoryview(b"")
 
@@ -82,9 +96,11 @@ class IncomingMessage:
         size: Bytes of `body`.
         body: Annotations and payload, writable.
         annotations_size: Bytes of `body` that are annotations.
+        arrival: The segment that came with it.
     """
 
-    __slots__ = ("annotations_size", "body", "corr_id", "flags", "header", "seq", "serializer_id", "size", "type")
+    __slots__ = ("annotations_size", "arrival", "body", "corr_id", "flags", "header", "seq", "serializer_id", "size",
+                 "type")  # fmt: skip
 
     def __init__(self, header: bytes | bytearray, *, empty: bool = False) -> None:
         tag, version, self.type, self.serializer_id, self.flags, self.seq, size, annotations, cell, _, magic = (
@@ -99,6 +115,7 @@ class IncomingMessage:
         self.corr_id = cell if self.flags & FLAGS_CORR_ID else b""
         self.size = size + annotations
         self.body = _NOTHING
+        self.arrival: Arrival | None = None
         if not empty:
             self.allocate()
 
@@ -109,7 +126,25 @@ class IncomingMessage:
 
     def allocate(self) -> None:
         """Make room for the body."""
-        self.body = memoryview(mmap.mmap(-1, self.size) if self.size >= _MMAP_FROM_BYTES else bytearray(self.size))
+        self.body = memoryview(_own_memory(self.size) if self.size >= _MMAP_FROM_BYTES else bytearray(self.size))
+
+    @property
+    def awaits_segment(self) -> bool:
+        """Whether a segment comes with the body, and has not come yet."""
+        return bool(self.flags & _FLAGS_SEGMENT) and self.arrival is None
+
+    def check_segment(self, taken: bool) -> None:
+        """Refuse a message with a segment where none is taken.
+
+        Raises:
+            ProtocolError: So it is.
+        """
+        if self.flags & _FLAGS_SEGMENT and not (taken and self.serializer_id == SERIALIZER_ID and self.size):
+            raise ProtocolError("a segment comes on a connection that did not ask for any")
+
+    def decode(self) -> Any:
+        """Read the envelope; as `codec.decode`."""
+        return codec.decode(self.payload, self.arrival)
 
     @property
     def payload(self) -> memoryview:
@@ -117,10 +152,24 @@ class IncomingMessage:
         return self.body[self.annotations_size :] if self.annotations_size else self.body
 
 
+def _own_memory(size: int) -> mmap.mmap:
+    """Return memory that no forked child shares; in huge pages, which are there six times sooner, where they are."""
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a system without any
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
+
+
 class MessageReader:
-    """Puts messages together from whatever bytes have arrived."""
+    """Puts messages together from whatever bytes have arrived.
+
+    Attributes:
+        segments: Whether messages may come with segments.
+    """
 
     def __init__(self, max_body_bytes: int = MAX_PAYLOAD_BYTES + 4096) -> None:
+        self.segments = False
         self._max_body_bytes = max_body_bytes
         self._header = bytearray(HEADER_BYTES)
         self._have = 0
@@ -148,8 +197,10 @@ class MessageReader:
                     return None
                 self._message = message = IncomingMessage(self._header)
                 self._have = 0
-                if len(message.body) > self._max_body_bytes:
-                    raise ProtocolError(f"{len(message.body)} bytes where at most {self._max_body_bytes} are taken")
+                if message.size > self._max_body_bytes:
+                    raise ProtocolError(f"{message.size} bytes where at most {self._max_body_bytes} are taken")
+                if message.flags & _FLAGS_SEGMENT:
+                    message.check_segment(self.segments)
             if not self._fill(sock, message.body):
                 return None
             self._message, self._have = None, 0
@@ -157,9 +208,14 @@ class MessageReader:
 
     def _fill(self, sock: socket.socket, target: memoryview) -> bool:
         """Receive into `target` from where the last call stopped; say whether it is full."""
+        message = self._message
         while self._have < len(target):
             try:
-                count = sock.recv_into(target[self._have :])
+                if message is not None and message.awaits_segment:
+                    # The header was read alone: plain recv() would drop a descriptor whose bytes it takes.
+                    count, message.arrival = segments.receive(sock, target)
+                else:
+                    count = sock.recv_into(target[self._have :])
             except (BlockingIOError, InterruptedError):
                 return False
             if count == 0:
@@ -172,11 +228,16 @@ class EagerReader:
     """Puts messages together as `MessageReader` does, and takes all that has arrived with one call.
 
     For connections on which nobody looks at what waits unread. Small messages are read-only.
+
+    Attributes:
+        segments: Whether messages may come with segments.
     """
 
-    __slots__ = ("_have", "_message", "_waiting")
+    __slots__ = ("_arrivals", "_have", "_message", "_waiting", "segments")
 
-    def __init__(self) -> None:
+    def __init__(self, segments: bool = False) -> None:
+        self.segments = segments
+        self._arrivals: list[Arrival] = []
         self._waiting = b""
         self._message: IncomingMessage | None = None
         self._have = 0
@@ -204,7 +265,7 @@ class EagerReader:
         if self._message is not None:
             return self._fill(sock)
         try:
-            data = sock.recv(_EAGER_BYTES, flags)
+            data = self._receive(sock, flags) if self.segments else sock.recv(_EAGER_BYTES, flags)
         except (BlockingIOError, InterruptedError):
             return None
         if not data:
@@ -227,6 +288,15 @@ class EagerReader:
         """Return a message that came together with the one before, None when there is none."""
         return self._begin(None, self._waiting) if len(self._waiting) >= HEADER_BYTES else None
 
+    def _receive(self, sock: socket.socket, flags: int) -> bytes:
+        """Receive bytes and keep the segment that comes with them, for the next message that has one."""
+        data, arrival = segments.receive_any(sock, _EAGER_BYTES, flags)
+        if arrival is not None:
+            if len(self._arrivals) >= _EAGER_SEGMENTS:
+                raise ProtocolError("more segments came than messages with one")
+            self._arrivals.append(arrival)
+        return data
+
     def _begin(self, sock: socket.socket | None, data: bytes) -> IncomingMessage | None:
         have = len(data)
         if have < HEADER_BYTES:
@@ -234,6 +304,14 @@ class EagerReader:
             return None
         message = IncomingMessage(data[:HEADER_BYTES], empty=True)
         end = HEADER_BYTES + message.size
+        if message.flags & _FLAGS_SEGMENT:
+            message.check_segment(self.segments)
+            if sock is None and have < end:
+                return None
+            if have > HEADER_BYTES:
+                if not self._arrivals:
+                    raise ProtocolError("no descriptor came where a message said that one does")
+                message.arrival = self._arrivals.pop(0)
         if have >= end:
             message.body = memoryview(data)[HEADER_BYTES:end]
             self._waiting = data[end:] if have > end else b""
@@ -252,7 +330,10 @@ class EagerReader:
         assert message is not None
         while self._have < message.size:
             try:
-                count = sock.recv_into(message.body[self._have :])
+                if message.awaits_segment:
+                    count, message.arrival = segments.receive(sock, message.body)
+                else:
+                    count = sock.recv_into(message.body[self._have :])
             except (BlockingIOError, InterruptedError):
                 return None
             if count == 0:
@@ -273,6 +354,9 @@ def frame(
 ) -> list[Buffer]:
     """Put a Pyro header before a payload; return the buffers of the whole message."""
     size = sum(map(len, payload))
+    beside = type(payload[0]) is Attached
+    if beside:
+        flags |= _FLAGS_SEGMENT
     corr_id = (cell if isinstance(cell, bytes) else _cell_bytes(cell)) if cell else _NO_ID
     header = _HEADER.pack(
         b"PYRO",
@@ -287,7 +371,7 @@ def frame(
         0,
         _MAGIC,
     )
-    if size <= _JOINED_BYTES:
+    if size <= _JOINED_BYTES and not beside:
         return [b"".join((header, *payload))]
     return [header, *payload]
 
@@ -310,22 +394,34 @@ def send_now(sock: socket.socket, buffers: list[Buffer]) -> list[Buffer]:
     """
     while buffers:
         try:
-            if len(buffers) == 1:  # the usual case, and half as much work
+            if len(buffers) == 1 and type(buffers[0]) is not Attached:  # the usual case, and half as much work
                 sent = sock.send(buffers[0], socket.MSG_DONTWAIT)
                 if sent == len(buffers[0]):
                     return []
             else:
-                sent = sock.sendmsg(buffers[:_IOV_MAX], [], socket.MSG_DONTWAIT)
+                sent = _send_some(sock, buffers)
         except (BlockingIOError, InterruptedError):
             return buffers
         buffers = _skip(buffers, sent)
     return []
 
 
+def _send_some(sock: socket.socket, buffers: list[Buffer]) -> int:
+    """Write some of the buffers; one with a segment begins a call of its own, which its receiver relies on."""
+    several, ancillary = buffers[:_IOV_MAX], []
+    for index, buffer in enumerate(several):
+        if type(buffer) is Attached:
+            if index:
+                several = several[:index]
+                break
+            ancillary = buffer.ancillary
+    return sock.sendmsg(several, ancillary, socket.MSG_DONTWAIT)
+
+
 def _skip(buffers: list[Buffer], count: int) -> list[Buffer]:
     for index, buffer in enumerate(buffers):
         if count < len(buffer):
-            return [memoryview(buffer)[count:], *buffers[index + 1 :]]
+            return [memoryview(buffer)[count:], *buffers[index + 1 :]] if count else buffers[index:]
         count -= len(buffer)
     return []
 
@@ -350,6 +446,11 @@ def peek(connection: Connection, size: int) -> bytes:
     return data or connection.sock.recv(size, socket.MSG_PEEK | socket.MSG_DONTWAIT)
 
 
+_unread: list[Connection] = []
+_unread_guard = threading.Lock()
+_COUNT = struct.Struct("i")
+
+
 class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type information
     """A socket with a known peer, as Pyro's daemon and proxy expect it.
 
@@ -363,6 +464,9 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
         afterwards: What a service wants done once its answer has been sent.
         seq: Number of the last request that was sent (`wire.direct`).
         alertness: Whether to wait for its messages without going to sleep (`wire.direct`).
+        segments: Whether large data goes beside the messages, both ways; settled by the handshake.
+        wants_segments: Whether this side asked for that.
+        arrival: The segment that came with the request which is being answered.
         patience: Seconds after which the system gives up on receiving, -1 where that was never set (`wire.direct`).
     """
 
@@ -377,10 +481,39 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
         self.afterwards: list[Callable[[], None]] = []
         self.patience = -1.0
         self.seq = 0
+        self.segments = False
+        self.wants_segments = False
+        self.arrival: Arrival | None = None
         self.alertness = Alertness()
         self.reader: MessageReader | EagerReader = MessageReader()
         self._pushed_back = bytearray()
         self._owner = os.getpid()
+
+    def take_segments(self) -> None:
+        """From now on messages may come with segments, and go with them."""
+        self.segments = self.reader.segments = True
+
+    def freight(self) -> Freight | None:
+        """Return room in a segment for an answer, None where it is to go through the socket.
+
+        What waits in a socket is bounded, but not the segments whose descriptors wait there: a receiver that stops
+        reading gets few of them.
+        """
+        if not self.segments:
+            return None
+        with _unread_guard:
+            _unread[:] = [one for one in _unread if one.has_unread()]
+            if self in _unread or len(_unread) >= _UNREAD_ANSWERS:
+                return None
+            _unread.append(self)
+        return Freight()
+
+    def has_unread(self) -> bool:
+        """Whether the other side has not read all that was sent."""
+        try:
+            return bool(_COUNT.unpack(fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(_COUNT.size)))[0])
+        except (OSError, ValueError):  # closed
+            return False
 
     def recv_message(self, *, max_body_bytes: int | None = None, deadline: float | None = None) -> IncomingMessage:
         """Wait for one whole message on a blocking socket.
