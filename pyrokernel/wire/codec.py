@@ -37,8 +37,8 @@ log = logging.getLogger(__name__)
 SERIALIZER_ID = 0x50
 """Marks our payloads in a Pyro header. It is in none of Pyro's global tables: a stock peer cannot reach it."""
 
-MAX_PAYLOAD_BYTES = 1 << 30
-"""Pyro's own default for one message; larger data goes in pieces."""
+MAX_PAYLOAD_BYTES = 64 << 30
+"""The most that goes through a socket as one message; above 1 GiB it is cut into pieces."""
 
 _by_value: set[str] = set()
 """Names of modules that `send_by_value` was told of."""
@@ -230,7 +230,7 @@ def encode(envelope: Any, freight: Callable[[], Freight | None] | None = None) -
 
     Raises:
         NotSerializableError: Something in it is neither plain data nor `Packed`.
-        MessageTooLargeError: More than 1 GiB.
+        MessageTooLargeError: More than 64 GiB.
     """
     stream, views = dump_envelope(envelope)
     if freight is not None and is_bulky(views):
@@ -270,7 +270,7 @@ def inline(stream: bytes, views: Sequence[memoryview]) -> list[Buffer]:
     then the pickle and the buffers, each starting at a multiple of 64 bytes.
 
     Raises:
-        MessageTooLargeError: More than 1 GiB.
+        MessageTooLargeError: More than 64 GiB.
     """
     if not views and len(stream) <= MAX_PAYLOAD_BYTES - _ALIGNMENT:
         return [_COUNTS.pack(0, len(stream)) + _PADDING[: _ALIGNMENT - _COUNTS.size], stream]

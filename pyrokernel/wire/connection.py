@@ -79,6 +79,9 @@ _NOTHING = memoryview(b"")
 _JOINED_BYTES = 4096
 """A payload up to this is copied behind its header, so that one buffer is all there is to send."""
 
+PIECE_BYTES = 1 << 30
+"""Larger messages are cut: Pyro's own default for one message. A segment is never cut."""
+
 _IOV_MAX = 512
 """Buffers handed to one sendmsg; the system's limit is 1024."""
 
@@ -93,23 +96,36 @@ class IncomingMessage:
         type, flags, seq, serializer_id: As in the Pyro header.
         corr_id: The correlation id as bytes, b"" for none.
         header: The 40 bytes themselves.
-        size: Bytes of `body`.
+        size: Bytes of `body`, or of the first piece of it.
+        pieces: How many messages follow that are further pieces of this one.
         body: Annotations and payload, writable.
         annotations_size: Bytes of `body` that are annotations.
         arrival: The segment that came with it.
     """
 
-    __slots__ = ("annotations_size", "arrival", "body", "corr_id", "flags", "header", "seq", "serializer_id", "size",
-                 "type")  # fmt: skip
+    __slots__ = ("annotations_size", "arrival", "body", "corr_id", "flags", "header", "pieces", "seq", "serializer_id",
+                 "size", "type")  # fmt: skip
 
     def __init__(self, header: bytes | bytearray, *, empty: bool = False) -> None:
-        tag, version, self.type, self.serializer_id, self.flags, self.seq, size, annotations, cell, _, magic = (
-            _HEADER.unpack(header)
-        )
+        (
+            tag,
+            version,
+            self.type,
+            self.serializer_id,
+            self.flags,
+            self.seq,
+            size,
+            annotations,
+            cell,
+            self.pieces,
+            magic,
+        ) = _HEADER.unpack(header)
         if tag != b"PYRO" or magic != _MAGIC or version != PROTOCOL_VERSION:
             raise ProtocolError("these bytes are not a Pyro 5 message")
-        if size + annotations > MAX_PAYLOAD_BYTES + 4096:
-            raise ProtocolError(f"a message of {size + annotations} bytes is above the limit of {MAX_PAYLOAD_BYTES}")
+        if size + annotations > PIECE_BYTES + 4096:
+            raise ProtocolError(f"a message of {size + annotations} bytes is above the limit of {PIECE_BYTES}")
+        if self.pieces and (size != PIECE_BYTES or annotations or self.serializer_id != SERIALIZER_ID):
+            raise ProtocolError("only what is in our codec comes in pieces, and each is whole but the last")
         self.header = bytes(header)  # no copy of what is bytes
         self.annotations_size = annotations
         self.corr_id = cell if self.flags & FLAGS_CORR_ID else b""
@@ -125,8 +141,9 @@ class IncomingMessage:
         return self.corr_id.hex()
 
     def allocate(self) -> None:
-        """Make room for the body."""
-        self.body = memoryview(_own_memory(self.size) if self.size >= _MMAP_FROM_BYTES else bytearray(self.size))
+        """Make room for the body; what does not arrive takes no memory, whatever was promised."""
+        size = self.size + self.pieces * PIECE_BYTES
+        self.body = memoryview(_own_memory(size) if size >= _MMAP_FROM_BYTES else bytearray(size))
 
     @property
     def awaits_segment(self) -> bool:
@@ -161,6 +178,65 @@ def _own_memory(size: int) -> mmap.mmap:
     return memory
 
 
+class _Body:
+    """The body of a message that is under way, in one piece or several.
+
+    Args:
+        message: What its header says.
+        begun: The bytes of it that came with the header.
+    """
+
+    __slots__ = ("_end", "_have", "_header", "_left", "message")
+
+    def __init__(self, message: IncomingMessage, begun: bytes = b"") -> None:
+        message.allocate()
+        self.message = message
+        self._have = len(begun)
+        self._end = message.size
+        self._left = message.pieces
+        self._header = b""
+        message.body[: self._have] = begun
+
+    def fill(self, sock: socket.socket) -> bool:
+        """Take what has arrived; say whether the body is whole.
+
+        Raises:
+            ConnectionClosedError, ProtocolError, OSError: As `MessageReader.read`.
+        """
+        message = self.message
+        while True:
+            try:
+                while self._have < self._end:
+                    if message.awaits_segment:
+                        # The header was read alone: plain recv() would drop a descriptor whose bytes it takes.
+                        count, message.arrival = segments.receive(sock, message.body)
+                    else:
+                        count = sock.recv_into(message.body[self._have : self._end])
+                    if count == 0:
+                        raise ConnectionClosedError("the peer closed the connection")
+                    self._have += count
+                if not self._left:
+                    if message.pieces:
+                        message.body = message.body[: self._end]
+                    return True
+                self._header += (more := sock.recv(HEADER_BYTES - len(self._header)))
+            except (BlockingIOError, InterruptedError):
+                return False
+            if not more:
+                raise ConnectionClosedError("the peer closed the connection")
+            if len(self._header) == HEADER_BYTES:
+                self._begin_piece()
+
+    def _begin_piece(self) -> None:
+        piece, message = IncomingMessage(self._header, empty=True), self.message
+        self._left -= 1
+        expected = (message.type, message.seq, message.serializer_id, self._left)
+        if (piece.type, piece.seq, piece.serializer_id, piece.pieces) != expected:
+            raise ProtocolError("another message came in place of the next piece of one")
+        self._header = b""
+        self._end += piece.size
+
+
 class MessageReader:
     """Puts messages together from whatever bytes have arrived.
 
@@ -173,12 +249,12 @@ class MessageReader:
         self._max_body_bytes = max_body_bytes
         self._header = bytearray(HEADER_BYTES)
         self._have = 0
-        self._message: IncomingMessage | None = None
+        self._body: _Body | None = None
 
     @property
     def idle(self) -> bool:
         """Whether no message is half read."""
-        return self._message is None and self._have == 0
+        return self._body is None and self._have == 0
 
     def read(self, sock: socket.socket) -> IncomingMessage | None:
         """Take what has arrived; return a message once it is complete.
@@ -190,32 +266,29 @@ class MessageReader:
             ProtocolError: The bytes are not a message.
             OSError: The connection failed, or its timeout passed.
         """
-        while True:
-            message = self._message
-            if message is None:
-                if not self._fill(sock, memoryview(self._header)):
-                    return None
-                self._message = message = IncomingMessage(self._header)
-                self._have = 0
-                if message.size > self._max_body_bytes:
-                    raise ProtocolError(f"{message.size} bytes where at most {self._max_body_bytes} are taken")
-                if message.flags & _FLAGS_SEGMENT:
-                    message.check_segment(self.segments)
-            if not self._fill(sock, message.body):
+        body = self._body
+        if body is None:
+            if not self._read_header(sock):
                 return None
-            self._message, self._have = None, 0
-            return message
+            message = IncomingMessage(self._header, empty=True)
+            self._have = 0
+            size = message.size + message.pieces * PIECE_BYTES
+            if size > self._max_body_bytes:
+                raise ProtocolError(f"{size} bytes where at most {self._max_body_bytes} are taken")
+            if message.flags & _FLAGS_SEGMENT:
+                message.check_segment(self.segments)
+            body = self._body = _Body(message)
+        if not body.fill(sock):
+            return None
+        self._body = None
+        return body.message
 
-    def _fill(self, sock: socket.socket, target: memoryview) -> bool:
-        """Receive into `target` from where the last call stopped; say whether it is full."""
-        message = self._message
-        while self._have < len(target):
+    def _read_header(self, sock: socket.socket) -> bool:
+        """Receive the header from where the last call stopped; say whether it is whole."""
+        target = memoryview(self._header)
+        while self._have < HEADER_BYTES:
             try:
-                if message is not None and message.awaits_segment:
-                    # The header was read alone: plain recv() would drop a descriptor whose bytes it takes.
-                    count, message.arrival = segments.receive(sock, target)
-                else:
-                    count = sock.recv_into(target[self._have :])
+                count = sock.recv_into(target[self._have :])
             except (BlockingIOError, InterruptedError):
                 return False
             if count == 0:
@@ -233,24 +306,24 @@ class EagerReader:
         segments: Whether messages may come with segments.
     """
 
-    __slots__ = ("_arrivals", "_have", "_message", "_waiting", "segments")
+    __slots__ = ("_arrivals", "_body", "_max_body_bytes", "_waiting", "segments")
 
-    def __init__(self, segments: bool = False) -> None:
-        self.segments = segments
+    def __init__(self, max_body_bytes: int = PIECE_BYTES) -> None:
+        self.segments = False
+        self._max_body_bytes = max_body_bytes
         self._arrivals: list[Arrival] = []
         self._waiting = b""
-        self._message: IncomingMessage | None = None
-        self._have = 0
+        self._body: _Body | None = None
 
     @property
     def idle(self) -> bool:
         """Whether no message is half read."""
-        return self._message is None and not self._waiting
+        return self._body is None and not self._waiting
 
     def peek(self) -> bytes:
         """Return what was taken from the socket and belongs to messages that nobody has read (any thread)."""
-        message = self._message
-        return self._waiting if message is None else message.header
+        body = self._body
+        return self._waiting if body is None else body.message.header
 
     def read(self, sock: socket.socket, flags: int = 0) -> IncomingMessage | None:
         """Take what has arrived; return a message once it is complete.
@@ -262,8 +335,8 @@ class EagerReader:
         Raises:
             ConnectionClosedError, ProtocolError, OSError: As `MessageReader.read`.
         """
-        if self._message is not None:
-            return self._fill(sock)
+        if self._body is not None:
+            return self._fill(sock, self._body)
         try:
             data = self._receive(sock, flags) if self.segments else sock.recv(_EAGER_BYTES, flags)
         except (BlockingIOError, InterruptedError):
@@ -304,6 +377,8 @@ class EagerReader:
             return None
         message = IncomingMessage(data[:HEADER_BYTES], empty=True)
         end = HEADER_BYTES + message.size
+        if message.pieces and message.pieces * PIECE_BYTES >= self._max_body_bytes:
+            raise ProtocolError(f"{message.pieces + 1} GiB where at most {self._max_body_bytes} bytes are taken")
         if message.flags & _FLAGS_SEGMENT:
             message.check_segment(self.segments)
             if sock is None and have < end:
@@ -319,28 +394,14 @@ class EagerReader:
         if sock is None:
             return None
         self._waiting = b""
-        message.allocate()
-        self._have = len(data) - HEADER_BYTES
-        message.body[: self._have] = data[HEADER_BYTES:]
-        self._message = message
-        return self._fill(sock)
+        self._body = _Body(message, data[HEADER_BYTES:])
+        return self._fill(sock, self._body)
 
-    def _fill(self, sock: socket.socket) -> IncomingMessage | None:
-        message = self._message
-        assert message is not None
-        while self._have < message.size:
-            try:
-                if message.awaits_segment:
-                    count, message.arrival = segments.receive(sock, message.body)
-                else:
-                    count = sock.recv_into(message.body[self._have :])
-            except (BlockingIOError, InterruptedError):
-                return None
-            if count == 0:
-                raise ConnectionClosedError("the peer closed the connection")
-            self._have += count
-        self._message = None
-        return message
+    def _fill(self, sock: socket.socket, body: _Body) -> IncomingMessage | None:
+        if not body.fill(sock):
+            return None
+        self._body = None
+        return body.message
 
 
 def frame(
@@ -355,25 +416,39 @@ def frame(
     """Put a Pyro header before a payload; return the buffers of the whole message."""
     size = sum(map(len, payload))
     beside = type(payload[0]) is Attached
-    if beside:
-        flags |= _FLAGS_SEGMENT
+    flags |= (_FLAGS_SEGMENT if beside else 0) | (FLAGS_CORR_ID if cell else 0)
     corr_id = (cell if isinstance(cell, bytes) else _cell_bytes(cell)) if cell else _NO_ID
+    if size > PIECE_BYTES:
+        return _in_pieces(payload, size, (msgtype, serializer_id, flags, seq & 0xFFFF), corr_id)
     header = _HEADER.pack(
-        b"PYRO",
-        PROTOCOL_VERSION,
-        msgtype,
-        serializer_id,
-        flags | (FLAGS_CORR_ID if cell else 0),
-        seq & 0xFFFF,
-        size,
-        0,
-        corr_id,
-        0,
-        _MAGIC,
+        b"PYRO", PROTOCOL_VERSION, msgtype, serializer_id, flags, seq & 0xFFFF, size, 0, corr_id, 0, _MAGIC
     )
     if size <= _JOINED_BYTES and not beside:
         return [b"".join((header, *payload))]
     return [header, *payload]
+
+
+def _in_pieces(payload: Sequence[Buffer], size: int, head: tuple[int, ...], corr_id: bytes) -> list[Buffer]:
+    """Return the buffers of several messages that are the pieces of one."""
+    left, buffers = list(payload), []  # type: list[Buffer], list[Buffer]
+    for follow in range((size - 1) // PIECE_BYTES, -1, -1):
+        piece = min(size, PIECE_BYTES)
+        buffers.append(_HEADER.pack(b"PYRO", PROTOCOL_VERSION, *head, piece, 0, corr_id, follow, _MAGIC))
+        buffers += _cut_off(left, piece)
+        size -= piece
+    return buffers
+
+
+def _cut_off(left: list[Buffer], size: int) -> list[Buffer]:
+    """Take so many bytes from the beginning of a list of buffers."""
+    taken: list[Buffer] = []
+    while size:
+        first = memoryview(left.pop(0))
+        taken.append(first[:size])
+        if len(first) > size:
+            left.insert(0, first[size:])
+        size -= len(taken[-1])
+    return taken
 
 
 def _cell_bytes(cell: str) -> bytes:

@@ -26,6 +26,7 @@ from pyrokernel.errors import (
     VersionMismatchError,
 )
 from pyrokernel.messages import PROTOCOL_VERSION
+from pyrokernel.wire.codec import MAX_PAYLOAD_BYTES
 from pyrokernel.wire.connection import Connection, EagerReader, IncomingMessage, frame
 from pyrokernel.wire.segments import available
 from pyrokernel.wire.trust import Peer, check_loopback, check_peer, check_socket_path
@@ -66,7 +67,7 @@ def connect(uri: str, *, kind: str, instance: str = "", files: bool = False, seg
     conn = _dial(parsed, _CONNECT_SECONDS)
     conn.kind, conn.vectored, conn.instance, conn.greeted = kind, True, instance, False
     if kind == "work":
-        conn.reader = EagerReader()
+        conn.reader = EagerReader(MAX_PAYLOAD_BYTES)
     hello: dict[str, Any] = {"pyrokernel": PROTOCOL_VERSION, "kind": kind, "codec": "pickle5", "instance": instance}
     if files:
         hello["files"] = True

@@ -190,7 +190,8 @@ def test_a_message_with_a_segment_is_refused_where_none_was_asked_for() -> None:
 def test_no_descriptor_or_too_many_are_refused_and_closed(count: int, eager: bool) -> None:
     sender, receiver = pair()
     if eager:
-        receiver.reader = EagerReader(segments=True)
+        receiver.reader = EagerReader()
+        receiver.take_segments()
     header, *body = message(large(), sender)
     open_before = len(os.listdir("/proc/self/fd"))
     sender.sock.sendall(header)
@@ -247,7 +248,8 @@ def test_what_could_end_the_reader_is_not_mapped(make: Any) -> None:
 
 def test_an_eager_reader_takes_several_messages_with_segments_at_once() -> None:
     sender, receiver = pair()
-    receiver.reader = reader = EagerReader(segments=True)
+    receiver.reader = reader = EagerReader()
+    receiver.take_segments()
     for seed in range(4):
         freight = Freight()
         sender.send(frame(MSG_INVOKE, codec.encode([Packed.dump(large(seed))], lambda used=freight: used), seq=seed))
