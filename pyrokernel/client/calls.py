@@ -96,7 +96,9 @@ class Exchange:
                 inside.check_wait(name, link.instance)
             connection = self._connections.get(name)
             if connection is None:
-                connection = self._connections[name] = link.take(self._kind)
+                # Large arguments go beside their message, which the way without a hand-over is too short for.
+                kind = "control" if due.request.bulky else self._kind
+                connection = self._connections[name] = link.take(kind)
         except KernelUnreachableError as error:
             death = self._obituary(link)
             self._failed.append((name, due.token, self._explained(link, death, due.sent) if death else error))

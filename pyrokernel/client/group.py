@@ -27,8 +27,22 @@ from pyrokernel.client.parcels import (
 )
 from pyrokernel.client.partition import join, split
 from pyrokernel.client.roster import meant, split_words
+from pyrokernel.client.whole import Whole
 from pyrokernel.errors import KernelDiedError, KernelNotFoundError, KernelRestartedError, PyrokernelError
-from pyrokernel.messages import Completion, Event, EventKind, PluginInfo, Receipt, RefInfo, Reply, Shipped, new_id
+from pyrokernel.messages import (
+    KERNEL_OBJECT,
+    Completion,
+    Event,
+    EventKind,
+    PluginInfo,
+    Receipt,
+    RefInfo,
+    Reply,
+    Shipped,
+    new_id,
+)
+from pyrokernel.wire.fanout import Request
+from pyrokernel.wire.segments import Freight
 
 if TYPE_CHECKING:
     from pyrokernel.client.reference import Reference
@@ -236,18 +250,29 @@ class Group(Members):
             NotSerializableError: An item cannot travel; the message names it.
         """
         self._check_any()
-        requests = {}
+        requests, freight = {}, Freight()
         first = 0
         for kernel, part in zip(self._kernels, split(items, len(self)), strict=True):
-            requests[kernel.name] = kernel_request("push", pack_part(name, part, first))
+            packed = pack_part(name, part, first)
+            requests[kernel.name] = Request(KERNEL_OBJECT, "push", [packed], freight=freight)
             first += len(part)
         values, errors, _ = self._gather(requests, kind="control", timeout=None)
         self._raise_errors(errors, values)
 
     def gather(self, name: str) -> Any:
         """Return the parts of variable `name` joined in kernel order; arrays are concatenated."""
-        parts = self.pull(name)
-        return join([parts[kernel.name] for kernel in self._kernels])
+        found = self._control(kernel_request("pull", [name], {"measure": True}), timeout=None)
+        whole = Whole.of([found[kernel.name] for kernel in self._kernels])
+        if whole is not None:
+            requests = dict(zip(self.names, whole.requests(name), strict=True))
+            written, _, _ = self._gather(requests, kind="control", timeout=None)
+            if all(written.get(kernel) is True for kernel in self.names):
+                return whole.array()
+        # Whatever kept one of them from that: each part by itself, and its error.
+        parts = self.pull(name) if any(isinstance(part, dict) for part in found.values()) else {
+            kernel: packed.load()[name] for kernel, packed in found.items()
+        }  # fmt: skip
+        return join([parts[kernel] for kernel in self.names])
 
     def map(
         self,

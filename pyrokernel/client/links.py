@@ -30,12 +30,13 @@ class Link:
     Args:
         name, uri: What is there, and where.
         instance: Which life of it is meant; "" accepts any.
-        files: As for `wire.proxy.connect`.
+        files, segments: As for `wire.proxy.connect`; segments on control connections only: a reader that may get
+            them has to ask the system for more, which takes the short way of a call longer.
     """
 
-    def __init__(self, name: str, uri: str, instance: str = "", *, files: bool = False) -> None:
+    def __init__(self, name: str, uri: str, instance: str = "", *, files: bool = False, segments: bool = False) -> None:
         self.name, self.uri, self.instance = name, uri, instance
-        self._files = files
+        self._files, self._segments = files, segments
         self._idle: dict[str, list[Connection]] = {}
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -53,7 +54,8 @@ class Link:
             if idle:
                 return idle.pop()
         try:
-            return connect(self.uri, kind=kind, instance=self.instance, files=self._files)
+            segments = self._segments and kind == "control"
+            return connect(self.uri, kind=kind, instance=self.instance, files=self._files, segments=segments)
         except KernelUnreachableError as error:
             raise KernelUnreachableError(f"{self.name!r}: {error}", kernel=self.name, instance=self.instance) from error
 

@@ -576,7 +576,7 @@ class Mesh:
         link = self._links.get(key)
         if link is None:
             # setdefault is atomic; a lock could stay held for ever in a forked child.
-            link = self._links.setdefault(key, Link(name, entry.uri, key[1]))
+            link = self._links.setdefault(key, Link(name, entry.uri, key[1], segments=not self.settings.portable))
             # The name has passed on. Perhaps nobody here has noticed the death: what is still open would stay so.
             past, self._latest[name] = self._latest.get(name), link
             if past is not None and past is not link:

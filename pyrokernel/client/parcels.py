@@ -8,6 +8,7 @@ from typing import Any
 
 from pyrokernel.errors import NotSerializableError, SettingsError
 from pyrokernel.wire.codec import Packed
+from pyrokernel.wire.large import holds_large
 
 _INSTEAD = "locks, open files and connections stay in their process: make it in the kernel, with execute()"
 
@@ -23,7 +24,9 @@ def pack_variables(values: Mapping[str, Any], *, of: str = "", instead: str = _I
     Raises:
         NotSerializableError: One cannot be pickled; the message names it.
     """
-    return _pack(dict(values), ((f"variable {name!r}{of}", value) for name, value in values.items()), instead)
+    return _pack(
+        dict(values), ((f"variable {name!r}{of}", value) for name, value in values.items()), instead, pieces=True
+    )
 
 
 def pack_part(name: str, part: Any, first: int) -> Packed:
@@ -41,7 +44,7 @@ def pack_part(name: str, part: Any, first: int) -> Packed:
     def items() -> Iterator[tuple[str, Any]]:
         yield from ((f"item {index} of {name!r}", item) for index, item in enumerate(part, first))
 
-    return _pack({name: part}, items())
+    return _pack({name: part}, items(), pieces=True)
 
 
 def pack_arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Packed:
@@ -52,7 +55,8 @@ def pack_arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Packed:
     """
     named = [(f"argument {position}", value) for position, value in enumerate(args, 1)]
     named += [(f"argument {name!r}", value) for name, value in kwargs.items()]
-    return _pack((tuple(args), dict(kwargs)), named)
+    large = holds_large(args) or holds_large(kwargs.values())
+    return _pack((tuple(args), dict(kwargs)), named, pieces=large)
 
 
 def pack_function(function: str | Callable[..., Any]) -> tuple[str | Packed, str]:
@@ -108,9 +112,9 @@ def explain(what: str, error: NotSerializableError, instead: str = _INSTEAD) -> 
     return named
 
 
-def _pack(value: Any, parts: Iterable[tuple[str, Any]], instead: str = _INSTEAD) -> Packed:
+def _pack(value: Any, parts: Iterable[tuple[str, Any]], instead: str = _INSTEAD, *, pieces: bool = False) -> Packed:
     try:
-        return Packed.dump(value)
+        return Packed.dump(value, pieces=pieces)
     except NotSerializableError as error:
         # One by one only now: together, what they share is pickled once.
         for what, part in parts:

@@ -12,13 +12,14 @@ from collections.abc import Callable
 from typing import Any
 
 from pyrokernel.errors import MessageTooLargeError, NotSerializableError
-from pyrokernel.wire.codec import MAX_PAYLOAD_BYTES, Packed, is_plain
+from pyrokernel.wire.codec import Packed, is_plain
+from pyrokernel.wire.large import holds_large
 
 MAX_TEXT_CHARS = 1024 * 1024
 MAX_REPR_ITEMS = 100_000
 """Longer strings and containers are shown by their beginning."""
-_ROOM_FOR_REPLY = 16 * 1024 * 1024
-"""What else a reply may hold beside its value: output, text, traceback."""
+MAX_RESULT_BYTES = 1 << 30
+"""Larger results stay in the kernel, whatever its clients ask for; they can be pulled."""
 _SIZED = (str, bytes, bytearray, list, tuple, dict, set, frozenset)
 _LAID_OUT = (list, tuple, dict, set)
 MAX_BUNDLE_CHARS = 16 * 1024 * 1024
@@ -110,10 +111,10 @@ def pack_value(value: Any, *, max_bytes: int, plain: bool, data: bool = False) -
             return value, ""
         return None, f"a {type(value).__name__} is not plain data, and this client does not read pickles"
     try:
-        packed = Packed.dump_data(value) if data else Packed.dump(value)
+        packed = Packed.dump_data(value) if data else Packed.dump(value, pieces=holds_large((value,)))
     except (NotSerializableError, MessageTooLargeError) as error:
         return None, str(error)
-    size, limit = packed.size_bytes, min(max_bytes, MAX_PAYLOAD_BYTES - _ROOM_FOR_REPLY)
+    size, limit = packed.size_bytes, min(max_bytes, MAX_RESULT_BYTES)
     if size > limit:
         return None, f"it takes {size} bytes, above the limit of {limit} for a reply"
     return packed, ""

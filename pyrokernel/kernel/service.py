@@ -27,6 +27,7 @@ from pyrokernel.errors import (
     VariableNotFoundError,
 )
 from pyrokernel.journal import Journal
+from pyrokernel.kernel.arrays import hand_over, measure
 from pyrokernel.kernel.calls import command_meant
 from pyrokernel.kernel.capture import Capture
 from pyrokernel.kernel.cell import Cell, listed
@@ -396,6 +397,9 @@ class KernelService:
     def pull(self, names: list[str], options: dict[str, Any] | None = None) -> Any:
         """Return variables, at once, also while a cell runs: pickled, or as plain data for a stock client.
 
+        Options for one that is part of a larger array: "measure" (type and shape instead, if it is a large array),
+        "into" (that, and its place in the segment that came along; true once it is there).
+
         Raises:
             VariableNotFoundError: There is no such variable.
             NotSerializableError: It cannot travel.
@@ -406,6 +410,12 @@ class KernelService:
         if missing:
             raise VariableNotFoundError(kernel=self._spec.name, names=tuple(missing))
         values = {name: variables[name] for name in names}
+        options = options or {}
+        if "into" in options:
+            return hand_over(values[names[0]], options["into"], current_connection().arrival)
+        measured = measure(values[names[0]]) if options.get("measure") and current_connection().segments else None
+        if measured is not None:
+            return measured
         if current_connection().vectored:
             of = f" of kernel {self._spec.name!r}"
             return pack_variables(values, of=of, instead="use it there, or pull what you need of it")

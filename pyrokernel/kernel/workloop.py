@@ -13,7 +13,7 @@ from typing import Any
 
 from pyrokernel.kernel.requests import peek_request
 from pyrokernel.wire.alertness import ALERT_SECONDS, Alertness
-from pyrokernel.wire.codec import SERIALIZER_ID, Buffer
+from pyrokernel.wire.codec import MAX_PAYLOAD_BYTES, SERIALIZER_ID, Buffer
 from pyrokernel.wire.connection import Connection, EagerReader, send_now
 from pyrokernel.wire.daemon import Daemon
 
@@ -64,7 +64,7 @@ class WorkLoop:
         """Take over a work connection after its handshake (called by the daemon's thread)."""
         connection.sock.setblocking(False)
         if not isinstance(connection.reader, EagerReader):
-            connection.reader = EagerReader()
+            connection.reader = EagerReader(MAX_PAYLOAD_BYTES)
         self._arrivals.append(connection)
         self.wake()
 

@@ -15,6 +15,7 @@ from pyrokernel.state.desk import Desk
 from pyrokernel.state.service import Caller, StateService
 from pyrokernel.wire.codec import Packed
 from pyrokernel.wire.daemon import current_peer, expose
+from pyrokernel.wire.large import join
 from pyrokernel.wire.values import SCALARS, decode_value, encode_value
 
 T = TypeVar("T")
@@ -64,7 +65,7 @@ class StockState:
         _, kind, name, _, value = found
         if kind not in SCALARS:
             raise NotSerializableError(f"{key!r} is a {name}; execute `shared.m[{key!r}]` in a kernel to read it")
-        return decode_value(kind, (value.data if isinstance(value, Packed) else value,))
+        return decode_value(kind, (join(value.data) if isinstance(value, Packed) else value,))
 
     def set(self, key: str, value: Any, space: str = "") -> int:
         """Set a key to a number, text or bytes; return the revision."""

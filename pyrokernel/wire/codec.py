@@ -17,24 +17,28 @@ from __future__ import annotations
 
 import io
 import logging
+import mmap
 import pickle
 import re
 import struct
 import sys
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 from pyrokernel.errors import MessageTooLargeError, NotSerializableError, ProtocolError
+from pyrokernel.wire import large
+from pyrokernel.wire.large import Stream, dump_by_value, dump_pieces, join, load_pieces, small_pieces
 from pyrokernel.wire.plain import Maker, dump_plain, is_data, load_plain
+from pyrokernel.wire.segments import PART_BYTES, SEGMENT_BYTES, Arrival, Attached, Filling, Freight, lay_out
 
 log = logging.getLogger(__name__)
 
 SERIALIZER_ID = 0x50
 """Marks our payloads in a Pyro header. It is in none of Pyro's global tables: a stock peer cannot reach it."""
 
-MAX_PAYLOAD_BYTES = 1 << 30
-"""Pyro's own default for one message; larger data goes in pieces."""
+MAX_PAYLOAD_BYTES = 64 << 30
+"""The most that goes through a socket as one message; above 1 GiB it is cut into pieces."""
 
 _by_value: set[str] = set()
 """Names of modules that `send_by_value` was told of."""
@@ -42,7 +46,7 @@ _by_value: set[str] = set()
 _named_by_value: re.Pattern[bytes] | None = None
 """Finds in a stream what is to go by value; None until the next stream, after a name was added."""
 
-Buffer: TypeAlias = "bytes | bytearray | memoryview"
+Buffer: TypeAlias = "large.Buffer"
 
 _IN_BAND_BYTES = 4096
 """A pickle up to this, without buffers, travels inside that of the envelope: one part less to send and to read."""
@@ -51,6 +55,12 @@ _STACK_GLOBAL = b"\x93"
 _ALIGNMENT = 64
 _COUNTS = struct.Struct("!II")
 _LENGTH = struct.Struct("!Q")
+_ONE = struct.Struct(f"!IIQ{_ALIGNMENT - 16}x")
+_LENGTH_PLACE = struct.Struct("!QQ")
+_NOTHING = memoryview(b"")
+_IN_PAYLOAD = (1 << 64) - 1
+"""In place of a place in the segment."""
+
 _PADDING = bytes(_ALIGNMENT)
 
 
@@ -58,39 +68,51 @@ class Packed:
     """A value in wire form: its pickle and the buffers that go beside it.
 
     Attributes:
-        data: The pickle stream.
+        data: The pickle stream, in pieces where it has large ones (`wire.large`).
         buffers: Out-of-band buffers, in the order the stream takes them; shape (n_buffers,).
     """
 
     __slots__ = ("buffers", "data")
 
-    def __init__(self, data: Buffer, buffers: Sequence[Any] = ()) -> None:
+    def __init__(self, data: Stream, buffers: Sequence[Any] = ()) -> None:
         self.data = data
         self.buffers = tuple(buffers)
 
     @classmethod
-    def dump(cls, value: Any) -> Packed:
+    def dump(cls, value: Any, *, pieces: bool = False) -> Packed:
         """Pickle a value; buffers of at least a few hundred bytes stay where they are.
 
         Functions and classes of `__main__` and of kernel namespaces go by value.
+
+        Args:
+            value: Any object.
+            pieces: Do not copy large bytes, arrays and views in it either: slower for anything else. The stream is in
+                pieces then, and what it names is of this package.
 
         Raises:
             NotSerializableError: The value cannot be pickled; the message names it.
         """
         buffers: list[pickle.PickleBuffer] = []
+        data: Stream
         try:
-            data = pickle.dumps(value, 5, buffer_callback=buffers.append)
-            if _STACK_GLOBAL not in data or not _names_by_value(data):  # without it no module is named at all
+            if pieces:
+                data, buffers = dump_pieces(value)
+                by_value = any(_STACK_GLOBAL in one and _names_by_value(one) for one in small_pieces(data))
+            else:
+                data = pickle.dumps(value, 5, buffer_callback=buffers.append)
+                by_value = _STACK_GLOBAL in data and _names_by_value(data)  # without it no module is named at all
+            if not by_value:
                 return cls(data, [_flat(buffer) for buffer in buffers] if buffers else ())
         except Exception as error:  # noqa: BLE001  whatever a __reduce__ raises: cloudpickle, which knows more, decides
             log.debug("%s goes by value: %s", type(value), error)
-        return cls._dump_by_value(value)
+        return cls._dump_by_value(value, pieces=pieces)
 
     @classmethod
-    def _dump_by_value(cls, value: Any) -> Packed:
+    def _dump_by_value(cls, value: Any, *, pieces: bool) -> Packed:
         import cloudpickle  # 20 ms and only needed for functions and classes written at a prompt
 
-        buffers: list[pickle.PickleBuffer] = []
+        data: Stream
+        buffers: list[pickle.PickleBuffer]
         # The registry is one for the process and for all its threads: namespaces are added, never taken out again.
         known = cloudpickle.list_registry_pickle_by_value()
         for name, module in list(sys.modules.items()):
@@ -99,7 +121,11 @@ class Packed:
             if wanted and type(module) is types.ModuleType and module.__name__ == name:
                 cloudpickle.register_pickle_by_value(module)
         try:
-            data = cloudpickle.dumps(value, 5, buffer_callback=buffers.append)
+            if pieces:
+                data, buffers = dump_by_value(value)
+            else:
+                buffers = []
+                data = cloudpickle.dumps(value, 5, buffer_callback=buffers.append)
         except Exception as error:
             raise NotSerializableError(
                 f"cannot pickle {type(value).__name__}: {type(error).__name__}: {error}"
@@ -109,7 +135,8 @@ class Packed:
     @property
     def size_bytes(self) -> int:
         """Bytes this value takes on the wire."""
-        return len(self.data) + sum(map(len, self.buffers))
+        size = sum(map(len, self.data)) if isinstance(self.data, tuple) else len(self.data)
+        return size + sum(map(len, self.buffers))
 
     def load(self) -> Any:
         """Unpickle the value: runs whatever code the stream names, so only for peers that may run code here.
@@ -118,6 +145,8 @@ class Packed:
             NotSerializableError: The stream needs a class or module that is not here.
         """
         try:
+            if isinstance(self.data, tuple):
+                return load_pieces(self.data, self.buffers)
             return pickle.loads(self.data, buffers=self.buffers)
         except Exception as error:  # unpickling runs constructors of the user's classes
             raise NotSerializableError(
@@ -142,19 +171,19 @@ class Packed:
         Raises:
             NotSerializableError: It holds something else, or does not parse.
         """
-        return load_plain(self.data, self.buffers, data=True)
+        return load_plain(join(self.data), self.buffers, data=True)
 
     def as_data(self) -> Packed:
         """Return the same value, to be loaded as `load_data` does."""
         return _PackedData(self.data, self.buffers)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if not self.buffers and len(self.data) <= _IN_BAND_BYTES:
-            return Packed, (bytes(self.data),)  # no copy of what is bytes, as it nearly always is
-        return Packed, (
-            pickle.PickleBuffer(self.data),
-            tuple(pickle.PickleBuffer(buffer) for buffer in self.buffers),
-        )
+        data, buffers = self.data, self.buffers
+        if isinstance(data, tuple):
+            return Packed, (tuple(map(pickle.PickleBuffer, data)), tuple(map(pickle.PickleBuffer, buffers)))
+        if not buffers and len(data) <= _IN_BAND_BYTES:
+            return Packed, (bytes(data),)  # no copy of what is bytes, as it nearly always is
+        return Packed, (pickle.PickleBuffer(data), tuple(map(pickle.PickleBuffer, buffers)))
 
     def __repr__(self) -> str:
         return f"<Packed {self.size_bytes} bytes, {len(self.buffers)} buffers>"
@@ -182,7 +211,7 @@ def send_by_value(module: str) -> None:
     _named_by_value = None
 
 
-def _names_by_value(stream: bytes) -> bool:
+def _names_by_value(stream: Buffer) -> bool:
     """Whether a stream names a module that means something else at the receiver."""
     global _named_by_value
     if _named_by_value is None:
@@ -192,28 +221,118 @@ def _names_by_value(stream: bytes) -> bool:
     return _named_by_value.search(stream) is not None
 
 
-def encode(envelope: Any) -> list[Buffer]:
+def encode(envelope: Any, freight: Callable[[], Freight | None] | None = None) -> list[Buffer]:
     """Turn an envelope into the buffers of one payload, ready for `sendmsg`.
 
-    Layout: `!II` number of buffers and length of the pickle, `!Q` each buffer's length,
-    then the pickle and the buffers, each starting at a multiple of 64 bytes.
+    Args:
+        envelope: Plain data and `Packed` values.
+        freight: Returns where large buffers may go; None for into the payload.
 
     Raises:
         NotSerializableError: Something in it is neither plain data nor `Packed`.
-        MessageTooLargeError: More than 1 GiB.
+        MessageTooLargeError: More than 64 GiB.
+    """
+    stream, views = dump_envelope(envelope)
+    if freight is not None and is_bulky(views):
+        encoded, shared = Encoded(stream, views), freight()
+        payload = None if shared is None else in_segment(encoded, shared, shared.reserve(encoded.room))
+        if payload is not None:
+            return payload
+    return inline(stream, views)
+
+
+def dump_envelope(envelope: Any) -> tuple[bytes, list[memoryview]]:
+    """Return the pickle of an envelope, and the buffers beside it.
+
+    Raises:
+        NotSerializableError: Something in it is neither plain data nor `Packed`.
     """
     loose: list[pickle.PickleBuffer] = []
     try:
         stream = pickle.dumps(envelope, 5, buffer_callback=loose.append)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise NotSerializableError(f"a message holds plain data only: {error}") from error
-    if not loose and len(stream) <= MAX_PAYLOAD_BYTES - _ALIGNMENT:
+    return stream, [buffer.raw() for buffer in loose]
+
+
+def is_bulky(views: Sequence[memoryview]) -> bool:
+    """Whether buffers are so large that they are better off in a segment."""
+    size = 0
+    for view in views:
+        size += len(view)
+    return size >= SEGMENT_BYTES and any(len(view) >= PART_BYTES for view in views)
+
+
+def inline(stream: bytes, views: Sequence[memoryview]) -> list[Buffer]:
+    """Return a payload with everything in it.
+
+    Layout: `!II` number of buffers and length of the pickle, `!Q` each buffer's length,
+    then the pickle and the buffers, each starting at a multiple of 64 bytes.
+
+    Raises:
+        MessageTooLargeError: More than 64 GiB.
+    """
+    if not views and len(stream) <= MAX_PAYLOAD_BYTES - _ALIGNMENT:
         return [_COUNTS.pack(0, len(stream)) + _PADDING[: _ALIGNMENT - _COUNTS.size], stream]
-    views = [_flat(buffer) for buffer in loose]
-    head = _COUNTS.pack(len(views), len(stream)) + b"".join(_LENGTH.pack(len(view)) for view in views)
+    if len(views) == 1 and len(stream) + len(views[0]) <= MAX_PAYLOAD_BYTES - 2 * _ALIGNMENT:
+        # One value, as in most messages: the same in a third of the time.
+        return [_ONE.pack(1, len(stream), len(views[0])), stream, _PADDING[: -len(stream) % _ALIGNMENT], views[0]]
+    head = _COUNTS.pack(len(views), len(stream)) + b"".join([_LENGTH.pack(len(view)) for view in views])
+    return _aligned(head, [stream, *views])
+
+
+class Encoded:
+    """An envelope whose large buffers go to a segment.
+
+    Args:
+        stream, views: As `dump_envelope` returns them.
+
+    Attributes:
+        room: Bytes that the large ones take there.
+    """
+
+    __slots__ = ("_stream", "_views", "room")
+
+    def __init__(self, stream: bytes, views: Sequence[memoryview]) -> None:
+        self._stream, self._views = stream, views
+        self.room = lay_out([len(view) for view in views if len(view) >= PART_BYTES], 0)[1]
+
+    def beside(self, filling: Filling, place: int) -> list[Buffer]:
+        """Write the large buffers to a segment, from a place on; return the payload, which has the others.
+
+        Layout: as that of `inline`, but `!QQ` for each buffer, its length and its place in the segment.
+
+        Raises:
+            OSError: The segment takes no more.
+        """
+        large = [view for view in self._views if len(view) >= PART_BYTES]
+        places, _ = lay_out([len(view) for view in large], place)
+        filling.write(large, places)
+        found = iter(places)
+        table = [(len(view), next(found) if len(view) >= PART_BYTES else _IN_PAYLOAD) for view in self._views]
+        head = Attached(
+            _COUNTS.pack(len(table), len(self._stream)) + b"".join(_LENGTH_PLACE.pack(*entry) for entry in table)
+        )
+        head.filling = filling
+        return _aligned(head, [self._stream, *(view for view in self._views if len(view) < PART_BYTES)])
+
+
+def in_segment(encoded: Encoded, freight: Freight, place: int) -> list[Buffer] | None:
+    """Return the payload of an envelope whose large buffers are in a segment, None where there is no segment for it."""
+    filling = freight.filling()
+    if filling is None:
+        return None
+    try:
+        return encoded.beside(filling, place)
+    except OSError as error:  # no memory that can be shared: the sockets need none
+        log.debug("a segment was not filled: %s", error)
+        return None
+
+
+def _aligned(head: Buffer, tail: Sequence[Buffer]) -> list[Buffer]:
+    """Return a payload whose parts after the first start at multiples of 64 bytes."""
     parts: list[Buffer] = [head]
     total = len(head)
-    tail: list[Buffer] = [stream, *views]
     for part in tail:
         gap = -total % _ALIGNMENT
         if gap:
@@ -228,14 +347,20 @@ def encode(envelope: Any) -> list[Buffer]:
     return parts
 
 
-def decode(payload: memoryview) -> Any:
-    """Read an envelope; values in it stay `Packed`, buffers point into `payload`.
+def decode(payload: memoryview, arrival: Arrival | None = None) -> Any:
+    """Read an envelope; values in it stay `Packed`, buffers point into `payload` or into the segment.
+
+    Args:
+        payload: A message's body.
+        arrival: The segment that came with it.
 
     Raises:
         ProtocolError: It is malformed, or names a class.
     """
     try:
         count, length = _COUNTS.unpack_from(payload)
+        if arrival is not None:
+            return _decode_beside(payload, arrival, count, length)
         if count == 0:
             if _ALIGNMENT + length > len(payload):
                 raise ValueError("a part reaches beyond the end")
@@ -247,18 +372,41 @@ def decode(payload: memoryview) -> Any:
         for _ in range(count):
             sizes.append(_LENGTH.unpack_from(payload, offset)[0])
             offset += _LENGTH.size
-        parts: list[memoryview] = []
-        for size in sizes:
-            offset += -offset % _ALIGNMENT
-            if offset + size > len(payload):
-                raise ValueError("a part reaches beyond the end")
-            parts.append(payload[offset : offset + size])
-            offset += size
+        parts = _cut(payload, offset, sizes)
         return _EnvelopeUnpickler(io.BytesIO(parts[0]), buffers=parts[1:]).load()
     except ProtocolError:
         raise
     except Exception as error:  # a garbled pickle can raise nearly anything
         raise ProtocolError(f"a message does not parse: {type(error).__name__}: {error}") from error
+
+
+def _decode_beside(payload: memoryview, arrival: Arrival, count: int, length: int) -> Any:
+    end = _COUNTS.size + count * _LENGTH_PLACE.size
+    if end > len(payload):
+        raise ValueError("more buffers than bytes")
+    table = list(_LENGTH_PLACE.iter_unpack(payload[_COUNTS.size : end]))
+    inside = iter(_cut(payload, end, [length, *(size for size, place in table if place == _IN_PAYLOAD)]))
+    stream = next(inside)
+    ends = [place + size for size, place in table if place != _IN_PAYLOAD]
+    begin = min((place for _, place in table), default=0)
+    begin -= begin % mmap.ALLOCATIONGRANULARITY
+    shared = arrival.map(begin, max(ends)) if ends else _NOTHING
+    buffers = [
+        next(inside) if place == _IN_PAYLOAD else shared[place - begin : place - begin + size] for size, place in table
+    ]
+    return _EnvelopeUnpickler(io.BytesIO(stream), buffers=buffers).load()
+
+
+def _cut(payload: memoryview, offset: int, sizes: Iterable[int]) -> list[memoryview]:
+    """Return the parts of a payload that begin behind an offset, each at a multiple of 64."""
+    parts = []
+    for size in sizes:
+        offset += -offset % _ALIGNMENT
+        if offset + size > len(payload):
+            raise ValueError("a part reaches beyond the end")
+        parts.append(payload[offset : offset + size])
+        offset += size
+    return parts
 
 
 _MAKE_PACKED = Maker(Packed)

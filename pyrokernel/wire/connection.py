@@ -7,11 +7,14 @@ selector loop; `Connection` adds what a Pyro daemon expects of a connection.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import mmap
 import os
 import select
 import socket
 import struct
+import termios
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,8 +31,10 @@ from Pyro5.protocol import (
 from Pyro5.socketutil import SocketConnection
 
 from pyrokernel.errors import ProtocolError, SettingsError
+from pyrokernel.wire import codec, segments
 from pyrokernel.wire.alertness import Alertness
 from pyrokernel.wire.codec import MAX_PAYLOAD_BYTES, SERIALIZER_ID, Buffer
+from pyrokernel.wire.segments import Arrival, Attached, Freight
 from pyrokernel.wire.trust import Peer
 
 __all__ = [
@@ -54,16 +59,28 @@ HEADER_BYTES = _HEADER.size
 _MAGIC = 0x4DC5
 _NO_ID = bytes(16)
 
+_FLAGS_SEGMENT = 1 << 12
+"""A segment comes with the first bytes of the body. None of Pyro's own flags; only in our codec."""
+
 _MMAP_FROM_BYTES = 256 * 1024
 """Above this a body is received into an anonymous map: page-aligned, and not zeroed first as a bytearray is."""
 
 _EAGER_BYTES = 64 * 1024
 """Taken with one call where a whole message may have arrived."""
 
+_EAGER_SEGMENTS = 8
+"""As many may come with what was taken with one call and the call before."""
+
+_UNREAD_ANSWERS = 8
+"""Segments of a process that wait unread in sockets; further answers go through the sockets, which are bounded."""
+
 _NOTHING = memoryview(b"")
 
 _JOINED_BYTES = 4096
 """A payload up to this is copied behind its header, so that one buffer is all there is to send."""
+
+PIECE_BYTES = 1 << 30
+"""Larger messages are cut: Pyro's own default for one message. A segment is never cut."""
 
 _IOV_MAX = 512
 """Buffers handed to one sendmsg; the system's limit is 1024."""
@@ -79,26 +96,42 @@ class IncomingMessage:
         type, flags, seq, serializer_id: As in the Pyro header.
         corr_id: The correlation id as bytes, b"" for none.
         header: The 40 bytes themselves.
-        size: Bytes of `body`.
+        size: Bytes of `body`, or of the first piece of it.
+        pieces: How many messages follow that are further pieces of this one.
         body: Annotations and payload, writable.
         annotations_size: Bytes of `body` that are annotations.
+        arrival: The segment that came with it.
     """
 
-    __slots__ = ("annotations_size", "body", "corr_id", "flags", "header", "seq", "serializer_id", "size", "type")
+    __slots__ = ("annotations_size", "arrival", "body", "corr_id", "flags", "header", "pieces", "seq", "serializer_id",
+                 "size", "type")  # fmt: skip
 
     def __init__(self, header: bytes | bytearray, *, empty: bool = False) -> None:
-        tag, version, self.type, self.serializer_id, self.flags, self.seq, size, annotations, cell, _, magic = (
-            _HEADER.unpack(header)
-        )
+        (
+            tag,
+            version,
+            self.type,
+            self.serializer_id,
+            self.flags,
+            self.seq,
+            size,
+            annotations,
+            cell,
+            self.pieces,
+            magic,
+        ) = _HEADER.unpack(header)
         if tag != b"PYRO" or magic != _MAGIC or version != PROTOCOL_VERSION:
             raise ProtocolError("these bytes are not a Pyro 5 message")
-        if size + annotations > MAX_PAYLOAD_BYTES + 4096:
-            raise ProtocolError(f"a message of {size + annotations} bytes is above the limit of {MAX_PAYLOAD_BYTES}")
+        if size + annotations > PIECE_BYTES + 4096:
+            raise ProtocolError(f"a message of {size + annotations} bytes is above the limit of {PIECE_BYTES}")
+        if self.pieces and (size != PIECE_BYTES or annotations or self.serializer_id != SERIALIZER_ID):
+            raise ProtocolError("only what is in our codec comes in pieces, and each is whole but the last")
         self.header = bytes(header)  # no copy of what is bytes
         self.annotations_size = annotations
         self.corr_id = cell if self.flags & FLAGS_CORR_ID else b""
         self.size = size + annotations
         self.body = _NOTHING
+        self.arrival: Arrival | None = None
         if not empty:
             self.allocate()
 
@@ -108,8 +141,27 @@ class IncomingMessage:
         return self.corr_id.hex()
 
     def allocate(self) -> None:
-        """Make room for the body."""
-        self.body = memoryview(mmap.mmap(-1, self.size) if self.size >= _MMAP_FROM_BYTES else bytearray(self.size))
+        """Make room for the body; what does not arrive takes no memory, whatever was promised."""
+        size = self.size + self.pieces * PIECE_BYTES
+        self.body = memoryview(_own_memory(size) if size >= _MMAP_FROM_BYTES else bytearray(size))
+
+    @property
+    def awaits_segment(self) -> bool:
+        """Whether a segment comes with the body, and has not come yet."""
+        return bool(self.flags & _FLAGS_SEGMENT) and self.arrival is None
+
+    def check_segment(self, taken: bool) -> None:
+        """Refuse a message with a segment where none is taken.
+
+        Raises:
+            ProtocolError: So it is.
+        """
+        if self.flags & _FLAGS_SEGMENT and not (taken and self.serializer_id == SERIALIZER_ID and self.size):
+            raise ProtocolError("a segment comes on a connection that did not ask for any")
+
+    def decode(self) -> Any:
+        """Read the envelope; as `codec.decode`."""
+        return codec.decode(self.payload, self.arrival)
 
     @property
     def payload(self) -> memoryview:
@@ -117,19 +169,92 @@ class IncomingMessage:
         return self.body[self.annotations_size :] if self.annotations_size else self.body
 
 
+def _own_memory(size: int) -> mmap.mmap:
+    """Return memory that no forked child shares; in huge pages, which are there six times sooner, where they are."""
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a system without any
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
+
+
+class _Body:
+    """The body of a message that is under way, in one piece or several.
+
+    Args:
+        message: What its header says.
+        begun: The bytes of it that came with the header.
+    """
+
+    __slots__ = ("_end", "_have", "_header", "_left", "message")
+
+    def __init__(self, message: IncomingMessage, begun: bytes = b"") -> None:
+        message.allocate()
+        self.message = message
+        self._have = len(begun)
+        self._end = message.size
+        self._left = message.pieces
+        self._header = b""
+        message.body[: self._have] = begun
+
+    def fill(self, sock: socket.socket) -> bool:
+        """Take what has arrived; say whether the body is whole.
+
+        Raises:
+            ConnectionClosedError, ProtocolError, OSError: As `MessageReader.read`.
+        """
+        message = self.message
+        while True:
+            try:
+                while self._have < self._end:
+                    if message.awaits_segment:
+                        # The header was read alone: plain recv() would drop a descriptor whose bytes it takes.
+                        count, message.arrival = segments.receive(sock, message.body)
+                    else:
+                        count = sock.recv_into(message.body[self._have : self._end])
+                    if count == 0:
+                        raise ConnectionClosedError("the peer closed the connection")
+                    self._have += count
+                if not self._left:
+                    if message.pieces:
+                        message.body = message.body[: self._end]
+                    return True
+                self._header += (more := sock.recv(HEADER_BYTES - len(self._header)))
+            except (BlockingIOError, InterruptedError):
+                return False
+            if not more:
+                raise ConnectionClosedError("the peer closed the connection")
+            if len(self._header) == HEADER_BYTES:
+                self._begin_piece()
+
+    def _begin_piece(self) -> None:
+        piece, message = IncomingMessage(self._header, empty=True), self.message
+        self._left -= 1
+        expected = (message.type, message.seq, message.serializer_id, self._left)
+        if (piece.type, piece.seq, piece.serializer_id, piece.pieces) != expected:
+            raise ProtocolError("another message came in place of the next piece of one")
+        self._header = b""
+        self._end += piece.size
+
+
 class MessageReader:
-    """Puts messages together from whatever bytes have arrived."""
+    """Puts messages together from whatever bytes have arrived.
+
+    Attributes:
+        segments: Whether messages may come with segments.
+    """
 
     def __init__(self, max_body_bytes: int = MAX_PAYLOAD_BYTES + 4096) -> None:
+        self.segments = False
         self._max_body_bytes = max_body_bytes
         self._header = bytearray(HEADER_BYTES)
         self._have = 0
-        self._message: IncomingMessage | None = None
+        self._body: _Body | None = None
 
     @property
     def idle(self) -> bool:
         """Whether no message is half read."""
-        return self._message is None and self._have == 0
+        return self._body is None and self._have == 0
 
     def read(self, sock: socket.socket) -> IncomingMessage | None:
         """Take what has arrived; return a message once it is complete.
@@ -141,23 +266,27 @@ class MessageReader:
             ProtocolError: The bytes are not a message.
             OSError: The connection failed, or its timeout passed.
         """
-        while True:
-            message = self._message
-            if message is None:
-                if not self._fill(sock, memoryview(self._header)):
-                    return None
-                self._message = message = IncomingMessage(self._header)
-                self._have = 0
-                if len(message.body) > self._max_body_bytes:
-                    raise ProtocolError(f"{len(message.body)} bytes where at most {self._max_body_bytes} are taken")
-            if not self._fill(sock, message.body):
+        body = self._body
+        if body is None:
+            if not self._read_header(sock):
                 return None
-            self._message, self._have = None, 0
-            return message
+            message = IncomingMessage(self._header, empty=True)
+            self._have = 0
+            size = message.size + message.pieces * PIECE_BYTES
+            if size > self._max_body_bytes:
+                raise ProtocolError(f"{size} bytes where at most {self._max_body_bytes} are taken")
+            if message.flags & _FLAGS_SEGMENT:
+                message.check_segment(self.segments)
+            body = self._body = _Body(message)
+        if not body.fill(sock):
+            return None
+        self._body = None
+        return body.message
 
-    def _fill(self, sock: socket.socket, target: memoryview) -> bool:
-        """Receive into `target` from where the last call stopped; say whether it is full."""
-        while self._have < len(target):
+    def _read_header(self, sock: socket.socket) -> bool:
+        """Receive the header from where the last call stopped; say whether it is whole."""
+        target = memoryview(self._header)
+        while self._have < HEADER_BYTES:
             try:
                 count = sock.recv_into(target[self._have :])
             except (BlockingIOError, InterruptedError):
@@ -172,24 +301,29 @@ class EagerReader:
     """Puts messages together as `MessageReader` does, and takes all that has arrived with one call.
 
     For connections on which nobody looks at what waits unread. Small messages are read-only.
+
+    Attributes:
+        segments: Whether messages may come with segments.
     """
 
-    __slots__ = ("_have", "_message", "_waiting")
+    __slots__ = ("_arrivals", "_body", "_max_body_bytes", "_waiting", "segments")
 
-    def __init__(self) -> None:
+    def __init__(self, max_body_bytes: int = PIECE_BYTES) -> None:
+        self.segments = False
+        self._max_body_bytes = max_body_bytes
+        self._arrivals: list[Arrival] = []
         self._waiting = b""
-        self._message: IncomingMessage | None = None
-        self._have = 0
+        self._body: _Body | None = None
 
     @property
     def idle(self) -> bool:
         """Whether no message is half read."""
-        return self._message is None and not self._waiting
+        return self._body is None and not self._waiting
 
     def peek(self) -> bytes:
         """Return what was taken from the socket and belongs to messages that nobody has read (any thread)."""
-        message = self._message
-        return self._waiting if message is None else message.header
+        body = self._body
+        return self._waiting if body is None else body.message.header
 
     def read(self, sock: socket.socket, flags: int = 0) -> IncomingMessage | None:
         """Take what has arrived; return a message once it is complete.
@@ -201,10 +335,10 @@ class EagerReader:
         Raises:
             ConnectionClosedError, ProtocolError, OSError: As `MessageReader.read`.
         """
-        if self._message is not None:
-            return self._fill(sock)
+        if self._body is not None:
+            return self._fill(sock, self._body)
         try:
-            data = sock.recv(_EAGER_BYTES, flags)
+            data = self._receive(sock, flags) if self.segments else sock.recv(_EAGER_BYTES, flags)
         except (BlockingIOError, InterruptedError):
             return None
         if not data:
@@ -227,6 +361,15 @@ class EagerReader:
         """Return a message that came together with the one before, None when there is none."""
         return self._begin(None, self._waiting) if len(self._waiting) >= HEADER_BYTES else None
 
+    def _receive(self, sock: socket.socket, flags: int) -> bytes:
+        """Receive bytes and keep the segment that comes with them, for the next message that has one."""
+        data, arrival = segments.receive_any(sock, _EAGER_BYTES, flags)
+        if arrival is not None:
+            if len(self._arrivals) >= _EAGER_SEGMENTS:
+                raise ProtocolError("more segments came than messages with one")
+            self._arrivals.append(arrival)
+        return data
+
     def _begin(self, sock: socket.socket | None, data: bytes) -> IncomingMessage | None:
         have = len(data)
         if have < HEADER_BYTES:
@@ -234,6 +377,16 @@ class EagerReader:
             return None
         message = IncomingMessage(data[:HEADER_BYTES], empty=True)
         end = HEADER_BYTES + message.size
+        if message.pieces and message.pieces * PIECE_BYTES >= self._max_body_bytes:
+            raise ProtocolError(f"{message.pieces + 1} GiB where at most {self._max_body_bytes} bytes are taken")
+        if message.flags & _FLAGS_SEGMENT:
+            message.check_segment(self.segments)
+            if sock is None and have < end:
+                return None
+            if have > HEADER_BYTES:
+                if not self._arrivals:
+                    raise ProtocolError("no descriptor came where a message said that one does")
+                message.arrival = self._arrivals.pop(0)
         if have >= end:
             message.body = memoryview(data)[HEADER_BYTES:end]
             self._waiting = data[end:] if have > end else b""
@@ -241,25 +394,14 @@ class EagerReader:
         if sock is None:
             return None
         self._waiting = b""
-        message.allocate()
-        self._have = len(data) - HEADER_BYTES
-        message.body[: self._have] = data[HEADER_BYTES:]
-        self._message = message
-        return self._fill(sock)
+        self._body = _Body(message, data[HEADER_BYTES:])
+        return self._fill(sock, self._body)
 
-    def _fill(self, sock: socket.socket) -> IncomingMessage | None:
-        message = self._message
-        assert message is not None
-        while self._have < message.size:
-            try:
-                count = sock.recv_into(message.body[self._have :])
-            except (BlockingIOError, InterruptedError):
-                return None
-            if count == 0:
-                raise ConnectionClosedError("the peer closed the connection")
-            self._have += count
-        self._message = None
-        return message
+    def _fill(self, sock: socket.socket, body: _Body) -> IncomingMessage | None:
+        if not body.fill(sock):
+            return None
+        self._body = None
+        return body.message
 
 
 def frame(
@@ -273,23 +415,40 @@ def frame(
 ) -> list[Buffer]:
     """Put a Pyro header before a payload; return the buffers of the whole message."""
     size = sum(map(len, payload))
+    beside = type(payload[0]) is Attached
+    flags |= (_FLAGS_SEGMENT if beside else 0) | (FLAGS_CORR_ID if cell else 0)
     corr_id = (cell if isinstance(cell, bytes) else _cell_bytes(cell)) if cell else _NO_ID
+    if size > PIECE_BYTES:
+        return _in_pieces(payload, size, (msgtype, serializer_id, flags, seq & 0xFFFF), corr_id)
     header = _HEADER.pack(
-        b"PYRO",
-        PROTOCOL_VERSION,
-        msgtype,
-        serializer_id,
-        flags | (FLAGS_CORR_ID if cell else 0),
-        seq & 0xFFFF,
-        size,
-        0,
-        corr_id,
-        0,
-        _MAGIC,
+        b"PYRO", PROTOCOL_VERSION, msgtype, serializer_id, flags, seq & 0xFFFF, size, 0, corr_id, 0, _MAGIC
     )
-    if size <= _JOINED_BYTES:
+    if size <= _JOINED_BYTES and not beside:
         return [b"".join((header, *payload))]
     return [header, *payload]
+
+
+def _in_pieces(payload: Sequence[Buffer], size: int, head: tuple[int, ...], corr_id: bytes) -> list[Buffer]:
+    """Return the buffers of several messages that are the pieces of one."""
+    left, buffers = list(payload), []  # type: list[Buffer], list[Buffer]
+    for follow in range((size - 1) // PIECE_BYTES, -1, -1):
+        piece = min(size, PIECE_BYTES)
+        buffers.append(_HEADER.pack(b"PYRO", PROTOCOL_VERSION, *head, piece, 0, corr_id, follow, _MAGIC))
+        buffers += _cut_off(left, piece)
+        size -= piece
+    return buffers
+
+
+def _cut_off(left: list[Buffer], size: int) -> list[Buffer]:
+    """Take so many bytes from the beginning of a list of buffers."""
+    taken: list[Buffer] = []
+    while size:
+        first = memoryview(left.pop(0))
+        taken.append(first[:size])
+        if len(first) > size:
+            left.insert(0, first[size:])
+        size -= len(taken[-1])
+    return taken
 
 
 def _cell_bytes(cell: str) -> bytes:
@@ -310,22 +469,34 @@ def send_now(sock: socket.socket, buffers: list[Buffer]) -> list[Buffer]:
     """
     while buffers:
         try:
-            if len(buffers) == 1:  # the usual case, and half as much work
+            if len(buffers) == 1 and type(buffers[0]) is not Attached:  # the usual case, and half as much work
                 sent = sock.send(buffers[0], socket.MSG_DONTWAIT)
                 if sent == len(buffers[0]):
                     return []
             else:
-                sent = sock.sendmsg(buffers[:_IOV_MAX], [], socket.MSG_DONTWAIT)
+                sent = _send_some(sock, buffers)
         except (BlockingIOError, InterruptedError):
             return buffers
         buffers = _skip(buffers, sent)
     return []
 
 
+def _send_some(sock: socket.socket, buffers: list[Buffer]) -> int:
+    """Write some of the buffers; one with a segment begins a call of its own, which its receiver relies on."""
+    several, ancillary = buffers[:_IOV_MAX], []
+    for index, buffer in enumerate(several):
+        if type(buffer) is Attached:
+            if index:
+                several = several[:index]
+                break
+            ancillary = buffer.ancillary
+    return sock.sendmsg(several, ancillary, socket.MSG_DONTWAIT)
+
+
 def _skip(buffers: list[Buffer], count: int) -> list[Buffer]:
     for index, buffer in enumerate(buffers):
         if count < len(buffer):
-            return [memoryview(buffer)[count:], *buffers[index + 1 :]]
+            return [memoryview(buffer)[count:], *buffers[index + 1 :]] if count else buffers[index:]
         count -= len(buffer)
     return []
 
@@ -350,6 +521,11 @@ def peek(connection: Connection, size: int) -> bytes:
     return data or connection.sock.recv(size, socket.MSG_PEEK | socket.MSG_DONTWAIT)
 
 
+_unread: list[Connection] = []
+_unread_guard = threading.Lock()
+_COUNT = struct.Struct("i")
+
+
 class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type information
     """A socket with a known peer, as Pyro's daemon and proxy expect it.
 
@@ -363,6 +539,9 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
         afterwards: What a service wants done once its answer has been sent.
         seq: Number of the last request that was sent (`wire.direct`).
         alertness: Whether to wait for its messages without going to sleep (`wire.direct`).
+        segments: Whether large data goes beside the messages, both ways; settled by the handshake.
+        wants_segments: Whether this side asked for that.
+        arrival: The segment that came with the request which is being answered.
         patience: Seconds after which the system gives up on receiving, -1 where that was never set (`wire.direct`).
     """
 
@@ -377,10 +556,39 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
         self.afterwards: list[Callable[[], None]] = []
         self.patience = -1.0
         self.seq = 0
+        self.segments = False
+        self.wants_segments = False
+        self.arrival: Arrival | None = None
         self.alertness = Alertness()
         self.reader: MessageReader | EagerReader = MessageReader()
         self._pushed_back = bytearray()
         self._owner = os.getpid()
+
+    def take_segments(self) -> None:
+        """From now on messages may come with segments, and go with them."""
+        self.segments = self.reader.segments = True
+
+    def freight(self) -> Freight | None:
+        """Return room in a segment for an answer, None where it is to go through the socket.
+
+        What waits in a socket is bounded, but not the segments whose descriptors wait there: a receiver that stops
+        reading gets few of them.
+        """
+        if not self.segments:
+            return None
+        with _unread_guard:
+            _unread[:] = [one for one in _unread if one.has_unread()]
+            if self in _unread or len(_unread) >= _UNREAD_ANSWERS:
+                return None
+            _unread.append(self)
+        return Freight()
+
+    def has_unread(self) -> bool:
+        """Whether the other side has not read all that was sent."""
+        try:
+            return bool(_COUNT.unpack(fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(_COUNT.size)))[0])
+        except (OSError, ValueError):  # closed
+            return False
 
     def recv_message(self, *, max_body_bytes: int | None = None, deadline: float | None = None) -> IncomingMessage:
         """Wait for one whole message on a blocking socket.

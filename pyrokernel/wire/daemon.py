@@ -39,6 +39,7 @@ from pyrokernel.wire.connection import (
     IncomingMessage,
     frame,
 )
+from pyrokernel.wire.segments import available
 from pyrokernel.wire.trust import Peer, check_peer, check_socket_path
 
 __all__ = ["Daemon", "current_connection", "current_peer", "expose", "exposed_members", "is_exposed"]
@@ -115,7 +116,12 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
             super().__init__(connected_socket=ours)
         self.transportServer: _Listener | None = _Listener(self, unix_path)
         self.locationStr = self.transportServer.locationStr
-        self._identity = {**identity, "protocol": PROTOCOL_VERSION, "python": list(sys.version_info[:3])}
+        self._identity = {
+            **identity,
+            "protocol": PROTOCOL_VERSION,
+            "python": list(sys.version_info[:3]),
+            "segments": available(),
+        }
         self._members: dict[tuple[str, str], tuple[Any, Callable[..., Any]]] = {}
         self._offered: set[str] = set()
         self._on_work = on_work
@@ -221,6 +227,8 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         conn.kind = "work" if data.get("kind") == "work" else "control"
         conn.vectored = data.get("codec") == "pickle5"
         conn.greeting = data
+        if conn.vectored and data.get("segments") is True and conn.peer.may_run_code and available():
+            conn.take_segments()
         return self._identity
 
     def handleRequest(self, conn: Connection) -> None:
@@ -247,15 +255,18 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         try:
             if message.type != MSG_INVOKE or not conn.vectored or message.flags & (FLAGS_ONEWAY | FLAGS_COMPRESSED):
                 raise ProtocolError("only plain calls are taken in this codec, on a connection that asked for it")
-            object_id, method, args, kwargs = codec.decode(message.payload)
+            object_id, method, args, kwargs = message.decode()
             if conn.kind == "work" and method not in WORK_METHODS:
                 raise ProtocolError(f"a work connection takes {' and '.join(WORK_METHODS)}, not {method!r}")
             current_context.client = conn
-            payload = codec.encode(self._member(object_id, method)(*args, **kwargs))
+            conn.arrival = message.arrival
+            payload = codec.encode(self._member(object_id, method)(*args, **kwargs), conn.freight)
         except BaseException as error:
             if not isinstance(error, PyrokernelError):
                 log.exception("a request failed in an unexpected way")
             flags, payload = FLAGS_EXCEPTION, codec.encode(error_to_wire(error))
+        finally:
+            conn.arrival = None
         return frame(MSG_RESULT, payload, seq=message.seq, flags=flags, cell=message.corr_id)
 
     def _member(self, object_id: str, method: str) -> Callable[..., Any]:

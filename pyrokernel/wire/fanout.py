@@ -32,6 +32,7 @@ from pyrokernel.wire.connection import (
     send_now,
 )
 from pyrokernel.wire.proxy import read_greeting
+from pyrokernel.wire.segments import Freight
 
 __all__ = ["Answer", "ConnectionLost", "Fanout", "Request", "open_answer"]
 
@@ -49,12 +50,17 @@ class Request:
         object_id, method: What to call.
         args, kwargs: Plain data and `Packed` values.
         cell: Id that identifies the request wherever it is sent, "" for none.
+        freight: What its large buffers share a segment with; None for nothing.
+        attach: Send that segment in any case: the other side writes to it.
+
+    Attributes:
+        bulky: Whether it has so large buffers that they go beside it, in a segment, where that can be.
 
     Raises:
         NotSerializableError, MessageTooLargeError: As `codec.encode`.
     """
 
-    __slots__ = ("buffers", "cell", "method", "seq")
+    __slots__ = ("_beside", "_encoded", "_freight", "_place", "buffers", "bulky", "cell", "method", "seq")
 
     def __init__(
         self,
@@ -63,17 +69,35 @@ class Request:
         args: Sequence[Any] = (),
         kwargs: dict[str, Any] | None = None,
         cell: str = "",
+        freight: Freight | None = None,
+        attach: bool = False,
     ) -> None:
         self.seq = next(_sequence) & 0xFFFF
         self.method = method
         self.cell = cell
-        payload = codec.encode((object_id, method, tuple(args), kwargs or {}))
-        self.buffers = frame(MSG_INVOKE, payload, seq=self.seq, cell=cell)
+        stream, views = codec.dump_envelope((object_id, method, tuple(args), kwargs or {}))
+        self.buffers = frame(MSG_INVOKE, codec.inline(stream, views), seq=self.seq, cell=cell)
+        self.bulky = attach or codec.is_bulky(views)
+        if self.bulky:
+            self._encoded, self._freight = codec.Encoded(stream, views), freight or Freight()
+            self._place = self._freight.reserve(self._encoded.room)
+            self._beside: list[codec.Buffer] | None = None
+
+    def buffers_for(self, connection: Connection) -> list[codec.Buffer]:
+        """Return what is to be written to a connection; the segment is filled once, for all of them."""
+        if not self.bulky or not connection.segments:
+            return self.buffers
+        if self._beside is None:
+            payload = codec.in_segment(self._encoded, self._freight, self._place)
+            if payload is None:
+                return self.buffers
+            self._beside = frame(MSG_INVOKE, payload, seq=self.seq, cell=self.cell)
+        return self._beside
 
     @property
     def is_short(self) -> bool:
         """Whether a socket on which nothing is under way takes it at once."""
-        return len(self.buffers) == 1
+        return len(self.buffers) == 1 and not self.bulky
 
 
 class Answer(NamedTuple):
@@ -105,17 +129,18 @@ def open_answer(message: IncomingMessage, seq: int) -> tuple[Any, Exception | No
     """
     if message.seq != seq or message.type != MSG_RESULT or message.serializer_id != codec.SERIALIZER_ID:
         raise ProtocolError("the answer does not belong to the request")
-    value = codec.decode(message.payload)
+    value = message.decode()
     return (None, error_from_wire(value)) if message.flags & FLAGS_EXCEPTION else (value, None)
 
 
 class _Lane:
     """What is under way on one connection: bytes still to write, requests still to be answered."""
 
-    __slots__ = ("connection", "due", "unsent", "writing")
+    __slots__ = ("connection", "due", "held", "unsent", "writing")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self.held: list[Request] = []
         self.unsent: list[codec.Buffer] = []
         self.due: deque[tuple[int, Hashable]] = deque()
         self.writing = False
@@ -157,7 +182,10 @@ class Fanout:
                 return
         lane.due.append((request.seq, token))
         self._waiting.add(lane)
-        lane.unsent.extend(request.buffers)
+        if lane.held or (request.bulky and connection.wants_segments and not connection.greeted):
+            lane.held.append(request)  # how it travels is settled by the greeting
+            return
+        lane.unsent.extend(request.buffers_for(connection) if request.bulky else request.buffers)
         self._write(lane)
 
     def answers(self, deadline: float | None = None) -> Iterator[Answer]:
@@ -228,6 +256,14 @@ class Fanout:
                 self._read(lane)
         return bool(events)
 
+    def _send_held(self, lane: _Lane) -> None:
+        """Send what waited for the greeting."""
+        if lane.held:
+            held, lane.held = lane.held, []
+            for request in held:
+                lane.unsent.extend(request.buffers_for(lane.connection))
+            self._write(lane)
+
     def _write(self, lane: _Lane) -> None:
         try:
             lane.unsent = send_now(lane.connection.sock, lane.unsent)
@@ -254,6 +290,7 @@ class Fanout:
                     self._take(lane, message)
                 else:
                     read_greeting(connection, message)
+                    self._send_held(lane)
                     follows = follows or functools.partial(reader.read, connection.sock)
                 message = None if follows is None else follows()
         except (KernelConnectionError, VersionMismatchError) as error:

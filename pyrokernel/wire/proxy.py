@@ -26,7 +26,9 @@ from pyrokernel.errors import (
     VersionMismatchError,
 )
 from pyrokernel.messages import PROTOCOL_VERSION
+from pyrokernel.wire.codec import MAX_PAYLOAD_BYTES
 from pyrokernel.wire.connection import Connection, EagerReader, IncomingMessage, frame
+from pyrokernel.wire.segments import available
 from pyrokernel.wire.trust import Peer, check_loopback, check_peer, check_socket_path
 
 __all__ = ["Proxy", "connect", "read_greeting"]
@@ -38,7 +40,7 @@ _HANDSHAKE_REPLY_BYTES = 64 * 1024
 _SERPENT = SerpentSerializer()
 
 
-def connect(uri: str, *, kind: str, instance: str = "", files: bool = False) -> Connection:
+def connect(uri: str, *, kind: str, instance: str = "", files: bool = False, segments: bool = False) -> Connection:
     """Open a connection to one of our own daemons; requests may follow at once.
 
     Only the socket is waited for, not the handshake: a kernel in a long C call answers that
@@ -50,6 +52,7 @@ def connect(uri: str, *, kind: str, instance: str = "", files: bool = False) -> 
         kind: "work" (execute and call, read by a kernel's main thread) or "control".
         instance: Which life of the process is meant; "" accepts any.
         files: Tell a state process that this one is on the same machine, and reads and writes large values there.
+        segments: Large data may go beside the messages, where both sides can.
 
     Raises:
         AccessRefusedError: This is no unix socket, or its directory or its listener is not this user's.
@@ -64,10 +67,12 @@ def connect(uri: str, *, kind: str, instance: str = "", files: bool = False) -> 
     conn = _dial(parsed, _CONNECT_SECONDS)
     conn.kind, conn.vectored, conn.instance, conn.greeted = kind, True, instance, False
     if kind == "work":
-        conn.reader = EagerReader()
+        conn.reader = EagerReader(MAX_PAYLOAD_BYTES)
     hello: dict[str, Any] = {"pyrokernel": PROTOCOL_VERSION, "kind": kind, "codec": "pickle5", "instance": instance}
     if files:
         hello["files"] = True
+    if segments and available():
+        hello["segments"] = conn.wants_segments = conn.reader.segments = True
     try:
         _send_hello(conn, parsed, hello)
     except ConnectionClosedError as error:
@@ -95,6 +100,8 @@ def read_greeting(conn: Connection, message: IncomingMessage) -> None:
     if conn.instance and found != conn.instance:
         raise KernelRestartedError(kernel=str(answer.get("kernel")), instance=conn.instance, new_instance=found)
     conn.greeting, conn.greeted = answer, True
+    if conn.wants_segments and answer.get("segments") is True:
+        conn.take_segments()
 
 
 class Proxy(client.Proxy):  # type: ignore[misc]  # Pyro5 has no type information

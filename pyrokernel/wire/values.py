@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from pyrokernel.errors import NotSerializableError
 from pyrokernel.wire.codec import Buffer, Packed
+from pyrokernel.wire.large import join
 from pyrokernel.wire.plain import dump_plain, is_plain_class, load_plain, view_of
 
 __all__ = ["PLAIN", "SCALARS", "Encoded", "decode_value", "encode_value", "type_name"]
@@ -79,7 +80,7 @@ def encode_value(value: Any) -> Encoded:
         stream, buffers = dump_plain(value)
     except NotSerializableError:
         packed = Packed.dump(value)
-        return Encoded("pickle", type_name(kind), f"<{type_name(kind)}>", (packed.data, *packed.buffers))
+        return Encoded("pickle", type_name(kind), f"<{type_name(kind)}>", (join(packed.data), *packed.buffers))
     return Encoded("plain", type_name(kind), _summary(value), (stream, *buffers))
 
 
