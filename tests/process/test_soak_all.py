@@ -48,13 +48,13 @@ def processes(mesh: pk.Mesh) -> Iterator[tuple[str, int]]:
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("seconds", [6, pytest.param(600, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("seconds", [4, pytest.param(600, marks=pytest.mark.soak)])
 def test_everything_at_once_leaves_nothing_behind(seconds: int) -> None:
     seed = random.randrange(1 << 30)
     print("seed", seed)
     with pk.local(4) as mesh:
         load = soaking.Load(mesh, CLIENTS, kill_seconds=10 if seconds > 60 else 1)
-        load.run(max(3, seconds / 10), seed)
+        load.run(max(2, seconds / 10), seed)
         before = held(mesh)
         load.run(seconds, seed + 1000)
         print(dict(load.done))
