@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pyrokernel.messages import HostConfig
 
 
+_END_SECONDS = 1.0
+"""How long a process that has closed its end of the pipe may take until the system says that it has ended."""
+
 _KILL_SECONDS = 5.0
 """How long the system may take to end a process that was killed."""
 
@@ -95,7 +98,7 @@ class StartingHost:
 
                 said: dict[str, Any] = json.loads(line)
                 return said
-            ended = self.process.wait(0)
+            ended = self.process.wait(_END_SECONDS)
             self.process.kill()
             self.process.wait(_KILL_SECONDS)
             what = f"was not ready within {timeout:g} s" if ended is None else f"ended at its start with code {ended}"

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 
-from pyrokernel.again import CAN_FORK
+from pyrokernel.again import CAN_FORK, keep_open
 
 
 def main() -> int:
@@ -27,6 +27,7 @@ def main() -> int:
     if not text:
         return 0  # whoever started this host has thought better of it
     given = json.loads(text)
+    keep_open(given["ready_fd"], given["lifeline_fd"])
     chosen = given.get("settings", {})
     gc.freeze()
     template = TemplateProcess.forked(about_plugins(chosen)) if CAN_FORK and not chosen.get("portable") else None

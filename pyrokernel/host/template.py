@@ -29,7 +29,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from pyrokernel import plugins, settings
-from pyrokernel.again import show_as
+from pyrokernel.again import keep_open, show_as
 from pyrokernel.errors import error_to_wire
 from pyrokernel.host.roles import ROLES
 from pyrokernel.messages import KernelBirth
@@ -56,9 +56,7 @@ def begin(control_fd: int, output: int, environ: Mapping[str, str]) -> NoReturn:
     try:
         os.setsid()
         _take_descriptors(output)
-        # Whatever else the host has open: what somebody waits to see closed must not stay open here.
-        os.closerange(3, control_fd)
-        os.closerange(control_fd + 1, os.sysconf("SC_OPEN_MAX"))
+        keep_open(control_fd)
         os.environ.update(environ)
         _be_template(socket.socket(fileno=control_fd), "kernel", ())
         code = 0

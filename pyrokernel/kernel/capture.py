@@ -168,6 +168,11 @@ class Capture:
         if self._drainer is not None:
             self._drainer.poke()
 
+    def expect(self) -> None:
+        """Have the thread that prints the next line bring it to the journal: somebody waits for it."""
+        if self._drainer is not None:
+            self._drainer.expect()
+
     def hurry(self) -> None:
         """Drain now, or within 5 ms where that is done anyway: somebody waits for what comes next."""
         if self._drainer is not None:

@@ -76,6 +76,10 @@ class Drainer(threading.Thread):
         else:
             self.poke()
 
+    def expect(self) -> None:
+        """Have the next line brought at once: somebody waits for it."""
+        self._capture.listen(self._bring)
+
     def hurry(self) -> None:
         """Tick at once unless the next tick is near anyway: a follower who reads fast must not set the pace.
 

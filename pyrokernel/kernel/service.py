@@ -50,6 +50,8 @@ from pyrokernel.wire.daemon import current_connection, current_peer, expose
 
 MAX_FOLLOW_SECONDS = 60.0
 MAX_INTERRUPT_SECONDS = 5.0
+_LINE_SECONDS = 0.001
+"""How long a follower leaves it to the printing thread to bring the next line."""
 _DETAILS = {"caught": "KeyboardInterrupt was raised, and the cell goes on"}
 _WANTS = ("none", "text", "mime", "value")
 _MAIN = threading.main_thread().ident
@@ -461,8 +463,11 @@ class KernelService:
             self._followers += 1
         try:
             if not self._journal.wait(after, 0.0):
-                self._capture.hurry()
-                self._journal.wait(after, timeout)
+                # A line that is about to be printed comes by itself; two threads that look for it would hold it up.
+                self._capture.expect()
+                if timeout < _LINE_SECONDS or not self._journal.wait(after, _LINE_SECONDS):
+                    self._capture.hurry()
+                    self._journal.wait(after, timeout)
             return self._journal.read(after, max_bytes=max_bytes)
         finally:
             with self._lock:

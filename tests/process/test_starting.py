@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +41,26 @@ def test_a_host_that_dies_at_once_is_an_error_with_its_code() -> None:
     with pytest.raises(pk.HostError, match="ended at its start with code -9"):
         host.report(30)
     host.give_up()
+
+
+def test_a_detached_host_and_its_kernels_keep_nothing_open_that_was_handed_down(
+    places: dict[str, str],
+) -> None:
+    """As of a test runner that waits for the end of a pipe which it has open as 3."""
+    reading, handed_down = os.pipe()
+    os.set_inheritable(handed_down, True)
+    try:
+        environ = {**os.environ, **{f"PYROKERNEL_{name.upper()}": value for name, value in places.items()}}
+        subprocess.run(
+            [sys.executable, "-m", "pyrokernel", "serve", "--detach"],
+            env=environ, pass_fds=[handed_down], check=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        os.close(handed_down)
+        assert select.select([reading], [], [], 20)[0], "somebody holds it"
+        assert os.read(reading, 1) == b""
+    finally:
+        os.close(reading)
+        subprocess.run([sys.executable, "-m", "pyrokernel", "stop"], env=environ, check=True, stdout=subprocess.DEVNULL)
 
 
 def test_a_kernel_has_the_descriptors_of_a_kernel_alone(kernel: pk.Kernel) -> None:
