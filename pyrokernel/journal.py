@@ -69,7 +69,7 @@ class Journal:
         self._waiting = 0
         self._closed = False
         self._running: dict[str, Any] | None = None
-        self._fd = -1
+        self._fd = self._mark_fd = -1
         self._size = 0
         self._header = b""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -120,6 +120,21 @@ class Journal:
             if self.due is not None and in_main_thread():
                 due, self.due = self.due, None
                 raise due
+
+    def note_chunk(self, first: str, chunk: str) -> bool:
+        """Note that another chunk runs of the burst that began with the cell `first`; False if the disk refuses.
+
+        Written over the note before: what was running at a death is all that it is for.
+        """
+        try:
+            if self._mark_fd < 0:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+                self._mark_fd = os.open(self.directory / files.MARK, flags, 0o600)
+            mark = (first + chunk).encode("ascii")
+            return os.pwrite(self._mark_fd, mark, 0) == len(mark)
+        except OSError as error:
+            self.disk_error = str(error)
+            return False
 
     def read(self, after: int, *, max_bytes: int = READ_BYTES, cell: str | None = None) -> list[Event]:
         """Return the events that follow number `after`, at least one if there is any.
@@ -306,7 +321,8 @@ class JournalReader:
 
     def last_cell(self) -> dict[str, Any] | None:
         """Return the cell that was running as `{"cell", "source", "started"}`, None when none was."""
-        return files.running_cell(files.lines_backwards(self._directory))
+        found = files.running_cell(files.lines_backwards(self._directory))
+        return found and {**found, "cell": files.read_mark(self._directory, found["cell"])}
 
     def tail_text(self, max_bytes: int = 4096) -> str:
         """Return the end of what was written, at most `max_bytes` of UTF-8, of both streams."""

@@ -27,6 +27,9 @@ from pyrokernel.messages import Event, EventKind
 EVENT_MARK = b'{"seq":'
 """How the line of an event begins; a header or a damaged line begins otherwise."""
 
+MARK = "chunk"
+"""File with the ids of the first and of the last chunk that ran of a burst, one behind the other."""
+
 POSITIONS = "captures.pos"
 """Name of the file of capture positions."""
 
@@ -249,6 +252,16 @@ def _read_from(path: Path, position: int, max_bytes: int) -> tuple[bytes, int]:
         file.seek(start)
         return file.read(max_bytes), start - position
     return b"", 0
+
+
+def read_mark(directory: Path, cell: str) -> str:
+    """Return which chunk of a burst ran last that began with this cell; the cell itself where there was none."""
+    try:
+        mark = (directory / MARK).read_bytes().decode("ascii")
+    except (OSError, UnicodeDecodeError):
+        return cell
+    first, chunk = mark[: len(cell)], mark[len(cell) :]
+    return chunk if first == cell and len(chunk) == len(cell) else cell
 
 
 def running_cell(lines: Iterator[bytes]) -> dict[str, Any] | None:

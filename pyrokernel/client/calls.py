@@ -7,11 +7,11 @@ harmless. Long waits also listen to the hosts, which announce deaths that no soc
 
 from __future__ import annotations
 
-import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 
 from pyrokernel.client import inside
 from pyrokernel.client.ears import Ear, obituary
@@ -41,9 +41,14 @@ USUAL = -1.0
 
 _OBITUARY_SECONDS = 1.0
 
+_DRAIN_SECONDS = 0.01
+"""How soon to look again whether all was read that a kernel had sent before it died."""
 
-@dataclasses.dataclass(frozen=True)
-class _Due:
+
+_Taken: TypeAlias = "tuple[str, Any, Any, PyrokernelError | None]"
+
+
+class _Due(NamedTuple):
     """A request without an answer, and when it was sent first (Unix time): what had died by then never began it."""
 
     token: Any
@@ -72,8 +77,10 @@ class Exchange:
         self._ears: dict[str, Ear] = {}
         self._retried: set[str] = set()
         self._looked = False
+        self._listening_from = math.inf
+        self._deaths: list[Death] = []
 
-    def __enter__(self) -> Exchange:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -83,6 +90,11 @@ class Exchange:
     def pending(self) -> Mapping[str, int]:
         """Requests without an answer, by kernel name."""
         return {name: len(due) for name, due in self._due.items() if due}
+
+    @property
+    def idle(self) -> bool:
+        """Whether `answers` have nothing more to yield."""
+        return not self._failed and not self._due
 
     def send(self, link: Link, request: Request, token: Any = None) -> None:
         """Send a request to one kernel; a failure to do so comes out of `answers`."""
@@ -109,10 +121,14 @@ class Exchange:
         self._due.setdefault(name, []).append(due)
         self._fanout.send(connection, due.request, name)
 
-    def answers(self, deadline: float | None = None) -> Iterator[tuple[str, Any, Any, PyrokernelError | None]]:
-        """Yield (kernel name, token, value, error) as answers arrive, until none is due or the deadline passes."""
-        listening_from = time.monotonic() + _LISTEN_AFTER_SECONDS
+    def answers(self, deadline: float | None = None) -> Iterator[_Taken]:
+        """Yield (kernel name, token, value, error) as answers arrive, until none is due or the deadline passes.
+
+        It can be called again to wait on.
+        """
+        self._listening_from = min(self._listening_from, time.monotonic() + _LISTEN_AFTER_SECONDS)
         while True:
+            self._bury_silent()
             while self._failed:
                 name, token, error = self._failed.pop(0)
                 yield name, token, None, error
@@ -120,17 +136,21 @@ class Exchange:
                 return
             now = time.monotonic()
             late = deadline is not None and now >= deadline
-            if now >= listening_from and not late:
+            if now >= self._listening_from and not late:
                 self._look_for_ring()
                 self._listen()
-                if self._failed:
+                if self._failed or self._deaths:
                     continue
                 step = deadline
             else:
-                step = listening_from if deadline is None else min(deadline, listening_from)
+                step = self._listening_from if deadline is None else min(deadline, self._listening_from)
+            if self._deaths:
+                step = now + _DRAIN_SECONDS if step is None else min(step, now + _DRAIN_SECONDS)
             for answer in self._fanout.answers(step):
-                yield from self._take(answer)
-                if self._failed or not self._due:
+                taken = self._take(answer)
+                if taken is not None:
+                    yield taken
+                if self._failed or self._deaths or not self._due:
                     break
             # What had arrived by the deadline counts, also when sending to one of the others took all of the time.
             if late and not self._failed:
@@ -152,9 +172,11 @@ class Exchange:
     def close(self) -> None:
         """Return the connections on which nothing is due, drop the others."""
         for name, connection in self._connections.items():
+            self._fanout.release(connection)
             if not self._due.get(name) and connection.sock.fileno() >= 0:
-                self._fanout.release(connection)
                 self._links[name].give(connection)
+            else:  # also where the answer has come but nobody took it
+                connection.close()
         self._connections.clear()
         for ear in self._ears.values():
             if ear.leave(self._fanout):
@@ -165,24 +187,25 @@ class Exchange:
         if self._looked:
             inside.waits_for(())
 
-    def _take(self, answer: Answer) -> Iterator[tuple[str, Any, Any, PyrokernelError | None]]:
+    def _take(self, answer: Answer) -> _Taken | None:
+        """Return what `answers` are to yield of an answer, if anything."""
         if isinstance(answer.token, tuple):
             self._hear(answer)
-            return
+            return None
         name = str(answer.token)
-        due = self._due.get(name) or []
+        due = self._due.get(name)
         if not due or answer.connection is not self._connections.get(name):
-            return  # of a connection that was given up already; what was due on it has its error
+            return None  # of a connection that was given up already; what was due on it has its error
         if answer.lost:
             self._recover(name)
-            return
+            return None
         token = due.pop(0).token
         if not due:
             del self._due[name]  # whether anything is due is asked after each answer
         if answer.connection.sock.fileno() < 0:
             self._connections.pop(name, None)  # it ended with this answer
         self._retried.discard(name)
-        yield name, token, answer.value, _as_ours(name, answer.error)
+        return name, token, answer.value, _as_ours(name, answer.error)
 
     def _recover(self, name: str) -> None:
         """A connection was lost: explain it by a death, or send again what was due."""
@@ -284,7 +307,7 @@ class Exchange:
                 except PyrokernelError:
                     break
                 if death is not None:
-                    self._bury(death)
+                    self._deaths.append(death)
 
     def _hear(self, answer: Answer) -> None:
         """Take a host's announcement."""
@@ -298,6 +321,14 @@ class Exchange:
         for death in ear.hear(self._fanout, answer.token, answer.value):
             link = self._links.get(death.kernel)
             if link is not None and link.instance == death.instance:
+                self._deaths.append(death)
+
+    def _bury_silent(self) -> None:
+        """Give up waiting for those that have died, once everything is read that they had still answered."""
+        for death in self._deaths[:]:
+            connection = self._connections.get(death.kernel)
+            if connection is None or not self._fanout.has_more(connection):
+                self._deaths.remove(death)
                 self._bury(death)
 
     def _bury(self, death: Death) -> None:

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+from pyrokernel.client.backlog import Span
 from pyrokernel.client.calls import kernel_request
 from pyrokernel.client.links import Link
 from pyrokernel.client.parcels import explain
 from pyrokernel.errors import (
     KernelConnectionError,
+    KernelDiedError,
     NotSerializableError,
     PyrokernelError,
     RemoteError,
     ReplyTimeoutError,
     SettingsError,
 )
-from pyrokernel.messages import Reply
+from pyrokernel.messages import KERNEL_OBJECT, Reply
 from pyrokernel.texts import label
 from pyrokernel.wire.codec import Packed
 from pyrokernel.wire.fanout import Request
 
-_PER_KERNEL = 8
-"""Enough to even out kernels of different speed, few enough to keep the cost of a request small."""
-
 _MAX_RESULT_BYTES = 1 << 30
+_SHORT_BYTES = 16 * 1024
+"""Longer arguments go beside their message, where they are not copied."""
+
 _SHOWN_CHARS = 60
 _SHOWN_ITEMS = 4
 _CALL = "(args, kwargs), such as ((1000,), {'bins': 10})"
@@ -36,15 +38,69 @@ _TELLING = frozenset(["datetime", "decimal", "fractions", "pathlib", "uuid"])
 
 
 @dataclasses.dataclass(eq=False, slots=True)
+class Line:
+    """What one life of a kernel has of a job.
+
+    Attributes:
+        link: The way to it.
+        chunks: What was sent and is not answered, in this order; without what was taken back whole.
+        items: How many items these have.
+        withdrawn: How many that were taken back whole it has not read yet.
+        cells: Ids of all that was ever sent to it, with their places in that order.
+        equipped: Whether the connection has had a request that says what is called.
+    """
+
+    link: Link
+    chunks: list[Chunk] = dataclasses.field(default_factory=list)
+    items: int = 0
+    withdrawn: int = 0
+    cells: dict[str, int] = dataclasses.field(default_factory=dict)
+    equipped: bool = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has nothing of the job, and would begin at once with something."""
+        return not self.chunks and not self.withdrawn
+
+    def append(self, chunk: Chunk) -> None:
+        """Put a chunk behind those that were sent before."""
+        chunk.line = self
+        self.chunks.append(chunk)
+        self.items += len(chunk.items)
+        self.cells[chunk.cell] = len(self.cells)
+
+    def remove(self, chunk: Chunk) -> bool:
+        """Strike off a chunk; False when it was before."""
+        chunks = self.chunks
+        if chunks and chunks[0] is chunk:
+            del chunks[0]
+        elif chunk in chunks:
+            chunks.remove(chunk)
+        else:
+            return False
+        self.items -= len(chunk.items)
+        return True
+
+    def died_in(self, error: BaseException | None) -> int | None:
+        """Return the place of what it died in, None where that is not known or was nothing of the job."""
+        last = error.last_cell if isinstance(error, KernelDiedError) else None
+        return self.cells.get(last["cell"]) if last else None
+
+
+@dataclasses.dataclass(eq=False, slots=True)
 class Chunk:
     """Consecutive items.
 
     Attributes:
         first: Index of the first in the job.
-        items: The items; shape (n_items,).
+        items: The items; shape (n_items,). Fewer, once the last of them were taken back.
         retries: How often it may be sent again when its kernel has died.
         calls: Whether each item is a whole call, (args, kwargs), and not the one argument of it.
-        cell, link: As what and to which kernel it was sent last.
+        cell, line: As what it was sent, and behind which others.
+        size_bytes: What its items take, once there is a request.
+        since: Since when nothing of the job is before it in its kernel, as a monotonic moment.
+        asked: Whether its kernel is being asked to give back what it has not begun.
+        begun: Whether there was nothing more to give back.
     """
 
     first: int
@@ -52,26 +108,24 @@ class Chunk:
     retries: int
     calls: bool = False
     cell: str = ""
-    link: Link = dataclasses.field(init=False)
+    size_bytes: int = 0
+    since: float = 0.0
+    asked: bool = False
+    begun: bool = False
+    line: Line = dataclasses.field(init=False)
 
-    def request(self, function: str | Packed, about: Mapping[str, str]) -> Request:
+    def request(self, function: str | Packed, about: Mapping[str, str], *, kept: bool = False) -> Request:
         """Make the request that calls a function with each item, or makes each of the calls.
 
         Args:
             function: A dotted name, or a function pickled.
             about: What the request says of its job: client, job, shown.
+            kept: Whether the connection had such a request of this job before; the kernel keeps what is the same.
 
         Raises:
             NotSerializableError: An item cannot be pickled; the message names it when it is the only one.
             MessageTooLargeError: All of it is more than one message may have.
         """
-        options = {
-            "cell": self.cell,
-            "map": "calls" if self.calls else True,
-            "want": "value",
-            **about,
-            "max_result_bytes": _MAX_RESULT_BYTES,
-        }
         try:
             arguments = Packed.dump((self.items, {}))
         except NotSerializableError as error:
@@ -80,31 +134,51 @@ class Chunk:
             item = self._show(self.items[0])
             which = f"call {self.first} {item}" if self.calls else f"item {self.first} ({item})"
             raise explain(which, error) from error
+        self.size_bytes = size = arguments.size_bytes
+        if kept:
+            short = size <= _SHORT_BYTES and not arguments.buffers and isinstance(arguments.data, bytes)
+            return Request(KERNEL_OBJECT, "more", (arguments.data if short else arguments, self.cell), None, self.cell)
+        options = {
+            "cell": self.cell,
+            "map": "calls" if self.calls else True,
+            "want": "value",
+            **about,
+            "max_result_bytes": _MAX_RESULT_BYTES,
+            "keep": True,
+        }
         return kernel_request("call", function, arguments, options, cell=self.cell)
 
-    def halves(self) -> list[Chunk]:
-        """Return it in two; nothing when it has one item only."""
-        middle = len(self.items) // 2
-        if not middle:
-            return []
-        return [
-            Chunk(self.first, self.items[:middle], self.retries, self.calls),
-            Chunk(self.first + middle, self.items[middle:], self.retries, self.calls),
-        ]
+    def span(self, kept: int = 0) -> Span:
+        """Return which items of the job it has, without so many of the first."""
+        return Span(self.first + kept, self.first + len(self.items), self.retries)
 
-    def outcomes(self, answer: Any) -> Iterator[tuple[bool, Any]]:
-        """Yield (succeeded, value or error) of each item from what a kernel answered.
+    def halves(self) -> list[Span]:
+        """Return its items in two; nothing when it has one only."""
+        middle = len(self.items) // 2
+        return [Span(self.first, self.first + middle, self.retries), self.span(middle)] if middle else []
+
+    def outcomes(self, answer: Any) -> Outcome:
+        """Return what a kernel answered.
 
         Raises:
             PyrokernelError: The chunk failed as a whole.
         """
-        results: list[tuple[bool, Any]] = Reply.from_wire(answer).result
-        for offset, (good, result) in enumerate(results):
-            yield good, result if good else self._failure(offset, result)
+        if answer is None:  # the connection is a new one, and keeps nothing yet
+            return Outcome([], {}, 0.0, 0)
+        if type(answer) is bytes:
+            found, size_bytes = Packed(answer).load(), len(answer)
+        else:
+            found = Reply.from_wire(answer).result
+            size_bytes = answer["value"].size_bytes
+        values = found["values"]
+        failures: dict[int, PyrokernelError] = {}
+        for offset, failure in found["failures"]:
+            values[offset] = failures[offset] = self._failure(offset, failure)
+        return Outcome(values, failures, found["seconds"], size_bytes)
 
     def _failure(self, offset: int, wire: dict[str, Any]) -> RemoteError:
         return RemoteError(
-            kernel=self.link.name,
+            kernel=self.line.link.name,
             ename=wire["error"],
             evalue=wire["message"],
             traceback=wire["traceback"],
@@ -123,23 +197,20 @@ class Chunk:
         return error
 
 
-def cut(
-    items: Sequence[Any], kernels: int, *, chunk: int | None, retries: int, first: int = 0, calls: bool = False
-) -> list[Chunk]:
-    """Cut items of a job into chunks.
+class Outcome(NamedTuple):
+    """What came of the items of a chunk that were begun, which are all unless the rest was taken back.
 
-    Args:
-        items: Those that come at once: all of them, or what is added later.
-        kernels: How many kernels there are.
-        chunk: Items in each; None gives each kernel several chunks.
-        retries: How often each may be sent again.
-        first: Index of the first of them in the job.
-        calls: Whether each is a whole call.
+    Attributes:
+        results: In order, exceptions in the places of those that failed; shape (n_begun,).
+        failures: These exceptions by their positions.
+        seconds: How long the calls took.
+        size_bytes: What the results took on their way.
     """
-    size = chunk or max(1, len(items) // (kernels * _PER_KERNEL))
-    return [
-        Chunk(first + start, list(items[start : start + size]), retries, calls) for start in range(0, len(items), size)
-    ]
+
+    results: list[Any]
+    failures: Mapping[int, PyrokernelError]
+    seconds: float
+    size_bytes: int
 
 
 def check_calls(calls: Iterable[Any], first: int = 0) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:

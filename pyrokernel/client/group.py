@@ -289,7 +289,8 @@ class Group(Members):
         Args:
             function: As `call`; takes one argument.
             items: Any iterable; it is read at once.
-            chunk: Items per request; None chooses a size that gives each kernel several requests.
+            chunk: Items per request, which stay together; None lets the time that calls take decide, and kernels
+                that have nothing to do get what slower ones have not begun.
             retries: How often a chunk in which a kernel died is sent to another kernel, and to those that
                 follow when all have died. The default is 0: a function that moves a motor must not run
                 twice. What waited behind that chunk never began, and is always sent to another.

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pyrokernel.client.backlog import Span
 from pyrokernel.client.bell import Bell, OpenExchange
-from pyrokernel.client.calls import Exchange
-from pyrokernel.client.chunks import Chunk, check_calls, cut, nobody_left, out_of_time
-from pyrokernel.client.links import Link
+from pyrokernel.client.calls import kernel_request
+from pyrokernel.client.chunks import Chunk, Line, check_calls, nobody_left, out_of_time
 from pyrokernel.client.outcomes import Outcomes
+from pyrokernel.client.pace import CHUNK_BYTES
 from pyrokernel.client.parcels import pack_function
 from pyrokernel.client.printed import Printed
+from pyrokernel.client.sharing import Sharing
 from pyrokernel.client.withdrawal import describe_withdrawal, withdraw
 from pyrokernel.errors import (
     CellCancelledError,
@@ -35,9 +37,7 @@ from pyrokernel.messages import new_id
 if TYPE_CHECKING:
     from pyrokernel.client.kernel import Kernel
     from pyrokernel.client.mesh import Mesh
-
-_IN_FLIGHT = 2
-"""Chunks sent to a kernel ahead: it finds the next one waiting when it ends one."""
+    from pyrokernel.wire.fanout import Request
 
 
 class Job(Outcomes):
@@ -75,16 +75,16 @@ class Job(Outcomes):
         shown = shown or f"{'map_calls' if calls else 'map'}({name}, ...)"
         self._about = {"client": mesh.client, "job": new_id(), "shown": shown}
         self._calls, self._chunk, self._retries = calls, chunk, retries
+        self._pace = mesh.paces.pace(self._function, chunk)
         items = list(items)  # before the time of the job begins
         super().__init__(name)
         self._timeout = timeout
         self._deadline = None if timeout is None else self._begun + timeout
-        self._waiting: deque[Chunk] = deque()
+        self._cell_prefix, self._counted = new_id()[:20], itertools.count()
+        self._items: list[Any] = []
+        links = [kernel.link for kernel in self._kernels]
+        self._sharing = Sharing(links, self._pace, whole=chunk is not None, make=self._make_chunk)
         self._cancelled = False
-        self._alive = {kernel.name: kernel.link for kernel in self._kernels}
-        self._lost: set[str] = set()
-        self._running: dict[Link, list[Chunk]] = {link: [] for link in self._alive.values()}
-        self._cells: dict[Link, dict[str, int]] = {link: {} for link in self._alive.values()}
         self._printed = Printed(mesh)
         self._thread: threading.Thread | None = None
         self._bell: Bell | None = None
@@ -97,7 +97,7 @@ class Job(Outcomes):
     def extend(self, items: Iterable[Any]) -> range:
         """Give the job more to do, while it runs or after it is done; return at once.
 
-        They are cut into chunks of their own, so a few do not wait for more. A timeout of the job counts from its
+        They are sent as soon as a kernel is free, so a few do not wait for more. A timeout of the job counts from its
         beginning, also for them.
 
         Args:
@@ -129,13 +129,13 @@ class Job(Outcomes):
             first = len(self._results)
             if self._calls:
                 items = check_calls(items, first)
-            size, retries, calls = self._chunk, self._retries, self._calls
-            chunks = cut(items, len(self._kernels), chunk=size, retries=retries, first=first, calls=calls)
             if self._bell is not None:
                 self._bell.ring()
             elif items:
                 self._start()
-            self._waiting.extend(chunks)
+            self._items += items
+            if items:
+                self._sharing.backlog.add(Span(first, first + len(items), self._retries), join=self._chunk is None)
             return self._expect(len(items))
 
     def output(self) -> dict[str, str]:
@@ -149,7 +149,7 @@ class Job(Outcomes):
             GatherError: A kernel could not be asked; likewise.
         """
         with self._changed:
-            cells = dict(self._cells)  # not copied deeper: what is sent meanwhile is read as well
+            cells = {line.link: line.cells for line in self._sharing.lines}  # what is sent meanwhile is read as well
         return self._printed.read(cells)
 
     def cancel(self) -> None:
@@ -160,8 +160,8 @@ class Job(Outcomes):
         """Cancel; return kernel name to why something may go on there."""
         with self._changed:
             self._cancelled = True
-            self._waiting.clear()
-            running = {link: [chunk.cell for chunk in chunks] for link, chunks in self._running.items() if chunks}
+            self._sharing.backlog.clear()
+            running = {line.link: [chunk.cell for chunk in line.chunks] for line in self._sharing.lines if line.chunks}
             thread = self._thread
         holding = withdraw(self._mesh, running)
         if thread is not None:
@@ -192,59 +192,95 @@ class Job(Outcomes):
         while True:
             rest: PyrokernelError | None = None
             try:
-                if not self._alive:
+                if not self._sharing.alive:
                     self._call_successors()
-                hopeful = bool(self._alive)
+                hopeful = bool(self._sharing.alive)
                 with OpenExchange(self._mesh, bell) as exchange:
                     self._run(exchange)
             except Exception as error:  # noqa: BLE001  a job never leaves its reader waiting, whatever went wrong
                 rest = error if isinstance(error, PyrokernelError) else PyrokernelError(f"the job failed: {error!r}")
             with self._changed:
                 # More was added as the last answer came, or all kernels died, which others may follow.
-                if rest is None and self._waiting and hopeful and not self._late():
+                if rest is None and self._sharing.backlog and hopeful and not self._late():
                     continue
+                self._mesh.paces.note(self._function, self._pace)
                 if not self.done:
                     self._settle_rest(rest or self._why_unfinished())
                 self._bell = None
                 bell.close()
                 return
 
-    def _run(self, exchange: Exchange) -> None:
+    def _run(self, exchange: OpenExchange) -> None:
         """Keep every kernel supplied until nothing is left or the time is up."""
+        for line in self._sharing.lines:
+            line.equipped = False  # its connection may be another one than in an earlier exchange
         self._supply_all(exchange)
-        for name, chunk, value, error in exchange.answers(self._deadline):
-            if chunk is None:
-                self._supply_all(exchange)
-                continue
-            link = chunk.link
-            death = error.__cause__ if isinstance(error, KernelRestartedError) else None
-            if isinstance(death, KernelDiedError) and self._died_in(link, death) is not None:
-                error = death  # it had begun on this job, and there is more to say of its end
-            self._take(chunk, value, error)
-            if isinstance(error, KernelConnectionError):
-                self._lose(link, error)
-            for target in [self._alive[name]] if name in self._alive else list(self._alive.values()):
-                self._supply(exchange, target)
+        while True:
+            until = min(self._sharing.look, math.inf if self._deadline is None else self._deadline)
+            for name, token, value, error in exchange.answers(None if until == math.inf else until):
+                if isinstance(token, Chunk):
+                    self._hear(exchange, name, token, value, error)
+                elif token is None:
+                    self._supply_all(exchange)
+                else:
+                    self._regain(exchange, token[0], token[1], value)
+                if self.done or self._sharing.look < until:
+                    break
+            # What was taken back may be answered later, by a kernel that is long at something else.
+            if self.done or self._late() or exchange.idle:
+                return
+            self._level(exchange)
 
-    def _supply_all(self, exchange: Exchange) -> None:
-        """Send chunks ahead to all kernels that have too few of them."""
+    def _hear(self, exchange: OpenExchange, name: str, chunk: Chunk, value: Any, error: PyrokernelError | None) -> None:
+        """Take the answer to a chunk, and send more to whoever has given it."""
+        line = chunk.line
+        death = error.__cause__ if isinstance(error, KernelRestartedError) else None
+        if isinstance(death, KernelDiedError) and line.died_in(death) is not None:
+            error = death  # it had begun on this job, and there is more to say of its end
+        self._take(chunk, value, error)
+        if isinstance(error, KernelConnectionError):
+            self._lose(line, error)
+        alive = self._sharing.alive
+        for target in [alive[name]] if name in alive else list(alive.values()):
+            self._supply(exchange, target)
+
+    def _supply_all(self, exchange: OpenExchange) -> None:
+        """Send chunks ahead to all kernels that have too few of them, first one to each."""
         with self._changed:
             if self._bell is not None:
                 self._bell.hear()  # before looking at what waits: what comes later rings again
-        for ahead in range(_IN_FLIGHT):
-            pending = exchange.pending
-            for link in self._alive.values():
-                if pending.get(link.name, 0) <= ahead:
-                    self._supply(exchange, link)
+        for line in self._sharing.alive.values():
+            if line.idle:
+                self._supply(exchange, line, most=1)
+        for line in self._sharing.alive.values():
+            self._supply(exchange, line)
 
-    def _lose(self, link: Link, error: KernelConnectionError) -> None:
+    def _level(self, exchange: OpenExchange) -> None:
+        """Ask kernels to give back what others could do, or whose results are long awaited."""
+        with self._changed:
+            now = time.monotonic()
+            chunks = [] if self._cancelled else self._sharing.level(now)
+            if self._cancelled:
+                self._sharing.look = math.inf
+        for chunk in chunks:
+            method = "curtail" if self._chunk is None else "cancel"  # of a chosen size it stays whole
+            exchange.ask(chunk.line.link, kernel_request(method, chunk.cell), (chunk, now))
+
+    def _regain(self, exchange: OpenExchange, chunk: Chunk, asked: float, answer: int | bool) -> None:
+        """Share anew what a kernel has given back of a chunk."""
+        kept = (0 if answer else len(chunk.items)) if isinstance(answer, bool) else answer
+        with self._changed:
+            if not self._cancelled:
+                self._sharing.regain(chunk, kept, asked, time.monotonic())
+        self._supply_all(exchange)
+
+    def _lose(self, line: Line, error: KernelConnectionError) -> None:
         """Do without an instance."""
-        self._lost.add(link.instance)
-        if self._alive.get(link.name) is link:
-            del self._alive[link.name]
+        with self._changed:
+            self._sharing.lose(line)
         for kernel in self._kernels:
             # Its user learns of the restart through this job; the next use of the handle goes on.
-            if isinstance(error, KernelRestartedError) and kernel.instance == link.instance:
+            if isinstance(error, KernelRestartedError) and kernel.instance == line.link.instance:
                 with contextlib.suppress(PyrokernelError):
                     kernel.rebind()
 
@@ -256,8 +292,7 @@ class Job(Outcomes):
         for kernel in self._kernels:
             with contextlib.suppress(PyrokernelError):  # nobody follows this one
                 successor = self._mesh.link_to(kernel.name)
-                if successor.instance not in self._lost:
-                    self._alive[kernel.name] = successor
+                self._sharing.welcome(successor)
 
     def _why_unfinished(self) -> PyrokernelError:
         """Return what the items fail with that have no result now."""
@@ -265,87 +300,100 @@ class Job(Outcomes):
         if self._cancelled:
             return CellCancelledError("the job was cancelled")
         if self._late():
-            busy = [link.name for link, chunks in self._running.items() if chunks]
+            busy = [line.link.name for line in self._sharing.lines if line.chunks]
             return out_of_time(self._timeout or 0.0, done, total, busy)
         left = [index for index, have in enumerate(self._have) if not have]
         return nobody_left([kernel.name for kernel in self._kernels], left)
 
-    def _supply(self, exchange: Exchange, link: Link) -> None:
-        """Send the next chunk to a kernel, if there is one left."""
-        while chunk := self._next(link):
+    def _supply(self, exchange: OpenExchange, line: Line, *, most: int = 1 << 30) -> None:
+        """Send a kernel the chunks it lacks, at most so many."""
+        requests: list[tuple[Request, Chunk]] = []
+        lacking = min(most, self._sharing.lacking(line))
+        while len(requests) < lacking and (chunk := self._next(line)):
             try:
-                request = chunk.request(self._function, self._about)
+                request = chunk.request(self._function, self._about, kept=line.equipped)
             except (NotSerializableError, MessageTooLargeError) as error:
                 if not self._divide(chunk):
                     self._take(chunk, None, error)
-            else:
-                exchange.send(link, request, chunk)
-                return
+                continue
+            if self._chunk is None and chunk.size_bytes > CHUNK_BYTES and self._divide(chunk):
+                continue
+            requests.append((request, chunk))
+            line.equipped = True
+        if requests:
+            exchange.send_all(line.link, requests)
 
-    def _next(self, link: Link) -> Chunk | None:
+    def _next(self, line: Line) -> Chunk | None:
         """Take the next chunk for a kernel; from now on a cancel asks that kernel to skip it."""
         with self._changed:
-            if self._cancelled or not self._waiting:
-                return None
-            chunk = self._waiting.popleft()
-            chunk.cell, chunk.link = new_id(), link
-            self._running.setdefault(link, []).append(chunk)
-            sent = self._cells.setdefault(link, {})
-            sent[chunk.cell] = len(sent)
-            return chunk
+            return None if self._cancelled else self._sharing.next(line, time.monotonic())
+
+    def _make_chunk(self, span: Span) -> Chunk:
+        # The id is random for the job and counted in it, which takes a quarter of the time.
+        cell = f"{self._cell_prefix}{next(self._counted):012x}"
+        return Chunk(span.first, self._items[span.first : span.stop], span.retries, self._calls, cell)
 
     def _divide(self, chunk: Chunk) -> bool:
         """Put a chunk that cannot travel back in line as two, until the item that cannot is alone; False then."""
         halves = chunk.halves()
         with self._changed:
             if halves and not self._cancelled:
-                self._running[chunk.link].remove(chunk)
-                self._waiting.extendleft(reversed(halves))
+                self._sharing.leave(chunk, time.monotonic())
+                for half in halves:
+                    self._sharing.backlog.put_back(half)
         return bool(halves)
 
     def _take(self, chunk: Chunk, value: Any, error: PyrokernelError | None) -> None:
         """Store what came back for a chunk, or put it back in line."""
-        with self._changed:
-            running = self._running.get(chunk.link, [])
-            if chunk in running:
-                running.remove(chunk)
-            if self._may_try_again(chunk, error) and not self._cancelled:
-                before = itertools.takewhile(lambda other: other.first < chunk.first, self._waiting)
-                self._waiting.insert(sum(1 for _ in before), chunk)
-                return
-        outcomes: list[tuple[bool, Any]] = []
+        outcome = None
         if error is None:
             try:
-                outcomes = list(chunk.outcomes(value))
+                outcome = chunk.outcomes(value)
             except PyrokernelError as failure:
                 error = failure
-        if self._cancelled and isinstance(error, RemoteError) and error.ename == "KeyboardInterrupt":
-            error = CellCancelledError("the job was cancelled as this ran")
-        if error is not None:
-            outcomes = [(False, chunk.mark(error))] * len(chunk.items)
+        count = len(chunk.items)
         with self._changed:
-            for offset, (good, result) in enumerate(outcomes):
-                self._settle(chunk.first + offset, result, failed=not good)
-            self._changed.notify_all()
+            if not self._sharing.leave(chunk, time.monotonic()):
+                chunk.line.withdrawn -= 1
+                return
+            if error is not None:
+                if self._may_try_again(chunk, error) and not self._cancelled:
+                    self._sharing.backlog.put_back(chunk.span())
+                    return
+                if self._cancelled and isinstance(error, RemoteError) and error.ename == "KeyboardInterrupt":
+                    error = CellCancelledError("the job was cancelled as this ran")
+                chunk.mark(error)
+                self._settle(chunk.first, [error] * count, dict.fromkeys(range(count), error))
+            elif outcome is not None:
+                done = len(outcome.results)
+                if done:
+                    size_bytes = max(chunk.size_bytes, outcome.size_bytes)
+                    self._pace.note(chunk.line, done, outcome.seconds, size_bytes)
+                    self._settle(chunk.first, outcome.results, outcome.failures)
+                if done < count and not self._cancelled:  # the rest was taken back, or its connection was a new one
+                    chunk.line.equipped = value is not None
+                    self._sharing.backlog.put_back(chunk.span(done))
+                count = done
+            self._items[chunk.first : chunk.first + count] = [None] * count
+            self._tell()
 
-    def _may_try_again(self, chunk: Chunk, error: PyrokernelError | None) -> bool:
+    def _may_try_again(self, chunk: Chunk, error: PyrokernelError) -> bool:
         """Whether a lost chunk may be sent to another kernel: it never began, or has a try left, which is taken."""
-        died_in = self._died_in(chunk.link, error)
-        if died_in is not None and self._cells[chunk.link][chunk.cell] > died_in:
+        if chunk.asked and isinstance(error, CellCancelledError):
+            return True  # taken back, and read by its kernel before the answer to that question was here
+        line = chunk.line
+        died_in = line.died_in(error)
+        if died_in is not None and line.cells[chunk.cell] > died_in:
             return True  # behind the chunk in which the kernel died it cannot have begun
         if not isinstance(error, KernelConnectionError) or chunk.retries <= 0:
             return False
         chunk.retries -= 1
         return True
 
-    def _died_in(self, link: Link, error: BaseException | None) -> int | None:
-        """Return the number of the chunk, among those sent to an instance, in which it died; None when in none."""
-        last = error.last_cell if isinstance(error, KernelDiedError) else None
-        return self._cells[link].get(last["cell"]) if last else None
-
     def _settle_rest(self, error: PyrokernelError) -> None:
-        self._waiting.clear()
-        for index, have in enumerate(self._have):
-            if not have:
-                self._settle(index, error, failed=True)
-        self._changed.notify_all()
+        self._sharing.backlog.clear()
+        index = self._have.find(0)
+        while index >= 0:
+            self._settle(index, [error], {0: error})
+            index = self._have.find(0, index)
+        self._tell()

@@ -38,6 +38,7 @@ class Link:
         self.name, self.uri, self.instance = name, uri, instance
         self._files, self._segments = files, segments
         self._idle: dict[str, list[Connection]] = {}
+        self._ended = False
         self._lock = threading.Lock()
         self._pid = os.getpid()
 
@@ -64,7 +65,8 @@ class Link:
         with self._lock:
             idle = self._idle.setdefault(connection.kind, [])
             if (
-                len(idle) < _IDLE_KEPT
+                not self._ended
+                and len(idle) < _IDLE_KEPT
                 and connection.greeted
                 and connection.reader.idle
                 and connection.sock.fileno() >= 0
@@ -73,9 +75,10 @@ class Link:
                 return
         connection.close()
 
-    def close(self) -> None:
-        """Close what is idle; connections in use close when they are returned."""
+    def close(self, *, for_good: bool = False) -> None:
+        """Close what is idle; with `for_good`, what is in use is closed when it is returned, too."""
         with self._lock:
+            self._ended = self._ended or for_good
             for idle in self._idle.values():
                 for connection in idle:
                     connection.close()

@@ -15,6 +15,7 @@ from pyrokernel.client.group import Group
 from pyrokernel.client.holdings import PATIENCE_SECONDS, Holding
 from pyrokernel.client.kernel import Kernel
 from pyrokernel.client.links import Link, ask
+from pyrokernel.client.pace import Paces
 from pyrokernel.client.roster import Roster, is_name, meant, natural, split_words
 from pyrokernel.errors import (
     HostError,
@@ -62,6 +63,7 @@ class Mesh:
 
     Attributes:
         client: A random id, sent with every cell: by it lists of cells tell which are this client's own.
+        paces: What jobs have measured.
         known_commands: By instance, when its commands were asked for last, and which run beside a cell.
     """
 
@@ -77,6 +79,7 @@ class Mesh:
         self._dead: set[str] = set()
         self._ears: dict[str, list[Ear]] = {}
         self._shared: Shared | None = None
+        self.paces = Paces()
         self.known_commands: dict[str, tuple[float, Mapping[str, bool]]] = {}
         self._closed = False
         self._holdings: dict[str, Holding] = {}
@@ -105,7 +108,7 @@ class Mesh:
 
     def _hang_up(self) -> None:
         for link in [*self._links.values(), *self._hosts.values()]:
-            link.close()
+            link.close(for_good=True)
         while self._ears:
             for ear in self._ears.popitem()[1]:
                 ear.close()
@@ -552,7 +555,7 @@ class Mesh:
         for key in [key for key in list(self._links) if key[1] == instance]:
             link = self._links.pop(key, None)
             if link is not None:
-                link.close()
+                link.close(for_good=True)
 
     def _present(self, name: str, entry: Entry) -> Entry:
         """Return an entry as it is or, if its instance is known to be dead, that of the next one."""

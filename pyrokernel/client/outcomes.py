@@ -6,7 +6,7 @@ import itertools
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from pyrokernel.client.bar import REDRAW_SECONDS, Bar, LiveLine
@@ -25,10 +25,12 @@ class Outcomes:
         self._name = name
         self._begun = self._settled = time.monotonic()
         self._results: list[Any] = []
-        self._have: list[bool] = []
-        self._arrived: list[int] = []
+        self._have = bytearray()
+        self._arrived: list[range] = []
+        self._count = 0
         self._errors: dict[int, PyrokernelError] = {}
         self._changed = threading.Condition()
+        self._awaited: list[Callable[[], Any]] = []
 
     def __len__(self) -> int:
         return len(self._results)
@@ -40,17 +42,17 @@ class Outcomes:
     @property
     def progress(self) -> tuple[int, int]:
         """How many items are done, failed ones included, and how many there are so far."""
-        return len(self._arrived), len(self._results)
+        return self._count, len(self._results)
 
     @property
     def done(self) -> bool:
         """Whether every item added so far has its result or failure."""
-        return len(self._arrived) == len(self._results)
+        return self._count == len(self._results)
 
     @property
     def arrived(self) -> list[int]:
         """The indices of the items that are done, failed ones included, as they came."""
-        return list(self._arrived)
+        return [index for some in list(self._arrived) for index in some]
 
     @property
     def errors(self) -> dict[int, PyrokernelError]:
@@ -64,7 +66,7 @@ class Outcomes:
         Raises:
             IndexError: The job has no such item.
         """
-        return self._have[self._position(index)]
+        return bool(self._have[self._position(index)])
 
     def __iter__(self) -> Iterator[Any]:
         """Yield the results in the order of the items; raise at the first that failed."""
@@ -82,7 +84,14 @@ class Outcomes:
             KernelDiedError, KernelConnectionError: A kernel was lost, and with it the items it had.
             NotSerializableError: An item cannot travel; the message names it.
         """
-        return list(self._in_order(check=check))
+        self._await(lambda: self.done or (check and self._errors))  # woken once, and not for each that comes
+        found: list[Any] = []
+        for start, stop in self._runs():
+            if check and self._errors:
+                found += [self._checked(index, check) for index in range(start, stop)]
+            else:
+                found += self._results[start:stop]
+        return found
 
     def as_completed(self, *, check: bool = True) -> Iterator[tuple[int, Any]]:
         """Yield (index, result) as they arrive.
@@ -91,11 +100,12 @@ class Outcomes:
             check: Raise a failure when it arrives; False yields the exception instead.
         """
         for position in itertools.count():
-            self._await(lambda: len(self._arrived) > position or self.done)  # noqa: B023  used at once
             if position >= len(self._arrived):
-                return
-            index = self._arrived[position]
-            yield index, self._checked(index, check)
+                self._await(lambda: len(self._arrived) > position or self.done)  # noqa: B023  used at once
+                if position >= len(self._arrived):
+                    return
+            for index in self._arrived[position]:
+                yield index, self._checked(index, check)
 
     def result(self, index: int) -> Any:
         """Return the result of one item, when it is there; `ready` tells.
@@ -130,7 +140,7 @@ class Outcomes:
         """Wait until the job is done, in seconds; False if the time was not enough. Ctrl-C ends the wait only."""
         try:
             with self._changed:
-                return self._changed.wait_for(lambda: self.done, timeout)
+                return self._wait_for(lambda: self.done, timeout)
         except KeyboardInterrupt as ctrl_c:
             ctrl_c.add_note("the job goes on in the kernels; Job.cancel() stops it")
             raise
@@ -139,21 +149,42 @@ class Outcomes:
         """Cancel what has not arrived, after Ctrl-C; return what came of it."""
         raise NotImplementedError
 
-    def _await(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
+    def _wait_for(self, predicate: Callable[[], Any], timeout: float | None) -> bool:
+        """Wait with the lock held; `_tell` wakes those whose predicate has become true, and only them."""
+        if predicate():
+            return True
+        self._awaited.append(predicate)
+        try:
+            return bool(self._changed.wait_for(predicate, timeout))
+        finally:
+            self._awaited.remove(predicate)
+
+    def _tell(self) -> None:
+        """Wake whoever waits for what has arrived, with the lock held."""
+        if any(predicate() for predicate in self._awaited):
+            self._changed.notify_all()
+
+    def _await(self, predicate: Callable[[], Any], timeout: float | None = None) -> bool:
         """Wait for something to arrive, in seconds; False if the time was not enough. Ctrl-C cancels the job."""
         try:
             with self._changed:
-                return self._changed.wait_for(predicate, timeout)
+                return self._wait_for(predicate, timeout)
         except KeyboardInterrupt as ctrl_c:
             obey_ctrl_c(ctrl_c, self._give_up, "the job may go on in the kernels; Job.cancel() stops it")
             raise
 
     def _in_order(self, *, check: bool) -> Iterator[Any]:
-        for index in itertools.count():
-            if index >= len(self._results):
-                return
-            self._await(lambda: self._have[index])  # noqa: B023  used at once
-            yield self._checked(index, check)
+        for start, stop in self._runs():
+            for index in range(start, stop):
+                yield self._checked(index, check)
+
+    def _runs(self) -> Iterator[tuple[int, int]]:
+        """Go through the items in order, as (first, stop) of those that are done when they are reached."""
+        at = 0
+        while at < len(self._results):
+            self._await(lambda: self._have[at])
+            stop = self._have.find(0, at)
+            yield at, (at := len(self._have) if stop < 0 else stop)
 
     def _position(self, index: int) -> int:
         total = len(self._results)
@@ -173,14 +204,28 @@ class Outcomes:
         """Make room for more items, with the lock held; return their indices."""
         first = len(self._results)
         self._results += [None] * count
-        self._have += [False] * count
+        self._have += bytes(count)
         return range(first, first + count)
 
-    def _settle(self, index: int, result: Any, *, failed: bool) -> None:
-        if not self._have[index]:
-            if failed:  # not told from the result, which may itself be an exception
-                self._errors[index] = result
-            self._results[index] = result
-            self._have[index] = True
-            self._arrived.append(index)
-            self._settled = time.monotonic()
+    def _settle(self, first: int, results: Sequence[Any], failures: Mapping[int, PyrokernelError]) -> None:
+        """Take what came of consecutive items, with the lock held; of one that has its outcome nothing changes.
+
+        Args:
+            first: Index of the first.
+            results: In order; the exceptions in the places of failed ones.
+            failures: Those by their positions, because a result may be an exception, too.
+        """
+        stop = first + len(results)
+        if self._have.find(1, first, stop) >= 0:
+            for offset, result in enumerate(results):
+                if not self._have[first + offset]:
+                    failed = {0: failures[offset]} if offset in failures else {}
+                    self._settle(first + offset, [result], failed)
+            return
+        for offset, error in failures.items():
+            self._errors[first + offset] = error
+        self._results[first:stop] = results
+        self._have[first:stop] = b"\1" * len(results)
+        self._arrived.append(range(first, stop))
+        self._count += len(results)
+        self._settled = time.monotonic()

@@ -15,6 +15,7 @@ from pyrokernel.texts import label
 
 if TYPE_CHECKING:
     from pyrokernel.client.mesh import Mesh
+    from pyrokernel.wire.fanout import Request
 
 _ANSWER_SECONDS = 0.5
 """A kernel that takes longer holds its interpreter; it finds the request when it lets go."""
@@ -38,40 +39,35 @@ def withdraw(mesh: Mesh, cells: Mapping[Link, Sequence[str]]) -> dict[str, str]:
         Kernel name to why something of it may go on there; empty when nothing does.
     """
     links = {link.name: link for link in cells}
-    left: dict[str, set[str]] = {link.name: set(sent) for link, sent in cells.items()}
+    left: dict[str, list[str]] = {link.name: list(sent) for link, sent in cells.items()}
     holding: dict[str, str] = {}
 
-    def ask(position: int, method: str, *rest: Any) -> tuple[dict[str, Any], set[str]]:
-        """Call a method with the cell at a position, where one is left; return answers and who did not answer."""
-        asked = {
-            link.name: kernel_request(method, sent[position], *rest)
-            for link, sent in cells.items()
-            if len(sent) > position and sent[position] in left[link.name]
-        }
-        answers, errors, missing = gather(
-            mesh, [links[name] for name in asked], asked, kind="control", timeout=_ANSWER_SECONDS
-        )
+    def ask(requests: Mapping[str, Request]) -> tuple[dict[str, Any], set[str]]:
+        """Ask kernels by name; return answers and who did not answer."""
+        asked = [links[name] for name in requests]
+        answers, errors, missing = gather(mesh, asked, requests, kind="control", timeout=_ANSWER_SECONDS)
         for name, error in errors.items():
             left[name].clear()
             if not isinstance(error, (KernelDiedError, KernelRestartedError)):
                 holding[name] = str(error)
         return answers, set(missing)
 
-    depth = max(map(len, cells.values()), default=0)
     # From the back: what waits behind the running cell must not start when that one is interrupted.
-    for position in reversed(range(depth)):
-        for name, cancelled in ask(position, "cancel")[0].items():
-            if cancelled:
-                left[name].discard(cells[links[name]][position])
-    for position in range(depth):
-        receipts, silent = ask(position, "interrupt", _INSIST_SECONDS)
+    for name, cancelled in ask({name: kernel_request("cancel", sent[::-1]) for name, sent in left.items()})[0].items():
+        left[name] = [cell for cell, gone in zip(left[name], reversed(cancelled), strict=True) if not gone]
+    for position in range(max(map(len, left.values()), default=0)):
+        running = {name: sent[position] for name, sent in left.items() if len(sent) > position}
+        receipts, silent = ask(
+            {name: kernel_request("interrupt", cell, _INSIST_SECONDS) for name, cell in running.items()}
+        )
         for name, receipt in receipts.items():
             if receipt["outcome"] == "unanswered":
                 silent.add(name)
             elif receipt["outcome"] not in ("interrupted", "not running"):
                 holding[name] = f"{receipt['outcome']}: the code went on after the interrupt"
         for name in silent:
-            holding[name] = _signal(mesh, links[name], cells[links[name]][position])
+            holding[name] = _signal(mesh, links[name], running[name])
+            left[name].clear()  # whoever was silent once is not asked about each of the others in turn
     return holding
 
 

@@ -1,16 +1,14 @@
-"""What a call means, and calling it once or for many items. Runs in the kernel process."""
+"""What a call means. Runs in the kernel process."""
 
 from __future__ import annotations
 
 import builtins
 import sys
-import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pyrokernel.commands import BoundCommand
-from pyrokernel.errors import ProtocolError, error_to_wire
-from pyrokernel.kernel.interpreter import format_error
+from pyrokernel.errors import ProtocolError
 from pyrokernel.wire.codec import Packed
 
 
@@ -74,23 +72,3 @@ def command_meant(function: Any, variables: Mapping[str, Any]) -> str:
     if function in variables:
         return function if type(variables[function]) is BoundCommand else ""
     return "" if "." in function or hasattr(builtins, function) else function
-
-
-def map_each(function: Callable[..., Any], items: Sequence[Any], *, calls: bool) -> list[tuple[bool, Any]]:
-    """Call a function once for each item; a failure is kept as data beside the results of the others.
-
-    Args:
-        function: Whatever is called.
-        items: Its one argument each time, or with `calls` the (args, kwargs).
-        calls: Which of the two.
-    """
-    results: list[tuple[bool, Any]] = []
-    for item in items:
-        try:
-            args, kwargs = item if calls else ((item,), {})
-            value = function(*args, **kwargs)
-            results.append((True, list(value) if isinstance(value, types.GeneratorType) else value))
-        except Exception as error:  # noqa: BLE001  the user's function may raise anything; an interrupt ends the whole chunk
-            wire = error_to_wire(error)
-            results.append((False, {**wire, "traceback": format_error(error)}))
-    return results

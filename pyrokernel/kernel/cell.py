@@ -10,6 +10,7 @@ from pyrokernel.messages import new_id
 from pyrokernel.wire.codec import Packed
 
 if TYPE_CHECKING:
+    from pyrokernel.kernel.chunk import Chunk
     from pyrokernel.kernel.yielding import Yields
 
 MAX_SOURCE_EVENT_CHARS = 64 * 1024
@@ -37,7 +38,7 @@ class Cell:
         data: Only plain data and arrays travel, packed so that any peer can load them.
         begin: Called when it starts.
         started: Since when it runs, Unix time in seconds; 0 before.
-        items, failed: How many items it was mapped over, and how many of them failed.
+        chunk: What becomes of its items, when it is mapped over some.
     """
 
     source: str
@@ -60,8 +61,7 @@ class Cell:
     data: bool = False
     state: str = "new"
     started: float = 0.0
-    items: int = 0
-    failed: int = 0
+    chunk: Chunk | None = None
     reply: dict[str, Any] | None = None
     size: int = 0
 
@@ -86,7 +86,8 @@ def ending(cell: Cell) -> dict[str, Any]:
     reply = cell.reply or {}
     ending = {name: reply[name] for name in ("status", "execution_count", "started", "duration", "ename")}
     ending["evalue"] = reply["evalue"][:MAX_SOURCE_LISTED_CHARS]
-    return ending | ({"items": cell.items, "failed": cell.failed} if cell.items else {})
+    chunk = cell.chunk
+    return ending | ({"items": chunk.called, "failed": chunk.failed} if chunk and chunk.called else {})
 
 
 def short(source: str, limit: int = MAX_SOURCE_EVENT_CHARS) -> str:

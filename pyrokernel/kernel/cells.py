@@ -25,7 +25,7 @@ from pyrokernel.errors import (
     ResultExpiredError,
 )
 from pyrokernel.journal import Journal
-from pyrokernel.kernel.calls import map_each, resolve
+from pyrokernel.kernel.calls import resolve
 from pyrokernel.kernel.capture import NO_OUTPUT, Capture, CellOutput
 from pyrokernel.kernel.cell import Cell, ending, listed, short
 from pyrokernel.kernel.extensions import Extensions
@@ -150,6 +150,31 @@ class Cells:
         with self._settling:
             pass
 
+    def begin_chunk(self, cell: Cell) -> dict[str, Any] | None:
+        """Take note that a chunk of a burst runs, in the main thread; return its reply if it is known.
+
+        Raises:
+            As `run`, and CellCancelledError.
+        """
+        with self._lock:
+            if self._admit(cell):
+                cell.state, cell.started = "running", time.time()
+                self.running = cell
+                return None
+        return self.run(cell)
+
+    def end_chunk(self, cell: Cell, reply: dict[str, Any], size: int) -> None:
+        """Keep the reply of a chunk that ran, which takes so many bytes."""
+        cell.reply, cell.state, cell.call, cell.size = reply, "done", None, size
+        with self._lock:
+            self._keep(cell)
+
+    def end_burst(self) -> None:
+        """Take note that no chunk runs any more."""
+        with self._lock:
+            self.running = None
+            self.last_used = time.monotonic()
+
     def run_queued(self) -> bool:
         """Run the first submitted cell; say whether there was one."""
         with self._lock:
@@ -177,8 +202,9 @@ class Cells:
             found = self._known.get(cell)
             if found is None:
                 # It may still wait unread in a work connection: remember to skip it.
-                if len(self._cancelled) < MAX_EXPIRED:
-                    self._cancelled.add(cell)
+                if cell in self._expired or len(self._cancelled) >= MAX_EXPIRED:
+                    return False
+                self._cancelled.add(cell)
                 return True
             if found.state != "queued":
                 return False
@@ -188,9 +214,43 @@ class Cells:
             self._finish(found, Reply(status="cancelled", **self._identity(found)).to_wire())
             return True
 
+    def curtail(self, cell: str) -> int:
+        """Take back the items of a chunk that have not begun; one that has not started is cancelled.
+
+        Returns:
+            How many items it keeps: those that have begun. -1 where that is not known, and nothing was taken back.
+        """
+        with self._lock:
+            found = self._known.get(cell)
+            if found is None or found.state == "queued":
+                return 0 if self.cancel(cell) else -1
+            if found.chunk is None or found.reply is not None:
+                return -1
+            return found.chunk.take_back()
+
+    def known_reply(self, cell: str) -> dict[str, Any] | None:
+        """Return the reply of a cell that was here before; None if it never was.
+
+        Raises:
+            CellCancelledError, ResultExpiredError: It is not to run, or its reply is gone.
+        """
+        with self._lock:
+            if cell in self._cancelled or cell in self._known or cell in self._expired:
+                self._admit(Cell(source="", id=cell))  # raises
+                found = self._find(cell)
+                if found.reply is None:
+                    raise ProtocolError(f"cell {cell} is running already")
+                return found.reply
+            return None
+
     def is_cancelled(self, cell: str) -> bool:
         """Tell whether a cell that nobody has read yet was cancelled."""
         return cell in self._cancelled
+
+    @property
+    def is_in_child(self) -> bool:
+        """Whether this is a child that user code forked."""
+        return os.getpid() != self._pid
 
     def touch(self) -> None:
         """Note that somebody uses this kernel."""
@@ -260,6 +320,7 @@ class Cells:
             raise ResultExpiredError(kernel=self.name, cell=cell.id)
         if cell.id in self._cancelled:
             self._cancelled.discard(cell.id)
+            self._forget(cell.id)  # sent again it is not run either: its items may run elsewhere
             raise CellCancelledError(kernel=self.name, cell=cell.id)
         self._known[cell.id] = cell
         return True
@@ -273,12 +334,12 @@ class Cells:
         try:
             reply = self._run_whole(cell, count)
         except BaseException as error:  # noqa: BLE001  such as the TimeoutError of a SIGALRM handler of the user's
-            reply = self._end_badly(cell, count, error)
+            reply = self.end_badly(cell, count, error)
         self._settling.acquire()
         self._ended = (cell, reply)
         return reply
 
-    def _end_badly(self, cell: Cell, count: int, error: BaseException) -> dict[str, Any]:
+    def end_badly(self, cell: Cell, count: int, error: BaseException) -> dict[str, Any]:
         """Return the reply of a cell whose own end was cut short by something raised outside it."""
         message = "raised after the code of the cell had ended, by a signal handler or in place of a function of ours"
         inside.serve(())
@@ -301,8 +362,8 @@ class Cells:
         inside.serve(cell.waiters)
         outcome = self._execute(cell, count)
         inside.serve(())
-        if os.getpid() != self._pid:
-            _leave_forked_child(outcome)
+        if self.is_in_child:
+            leave_forked_child(outcome)
         duration = time.perf_counter() - begun
         if self.extensions.observes("pyrokernel_cell_ended"):
             ended = {
@@ -313,9 +374,9 @@ class Cells:
             }
             self.interpreter.run_aside(lambda: self._tell("pyrokernel_cell_ended", cell, count, **ended))
         output = self.capture.end()
-        return self._reply(cell, outcome, count, output, duration=duration, cpu=time.process_time() - cpu_begun)
+        return self.reply_of(cell, outcome, count, output, duration=duration, cpu=time.process_time() - cpu_begun)
 
-    def _reply(
+    def reply_of(
         self,
         cell: Cell,
         outcome: Outcome,
@@ -386,13 +447,10 @@ class Cells:
     def _value_of(self, cell: Cell) -> Any:
         """Make the call that a cell is, once or for each of its items."""
         assert cell.call is not None  # what is run as source does not come here
-        function, arguments, mapped = cell.call
-        target = self._target(function, cell)
-        args, kwargs = arguments.load()
-        if mapped:
-            results = map_each(target, args, calls=mapped == "calls")
-            cell.items, cell.failed = len(results), sum(not good for good, _ in results)
-            return results
+        target = self.target(cell)
+        if cell.chunk is not None:
+            return self.call_chunk(cell, target)
+        args, kwargs = cell.call[1].load()
         value = target(*args, **kwargs)
         if cell.lend is not None and cell.yields is None:
             return value
@@ -402,14 +460,21 @@ class Cells:
             raise TypeError(f"{cell.title} is no generator: it returned {type(value).__name__}; `call` fetches that")
         return value
 
-    def _target(self, function: Any, cell: Cell) -> Callable[..., Any]:
+    def call_chunk(self, cell: Cell, target: Callable[..., Any]) -> dict[str, Any]:
+        """Call what a mapped call means with each of its items."""
+        assert cell.call is not None
+        assert cell.chunk is not None
+        return cell.chunk.call_each(target, cell.call[1].load()[0], calls=cell.call[2] == "calls")
+
+    def target(self, cell: Cell) -> Callable[..., Any]:
         """Find what a call means; a command learns of this cell."""
+        assert cell.call is not None
 
         def command(name: str) -> Callable[..., Any] | None:
             found = self.extensions.command(name)
             return found and functools.partial(found, self.extensions.context(found, cell.id, cell.namespace))
 
-        return resolve(function, self.interpreter.namespace(cell.namespace).variables, command)
+        return resolve(cell.call[0], self.interpreter.namespace(cell.namespace).variables, command)
 
     def _drained(self, values: Iterable[Any], cell: Cell) -> list[Any] | None:
         """Run a generator to its end: its values are events where text is wanted, else they are read or returned."""
@@ -449,7 +514,7 @@ class Cells:
         begun = time.perf_counter()
         self.journal.append(EventKind.STARTED, cell.id, source=short(cell.title), **cell.origin, execution_count=0)
         outcome = outcome_of(lambda: self._value_of(cell), lambda value: _render(value, cell))
-        reply = self._reply(cell, outcome, 0, duration=time.perf_counter() - begun)
+        reply = self.reply_of(cell, outcome, 0, duration=time.perf_counter() - begun)
         self._report(reply)
         with self._lock:
             self.touch()
@@ -461,35 +526,45 @@ class Cells:
         cell, status = reply["cell"], reply["status"]
         try:
             if status == "error":
-                fields = {name: reply[name] for name in ("ename", "evalue", "traceback")}
-                self.journal.append(EventKind.ERROR, cell, **fields)
+                self.report_error(reply)
             elif reply["text"]:
                 self.journal.append(EventKind.RESULT, cell, text=reply["text"], data=reply["data"])
         finally:
             self.journal.append(EventKind.ENDED, cell, status=status, duration=reply["duration"], cpu=reply["cpu"])
 
+    def report_error(self, reply: dict[str, Any]) -> None:
+        """Write to the journal what a cell raised."""
+        fields = {name: reply[name] for name in ("ename", "evalue", "traceback")}
+        self.journal.append(EventKind.ERROR, reply["cell"], **fields)
+
     def _finish(self, cell: Cell, reply: dict[str, Any]) -> None:
-        """Keep a reply and let go of the oldest beyond the caps."""
+        """Keep a reply."""
         cell.reply, cell.state, cell.call, cell.begin = reply, "done", None, None
-        value = reply["value"]
-        size = len(reply["stdout"]) + len(reply["stderr"]) + len(reply["text"]) + len(reply["traceback"])
-        if isinstance(value, Packed):
-            size += value.size_bytes
+        size = size_of(reply)
         if cell.yields is not None:
             cell.yields.wake()
             size += cell.yields.size
         cell.size = size
-        self._kept.append(cell)
-        self._kept_bytes += size
-        while len(self._kept) > MAX_REPLIES or (self._kept_bytes > MAX_REPLY_BYTES and len(self._kept) > 1):
-            old = self._kept.popleft()
+        self._keep(cell)
+
+    def _keep(self, cell: Cell) -> None:
+        """Keep a cell that has ended and let go of the oldest beyond the caps; the lock is held."""
+        kept = self._kept
+        kept.append(cell)
+        self._kept_bytes += cell.size
+        while len(kept) > MAX_REPLIES or (self._kept_bytes > MAX_REPLY_BYTES and len(kept) > 1):
+            old = kept.popleft()
             self._kept_bytes -= old.size
             del self._known[old.id]
-            self._expired[old.id] = None
-            if len(self._expired) > MAX_EXPIRED:
-                del self._expired[next(iter(self._expired))]
+            self._forget(old.id)
         if self._waiting:
             self._changed.notify_all()
+
+    def _forget(self, cell: str) -> None:
+        """Remember of a cell only that there was one of this id."""
+        self._expired[cell] = None
+        if len(self._expired) > MAX_EXPIRED:
+            del self._expired[next(iter(self._expired))]
 
 
 def _render(value: Any, cell: Cell) -> dict[str, Any]:
@@ -500,8 +575,7 @@ def _render(value: Any, cell: Cell) -> dict[str, Any]:
     if cell.lend is not None:
         value = cell.lend(value)
     if cell.want == "value":
-        limit = cell.max_result_bytes
-        shown["value"], shown["missing"] = pack_value(value, max_bytes=limit, plain=cell.plain, data=cell.data)
+        shown["value"], shown["missing"] = pack(value, cell)
     if cell.call is None or (cell.want == "text" and value is not None):
         shown["text"], shown["cut"] = text_of(value, for_people=cell.want == "text")
     if cell.want == "mime":
@@ -509,7 +583,24 @@ def _render(value: Any, cell: Cell) -> dict[str, Any]:
     return shown
 
 
-def _leave_forked_child(outcome: Outcome) -> None:
+def size_of(reply: dict[str, Any]) -> int:
+    """Return about how many bytes a reply takes."""
+    size = len(reply["stdout"]) + len(reply["stderr"]) + len(reply["text"]) + len(reply["traceback"])
+    value = reply["value"]
+    return size + value.size_bytes if isinstance(value, Packed) else size
+
+
+def pack(value: Any, cell: Cell) -> tuple[Any, str]:
+    """Return a value in wire form and, when it has to stay here, why; of a chunk nothing stays but what has to."""
+    limit, plain, data = cell.max_result_bytes, cell.plain, cell.data
+    packed, missing = pack_value(value, max_bytes=limit, plain=plain, data=data)
+    if missing and cell.chunk is not None:
+        value = cell.chunk.mend(value, lambda one: pack_value(one, max_bytes=limit, plain=plain, data=data)[1])
+        return pack_value(value, max_bytes=limit, plain=plain, data=data)
+    return packed, missing
+
+
+def leave_forked_child(outcome: Outcome) -> None:
     """End a child that user code forked and that ran to the end of the cell: there is one kernel, not two."""
     code = 0
     if isinstance(outcome.error, SystemExit):

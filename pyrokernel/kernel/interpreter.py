@@ -224,6 +224,15 @@ class Interpreter:
         self._guard(cell, body, outcome)
         return outcome
 
+    def run_bare(self, cell: str, body: Callable[[], None]) -> Outcome | None:
+        """Run something under the same rules that renders its value itself; return what it raised, None if nothing."""
+        error = self._run_armed(cell, body)
+        if error is None:
+            return None
+        outcome = Outcome()
+        self._explain(cell, error, outcome)
+        return outcome
+
     def run_aside(self, body: Callable[[], Any]) -> None:
         """Run user code that belongs to no cell; what it raises is printed."""
         error = self._run_armed("", body)
@@ -241,8 +250,10 @@ class Interpreter:
     def _guard(self, cell: str, body: Callable[[], None], outcome: Outcome) -> None:
         """Run user code; whatever it raises becomes data."""
         error = self._run_armed(cell, body)
-        if error is None:
-            return
+        if error is not None:
+            self._explain(cell, error, outcome)
+
+    def _explain(self, cell: str, error: BaseException, outcome: Outcome) -> None:
         # SystemExit and KeyboardInterrupt end the cell, never the kernel: it outlives what it runs.
         outcome.error = error
         outcome.shown, outcome.rendered = False, None

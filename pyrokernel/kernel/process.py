@@ -22,6 +22,7 @@ from pyrokernel.client.shared import of_this_process
 from pyrokernel.commands import KernelIdentity
 from pyrokernel.errors import PyrokernelError, error_to_wire
 from pyrokernel.journal import Journal
+from pyrokernel.kernel.burst import Bursts
 from pyrokernel.kernel.capture import Capture
 from pyrokernel.kernel.cell import Cell
 from pyrokernel.kernel.cells import Cells
@@ -99,6 +100,7 @@ class KernelProcess:
         self.cells = Cells(
             spec.name, birth.instance, interpreter, self.capture, self.journal, extensions, self.loop.wake
         )
+        self.loop.bursts = Bursts(self.cells)
         inputs = Inputs(self._ask, self._running_cell, settings.input_timeout)
         self.references = References(spec.name, birth.instance, self.loop.wake)
         own.declare(spec.name, birth.instance, self.references.own, self._lend_own)

@@ -71,6 +71,8 @@ def peek_request(connection: Connection) -> dict[str, Any] | None:
         if len(data) > HEADER_BYTES and IncomingMessage(data[:HEADER_BYTES], empty=True).cell == cell:
             # Reading an envelope runs no code; our own clients send no annotations before it.
             _, method, args, _ = codec.decode(memoryview(data)[HEADER_BYTES:])
+            if method == "more" and connection.kept is not None:
+                return dict(connection.kept.listed(cell))
             options = args[-1] if isinstance(args[-1], dict) else {}
             source = show_call(args[0], options) if method == "call" else shown(options) or str(args[0])
     except (OSError, ProtocolError, ValueError, TypeError, IndexError):

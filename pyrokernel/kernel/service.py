@@ -28,10 +28,12 @@ from pyrokernel.errors import (
 )
 from pyrokernel.journal import Journal
 from pyrokernel.kernel.arrays import hand_over, measure
+from pyrokernel.kernel.burst import KeptJob
 from pyrokernel.kernel.calls import command_meant
 from pyrokernel.kernel.capture import Capture
 from pyrokernel.kernel.cell import Cell, listed
 from pyrokernel.kernel.cells import Cells
+from pyrokernel.kernel.chunk import Chunk
 from pyrokernel.kernel.completion import complete
 from pyrokernel.kernel.extensions import Extensions
 from pyrokernel.kernel.inputs import Inputs
@@ -117,7 +119,7 @@ class KernelService:
         """Call a function or command, by name or pickled, and return the reply of that cell.
 
         `arguments` is a pickled (args, kwargs); from a client without pickles, a list of the two.
-        With option "map", args are the items and the value is a list of (succeeded, value or failure).
+        With option "map", args are the items, and the value is what `Chunk.call_each` returns.
         In place of a function, a dict is an operation on a reference.
         """
         options = {"want": "value", **(options or {})}
@@ -125,6 +127,12 @@ class KernelService:
         if get_ident() != _MAIN and self._is_beside(cell):
             return self._for_peer(self._cells.run_beside(cell))
         return self._run_or_wait(cell, options)
+
+    @expose
+    def more(self, arguments: Any, cell: str) -> dict[str, Any] | None:
+        """Run another chunk of the job that this connection keeps (see `burst`); None where it keeps none."""
+        self._check_may_run()
+        return self._cells.known_reply(str(cell))
 
     @expose
     def submit(self, source: str, options: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -296,9 +304,16 @@ class KernelService:
         return self._for_peer(self._cells.wait(cell, timeout))
 
     @expose
-    def cancel(self, cell: str) -> bool:
-        """Keep a cell from starting."""
-        return self._cells.cancel(cell)
+    def cancel(self, cell: str | list[str]) -> bool | list[bool]:
+        """Keep a cell from starting, or each of a list, in this order."""
+        if isinstance(cell, str):
+            return self._cells.cancel(cell)
+        return [self._cells.cancel(str(one)) for one in cell]
+
+    @expose
+    def curtail(self, cell: str) -> int:
+        """Take back the items of a mapped call that have not begun; say how many it keeps, -1 if that is not known."""
+        return self._cells.curtail(cell)
 
     @expose
     def interrupt(self, cell: str = "", wait: float = 0.2) -> dict[str, Any]:
@@ -526,6 +541,10 @@ class KernelService:
         cell = self._cell(source, options)
         packed = arguments if isinstance(arguments, Packed) else Packed.dump(tuple(arguments))
         cell.call = (function, packed, options.get("map") or False)
+        if options.get("map"):
+            cell.chunk = Chunk()
+            if options.get("keep") and cell.want == "value" and cell.job:
+                current_connection().kept = KeptJob(cell)
         return cell
 
     def _operation_cell(self, asked: dict[str, Any], arguments: Any, options: dict[str, Any]) -> Cell:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from pyrokernel.kernel.burst import Bursts
 from pyrokernel.kernel.requests import peek_request
 from pyrokernel.wire.alertness import ALERT_SECONDS, Alertness
 from pyrokernel.wire.codec import MAX_PAYLOAD_BYTES, SERIALIZER_ID, Buffer
@@ -31,6 +32,9 @@ class WorkLoop:
         look_around: Does what waited for this moment; says whether to be called again after the next request.
         idle_seconds: Tells how long nobody has used the kernel.
         idle_stop: After so many seconds of that, `run` returns; 0 for never.
+
+    Attributes:
+        bursts: Runs the chunks of jobs.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class WorkLoop:
     ) -> None:
         self._settle = settle
         self._look_around = look_around
+        self.bursts: Bursts | None = None
         self._idle_seconds = idle_seconds
         self._idle_stop = idle_stop
         self._selector = selectors.DefaultSelector()
@@ -128,7 +133,11 @@ class WorkLoop:
                 return
             if message.serializer_id != SERIALIZER_ID:
                 raise ConnectionError("a work connection speaks our codec only")
-            left = send_now(connection.sock, daemon.answer(connection, message))
+            left: list[Buffer] | None = None
+            if connection.kept is not None and self.bursts is not None:
+                left = self.bursts.serve(connection, message, daemon)
+            if left is None:
+                left = send_now(connection.sock, daemon.answer(connection, message))
             self._is_alert = True
         except Exception as error:  # noqa: BLE001  whatever a peer sends or breaks ends its connection, never the kernel
             self._leave(connection)

@@ -62,6 +62,9 @@ _IN_PAYLOAD = (1 << 64) - 1
 """In place of a place in the segment."""
 
 _PADDING = bytes(_ALIGNMENT)
+_GAP = bytes(_ALIGNMENT - _COUNTS.size)
+_BARE = 0xFFFFFFFF
+"""As the number of buffers: the payload is bytes, not a pickle."""
 
 
 class Packed:
@@ -273,7 +276,7 @@ def inline(stream: bytes, views: Sequence[memoryview]) -> list[Buffer]:
         MessageTooLargeError: More than 64 GiB.
     """
     if not views and len(stream) <= MAX_PAYLOAD_BYTES - _ALIGNMENT:
-        return [_COUNTS.pack(0, len(stream)) + _PADDING[: _ALIGNMENT - _COUNTS.size], stream]
+        return [_COUNTS.pack(0, len(stream)) + _GAP, stream]
     if len(views) == 1 and len(stream) + len(views[0]) <= MAX_PAYLOAD_BYTES - 2 * _ALIGNMENT:
         # One value, as in most messages: the same in a third of the time.
         return [_ONE.pack(1, len(stream), len(views[0])), stream, _PADDING[: -len(stream) % _ALIGNMENT], views[0]]
@@ -347,6 +350,11 @@ def _aligned(head: Buffer, tail: Sequence[Buffer]) -> list[Buffer]:
     return parts
 
 
+def encode_bytes(data: bytes) -> list[Buffer]:
+    """Turn bytes that are all of an envelope into a payload, without a pickle around them."""
+    return [_COUNTS.pack(_BARE, len(data)) + _GAP, data]
+
+
 def decode(payload: memoryview, arrival: Arrival | None = None) -> Any:
     """Read an envelope; values in it stay `Packed`, buffers point into `payload` or into the segment.
 
@@ -365,6 +373,10 @@ def decode(payload: memoryview, arrival: Arrival | None = None) -> Any:
             if _ALIGNMENT + length > len(payload):
                 raise ValueError("a part reaches beyond the end")
             return _EnvelopeUnpickler(io.BytesIO(payload[_ALIGNMENT : _ALIGNMENT + length])).load()
+        if count == _BARE:
+            if _ALIGNMENT + length > len(payload):
+                raise ValueError("the bytes reach beyond the end")
+            return bytes(payload[_ALIGNMENT : _ALIGNMENT + length])
         if count * _LENGTH.size > len(payload):
             raise ValueError("more buffers than bytes")
         offset = _COUNTS.size

@@ -536,6 +536,7 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
         greeting: What the other side said of itself in the handshake.
         greeted: Whether the handshake is over.
         instance: Which life of the peer the client meant, "" for any.
+        kept: What a kernel keeps of the job whose chunks come on it.
         afterwards: What a service wants done once its answer has been sent.
         seq: Number of the last request that was sent (`wire.direct`).
         alertness: Whether to wait for its messages without going to sleep (`wire.direct`).
@@ -553,6 +554,7 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
         self.greeting: dict[str, Any] = {}
         self.greeted = True
         self.instance = ""
+        self.kept: Any = None
         self.afterwards: list[Callable[[], None]] = []
         self.patience = -1.0
         self.seq = 0
@@ -615,6 +617,11 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
                     self.sock.setblocking(True)
             if message is not None:
                 return message
+
+    @property
+    def has_input(self) -> bool:
+        """Whether something can be read at once, the end of the connection included."""
+        return self.sock.fileno() >= 0 and _wait(self.sock, select.POLLIN, 0.0)
 
     def push_back(self, message: IncomingMessage) -> None:
         """Let Pyro's own code read a message that was already received."""

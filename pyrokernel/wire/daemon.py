@@ -51,7 +51,7 @@ HANDSHAKE_SECONDS = 3.0
 MAX_CONNECTIONS = 4096
 """More are closed at accept: a refusal costs this process nothing, a thread each would."""
 
-WORK_METHODS = ("execute", "call", "ship", "unship")
+WORK_METHODS = ("execute", "call", "more", "ship", "unship")
 """What a work connection is for; everything else would wait for the running cell there, to no end."""
 
 _PLAIN_SERIALIZERS = frozenset({SerpentSerializer.serializer_id, JsonSerializer.serializer_id})

@@ -157,6 +157,7 @@ class Fanout:
         self._lanes: dict[Connection, _Lane] = {}
         self._ready: deque[Answer] = deque()
         self._waiting: set[_Lane] = set()
+        self._together: set[_Lane] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -186,7 +187,22 @@ class Fanout:
             lane.held.append(request)  # how it travels is settled by the greeting
             return
         lane.unsent.extend(request.buffers_for(connection) if request.bulky else request.buffers)
-        self._write(lane)
+        if self._together is None:
+            self._write(lane)
+        else:
+            self._together.add(lane)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Write what is sent meanwhile at the end, with one system call a connection where that is enough."""
+        self._together = lanes = set[_Lane]()
+        try:
+            yield
+        finally:
+            self._together = None
+            for lane in lanes:
+                if self._lanes.get(lane.connection) is lane:
+                    self._write(lane)
 
     def answers(self, deadline: float | None = None) -> Iterator[Answer]:
         """Yield answers as they arrive, until none is due or the deadline has passed.
@@ -222,6 +238,12 @@ class Fanout:
         self._waiting.discard(lane)
         self._selector.unregister(connection.sock)
         return True
+
+    def has_more(self, connection: Connection) -> bool:
+        """Whether something of a connection is here that `answers` have not yielded yet."""
+        if any(answer.connection is connection for answer in self._ready):
+            return True
+        return connection in self._lanes and connection.has_input
 
     def release(self, connection: Connection) -> None:
         """Take an idle connection out of the loop, so that another `Fanout` can use it."""

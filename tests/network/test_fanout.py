@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from served import OBJECT, Service
+from waiting import wait_until
 
-from pyrokernel.errors import CellNotFoundError, MessageTooLargeError, NotSerializableError
+from pyrokernel.errors import CellNotFoundError, MessageTooLargeError, NotSerializableError, ProtocolError
 from pyrokernel.wire import codec
 from pyrokernel.wire.codec import Packed
 from pyrokernel.wire.daemon import Daemon
@@ -46,6 +47,43 @@ def test_requests_on_one_connection_are_answered_in_order(daemon: Daemon) -> Non
             fanout.send(connection, Request(OBJECT, "echo", [number]), number)
         answers = [(answer.token, answer.value) for answer in fanout.answers(soon())]
     assert answers == [(number, number) for number in range(50)]
+
+
+def test_requests_that_are_sent_together_are_written_at_once_and_answered_in_order(daemon: Daemon) -> None:
+    first, second = open_to(daemon), open_to(daemon)
+    with Fanout() as fanout:
+        with fanout.together():
+            for number in range(50):
+                fanout.send(first if number % 2 else second, Request(OBJECT, "echo", [number]), number)
+            assert len(fanout._lanes[first].unsent) == len(fanout._lanes[second].unsent) == 25
+        answers = [(answer.token, answer.value) for answer in fanout.answers(soon())]
+    assert sorted(answers) == [(number, number) for number in range(50)]
+    for parity in (0, 1):
+        mine = [token for token, _ in answers if token % 2 == parity]
+        assert mine == sorted(mine)
+
+
+def test_what_has_come_and_is_not_yielded_yet_is_known(daemon: Daemon) -> None:
+    connection = open_to(daemon)
+    with Fanout() as fanout:
+        for number in range(3):
+            fanout.send(connection, Request(OBJECT, "echo", [number]), number)
+        answers = fanout.answers(soon())
+        for left in (2, 1, 0):
+            next(answers)
+            if left:
+                wait_until(lambda: fanout.has_more(connection))
+        assert not fanout.has_more(connection)
+        connection.close()
+        assert not fanout.has_more(connection)
+
+
+def test_bytes_travel_as_they_are() -> None:
+    for data in (b"", b"x", bytes(100_000)):
+        payload = b"".join(codec.encode_bytes(data))
+        assert codec.decode(memoryview(payload)) == data
+        with pytest.raises(ProtocolError):
+            codec.decode(memoryview(payload)[: len(payload) - 1])
 
 
 def test_the_deadline_leaves_the_rest_pending_and_drops_their_connections(daemon: Daemon) -> None:

@@ -203,6 +203,13 @@ def test_an_observer_that_raises_or_exits_harms_no_cell(kernel: pk.Kernel) -> No
     assert ended.startswith("pyrokernel_cell_ended raised SystemExit: 3")
 
 
+def test_observers_are_told_of_each_chunk_of_a_job(kernel: pk.Kernel) -> None:
+    before = len(kernel.events())
+    assert kernel.map(abs, range(-20, 0), chunk=1).results() == list(range(20, 0, -1))
+    started = [event for event in kernel.events()[before:] if event.kind == "started"]
+    assert len(started) == 20, "each is a cell of its own, of which observers are told"
+
+
 def test_what_is_raised_need_not_have_a_text(kernel: pk.Kernel) -> None:
     assert kernel.execute("1 + 1").result == 2
     (problem,) = infos(kernel)["textless"].problems

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from pyrokernel.client.chunks import Chunk, check_calls, cut, show_call, show_indices, show_item
+from pyrokernel.client.backlog import Span
+from pyrokernel.client.chunks import Chunk, check_calls, show_call, show_indices, show_item
 from pyrokernel.errors import NotSerializableError, SettingsError
 
 
@@ -74,18 +75,14 @@ def test_indices_are_shown_as_runs(indices: Any, text: str) -> None:
     assert show_indices(indices) == text
 
 
-def test_chunks_hold_all_items_in_order() -> None:
-    chunks = cut(range(100), 3, chunk=None, retries=1)
-    assert [item for chunk in chunks for item in chunk.items] == list(range(100))
-    assert [chunk.first for chunk in chunks] == [sum(len(c.items) for c in chunks[:n]) for n in range(len(chunks))]
-    assert {len(chunk.items) for chunk in cut(range(10), 3, chunk=5, retries=0)} == {5}
-
-
 def test_a_chunk_is_halved_until_one_item_is_left() -> None:
-    first, second = Chunk(10, [0, 1, 2], 1).halves()
-    assert (first.first, first.items, first.retries) == (10, [0], 1)
-    assert (second.first, second.items) == (11, [1, 2])
-    assert first.halves() == []
+    assert Chunk(10, [0, 1, 2], 1).halves() == [Span(10, 11, 1), Span(11, 13, 1)]
+    assert Chunk(10, [0], 1).halves() == []
+
+
+def test_a_chunk_knows_which_items_are_left_of_it() -> None:
+    assert Chunk(10, [0, 1, 2], 1).span() == Span(10, 13, 1)
+    assert Chunk(10, [0, 1, 2], 1).span(2) == Span(12, 13, 1)
 
 
 def test_an_item_that_cannot_travel_is_named_once_it_is_alone() -> None:
@@ -139,12 +136,6 @@ def test_calls_travel_as_tuples_and_dicts() -> None:
 def test_what_is_no_call_is_refused_by_its_index(call: Any, text: str) -> None:
     with pytest.raises(SettingsError, match=text):
         check_calls([((), {}), call], first=6)
-
-
-def test_chunks_of_calls_stay_so_when_they_are_halved() -> None:
-    (chunk,) = cut([((1,), {}), ((2,), {})], 3, chunk=5, retries=0, first=40, calls=True)
-    assert (chunk.first, chunk.calls) == (40, True)
-    assert [(half.first, half.calls) for half in chunk.halves()] == [(40, True), (41, True)]
 
 
 def test_a_call_that_cannot_travel_is_shown() -> None:

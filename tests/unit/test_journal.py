@@ -341,6 +341,28 @@ def test_last_cell_is_the_one_that_started_and_did_not_end(journal: Journal) -> 
     assert last["started"] > 0
 
 
+def test_of_a_burst_the_chunk_that_began_last_is_told(journal: Journal) -> None:
+    reader = JournalReader(journal.directory)
+    first, second, third = ("a" * 32, "b" * 32, "c" * 32)
+    journal.append("started", first, source="map(f, ...)")
+    assert (reader.last_cell() or {})["cell"] == first
+    for chunk in (second, third):
+        assert journal.note_chunk(first, chunk)
+        assert (reader.last_cell() or {})["cell"] == chunk
+    journal.append("ended", first, status="ok")
+    assert reader.last_cell() is None
+    journal.append("started", second, source="another")
+    assert (reader.last_cell() or {})["cell"] == second
+    (journal.directory / "chunk").write_bytes(second.encode() + b"half")
+    assert (reader.last_cell() or {})["cell"] == second
+
+
+def test_a_chunk_that_cannot_be_noted_is_told(journal: Journal) -> None:
+    (journal.directory / "chunk").mkdir()
+    assert not journal.note_chunk("a" * 32, "b" * 32)
+    assert journal.disk_error
+
+
 def test_last_cell_is_known_when_its_start_was_deleted_by_the_cap(small: Journal) -> None:
     small.append("started", "c", source="flood()")
     for _ in range(500):

@@ -1,0 +1,161 @@
+"""Jobs on kernels of different speed: what one has not begun others do, and nothing is ever done twice."""
+
+from __future__ import annotations
+
+import collections
+import os
+import random
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from waiting import wait_until
+
+import pyrokernel as pk
+from pyrokernel.client.calls import Exchange, gather, kernel_request
+from pyrokernel.client.parcels import pack_arguments
+
+NOTES = """
+import os, time
+def note(item):
+    index, seconds, path, go = item
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(fd, f"{index} {os.getpid()}\\n".encode())
+    os.close(fd)
+    time.sleep(seconds)
+    while go and not os.path.exists(go):
+        time.sleep(0.001)
+    return index
+"""
+
+
+def noted(path: Path) -> collections.Counter[int]:
+    """How often each item was begun."""
+    return collections.Counter(int(line.split()[0]) for line in path.read_text().splitlines())
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 4])
+def test_no_item_runs_twice_whatever_is_stolen_and_whoever_dies(chunk: int | None, tmp_path: Path) -> None:
+    dice = random.Random(11)
+    path = tmp_path / "noted"
+    items = [(n, dice.choice([0.0] * 30 + [0.002] * 10 + [0.1]), str(path), "") for n in range(600)]
+    with pk.local(4) as mesh:
+        mesh[:].execute(NOTES)
+        ended = threading.Event()
+        job = mesh[:].map("note", items, chunk=chunk)
+
+        def kill() -> None:
+            for name in ("k1", "k3"):
+                wait_until(lambda after=100 if name == "k1" else 200: job.done or job.progress[0] > after)
+                if not job.done:
+                    os.kill(int(mesh[name].describe()["pid"]), signal.SIGKILL)
+            ended.set()
+
+        threading.Thread(target=kill, daemon=True).start()
+        results = job.results(check=False)
+        assert ended.wait(30)
+        times = noted(path)
+    assert max(times.values()) == 1
+    for index, result in enumerate(results):
+        if result == index:
+            assert times[index] == 1
+        else:
+            assert isinstance(result, pk.KernelDiedError)
+    # A death costs the chunk it came in, and no more.
+    assert sum(result == index for index, result in enumerate(results)) >= 600 - 2 * (chunk or 200)
+
+
+def test_what_a_kernel_has_not_begun_of_its_chunk_is_done_by_others(group: pk.Group, tmp_path: Path) -> None:
+    group.execute(NOTES)
+    path, go = tmp_path / "noted", tmp_path / "go"
+    quick = [(n, 0.0, str(path), "") for n in range(2000)]
+    assert len(group.map("note", quick).results()) == 2000  # from now on chunks are large from the beginning
+    path.unlink()
+    job = group.map("note", [(0, 0.0, str(path), str(go)), *quick[1:]])
+    wait_until(lambda: job.progress[0] == 1999)
+    assert not job.ready(0)
+    go.touch()
+    assert job.results() == list(range(2000))
+    assert set(noted(path).values()) == {1}
+
+
+def test_chunks_of_a_chosen_size_stay_whole_and_those_that_wait_are_done_by_others(
+    group: pk.Group, tmp_path: Path
+) -> None:
+    group.execute(NOTES)
+    path, go = tmp_path / "noted", tmp_path / "go"
+    job = group.map("note", [(n, 0.0, str(path), str(go) if n == 0 else "") for n in range(60)], chunk=5)
+    wait_until(lambda: job.progress[0] == 55)
+    assert not any(job.ready(n) for n in range(5))
+    go.touch()
+    assert job.results() == list(range(60))
+    assert set(noted(path).values()) == {1}
+    sizes = [part["items"] for parts in group.cells(1).values() for part in parts]
+    assert set(sizes) == {5}
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 10])
+def test_a_kernel_that_is_busy_with_something_else_holds_nothing_up(
+    chunk: int | None, group: pk.Group, kernel: pk.Kernel, tmp_path: Path
+) -> None:
+    group.execute(NOTES)
+    path, go = tmp_path / "noted", tmp_path / "go"
+    busy = kernel.submit(f"while not os.path.exists({str(go)!r}): time.sleep(0.001)\n'free'")
+    wait_until(lambda: kernel.describe()["running"])
+    job = group.map("note", [(n, 0.0, str(path), "") for n in range(300)], chunk=chunk)
+    assert job.results() == list(range(300))
+    assert kernel.describe()["running"]["cell"] == busy.id
+    go.touch()
+    assert busy.reply(timeout=30).text == "'free'"
+    assert kernel.execute("1 + 1").result == 2
+    assert set(noted(path).values()) == {1}
+
+
+def test_a_request_that_was_cancelled_unread_is_not_run_when_it_is_sent_again(kernel: pk.Kernel) -> None:
+    kernel.execute("seen = []")
+    cell = "c" * 32
+    assert kernel.cancel(cell)
+    packed = pack_arguments((["once"],), {})
+    request = kernel_request("call", "seen.extend", packed, {"cell": cell}, cell=cell)
+    for expected in (pk.CellCancelledError, pk.ResultExpiredError):
+        _, errors, _ = gather(kernel.mesh, [kernel.link], request, kind="work", timeout=30)
+        assert isinstance(errors[kernel.name], expected)
+        assert not kernel.cancel(cell)
+    assert kernel.execute("seen").result == []
+
+
+def test_a_connection_whose_answers_nobody_took_is_closed(kernel: pk.Kernel) -> None:
+    before = kernel.execute("0").execution_count
+    exchange = Exchange(kernel.mesh, "work")
+    for number in range(2):
+        exchange.send(kernel.link, kernel_request("execute", str(number), {}), number)
+    wait_until(lambda: kernel.describe()["execution_count"] == before + 2)
+    assert next(exchange.answers())[1] == 0
+    (connection,) = exchange._connections.values()
+    exchange.close()
+    assert connection.sock.fileno() == -1
+
+
+def test_a_result_that_cannot_travel_costs_only_its_item(group: pk.Group) -> None:
+    job = group.map(lambda x: __import__("threading").Lock() if x == 3 else x, range(6), chunk=6)
+    results: list[Any] = job.results(check=False)
+    assert results[:3] + results[4:] == [0, 1, 2, 4, 5]
+    assert isinstance(results[3], pk.RemoteError)
+    assert (results[3].index, results[3].ename) == (3, "NotSerializableError")
+    assert "cannot pickle" in str(results[3])
+
+
+def test_many_small_requests_that_wait_are_taken_back_together(group: pk.Group, tmp_path: Path) -> None:
+    group.execute(NOTES)
+    path, go = tmp_path / "noted", tmp_path / "go"
+    items = [(n, 0.0, str(path), str(go) if n >= 200 else "") for n in range(1000)]
+    job = group.map("note", items, chunk=1)
+    wait_until(lambda: job.progress[0] == 200 and all(kernel.describe()["running"] for kernel in group))
+    job.cancel()
+    results = job.results(check=False)
+    assert results[:200] == list(range(200))
+    assert {type(result) for result in results[200:]} == {pk.CellCancelledError}
+    assert len(noted(path)) == 203
+    assert {reply.result for reply in group.execute("1", timeout=10).values()} == {1}
