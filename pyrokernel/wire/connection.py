@@ -31,10 +31,11 @@ from Pyro5.protocol import (
 from Pyro5.socketutil import SocketConnection
 
 from pyrokernel.errors import ProtocolError, SettingsError
-from pyrokernel.wire import codec, segments
+from pyrokernel.wire import codec
 from pyrokernel.wire.alertness import Alertness
+from pyrokernel.wire.arrivals import Arrival, receive, receive_any
 from pyrokernel.wire.codec import MAX_PAYLOAD_BYTES, SERIALIZER_ID, Buffer
-from pyrokernel.wire.segments import Arrival, Attached, Freight
+from pyrokernel.wire.segments import Attached, Freight
 from pyrokernel.wire.trust import Peer
 
 __all__ = [
@@ -209,7 +210,7 @@ class _Body:
                 while self._have < self._end:
                     if message.awaits_segment:
                         # The header was read alone: plain recv() would drop a descriptor whose bytes it takes.
-                        count, message.arrival = segments.receive(sock, message.body)
+                        count, message.arrival = receive(sock, message.body)
                     else:
                         count = sock.recv_into(message.body[self._have : self._end])
                     if count == 0:
@@ -363,7 +364,7 @@ class EagerReader:
 
     def _receive(self, sock: socket.socket, flags: int) -> bytes:
         """Receive bytes and keep the segment that comes with them, for the next message that has one."""
-        data, arrival = segments.receive_any(sock, _EAGER_BYTES, flags)
+        data, arrival = receive_any(sock, _EAGER_BYTES, flags)
         if arrival is not None:
             if len(self._arrivals) >= _EAGER_SEGMENTS:
                 raise ProtocolError("more segments came than messages with one")
