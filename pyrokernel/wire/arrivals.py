@@ -16,13 +16,12 @@ import socket
 import struct
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Sequence
 
 from pyrokernel.errors import ProtocolError
 from pyrokernel.wire.segments import POPULATE_READ, STEP_BYTES, copy_into
-from pyrokernel.wire.spare import KEPT_NUMBER, keep_tidy, kept_bytes, ours
+from pyrokernel.wire.spare import KEPT_NUMBER, Block, keep_tidy, kept_bytes, ours
 
 __all__ = ["Arrival", "receive", "receive_any"]
 
@@ -86,7 +85,7 @@ class Arrival:
             raise ProtocolError(f"a segment of {size} bytes does not hold what is said to be in it")
 
 
-class _Map:
+class _Map(Block):
     """A range of a segment as this process sees it; kept, because to map it again takes longer than to copy it.
 
     Args:
@@ -96,48 +95,29 @@ class _Map:
     """
 
     def __init__(self, descriptor: int, start: int, end: int, *, target: bool = False) -> None:
-        import ctypes  # 10 ms, and only where something large has come
-
-        self.size = end - start
-        self.busy = not target
-        self._populated = False
-        self.used = time.monotonic()
-        self._type = ctypes.c_ubyte * self.size
         own = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR if target else os.O_RDONLY)
         try:
             access = mmap.ACCESS_WRITE if target else mmap.ACCESS_COPY
-            self._map = mmap.mmap(own, self.size, access=access, offset=start)
+            super().__init__(mmap.mmap(own, end - start, access=access, offset=start))
         finally:
             os.close(own)
-        self._address = ctypes.addressof(ctypes.c_ubyte.from_buffer(self._map))
-
-    def view(self, lock: mmap.mmap) -> memoryview:
-        """Return all of it, with a lock that is let go when nothing uses that view any more."""
-        # An object that can say when it goes, as a memoryview or an mmap cannot.
-        shown = self._type.from_buffer(self._map)
-        weakref.finalize(shown, self._end_use, lock).atexit = False
-        return memoryview(shown).cast("B")
+        self._populated = False
 
     def whole(self) -> memoryview:
         """Return all of it, pages in place, to be written to now."""
         if not self._populated:
             with contextlib.suppress(OSError):  # an older Linux: the pages come as they are used
-                self._map.madvise(POPULATE_READ)
+                self.memory.madvise(POPULATE_READ)
             self._populated = True
         self.used = time.monotonic()
-        return memoryview(self._map)
-
-    def _end_use(self, lock: mmap.mmap) -> None:
-        lock.close()
-        self.used = time.monotonic()
-        self.busy = False
+        return memoryview(self.memory)
 
     def is_clean(self) -> bool:
         """Whether no page of it was written to, so that it shows the segment and nothing else."""
         pages = -(-self.size // mmap.PAGESIZE)
         try:
             with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
-                entries = os.pread(pagemap.fileno(), pages * 8, self._address // mmap.PAGESIZE * 8)
+                entries = os.pread(pagemap.fileno(), pages * 8, self.address() // mmap.PAGESIZE * 8)
         except OSError:
             return False
         return len(entries) == pages * 8 and not entries[7::8].translate(None, _UNTOUCHED)
@@ -187,12 +167,12 @@ class _Maps:
             found = self._maps.pop(key, None)
             if found is None or found.busy or not found.is_clean():
                 found = _Map(descriptor, start, end)
-            found.busy = True
+            view = found.view(lock.close)
             if found.size <= kept_bytes():
                 self._maps[key] = found
                 self._shed()
         keep_tidy()
-        return found.view(lock)
+        return view
 
     def _shed(self) -> None:
         idle = [(key, one) for key, one in self._maps.items() if not one.busy]

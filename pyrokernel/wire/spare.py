@@ -8,10 +8,12 @@ import mmap
 import os
 import threading
 import time
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["KEPT_NUMBER", "Kept", "keep_tidy", "kept_bytes", "ours", "tidy"]
+__all__ = ["KEPT_NUMBER", "Block", "Kept", "keep_tidy", "kept_bytes", "ours", "tidy"]
 
 IDLE_SECONDS = 30.0
 """What was not used for so long is given back."""
@@ -29,6 +31,45 @@ class Kept(Protocol):
     def tidy(self, idle_since: float) -> bool:
         """Give back what was not used since a monotonic moment; say whether anything is left."""
         ...
+
+
+class Block:
+    """Memory that is mapped, and free when the view that was given out and all views of that have gone.
+
+    Attributes:
+        memory: The map itself.
+        size: Bytes of it.
+        busy: Whether a view is in use.
+        used: Monotonic moment when one was.
+    """
+
+    def __init__(self, memory: mmap.mmap) -> None:
+        self.memory = memory
+        self.size = len(memory)
+        self.busy = False
+        self.used = time.monotonic()
+
+    def view(self, at_end: Callable[[], None] = lambda: None) -> memoryview:
+        """Return all of it; `at_end` is called when nothing uses that any more (any thread, at any moment)."""
+        import ctypes  # 10 ms, and only where something large comes
+
+        # An object that can say when it goes, as a memoryview or an mmap cannot.
+        shown = (ctypes.c_ubyte * self.size).from_buffer(self.memory)
+        weakref.finalize(shown, self._end_use, at_end).atexit = False
+        self.busy = True
+        return memoryview(shown).cast("B")
+
+    def address(self) -> int:
+        """Return where it lies in this process."""
+        import ctypes
+
+        return ctypes.addressof(ctypes.c_ubyte.from_buffer(self.memory))
+
+    def _end_use(self, at_end: Callable[[], None]) -> None:
+        # No lock may be taken here: this thread may have it.
+        at_end()
+        self.used = time.monotonic()
+        self.busy = False
 
 
 KeptType = TypeVar("KeptType", bound=Kept)
