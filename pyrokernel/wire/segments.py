@@ -46,7 +46,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-SEGMENT_BYTES = 512 * 1024
+SEGMENT_BYTES = 1 << 20
 """From here on a segment is quicker than a socket."""
 
 PART_BYTES = 64 * 1024
