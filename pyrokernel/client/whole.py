@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from pyrokernel.messages import KERNEL_OBJECT
+from pyrokernel.wire.arrivals import Arrival
 from pyrokernel.wire.fanout import Request
 from pyrokernel.wire.segments import SEGMENT_BYTES, Freight
 
@@ -53,4 +55,5 @@ class Whole:
 
         filling = self._freight.filling()
         assert filling is not None, "it was made with one"
-        return numpy.frombuffer(filling.arrival().map(0, self._size), self._dtype).reshape(self._shape)
+        content = Arrival(os.dup(filling.descriptor)).map(0, self._size)
+        return numpy.frombuffer(content, self._dtype).reshape(self._shape)

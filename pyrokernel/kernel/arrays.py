@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from pyrokernel.wire.segments import PART_BYTES, Arrival
+from pyrokernel.wire.arrivals import Arrival
+from pyrokernel.wire.segments import PART_BYTES
 
 __all__ = ["hand_over", "measure"]
 
@@ -34,9 +35,8 @@ def hand_over(value: Any, into: dict[str, Any], arrival: Arrival | None) -> bool
     """
     if arrival is None or measure(value) != {"dtype": into["dtype"], "shape": into["shape"]}:
         return False
-    import numpy
-
     # As bytes: memoryview() refuses dates.
-    flat: Any = numpy.ascontiguousarray(value).reshape(-1).view(numpy.uint8)
+    numpy = sys.modules["numpy"]
+    flat = numpy.ascontiguousarray(value).reshape(-1).view(numpy.uint8)
     arrival.write(memoryview(flat), int(into["place"]))
     return True

@@ -28,9 +28,10 @@ from typing import Any, TypeAlias
 
 from pyrokernel.errors import MessageTooLargeError, NotSerializableError, ProtocolError
 from pyrokernel.wire import large
+from pyrokernel.wire.arrivals import Arrival
 from pyrokernel.wire.large import Stream, dump_by_value, dump_pieces, join, load_pieces, small_pieces
 from pyrokernel.wire.plain import Maker, dump_plain, is_data, load_plain
-from pyrokernel.wire.segments import PART_BYTES, SEGMENT_BYTES, Arrival, Attached, Filling, Freight, lay_out
+from pyrokernel.wire.segments import PART_BYTES, SEGMENT_BYTES, Attached, Filling, Freight, lay_out
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import mmap
 import os
 import select
 import socket
@@ -31,10 +30,12 @@ from Pyro5.protocol import (
 from Pyro5.socketutil import SocketConnection
 
 from pyrokernel.errors import ProtocolError, SettingsError
-from pyrokernel.wire import codec, segments
+from pyrokernel.wire import codec
 from pyrokernel.wire.alertness import Alertness
+from pyrokernel.wire.arrivals import Arrival, receive, receive_any
 from pyrokernel.wire.codec import MAX_PAYLOAD_BYTES, SERIALIZER_ID, Buffer
-from pyrokernel.wire.segments import Arrival, Attached, Freight
+from pyrokernel.wire.memory import own_memory
+from pyrokernel.wire.segments import Attached, Freight
 from pyrokernel.wire.trust import Peer
 
 __all__ = [
@@ -63,7 +64,7 @@ _FLAGS_SEGMENT = 1 << 12
 """A segment comes with the first bytes of the body. None of Pyro's own flags; only in our codec."""
 
 _MMAP_FROM_BYTES = 256 * 1024
-"""Above this a body is received into an anonymous map: page-aligned, and not zeroed first as a bytearray is."""
+"""Above this a body is received into memory of `wire.memory`: page-aligned, and not zeroed first as a bytearray is."""
 
 _EAGER_BYTES = 64 * 1024
 """Taken with one call where a whole message may have arrived."""
@@ -143,7 +144,7 @@ class IncomingMessage:
     def allocate(self) -> None:
         """Make room for the body; what does not arrive takes no memory, whatever was promised."""
         size = self.size + self.pieces * PIECE_BYTES
-        self.body = memoryview(_own_memory(size) if size >= _MMAP_FROM_BYTES else bytearray(size))
+        self.body = own_memory(size) if size >= _MMAP_FROM_BYTES else memoryview(bytearray(size))
 
     @property
     def awaits_segment(self) -> bool:
@@ -167,15 +168,6 @@ class IncomingMessage:
     def payload(self) -> memoryview:
         """The body without annotations."""
         return self.body[self.annotations_size :] if self.annotations_size else self.body
-
-
-def _own_memory(size: int) -> mmap.mmap:
-    """Return memory that no forked child shares; in huge pages, which are there six times sooner, where they are."""
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # a system without any
-            memory.madvise(mmap.MADV_HUGEPAGE)
-    return memory
 
 
 class _Body:
@@ -209,9 +201,10 @@ class _Body:
                 while self._have < self._end:
                     if message.awaits_segment:
                         # The header was read alone: plain recv() would drop a descriptor whose bytes it takes.
-                        count, message.arrival = segments.receive(sock, message.body)
+                        count, message.arrival = receive(sock, message.body)
                     else:
-                        count = sock.recv_into(message.body[self._have : self._end])
+                        # Where the socket is one that waits, the system does so until all is here.
+                        count = sock.recv_into(message.body[self._have : self._end], 0, socket.MSG_WAITALL)
                     if count == 0:
                         raise ConnectionClosedError("the peer closed the connection")
                     self._have += count
@@ -363,7 +356,7 @@ class EagerReader:
 
     def _receive(self, sock: socket.socket, flags: int) -> bytes:
         """Receive bytes and keep the segment that comes with them, for the next message that has one."""
-        data, arrival = segments.receive_any(sock, _EAGER_BYTES, flags)
+        data, arrival = receive_any(sock, _EAGER_BYTES, flags)
         if arrival is not None:
             if len(self._arrivals) >= _EAGER_SEGMENTS:
                 raise ProtocolError("more segments came than messages with one")

@@ -15,7 +15,7 @@ from served import OBJECT, Service
 from waiting import wait_until
 
 from pyrokernel.errors import ProtocolError
-from pyrokernel.wire import codec, segments
+from pyrokernel.wire import codec, segments, spare
 from pyrokernel.wire.codec import Packed
 from pyrokernel.wire.connection import MSG_INVOKE, Connection, EagerReader, frame
 from pyrokernel.wire.daemon import Daemon
@@ -33,9 +33,9 @@ US = Peer(uid=os.getuid(), pid=os.getpid(), may_run_code=True)
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
     """After each test: once what was kept for next time is given back, no descriptor of a segment is left."""
-    segments.tidy(time.monotonic())
+    spare.tidy(time.monotonic())
     yield
-    segments.tidy(time.monotonic())
+    spare.tidy(time.monotonic())
     assert memfds() == []
 
 
@@ -109,7 +109,7 @@ def test_memory_is_used_again_once_all_let_go_of_it() -> None:
         if seed % 3 == 1:
             found[::4096] = -1  # the pages it was given are the receiver's own now, and must not be shown again
         del found
-    assert len(segments._ours().pool._segments) == 1
+    assert len(spare.ours(segments._Pool)._segments) == 1
     sender.close()
     receiver.close()
 

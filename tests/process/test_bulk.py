@@ -17,7 +17,7 @@ import pytest
 from waiting import wait_until
 
 import pyrokernel as pk
-from pyrokernel.wire import segments
+from pyrokernel.wire import segments, spare
 
 numpy = pytest.importorskip("numpy")
 
@@ -287,7 +287,7 @@ def test_nothing_is_left_of_a_client_that_was_killed(served: Any, what: str) -> 
         for reply in group.execute("float(x.sum())").values():
             assert reply.result == float(numpy.arange(SIZE).sum())
         group.execute("x = y = None")
-        group.execute("import time; from pyrokernel.wire import segments; segments.tidy(time.monotonic())")
+        group.execute("import time; from pyrokernel.wire import spare; spare.tidy(time.monotonic())")
         pids = [info.pid for info in mesh.ps()]
         wait_until(lambda: [shared_bytes(pid) for pid in pids] == [0] * len(pids))
         assert names() == before
@@ -306,7 +306,7 @@ def test_nothing_is_left_of_a_kernel_that_was_killed() -> None:
             mesh["k1"].push(x=large(seed))
             assert numpy.array_equal(mesh["k1"].pull("x"), large(seed))
         del pulled
-    segments.tidy(float("inf"))
+    spare.tidy(float("inf"))
     assert shared_bytes(os.getpid()) == 0
 
 

@@ -1,0 +1,224 @@
+"""Segments of others as they arrive: descriptors that are checked, mapped and let go of. Runs in every process.
+
+`segments` says how its owner knows when nobody reads a segment any more. A map of one is kept when its last view has
+gone: what has to be let go of then is the lock, so each view has that on a map of its own, of one page. When the
+segment comes again, its old map shows what is in it now, unless somebody wrote to the view: the pages that were
+written to are this process's own. The system says which (`/proc/self/pagemap`), and then it is mapped afresh.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from pyrokernel.errors import ProtocolError
+from pyrokernel.wire.segments import POPULATE_READ, STEP_BYTES, copy_into
+from pyrokernel.wire.spare import KEPT_NUMBER, Block, keep_tidy, kept_bytes, ours
+
+__all__ = ["Arrival", "receive", "receive_any"]
+
+_FD = struct.Struct("i")
+_ONE = socket.CMSG_LEN(_FD.size) if hasattr(socket, "CMSG_LEN") else 0
+"""Room for one descriptor; the system closes what else comes, and says so."""
+
+
+class Arrival:
+    """The descriptor of a segment that came with a message, until it is mapped."""
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+    def map(self, start: int, end: int) -> memoryview:
+        """Map a range of it copy-on-write; the segment is in use until the last view of that is gone.
+
+        Args:
+            start: Where the range begins, at a page.
+            end: Where it ends.
+
+        Raises:
+            ProtocolError: This is no segment, or a shorter one: reading it could end this process.
+        """
+        self._check(start, end)
+        try:
+            return ours(_Maps).view(self._descriptor, start, end)
+        except OSError as error:
+            raise ProtocolError(f"{end - start} bytes of a segment cannot be mapped: {error}") from error
+
+    def write(self, data: memoryview, place: int) -> None:
+        """Copy data to its place in a segment that came to be written to.
+
+        Raises:
+            ProtocolError: This is no segment, a shorter one, or not to be written to.
+        """
+        self._check(place, place + len(data))
+        begin = place - place % mmap.ALLOCATIONGRANULARITY
+        try:
+            target = ours(_Maps).target(self._descriptor, begin, place + len(data))
+            if target is not None:
+                copy_into(target[place - begin :], data)
+                return
+            done = 0
+            while done < len(data):
+                done += os.pwrite(self._descriptor, data[done : done + STEP_BYTES], place + done)
+        except OSError as error:
+            raise ProtocolError(f"{len(data)} bytes cannot be written to a segment: {error}") from error
+
+    def _check(self, start: int, end: int) -> None:
+        try:
+            seals, size = fcntl.fcntl(self._descriptor, fcntl.F_GET_SEALS), os.fstat(self._descriptor).st_size
+        except OSError as error:
+            raise ProtocolError(f"a descriptor came that is no segment: {error}") from error
+        if not seals & fcntl.F_SEAL_SHRINK or not 0 <= start < end <= size:
+            raise ProtocolError(f"a segment of {size} bytes does not hold what is said to be in it")
+
+
+class _Map(Block):
+    """A range of a segment as this process sees it; kept, because to map it again takes longer than to copy it.
+
+    Args:
+        descriptor: The segment, which is opened anew: what came is locked, and to be closed after each use.
+        start, end: The range.
+        target: It is to be written to, as all see it; else copy-on-write.
+    """
+
+    def __init__(self, descriptor: int, start: int, end: int, *, target: bool = False) -> None:
+        own = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR if target else os.O_RDONLY)
+        try:
+            access = mmap.ACCESS_WRITE if target else mmap.ACCESS_COPY
+            super().__init__(mmap.mmap(own, end - start, access=access, offset=start))
+        finally:
+            os.close(own)
+        self._populated = False
+
+    def whole(self) -> memoryview:
+        """Return all of it, pages in place, to be written to now."""
+        if not self._populated:
+            with contextlib.suppress(OSError):  # an older Linux: the pages come as they are used
+                self.memory.madvise(POPULATE_READ)
+            self._populated = True
+        self.used = time.monotonic()
+        return memoryview(self.memory)
+
+    def is_clean(self) -> bool:
+        """Whether no page of it was written to, so that it shows the segment and nothing else."""
+        pages = -(-self.size // mmap.PAGESIZE)
+        try:
+            with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
+                entries = os.pread(pagemap.fileno(), pages * 8, self.address() // mmap.PAGESIZE * 8)
+        except OSError:
+            return False
+        return len(entries) == pages * 8 and not entries[7::8].translate(None, _UNTOUCHED)
+
+
+_UNTOUCHED = bytes(value for value in range(256) if value & 0x20 or not value & 0xC0)
+"""Highest bytes of entries of pagemap: 0x80 is a page in memory, 0x40 one in swap, 0x20 says that it is the file's."""
+
+
+class _Maps:
+    """The ranges of others' segments that this process has mapped, for the next time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._maps: dict[tuple[int, ...], _Map] = {}
+        self._seen: deque[tuple[int, ...]] = deque(maxlen=KEPT_NUMBER)
+
+    def target(self, descriptor: int, start: int, end: int) -> memoryview | None:
+        """Map a range that is to be written to, from the second time on: into new pages it is quicker to write.
+
+        Raises:
+            OSError: It cannot be mapped.
+        """
+        info = os.fstat(descriptor)
+        key = (info.st_dev, info.st_ino, start, end, 1)
+        with self._lock:
+            if key not in self._seen:
+                self._seen.append(key)
+                return None
+            found = self._maps.pop(key, None) or _Map(descriptor, start, end, target=True)
+            self._maps[key] = found
+            self._shed()
+        keep_tidy()
+        return found.whole()
+
+    def view(self, descriptor: int, start: int, end: int) -> memoryview:
+        """Map a range; the lock of the descriptor is held until nothing uses it any more.
+
+        Raises:
+            OSError: It cannot be mapped.
+        """
+        # Forked children have this page too, so that their views are safe from being written to.
+        lock = mmap.mmap(descriptor, mmap.PAGESIZE, access=mmap.ACCESS_READ)
+        info = os.fstat(descriptor)
+        key = (info.st_dev, info.st_ino, start, end)
+        with self._lock:
+            found = self._maps.pop(key, None)
+            if found is None or found.busy or not found.is_clean():
+                found = _Map(descriptor, start, end)
+            view = found.view(lock.close)
+            if found.size <= kept_bytes():
+                self._maps[key] = found
+                self._shed()
+        keep_tidy()
+        return view
+
+    def _shed(self) -> None:
+        idle = [(key, one) for key, one in self._maps.items() if not one.busy]
+        size = sum(one.size for _, one in idle)
+        for key, one in idle:
+            if len(self._maps) <= KEPT_NUMBER and size <= kept_bytes():
+                return
+            del self._maps[key]
+            size -= one.size
+
+    def tidy(self, idle_since: float) -> bool:
+        """Let go of what was not used since a moment; say whether anything is left."""
+        with self._lock:
+            self._maps = {key: one for key, one in self._maps.items() if one.busy or one.used > idle_since}
+            return bool(self._maps)
+
+
+def receive(sock: socket.socket, target: memoryview) -> tuple[int, Arrival | None]:
+    """Receive bytes with which a segment comes; return how many, 0 at the end of the connection, and the segment.
+
+    Raises:
+        ProtocolError: None came with them, or more than one.
+        OSError: The connection failed, or nothing has arrived.
+    """
+    count, ancillary, flags, _ = sock.recvmsg_into([target], _ONE, socket.MSG_CMSG_CLOEXEC)
+    return count, _arrived(ancillary, flags, wanted=count > 0)
+
+
+def receive_any(sock: socket.socket, size: int, flags: int) -> tuple[bytes, Arrival | None]:
+    """Receive up to so many bytes, and the segment that comes with some of them.
+
+    Raises:
+        ProtocolError: More than one came.
+        OSError: The connection failed, or nothing has arrived.
+    """
+    data, ancillary, found, _ = sock.recvmsg(size, _ONE, flags | socket.MSG_CMSG_CLOEXEC)
+    return data, _arrived(ancillary, found, wanted=False) if ancillary else None
+
+
+def _arrived(ancillary: Sequence[tuple[int, int, bytes]], flags: int, *, wanted: bool) -> Arrival | None:
+    arrivals = [
+        Arrival(*_FD.unpack_from(data, offset))
+        for level, kind, data in ancillary
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS
+        for offset in range(0, len(data) - len(data) % _FD.size, _FD.size)
+    ]
+    if len(arrivals) > 1 or flags & socket.MSG_CTRUNC or (wanted and not arrivals):
+        raise ProtocolError("not one descriptor came where a message said that one does")
+    return arrivals[0] if arrivals else None
