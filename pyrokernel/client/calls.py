@@ -159,8 +159,8 @@ class Exchange:
     def adopt(self, link: Link, connection: Connection, request: Request, sent: float) -> None:
         """Wait on for the answer to a request that was sent on a connection of this link at a moment (Unix time)."""
         name = link.name
+        self._due[name] = [_Due(None, request, sent)]  # first: `close` must not take the connection for an idle one
         self._links[name], self._connections[name] = link, connection
-        self._due[name] = [_Due(None, request, sent)]
         self._fanout.adopt(connection, request.seq, name)
 
     def recover(self, link: Link, request: Request, sent: float) -> None:

@@ -98,19 +98,23 @@ def open_private(starting: StartingHost, kernels: int | Sequence[KernelSpec], op
     specs = [dataclasses.replace(spec, init=spec.init and os.path.abspath(spec.init), path=(*spec.path, *folder))
              for spec in specs]  # fmt: skip
     private = PrivateHost(starting, specs, **options)
-    codec.get_ready()  # in time that is spent waiting
-    private.wait_ready()
-    mesh = Mesh(private.settings, on_close=private.stop)
-    mesh.hosts()
-    with_init = [spec.name for spec in specs if spec.init]
-    if with_init:
-        from pyrokernel.client.inits import check_inits
+    try:
+        codec.get_ready()  # in time that is spent waiting
+        private.wait_ready()
+        mesh = Mesh(private.settings, on_close=private.stop)
+    except BaseException:
+        private.stop()
+        raise
+    try:
+        mesh.hosts()
+        with_init = [spec.name for spec in specs if spec.init]
+        if with_init:
+            from pyrokernel.client.inits import check_inits
 
-        try:
             check_inits(kernel.link for kernel in mesh[with_init])
-        except BaseException:
-            mesh.close()  # the caller would never have it
-            raise
+    except BaseException:
+        mesh.close()  # the caller would never have it
+        raise
     return mesh
 
 

@@ -133,17 +133,19 @@ class Cells:
         if ended is None:
             return
         cell, reply = ended
-        try:  # each of these, whatever a signal handler of the user's raises in the one before
+        try:  # each of these, whatever is raised in the one before: by a profiler of the user's, or for want of memory
             self.capture.settle()
         finally:
             try:
                 self._report(reply)
             finally:
-                with self._lock:
-                    self.running = None
-                    self.last_used = time.monotonic()
-                    self._finish(cell, reply)
-                self._settling.release()
+                try:
+                    with self._lock:
+                        self.running = None
+                        self.last_used = time.monotonic()
+                        self._finish(cell, reply)
+                finally:
+                    self._settling.release()
 
     def await_settled(self) -> None:
         """Wait until a cell whose reply is out is also in the journal and in all lists (any other thread)."""
@@ -335,8 +337,9 @@ class Cells:
             reply = self._run_whole(cell, count)
         except BaseException as error:  # noqa: BLE001  such as the TimeoutError of a SIGALRM handler of the user's
             reply = self.end_badly(cell, count, error)
+        ended = (cell, reply)
         self._settling.acquire()
-        self._ended = (cell, reply)
+        self._ended = ended
         return reply
 
     def end_badly(self, cell: Cell, count: int, error: BaseException) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import mmap
 import os
 import socket
@@ -19,11 +20,12 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from pyrokernel.errors import ProtocolError
+from pyrokernel.errors import MessageTooLargeError, ProtocolError
+from pyrokernel.wire.memory import own_memory
 from pyrokernel.wire.segments import POPULATE_READ, STEP_BYTES, copy_into
 from pyrokernel.wire.spare import KEPT_NUMBER, Block, keep_tidy, kept_bytes, ours
 
-__all__ = ["Arrival", "receive", "receive_any"]
+__all__ = ["Arrival", "receive"]
 
 _FD = struct.Struct("i")
 _ONE = socket.CMSG_LEN(_FD.size) if hasattr(socket, "CMSG_LEN") else 0
@@ -44,18 +46,34 @@ class Arrival:
     def map(self, start: int, end: int) -> memoryview:
         """Map a range of it copy-on-write; the segment is in use until the last view of that is gone.
 
+        Where that would take one of the last descriptors, or cannot be, the range is copied instead.
+
         Args:
             start: Where the range begins, at a page.
             end: Where it ends.
 
         Raises:
             ProtocolError: This is no segment, or a shorter one: reading it could end this process.
+            MessageTooLargeError: This process has no memory for it.
         """
         self._check(start, end)
+        maps = ours(_Maps)
+        if maps.has_descriptors():
+            with contextlib.suppress(OSError):
+                return maps.view(self._descriptor, start, end)
         try:
-            return ours(_Maps).view(self._descriptor, start, end)
-        except OSError as error:
-            raise ProtocolError(f"{end - start} bytes of a segment cannot be mapped: {error}") from error
+            return self._copied(start, end)
+        except (OSError, MemoryError) as error:
+            raise MessageTooLargeError(
+                f"{end - start} bytes have come, for which this process has no room: {error}; fetch or send less of it"
+            ) from error
+
+    def _copied(self, start: int, end: int) -> memoryview:
+        view = own_memory(end - start)
+        done = 0
+        while done < len(view):
+            done += os.preadv(self._descriptor, [view[done : done + STEP_BYTES]], start + done)
+        return view
 
     def write(self, data: memoryview, place: int) -> None:
         """Copy data to its place in a segment that came to be written to.
@@ -134,6 +152,18 @@ class _Maps:
         self._lock = threading.Lock()
         self._maps: dict[tuple[int, ...], _Map] = {}
         self._seen: deque[tuple[int, ...]] = deque(maxlen=KEPT_NUMBER)
+        self._views: set[int] = set()
+
+    def has_descriptors(self) -> bool:
+        """Whether another view may be made: each takes two descriptors, of which half are left for all else."""
+        import resource  # not on every system that has this module
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return limit == resource.RLIM_INFINITY or 2 * (len(self._views) + KEPT_NUMBER) <= limit // 2
+
+    def _end_view(self, lock: mmap.mmap) -> None:
+        lock.close()
+        self._views.discard(id(lock))
 
     def target(self, descriptor: int, start: int, end: int) -> memoryview | None:
         """Map a range that is to be written to, from the second time on: into new pages it is quicker to write.
@@ -167,7 +197,8 @@ class _Maps:
             found = self._maps.pop(key, None)
             if found is None or found.busy or not found.is_clean():
                 found = _Map(descriptor, start, end)
-            view = found.view(lock.close)
+            self._views.add(id(lock))
+            view = found.view(functools.partial(self._end_view, lock))
             if found.size <= kept_bytes():
                 self._maps[key] = found
                 self._shed()
@@ -199,17 +230,6 @@ def receive(sock: socket.socket, target: memoryview) -> tuple[int, Arrival | Non
     """
     count, ancillary, flags, _ = sock.recvmsg_into([target], _ONE, socket.MSG_CMSG_CLOEXEC)
     return count, _arrived(ancillary, flags, wanted=count > 0)
-
-
-def receive_any(sock: socket.socket, size: int, flags: int) -> tuple[bytes, Arrival | None]:
-    """Receive up to so many bytes, and the segment that comes with some of them.
-
-    Raises:
-        ProtocolError: More than one came.
-        OSError: The connection failed, or nothing has arrived.
-    """
-    data, ancillary, found, _ = sock.recvmsg(size, _ONE, flags | socket.MSG_CMSG_CLOEXEC)
-    return data, _arrived(ancillary, found, wanted=False) if ancillary else None
 
 
 def _arrived(ancillary: Sequence[tuple[int, int, bytes]], flags: int, *, wanted: bool) -> Arrival | None:

@@ -32,7 +32,7 @@ from Pyro5.socketutil import SocketConnection
 from pyrokernel.errors import ProtocolError, SettingsError
 from pyrokernel.wire import codec
 from pyrokernel.wire.alertness import Alertness
-from pyrokernel.wire.arrivals import Arrival, receive, receive_any
+from pyrokernel.wire.arrivals import Arrival, receive
 from pyrokernel.wire.codec import MAX_PAYLOAD_BYTES, SERIALIZER_ID, Buffer
 from pyrokernel.wire.memory import own_memory
 from pyrokernel.wire.segments import Attached, Freight
@@ -68,9 +68,6 @@ _MMAP_FROM_BYTES = 256 * 1024
 
 _EAGER_BYTES = 64 * 1024
 """Taken with one call where a whole message may have arrived."""
-
-_EAGER_SEGMENTS = 8
-"""As many may come with what was taken with one call and the call before."""
 
 _UNREAD_ANSWERS = 8
 """Segments of a process that wait unread in sockets; further answers go through the sockets, which are bounded."""
@@ -199,15 +196,19 @@ class _Body:
         while True:
             try:
                 while self._have < self._end:
+                    wanted = self._end - self._have
                     if message.awaits_segment:
                         # The header was read alone: plain recv() would drop a descriptor whose bytes it takes.
                         count, message.arrival = receive(sock, message.body)
+                        wanted = count
                     else:
-                        # Where the socket is one that waits, the system does so until all is here.
+                        # Where the socket is one that waits, the system does so until all is here, or its time is up.
                         count = sock.recv_into(message.body[self._have : self._end], 0, socket.MSG_WAITALL)
                     if count == 0:
                         raise ConnectionClosedError("the peer closed the connection")
                     self._have += count
+                    if count < wanted:
+                        return False
                 if not self._left:
                     if message.pieces:
                         message.body = message.body[: self._end]
@@ -293,18 +294,14 @@ class MessageReader:
 class EagerReader:
     """Puts messages together as `MessageReader` does, and takes all that has arrived with one call.
 
-    For connections on which nobody looks at what waits unread. Small messages are read-only.
-
-    Attributes:
-        segments: Whether messages may come with segments.
+    What waits unread behind a message can be seen by `peek`. Small messages are read-only. For connections without
+    segments: one call takes bytes of several messages, and could not tell whose the descriptor is that came with them.
     """
 
-    __slots__ = ("_arrivals", "_body", "_max_body_bytes", "_waiting", "segments")
+    __slots__ = ("_body", "_max_body_bytes", "_waiting")
 
     def __init__(self, max_body_bytes: int = PIECE_BYTES) -> None:
-        self.segments = False
         self._max_body_bytes = max_body_bytes
-        self._arrivals: list[Arrival] = []
         self._waiting = b""
         self._body: _Body | None = None
 
@@ -331,7 +328,7 @@ class EagerReader:
         if self._body is not None:
             return self._fill(sock, self._body)
         try:
-            data = self._receive(sock, flags) if self.segments else sock.recv(_EAGER_BYTES, flags)
+            data = sock.recv(_EAGER_BYTES, flags)
         except (BlockingIOError, InterruptedError):
             return None
         if not data:
@@ -354,15 +351,6 @@ class EagerReader:
         """Return a message that came together with the one before, None when there is none."""
         return self._begin(None, self._waiting) if len(self._waiting) >= HEADER_BYTES else None
 
-    def _receive(self, sock: socket.socket, flags: int) -> bytes:
-        """Receive bytes and keep the segment that comes with them, for the next message that has one."""
-        data, arrival = receive_any(sock, _EAGER_BYTES, flags)
-        if arrival is not None:
-            if len(self._arrivals) >= _EAGER_SEGMENTS:
-                raise ProtocolError("more segments came than messages with one")
-            self._arrivals.append(arrival)
-        return data
-
     def _begin(self, sock: socket.socket | None, data: bytes) -> IncomingMessage | None:
         have = len(data)
         if have < HEADER_BYTES:
@@ -373,13 +361,7 @@ class EagerReader:
         if message.pieces and message.pieces * PIECE_BYTES >= self._max_body_bytes:
             raise ProtocolError(f"{message.pieces + 1} GiB where at most {self._max_body_bytes} bytes are taken")
         if message.flags & _FLAGS_SEGMENT:
-            message.check_segment(self.segments)
-            if sock is None and have < end:
-                return None
-            if have > HEADER_BYTES:
-                if not self._arrivals:
-                    raise ProtocolError("no descriptor came where a message said that one does")
-                message.arrival = self._arrivals.pop(0)
+            message.check_segment(taken=False)
         if have >= end:
             message.body = memoryview(data)[HEADER_BYTES:end]
             self._waiting = data[end:] if have > end else b""
@@ -561,6 +543,7 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
 
     def take_segments(self) -> None:
         """From now on messages may come with segments, and go with them."""
+        assert isinstance(self.reader, MessageReader)
         self.segments = self.reader.segments = True
 
     def freight(self) -> Freight | None:

@@ -227,7 +227,8 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         conn.kind = "work" if data.get("kind") == "work" else "control"
         conn.vectored = data.get("codec") == "pickle5"
         conn.greeting = data
-        if conn.vectored and data.get("segments") is True and conn.peer.may_run_code and available():
+        wanted = conn.kind == "control" and data.get("segments") is True
+        if wanted and conn.vectored and conn.peer.may_run_code and available():
             conn.take_segments()
         return self._identity
 

@@ -102,9 +102,11 @@ def _receive(connection: Connection, seconds: float | None, alert: bool) -> Inco
     """Wait for a whole message; the greeting that comes before the first one is taken on the way."""
     reader = connection.reader
     if not isinstance(reader, EagerReader):
+        assert reader.idle
         reader = connection.reader = EagerReader()
     if connection.sock.gettimeout() is not None:
         connection.sock.setblocking(True)  # the system keeps the time, so that to wait and to receive is one call
+    _set_patience(connection, seconds)  # what begins to arrive is waited for, also while this looks out
     message = _look_out(connection, reader) if alert else None
     if message is not None and connection.greeted:
         return message

@@ -1,8 +1,9 @@
 """One request to many kernels: encoded once, written to all, gathered by one loop. Runs in the caller's process.
 
-Every call goes through here, also a call to a single kernel: one way to send, one way to
-wait, one deadline. A `Fanout` belongs to one thread; connections it still waits on when it
-is closed are dropped, because their replies would reach the next caller.
+Whatever goes to several goes through here, and whatever is not answered in a moment: one way
+to send, one way to wait, one deadline. (`direct` is for the rest.) A `Fanout` belongs to one
+thread; connections it still waits on when it is closed are dropped, because their replies
+would reach the next caller.
 """
 
 from __future__ import annotations

@@ -71,8 +71,8 @@ def connect(uri: str, *, kind: str, instance: str = "", files: bool = False, seg
     hello: dict[str, Any] = {"pyrokernel": PROTOCOL_VERSION, "kind": kind, "codec": "pickle5", "instance": instance}
     if files:
         hello["files"] = True
-    if segments and available():
-        hello["segments"] = conn.wants_segments = conn.reader.segments = True
+    if segments and kind == "control" and available():
+        hello["segments"] = conn.wants_segments = True
     try:
         _send_hello(conn, parsed, hello)
     except ConnectionClosedError as error:

@@ -118,8 +118,10 @@ def keep_tidy() -> None:
     process = _ours()
     with process.guard:
         if not process.tidies:
-            threading.Thread(target=_tidy_up, args=(process,), name="pyrokernel-spare", daemon=True).start()
-            process.tidies = True
+            # No thread can be had at the end of the interpreter, or at all: then what is kept stays.
+            with contextlib.suppress(RuntimeError):
+                threading.Thread(target=_tidy_up, args=(process,), name="pyrokernel-spare", daemon=True).start()
+                process.tidies = True
 
 
 @functools.cache

@@ -211,7 +211,7 @@ class Run:
         kept = self._taken.setdefault(row.name, {})
         for name, one in taken.items():
             kept.setdefault(name, one)
-        self._rows[row.name] = {"sides": {name: one.summary(row.unit) for name, one in kept.items()}}
+        self._rows.setdefault(row.name, {})["sides"] = {name: one.summary(row.unit) for name, one in kept.items()}
         self._save()
 
     def figures(self, row: Row, values: Mapping[str, list[float]]) -> None:

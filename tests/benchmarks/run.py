@@ -37,6 +37,7 @@ GRACE_SECONDS = 10.0
 
 def main() -> None:
     """Run what was asked for."""
+    sys.path[1:1] = [str(HERE.parent), str(ROOT)]
     import page
     from measuring import EXPERIMENTS, Run
 

@@ -14,7 +14,7 @@ from served import OBJECT, Service
 from pyrokernel.errors import CellNotFoundError, KernelRestartedError
 from pyrokernel.messages import new_id
 from pyrokernel.wire import codec
-from pyrokernel.wire.connection import MSG_INVOKE, Connection, EagerReader, frame, peek, peek_cell
+from pyrokernel.wire.connection import MSG_INVOKE, MSG_RESULT, Connection, EagerReader, frame, peek, peek_cell
 from pyrokernel.wire.daemon import Daemon
 from pyrokernel.wire.direct import ask_at_once
 from pyrokernel.wire.fanout import ConnectionLost, Fanout, Request
@@ -110,3 +110,27 @@ def test_what_was_read_ahead_is_seen_like_what_waits_in_the_socket() -> None:
             assert peek_cell(connection) == following
         with pytest.raises(BlockingIOError):
             peek(connection, 40)
+
+
+def test_an_answer_of_which_half_has_come_does_not_hold_the_caller_for_longer_than_it_would_wait() -> None:
+    ours, theirs = socket.socketpair()
+    connection = Connection(ours, Peer(uid=0))
+    request = Request(OBJECT, "echo", [1])
+    answer = b"".join(frame(MSG_RESULT, codec.encode(b"x" * 200_000), seq=request.seq))
+    with ours, theirs:
+        theirs.sendall(answer[:70_000])
+        assert ask_at_once(connection, request, 0.05) is None
+        theirs.setblocking(False)
+        sent = theirs.send(answer[70_000:])
+        with Fanout() as fanout:
+            fanout.adopt(connection, request.seq, "rest")
+            theirs.setblocking(True)
+            theirs.sendall(answer[70_000 + sent :])
+            (found,) = fanout.answers(time.monotonic() + 20)
+    assert found.value == b"x" * 200_000
+
+
+def test_segments_are_for_control_connections_only(daemon: Daemon) -> None:
+    connection = connect(daemon.uri_for(OBJECT), kind="work", segments=True)
+    assert ask_at_once(connection, Request(OBJECT, "execute"), 20) is not None
+    assert not next(iter(daemon.transportServer.connections)).segments  # type: ignore[union-attr]

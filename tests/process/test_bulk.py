@@ -313,3 +313,27 @@ def test_nothing_is_left_of_a_kernel_that_was_killed() -> None:
 def names() -> set[str]:
     """Return what shared memory there is by name; ours has none."""
     return set(os.listdir("/dev/shm"))
+
+
+def test_large_values_can_be_held_when_descriptors_are_few() -> None:
+    script = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+import numpy, os
+import pyrokernel as pk
+with pk.local(1) as mesh:
+    kernel = mesh["k0"]
+    kernel.execute("import numpy")
+    held = []
+    for number in range(200):
+        kernel.execute(f"a = numpy.full(200_000, {number})")
+        held.append(kernel.pull("a"))
+    assert all((array == number).all() for number, array in enumerate(held))
+    assert len(os.listdir("/proc/self/fd")) < 250
+    for number in range(200):
+        kernel.push({f"a{number}": held[number]})
+    assert kernel.execute("all((globals()[f'a{n}'] == n).all() for n in range(200))").result
+print("held")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50)
+    assert done.stdout == "held\n", done.stderr

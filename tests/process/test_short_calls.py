@@ -85,3 +85,17 @@ def test_a_kernel_that_dies_at_once_is_told_of_as_dead(mesh: pk.Mesh) -> None:
     assert death.value.last_cell is not None
     assert death.value.last_cell["source"] == "os.kill(...)"
     assert mesh["k1"].call("abs", -2) == 2
+
+
+def test_a_kernel_in_which_the_end_of_a_cell_fails_goes_on(kernel: pk.Kernel) -> None:
+    # As a profiler of the user's does, or a lack of memory, in the kernel's own code.
+    kernel.execute(
+        "import sys\n"
+        "def strike(frame, event, argument):\n"
+        "    if event == 'call' and frame.f_code.co_name == '_finish':\n"
+        "        sys.setprofile(None)\n"
+        "        raise MemoryError('no more')\n"
+        "sys.setprofile(strike)"
+    )
+    assert kernel.describe()["running"] is None
+    assert kernel.execute("6 * 7", timeout=20).result == 42

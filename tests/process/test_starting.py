@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 import pyrokernel as pk
 from pyrokernel.client.starting import StartingHost
@@ -33,6 +34,25 @@ def test_a_mesh_with_a_setting_that_cannot_be_leaves_no_process_and_no_descripto
     with pytest.raises(pk.SettingsError, match="unknown setting"):
         pk.local(1, no_such_setting=1)
     assert (children(), set(os.listdir("/proc/self/fd"))) == before
+
+
+@pytest.mark.parametrize("after", [0.05, 0.15, 0.3])
+def test_ctrl_c_while_a_mesh_starts_leaves_no_process(after: float) -> None:
+    before = children()
+
+    def press(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    handler = signal.signal(signal.SIGALRM, press)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, after)
+        pk.local(1).close()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        signal.signal(signal.SIGALRM, handler)
+    wait_until(lambda: children() == before)
 
 
 def test_a_host_that_dies_at_once_is_an_error_with_its_code() -> None:

@@ -18,6 +18,9 @@ from simulated import Simulated
 COUNTS = (1, 10, 30, 100, 300, 1000)
 SIZES = (1_000_000, 10_000_000, 100_000_000, 400_000_000, 1_000_000_000, 2_000_000_000, 4_000_000_000)
 
+COPIED_AT_ONCE = 1_000_000_000
+"""The floor copies what is larger in parts: memory is for four gigabytes to be in a few places at once."""
+
 KERNELS = Row("scaling-kernels", "one call on 1,000 simulated kernels", "ms", note="plot: 1 to 1,000 kernels")
 BYTES = Row("scaling-bytes", "push 4 GB to a kernel, which returns its checksum", "ms", note="plot: 1 MB to 4 GB")
 
@@ -55,15 +58,19 @@ def many_bytes(run: Run) -> None:
     pulls: list[tuple[float, float]] = []
     copies: list[tuple[float, float]] = []
     source = np.arange(sizes[-1] // 8, dtype=np.float64)
-    target = np.zeros_like(source)
+    target = np.zeros(min(sizes[-1], COPIED_AT_ONCE) // 8)
     with Kernels() as kernels:
         for size in sizes:
             array = source[: size // 8]
             expected = functions.checksum(array)
 
             def copy(array: Any = array) -> int:
-                np.copyto(target[: len(array)], array)
-                return functions.checksum(target[: len(array)])
+                total = 0
+                for first in range(0, len(array), len(target)):
+                    part = array[first : first + len(target)]
+                    np.copyto(target[: len(part)], part)
+                    total += functions.checksum(target[: len(part)])
+                return total % 2**64
 
             def push(array: Any = array) -> int:
                 return kernels.push(array)
@@ -71,10 +78,11 @@ def many_bytes(run: Run) -> None:
             def pull() -> int:
                 return functions.checksum(kernels.one.pull("array"))
 
-            rounds = 2 if size > 1_000_000_000 else 5
             for line, step in ((copies, copy), (pushes, push), (pulls, pull)):
                 times = []
-                for _ in range(rounds):
+                for _ in range(2 if size > COPIED_AT_ONCE else 5):
+                    if step is push:
+                        kernels.execute("array = None")  # or there would be two while the next one comes
                     begun = time.perf_counter()
                     found = step()
                     times.append(time.perf_counter() - begun)
