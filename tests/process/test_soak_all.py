@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import soaking
 from waiting import wait_until
 
 import pyrokernel as pk
+from pyrokernel.wire import spare
 
 CLIENTS = 4
 SLACK = {"descriptors": 4, "memfds": 2, "mapped": 4, "threads": 2, "memory": 40}
@@ -26,8 +28,13 @@ def all_answer(mesh: pk.Mesh) -> bool:
 
 
 def held(mesh: pk.Mesh) -> dict[str, dict[str, int]]:
-    """Return what the processes of a mesh hold, of the kernels the most that one does: some have just begun."""
+    """Return what the processes of a mesh hold, of the kernels the most that one does: some have just begun.
+
+    What they keep for the next time, segments above all, is given back first, as it would be after some idle seconds.
+    """
     wait_until(lambda: all_answer(mesh))  # which also leaves a connection of either kind to each
+    spare.tidy(math.inf)
+    mesh[:].execute("import math; from pyrokernel.wire import spare; spare.tidy(math.inf); None")
     found: dict[str, dict[str, int]] = {}
     for name, pid in processes(mesh):
         so_far = found.setdefault(name, {})
