@@ -298,6 +298,7 @@ class Exchange:
             try:
                 ear.listen(self._fanout, ("deaths", host.name))
             except PyrokernelError:
+                ear.close()
                 continue  # without a host the closed socket has to do
             self._ears[host.name] = ear
             # What died before the ear was at the host would never be announced: ask once about each.

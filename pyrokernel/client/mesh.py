@@ -418,6 +418,8 @@ class Mesh:
     def return_ear(self, ear: Ear) -> None:
         """Take an ear back for the next long wait."""
         self._ears.setdefault(ear.host.name, []).append(ear)
+        if self._closed:  # meanwhile, while a job of it was at its end
+            self._hang_up()
 
     def read_journal(self, name: str, instance: str = "", after: int = 0) -> dict[str, Any]:
         """Return events of a dead instance after a position, from its host; "" is the newest instance.

@@ -13,6 +13,7 @@ import pytest
 from waiting import wait_until
 
 import pyrokernel as pk
+from pyrokernel.wire.fanout import Fanout
 
 SLEEPS = "import time\ndef nap(x):\n    if x: time.sleep(60)\n    return x\n"
 
@@ -280,3 +281,17 @@ def test_the_cells_of_a_job_say_whose_they_are_and_count_as_one(kernel: pk.Kerne
     assert (started.data["client"], started.data["job"]) == (kernel.mesh.client, job)
     kernel.map("abs", [1]).wait()
     assert [part["source"] for part in kernel.cells(1)] == ["map(abs, ...)"]
+
+
+def test_an_ear_that_is_given_back_after_the_mesh_was_closed_is_closed() -> None:
+    with pk.local(1) as mesh:
+        link = mesh.host_of("k0")
+        assert link is not None
+        ear = mesh.lend_ear(link)
+        with Fanout() as fanout:
+            ear.listen(fanout, "deaths")
+            assert ear.leave(fanout)
+    connection = ear._connection
+    mesh.return_ear(ear)
+    assert connection is not None
+    assert connection.sock.fileno() == -1
