@@ -14,6 +14,7 @@ HEADINGS = {
     "multiprocessing Pipe": "Pipe",
     "multiprocessing Pool": "Pool",
     "multiprocessing Pool, best chunks": "Pool",
+    "Pool.imap_unordered, chunks of 1": "Pool",
     "multiprocessing Manager": "Manager",
     "shared_memory by hand": "shared_memory",
 }

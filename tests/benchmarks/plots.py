@@ -109,7 +109,12 @@ def _bytes(rows: dict[str, Any]) -> Any:
     if not points:
         return None
     figure, axes = _axes()
-    for name, colour in (("push", COLOURS[OURS]), ("pull", "#c26a1b"), ("memcpy + checksum", "#777777")):
+    for name, colour in (
+        ("push", COLOURS[OURS]),
+        ("pull", "#c26a1b"),
+        ("memcpy + checksum", "#777777"),
+        ("fill new memory", "#bbbbbb"),
+    ):
         if points.get(name):
             axes.plot(*zip(*points[name], strict=True), "o-", color=colour, markersize=4, label=name)
     return _finish(figure, axes, "bytes", "seconds")

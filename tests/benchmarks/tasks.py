@@ -1,4 +1,4 @@
-"""Many tasks on four kernels beside execnet and multiprocessing: `python tests/benchmarks/tasks.py [ROUNDS]`.
+"""Tasks and kernels that differ, beside multiprocessing and the ideal: `python tests/benchmarks/tasks.py [ROUNDS]`.
 
 Prints one table, decides nothing. Each function measures one row on its own kernels and processes, both sides
 interleaved, and returns the seconds of each side; every answer is checked.
@@ -16,10 +16,6 @@ from typing import Any
 import pyrokernel as pk
 
 KERNELS = 4
-TASKS = 10_000
-CHUNK_SIZES = (100, 250, 500, 1000, 2500)
-"""Of `Pool.map`, which is also asked with its own choice; the best of them counts."""
-
 QUICK_SECONDS = 0.0001
 LONG_SECONDS = 0.1
 SKEWED = [QUICK_SECONDS] * 500 + [LONG_SECONDS] * 8 + [QUICK_SECONDS] * 500
@@ -33,19 +29,6 @@ Sides = dict[str, list[float]]
 """Seconds of each round, by who did it; "ideal" and "floor" are computed."""
 
 
-def identity(value: Any) -> Any:
-    """Return the argument; for processes that can import this module."""
-    return value
-
-
-def alike(value: Any) -> Any:
-    """Do the same; travels by value, for kernels that cannot."""
-    return value
-
-
-alike.__module__ = "__main__"
-
-
 def timed(side: list[float], work: Callable[[], Any], check: Callable[[Any], bool]) -> None:
     """Note the seconds that some work takes, and check what it returned."""
     begun = time.perf_counter()
@@ -53,51 +36,6 @@ def timed(side: list[float], work: Callable[[], Any], check: Callable[[Any], boo
     side.append(time.perf_counter() - begun)
     if not check(found):
         raise AssertionError(f"a wrong answer: {found!r:.200}")
-
-
-def one_per_request(rounds: int) -> Sides:
-    """10,000 identity tasks, a request each, beside execnet with a message each."""
-    import execnet
-
-    sides: Sides = {"pyrokernel": [], "execnet": []}
-    expected = list(range(TASKS))
-    gateways = [execnet.makegateway("popen//python=" + sys.executable) for _ in range(KERNELS)]
-    try:
-        channels = [gateway.remote_exec("for item in channel: channel.send(item)") for gateway in gateways]
-
-        def echo() -> list[int]:
-            for item in range(TASKS):
-                channels[item % KERNELS].send(item)
-            return [channels[item % KERNELS].receive() for item in range(TASKS)]
-
-        with pk.local(KERNELS) as mesh:
-            group = mesh[:]
-            for _ in range(rounds):
-                timed(sides["execnet"], echo, lambda found: found == expected)
-                job = lambda: group.map(alike, range(TASKS), chunk=1).results()  # noqa: E731  one line each
-                timed(sides["pyrokernel"], job, lambda found: found == expected)
-    finally:
-        execnet.default_group.terminate(timeout=1.0)
-    return sides
-
-
-def default_chunks(rounds: int) -> Sides:
-    """10,000 identity tasks as they come, beside `Pool.map` with the chunk size that suits it best."""
-    sides: Sides = {"pyrokernel": [], "Pool.map, its own choice": []}
-    sides |= {f"Pool.map, chunks of {size}": [] for size in CHUNK_SIZES}
-    expected = list(range(TASKS))
-    with multiprocessing.get_context("fork").Pool(KERNELS) as pool, pk.local(KERNELS) as mesh:
-        group = mesh[:]
-        for _ in range(rounds):
-            timed(
-                sides["pyrokernel"],
-                lambda: group.map(alike, range(TASKS)).results(),
-                lambda found: found == expected,
-            )
-            for name, size in zip(list(sides)[1:], (None, *CHUNK_SIZES), strict=True):
-                work = lambda size=size: pool.map(identity, range(TASKS), size)  # noqa: E731  as above
-                timed(sides[name], work, lambda found: found == expected)
-    return sides
 
 
 def skewed(rounds: int) -> Sides:
@@ -131,8 +69,6 @@ def one_slow_kernel(rounds: int) -> Sides:
 
 
 ROWS: Mapping[str, Callable[[int], Sides]] = {
-    "10,000 identity tasks, one per request": one_per_request,
-    "10,000 identity tasks, default chunking": default_chunks,
     "tasks that differ by 1000 times": skewed,
     "one kernel 20 times slower": one_slow_kernel,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import tasks
 from measuring import Row, Run, experiment, faster
 from ours import Kernels
 from peers import dasks, execnets, parallel, pipes, rays
@@ -17,11 +18,15 @@ CHUNKED = Row(
     "ms",
     faster(1.0, "multiprocessing Pool, best chunks"),
 )
+SKEWED = Row(
+    "tasks-skewed", "1,008 tasks that differ by 1000 times", "ms", floor="ideal", note="Pool takes them one at a time"
+)
+SLOW = Row("tasks-slow-kernel", "400 tasks, one of 4 kernels 20 times slower", "ms", floor="ideal")
 CHUNKS = (50, 250, 625, 1250, 2500)
 
 
 @experiment(EACH, CHUNKED, seconds=110)
-def tasks(run: Run) -> None:
+def many_tasks(run: Run) -> None:
     """Identity of 10,000 numbers, in order."""
     items = list(range(TASKS))
 
@@ -41,3 +46,10 @@ def tasks(run: Run) -> None:
                 one.map(items[:100])
             steps = {name: lambda _, peer=peer: peer.map(items) for name, peer in peers.items()}
             run.in_turn(CHUNKED, steps, right, rounds=1, cold=False)
+
+
+@experiment(SKEWED, SLOW, seconds=60)
+def uneven_tasks(run: Run) -> None:
+    """Tasks, or kernels, that differ; beside the shortest time that four could take."""
+    run.figures(SKEWED, tasks.skewed(run.rounds(9)))
+    run.figures(SLOW, tasks.one_slow_kernel(run.rounds(9)))

@@ -18,6 +18,8 @@ from simulated import Simulated
 COUNTS = (1, 10, 30, 100, 300, 1000)
 SIZES = (1_000_000, 10_000_000, 100_000_000, 400_000_000, 1_000_000_000, 2_000_000_000, 4_000_000_000)
 
+FRESH = "fill new memory"
+
 COPIED_AT_ONCE = 1_000_000_000
 """The floor copies what is larger in parts: memory is for four gigabytes to be in a few places at once."""
 
@@ -57,6 +59,7 @@ def many_bytes(run: Run) -> None:
     pushes: list[tuple[float, float]] = []
     pulls: list[tuple[float, float]] = []
     copies: list[tuple[float, float]] = []
+    fresh: list[tuple[float, float]] = []
     source = np.arange(sizes[-1] // 8, dtype=np.float64)
     target = np.zeros(min(sizes[-1], COPIED_AT_ONCE) // 8)
     with Kernels() as kernels:
@@ -72,15 +75,19 @@ def many_bytes(run: Run) -> None:
                     total += functions.checksum(target[: len(part)])
                 return total % 2**64
 
+            def touch(array: Any = array, expected: int = expected) -> int:
+                np.ones_like(array)
+                return expected
+
             def push(array: Any = array) -> int:
                 return kernels.push(array)
 
             def pull() -> int:
                 return functions.checksum(kernels.one.pull("array"))
 
-            for line, step in ((copies, copy), (pushes, push), (pulls, pull)):
+            for line, step in ((copies, copy), (fresh, touch), (pushes, push), (pulls, pull)):
                 times = []
-                for _ in range(2 if size > COPIED_AT_ONCE else 5):
+                for _ in range(1 if size > COPIED_AT_ONCE else 5):
                     if step is push:
                         kernels.execute("array = None")  # or there would be two while the next one comes
                     begun = time.perf_counter()
@@ -88,6 +95,6 @@ def many_bytes(run: Run) -> None:
                     times.append(time.perf_counter() - begun)
                     assert found == expected
                 line.append((size, min(times)))
-                run.points(BYTES, {"push": pushes, "pull": pulls, "memcpy + checksum": copies})
+                run.points(BYTES, {"push": pushes, "pull": pulls, "memcpy + checksum": copies, FRESH: fresh})
     if sizes == SIZES:
         run.figures(BYTES, {OURS: [pushes[-1][1]]})
