@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 from collections.abc import Callable
 from typing import Any
 
@@ -104,6 +105,11 @@ class Launch:
         if self._output >= 0:
             os.close(self._output)
             self._output = -1
+
+    def take_report(self) -> None:
+        """Read a report that has come and that the loop has not looked at yet: whoever sent it may have ended since."""
+        while self._ready_read >= 0 and select.select([self._ready_read], [], [], 0)[0]:
+            self._on_readable()
 
     def _on_readable(self) -> None:
         data = os.read(self._ready_read, 65536)

@@ -245,6 +245,8 @@ class LifeCycle:
         ending = Ending() if life.adopted else processes.collect(life.pid)
         processes.kill_sessions({life.pid: life.start_time})
         cause = policy.describe_ending(ending, life.asked)
+        if life.launch is not None:
+            life.launch.take_report()  # in which it may say why
         if life.status is KernelStatus.STARTING:
             life.failure = life.failure or HostError(f"it ended before it was ready: {cause}{life.first_words()}")
             cause = str(life.failure)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from shells import SHELL, Start, interrupt_all, run, starting
-from waiting import wait_until
 
 import pyrokernel as pk
 from pyrokernel.cli import build_parser
@@ -432,8 +431,8 @@ def test_the_tour_is_done_at_the_prompt(start: Start, kernel: pk.Kernel) -> None
     shell.expect("\nwho?")
     shell.enter("me")
     shell.expect("Tour 7 of 9: Ctrl-C")
-    shell.enter("import time; time.sleep(60)")
-    wait_until(lambda: kernel.describe()["running"])
+    shell.enter("import time; print('be' 'gun'); time.sleep(60)")
+    shell.expect("begun")  # so the shell follows the cell; before that, Ctrl-C would take it back
     shell.type("\x03")
     shell.expect("Tour 8 of 9: in the background")
     shell.enter("import time; time.sleep(0.1); x &")
