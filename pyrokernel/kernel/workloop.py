@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import selectors
 import socket
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from pyrokernel.kernel.burst import Bursts
 from pyrokernel.kernel.requests import peek_request
-from pyrokernel.wire.alertness import ALERT_SECONDS, Alertness
+from pyrokernel.wire.alertness import Alertness
 from pyrokernel.wire.codec import MAX_PAYLOAD_BYTES, SERIALIZER_ID, Buffer
 from pyrokernel.wire.connection import Connection, EagerReader, send_now
 from pyrokernel.wire.daemon import Daemon
@@ -97,16 +97,11 @@ class WorkLoop:
         """Return what has come; after a request look for the next one for a moment before going to sleep."""
         if self._read_ahead:
             return self._selector.select(0)
-        if self._is_alert and self._alertness.is_due():
+        found: list[tuple[selectors.SelectorKey, int]] = []
+        if self._is_alert:
             self._is_alert = False
-            until = time.perf_counter() + ALERT_SECONDS
-            while time.perf_counter() < until:
-                events = self._selector.select(0)
-                if events:
-                    self._alertness.paid()
-                    return events
-            self._alertness.failed()
-        return self._selector.select(timeout)
+            found = self._alertness.look_out(functools.partial(self._selector.select, 0))
+        return found or self._selector.select(timeout)
 
     def _take_arrivals(self) -> None:
         with contextlib.suppress(BlockingIOError):

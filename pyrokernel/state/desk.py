@@ -9,6 +9,7 @@ does not take at once is kept, at most one answer for each connection, until it 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import selectors
 import socket
@@ -24,7 +25,7 @@ from pyrokernel.state.engine import Engine
 from pyrokernel.state.parked import Parked, Wait
 from pyrokernel.state.service import Caller, StateService
 from pyrokernel.wire import codec
-from pyrokernel.wire.alertness import ALERT_SECONDS, Alertness
+from pyrokernel.wire.alertness import Alertness
 from pyrokernel.wire.connection import (
     FLAGS_EXCEPTION,
     MSG_INVOKE,
@@ -162,17 +163,10 @@ class Desk:
 
     def _look(self) -> list[tuple[selectors.SelectorKey, int]]:
         """Return what has come, or comes in a moment; [] when it is time to sleep."""
-        if not self._is_alert or not self._alertness.is_due():
+        if not self._is_alert:
             return []
         self._is_alert = False
-        until = time.monotonic() + ALERT_SECONDS
-        while time.monotonic() < until:
-            events = self._selector.select(0)
-            if events:
-                self._alertness.paid()
-                return events
-        self._alertness.failed()
-        return []
+        return self._alertness.look_out(functools.partial(self._selector.select, 0))
 
     def _pause(self) -> float | None:
         """Return how long to wait for the next event, None for ever."""

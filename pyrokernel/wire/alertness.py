@@ -9,6 +9,12 @@ It does not yield the processor between two looks: on a busy machine it would ge
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
 ALERT_SECONDS = 0.0002
 """How long a message is looked for."""
 
@@ -22,6 +28,18 @@ class Alertness:
 
     def __init__(self) -> None:
         self._failures = self._rests = 0
+
+    def look_out(self, look: Callable[[], list[T]]) -> list[T]:
+        """Look again and again for a moment, if that is due; return the first that is found, or nothing."""
+        if self.is_due():
+            until = time.perf_counter() + ALERT_SECONDS
+            while time.perf_counter() < until:
+                found = look()
+                if found:
+                    self.paid()
+                    return found
+            self.failed()
+        return []
 
     def is_due(self) -> bool:
         """Tell whether to look this time."""
