@@ -30,9 +30,10 @@ def local(kernels: int | Sequence[KernelSpec] = 1, **options: Any) -> Mesh:
         HostError: A kernel did not start; the message says why.
         RemoteError: An init file raised; the message says where. Of several kernels GatherError.
     """
-    host = StartingHost(private=True)
     collects = gc.isenabled()
+    host = None
     try:
+        host = StartingHost(private=True)
         gc.disable()  # what is imported stays; looking through it again and again would find nothing
         # Not at the top: what a mesh needs is loaded while the host starts, on another processor.
         from pyrokernel.client.private import open_private
@@ -41,7 +42,8 @@ def local(kernels: int | Sequence[KernelSpec] = 1, **options: Any) -> Mesh:
             gc.enable()
         return open_private(host, kernels, options)
     except BaseException:
-        host.give_up()
+        if host is not None:
+            host.give_up()
         raise
     finally:
         if collects:

@@ -95,16 +95,18 @@ class Mesh:
     def close(self) -> None:
         """Close the connections; a private mesh ends with its kernels. References are not renewed any more."""
         self._closed = True
-        reaching.forget_mesh(self)
-        for holding in list(self._holdings.values()):
-            holding.forget()
-        while self._others:
-            self._others.popitem()[1].close()
-        if self._shared is not None:
-            self._shared.close()
-        self._hang_up()
-        if self._on_close is not None:
-            self._on_close()
+        try:
+            reaching.forget_mesh(self)
+            for holding in list(self._holdings.values()):
+                holding.forget()
+            while self._others:
+                self._others.popitem()[1].close()
+            if self._shared is not None:
+                self._shared.close()
+            self._hang_up()
+        finally:  # after Ctrl-C, too
+            if self._on_close is not None:
+                self._on_close()
 
     def _hang_up(self) -> None:
         for link in [*self._links.values(), *self._hosts.values()]:

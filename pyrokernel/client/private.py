@@ -12,14 +12,12 @@ from typing import Any
 from pyrokernel import settings as settings_module
 from pyrokernel.client.mesh import Mesh
 from pyrokernel.client.starting import StartingHost
-from pyrokernel.errors import HostError, error_from_wire
-from pyrokernel.messages import START_SECONDS, STOP_SECONDS, HostConfig, KernelSpec
+from pyrokernel.errors import error_from_wire
+from pyrokernel.messages import START_SECONDS, HostConfig, KernelSpec
 from pyrokernel.wire import codec
 
 _READY_SECONDS = 2 * START_SECONDS
 """How long a host may take until its kernels are ready or given up."""
-
-_END_SECONDS = 2 * STOP_SECONDS
 
 
 class PrivateHost:
@@ -39,51 +37,54 @@ class PrivateHost:
         self.directory = f"/tmp/pyrokernel-{os.getuid()}-{os.urandom(6).hex()}"
         own = {"mesh": "local", "ns": "", "runtime_dir": self.directory, "state_dir": f"{self.directory}/state"}
         self.settings = settings_module.load(**{**options, **own})
-        os.mkdir(self.directory, mode=0o700)
         self._starting = starting
         self._running = True
-        starting.tell(
-            HostConfig(settings=self.settings.dump(), specs=tuple(spec.to_wire() for spec in specs), private=True)
-        )
         atexit.register(self.stop)
         os.register_at_fork(after_in_child=self._let_go)
+        try:
+            os.mkdir(self.directory, mode=0o700)
+            told = HostConfig(
+                settings=self.settings.dump(), specs=tuple(spec.to_wire() for spec in specs), private=True
+            )
+            starting.tell(told)
+        except BaseException:
+            self.stop()
+            raise
 
     def wait_ready(self) -> None:
         """Wait until the kernels are ready.
 
         Raises:
-            HostError: One of them did not start; nothing of the mesh is left then.
+            HostError: One of them did not start.
         """
-        try:
-            report = self._starting.report(_READY_SECONDS)
-        except HostError:
-            self.stop()
-            raise
+        report = self._starting.report(_READY_SECONDS)
         if not report["ok"]:
-            self.stop()
             raise error_from_wire(report)
 
     def stop(self) -> None:
-        """End host and kernels, and remove their directory."""
+        """End host and kernels, and remove their directory; Ctrl-C is raised once that is done."""
+        try:
+            self._end()
+        except BaseException:  # an interrupt: what is left of it
+            self._end()
+            raise
+
+    def _end(self) -> None:
         if not self._running:
             return
-        self._running = False
-        atexit.unregister(self.stop)
         self._starting.give_up()
-        process = self._starting.process
-        if process.wait(_END_SECONDS) is None:
-            process.kill()
-            process.wait(_END_SECONDS)
         if os.path.exists(self.directory):  # the host was killed before it could remove it
             import shutil
 
             shutil.rmtree(self.directory, ignore_errors=True)
+        atexit.unregister(self.stop)
+        self._running = False
 
     def _let_go(self) -> None:
         """In a forked child: the mesh belongs to the parent, whose end must not be kept from being seen."""
         if self._running:
             self._running = False
-            self._starting.give_up()
+            self._starting.let_go()
 
 
 def open_private(starting: StartingHost, kernels: int | Sequence[KernelSpec], options: dict[str, Any]) -> Mesh:
@@ -98,22 +99,21 @@ def open_private(starting: StartingHost, kernels: int | Sequence[KernelSpec], op
     specs = [dataclasses.replace(spec, init=spec.init and os.path.abspath(spec.init), path=(*spec.path, *folder))
              for spec in specs]  # fmt: skip
     private = PrivateHost(starting, specs, **options)
+    mesh = None
     try:
         codec.get_ready()  # in time that is spent waiting
         private.wait_ready()
         mesh = Mesh(private.settings, on_close=private.stop)
-    except BaseException:
-        private.stop()
-        raise
-    try:
         mesh.hosts()
         with_init = [spec.name for spec in specs if spec.init]
         if with_init:
             from pyrokernel.client.inits import check_inits
 
             check_inits(kernel.link for kernel in mesh[with_init])
-    except BaseException:
-        mesh.close()  # the caller would never have it
+    except BaseException:  # the caller would never have it
+        if mesh is not None:
+            mesh.close()
+        private.stop()
         raise
     return mesh
 

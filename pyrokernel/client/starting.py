@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _END_SECONDS = 1.0
 """How long a process that has closed its end of the pipe may take until the system says that it has ended."""
 
+_PRIVATE_END_SECONDS = 10.0
+"""How long a private host and its kernels may take to end once their lifeline is closed: twice what a kernel may."""
+
 _KILL_SECONDS = 5.0
 """How long the system may take to end a process that was killed."""
 
@@ -36,29 +39,39 @@ class StartingHost:
         private: Whether it ends with this client.
 
     Attributes:
-        process: The process.
+        process: The process; None before it has begun.
         lifeline: The only writing end of a pipe: a private host ends when it closes, however that comes about;
             -1 for a lasting one.
     """
 
     def __init__(self, *, detached: bool = False, private: bool = False) -> None:
-        told_out, self._told = os.pipe()
-        self._ready, self._ready_in = os.pipe()
-        self._life_out, self.lifeline = os.pipe() if private else (-1, -1)
-        self._complaints = scratch_file() if detached else -1
-        passed = [self._ready_in, *([self._life_out] if private else ())]
-        output = self._complaints if detached else None
+        self._private = private
+        self._untold = True
+        self._told = self._ready = self._complaints = self.lifeline = self._life_out = -1
+        self.process: Child | None = None
         try:
-            self.process = Child(
-                start_python(python_with("pyrokernel.host"), os.environ, stdin=told_out, output=output, passed=passed)
-            )
+            self._start(detached)
         except BaseException:
-            self._close("_told", "_ready", "lifeline", "_complaints")
+            self.give_up()
             raise
+
+    def _start(self, detached: bool) -> None:
+        handed: list[int] = []
+        try:
+            told_out, self._told = os.pipe()
+            handed.append(told_out)
+            self._ready, self._ready_in = os.pipe()
+            handed.append(self._ready_in)
+            if self._private:
+                self._life_out, self.lifeline = os.pipe()
+                handed.append(self._life_out)
+            self._complaints = scratch_file() if detached else -1
+            output = self._complaints if detached else None
+            command = python_with("pyrokernel.host")
+            self.process = Child(start_python(command, os.environ, stdin=told_out, output=output, passed=handed[1:]))
         finally:
             # The numbers are the host's from now on; a copy here would keep it from seeing the end of ours.
-            os.close(told_out)
-            for descriptor in passed:
+            for descriptor in handed:
                 os.close(descriptor)
 
     def tell(self, config: HostConfig) -> None:
@@ -74,8 +87,9 @@ class StartingHost:
         try:
             while text:
                 text = text[os.write(self._told, text) :]
+            self._untold = False
         except BrokenPipeError:
-            pass  # it has ended: `report` says so
+            self._untold = False  # it has ended: `report` says so
         finally:
             self._close("_told")
 
@@ -98,6 +112,7 @@ class StartingHost:
 
                 said: dict[str, Any] = json.loads(line)
                 return said
+            assert self.process is not None
             ended = self.process.wait(_END_SECONDS)
             self.process.kill()
             self.process.wait(_KILL_SECONDS)
@@ -110,12 +125,20 @@ class StartingHost:
         raise HostError(f"the host {what}" + (f"; it said:\n{tail}" if tail else ""))
 
     def give_up(self) -> None:
-        """Let go of it: a private host ends, and so does any that was not told what to do."""
-        untold = self._told >= 0
-        self._close("_told", "_ready", "lifeline", "_complaints")
-        if untold:
+        """Let go of it. A private host, and any that was not told what to do, has ended on return.
+
+        May be called again, as after an interrupt.
+        """
+        self.let_go()
+        if self.process is None or not (self._untold or self._private):
+            return
+        if self._untold or self.process.wait(_PRIVATE_END_SECONDS) is None:
             self.process.kill()
             self.process.wait(_KILL_SECONDS)
+
+    def let_go(self) -> None:
+        """Close what this process has open of it."""
+        self._close("_told", "_ready", "lifeline", "_complaints")
 
     def _read_line(self, timeout: float) -> bytes:
         """Read until a newline or the end, or the time has passed."""
