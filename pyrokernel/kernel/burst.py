@@ -176,7 +176,7 @@ class _Burst:
                 self.end()
                 self._begin(cell, count)
             begun = time.perf_counter()
-            failure = cells.interpreter.run_bare(cell.id, self._call)
+            failure = cells.interpreter.run(cell.id, self._call)
             if cells.is_in_child:
                 leave_forked_child(failure or Outcome())
             duration = time.perf_counter() - begun

@@ -363,7 +363,7 @@ class Cells:
         self.capture.begin(cell.id)
         self.journal.append(EventKind.STARTED, cell.id, source=short(cell.title), **cell.origin, execution_count=count)
         inside.serve(cell.waiters)
-        outcome = self._execute(cell, count)
+        outcome = self._run_source(cell, count) if cell.call is None else self._run_call(cell, count)
         inside.serve(())
         if self.is_in_child:
             leave_forked_child(outcome)
@@ -421,31 +421,35 @@ class Cells:
         about = {"id": cell.id, "source": cell.title, "author": cell.author, "namespace": cell.namespace or "main"}
         self.extensions.tell(hook, {**about, "execution_count": count, **more})
 
-    def _execute(self, cell: Cell, count: int) -> Outcome:
-        def render(value: Any) -> dict[str, Any]:
-            return _render(value, cell)
+    def _run_source(self, cell: Cell, count: int) -> Outcome:
+        filename = cell.filename or f"<cell {count}>"
+        space = self.interpreter.namespace(cell.namespace)
+        with _NO_SCRIPT if cell.argv is None else as_script(space.variables, filename, cell.argv):
+            return self.interpreter.run_source(
+                cell.id,
+                cell.source,
+                lambda value: _render(value, cell),
+                filename=filename,
+                namespace=cell.namespace,
+                shown=cell.title,
+                before=lambda: self._prepare(cell, count),
+            )
 
-        def before() -> None:
-            self.extensions.prepare()
-            if self.extensions.observes("pyrokernel_cell_started"):
-                self._tell("pyrokernel_cell_started", cell, count)
+    def _run_call(self, cell: Cell, count: int) -> Outcome:
+        outcome = Outcome()
 
-        if cell.call is None:
-            filename = cell.filename or f"<cell {count}>"
-            space = self.interpreter.namespace(cell.namespace)
-            with _NO_SCRIPT if cell.argv is None else as_script(space.variables, filename, cell.argv):
-                return self.interpreter.run_source(
-                    cell.id,
-                    cell.source,
-                    render,
-                    filename=filename,
-                    namespace=cell.namespace,
-                    shown=cell.title,
-                    before=before,
-                )
-        return self.interpreter.run_call(
-            cell.id, lambda: self._value_of(cell), render, namespace=cell.namespace, before=before
-        )
+        def body() -> None:
+            self._prepare(cell, count)
+            self.interpreter.running = (cell.id, cell.namespace)
+            outcome.rendered = _render(self.interpreter.awaited(self._value_of(cell)), cell)
+
+        return self.interpreter.run(cell.id, body) or outcome
+
+    def _prepare(self, cell: Cell, count: int) -> None:
+        """Do what comes before the code of a cell, and may fail and be interrupted as that may."""
+        self.extensions.prepare()
+        if self.extensions.observes("pyrokernel_cell_started"):
+            self._tell("pyrokernel_cell_started", cell, count)
 
     def _value_of(self, cell: Cell) -> Any:
         """Make the call that a cell is, once or for each of its items."""

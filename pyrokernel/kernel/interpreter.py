@@ -44,13 +44,11 @@ class Outcome:
     """How user code ended.
 
     Attributes:
-        shown: Whether there was a value to show (not None, no trailing semicolon).
-        rendered: What `render` made of the value.
+        rendered: What `render` made of the value, None if there was none to show.
         error: What it raised, or None.
         ename, evalue, traceback: The error as text, "" without one.
     """
 
-    shown: bool = False
     rendered: Any = None
     error: BaseException | None = None
     ename: str = ""
@@ -192,46 +190,27 @@ class Interpreter:
             self._shown.clear()
             sys.displayhook(value)
             if self._shown:
-                outcome.shown = True
                 _rotate_underscores(space.variables, value)
                 outcome.rendered = render(value)
 
-        self._guard(cell, body, outcome)
+        error = self._run_armed(cell, body)
+        if error is not None:
+            self._explain(cell, error, outcome)
         self._shown.clear()
         return outcome
 
-    def run_call(
-        self,
-        cell: str,
-        call: Callable[[], Any],
-        render: Callable[[Any], Any],
-        *,
-        namespace: str = "",
-        before: Callable[[], None] = lambda: None,
-    ) -> Outcome:
-        """Run a callable under the same rules; an awaitable it returns is awaited."""
-        outcome = Outcome()
-
-        def body() -> None:
-            before()
-            self.running = (cell, namespace)
-            value = call()
-            if type(value) not in _NEVER_AWAITED and inspect.isawaitable(value):
-                value = self._await(value)
-            outcome.shown = value is not None
-            outcome.rendered = render(value)
-
-        self._guard(cell, body, outcome)
-        return outcome
-
-    def run_bare(self, cell: str, body: Callable[[], None]) -> Outcome | None:
-        """Run something under the same rules that renders its value itself; return what it raised, None if nothing."""
+    def run(self, cell: str, body: Callable[[], None]) -> Outcome | None:
+        """Run something under the same rules that keeps its value itself; return what it raised, None if nothing."""
         error = self._run_armed(cell, body)
         if error is None:
             return None
         outcome = Outcome()
         self._explain(cell, error, outcome)
         return outcome
+
+    def awaited(self, value: Any) -> Any:
+        """Return a value or, if that can be awaited, what comes of it."""
+        return value if type(value) in _NEVER_AWAITED or not inspect.isawaitable(value) else self._await(value)
 
     def run_aside(self, body: Callable[[], Any]) -> None:
         """Run user code that belongs to no cell; what it raises is printed."""
@@ -247,16 +226,10 @@ class Interpreter:
         sys.stderr.write(_cut(text[0]))
         sys.stderr.flush()
 
-    def _guard(self, cell: str, body: Callable[[], None], outcome: Outcome) -> None:
-        """Run user code; whatever it raises becomes data."""
-        error = self._run_armed(cell, body)
-        if error is not None:
-            self._explain(cell, error, outcome)
-
     def _explain(self, cell: str, error: BaseException, outcome: Outcome) -> None:
         # SystemExit and KeyboardInterrupt end the cell, never the kernel: it outlives what it runs.
         outcome.error = error
-        outcome.shown, outcome.rendered = False, None
+        outcome.rendered = None
         outcome.ename, outcome.evalue, outcome.traceback = _CLASS_NAME.__get__(type(error)), "", ""
 
         def describe() -> None:
@@ -367,7 +340,6 @@ def outcome_of(call: Callable[[], Any], render: Callable[[Any], Any]) -> Outcome
             import asyncio  # as for cells with await
 
             value = asyncio.run(_as_coroutine(value))
-        outcome.shown = value is not None
         outcome.rendered = render(value)
     except BaseException as error:  # noqa: BLE001  user code may raise anything, and somebody waits for its end
         outcome.error = error

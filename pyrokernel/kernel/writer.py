@@ -180,8 +180,7 @@ class Writer:
                 self.flooding = None
 
     def begin_cell(self) -> None:
-        """Write out, and let the next lines be written one by one."""
-        self.flush()
+        """Let the next lines be written one by one."""
         self.end_flood()
         self.may_flood = True
         for sink in self.sinks:
