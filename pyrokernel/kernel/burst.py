@@ -177,7 +177,7 @@ class _Burst:
                 self._begin(cell, count)
             begun = time.perf_counter()
             failure = cells.interpreter.run(cell.id, self._call)
-            if cells.is_in_child:
+            if cells.in_child:
                 leave_forked_child(failure or Outcome())
             duration = time.perf_counter() - begun
             if failure is None:

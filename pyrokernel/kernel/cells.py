@@ -51,6 +51,9 @@ class Cells:
         interpreter, capture, journal: What they run on.
         extensions: The commands there are, and the plugins that observe cells.
         wake: Tells the main thread that a submitted cell waits.
+
+    Attributes:
+        in_child: Whether this is a child that user code forked.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Cells:
         self.interpreter, self.capture, self.journal = interpreter, capture, journal
         self.extensions = extensions
         self.execution_count = 0
+        self.in_child = False
         self.running: Cell | None = None
         self.last_used = time.monotonic()
         self._wake = wake
@@ -81,7 +85,6 @@ class Cells:
         self._kept_bytes = 0
         self._expired: dict[str, None] = {}
         self._cancelled: set[str] = set()
-        self._pid = os.getpid()
 
     def admit(self, cell: Cell) -> bool:
         """Take note of a cell that `queue` is to be called for; False when it is known already."""
@@ -249,11 +252,6 @@ class Cells:
         """Tell whether a cell that nobody has read yet was cancelled."""
         return cell in self._cancelled
 
-    @property
-    def is_in_child(self) -> bool:
-        """Whether this is a child that user code forked."""
-        return os.getpid() != self._pid
-
     def touch(self) -> None:
         """Note that somebody uses this kernel."""
         self.last_used = time.monotonic()
@@ -362,10 +360,12 @@ class Cells:
             cell.begin()
         self.capture.begin(cell.id)
         self.journal.append(EventKind.STARTED, cell.id, source=short(cell.title), **cell.origin, execution_count=count)
-        inside.serve(cell.waiters)
+        if cell.waiters:
+            inside.serve(cell.waiters)
         outcome = self._run_source(cell, count) if cell.call is None else self._run_call(cell, count)
-        inside.serve(())
-        if self.is_in_child:
+        if cell.waiters:
+            inside.serve(())
+        if self.in_child:
             leave_forked_child(outcome)
         duration = time.perf_counter() - begun
         if self.extensions.observes("pyrokernel_cell_ended"):

@@ -15,6 +15,7 @@ import dataclasses
 import inspect
 import io
 import linecache
+import re
 import sys
 import types
 from collections.abc import Callable, Mapping
@@ -32,9 +33,10 @@ DEFAULT_NAMESPACE = "main"
 MAX_ERROR_CHARS = 256 * 1024
 _KEPT_SOURCES = 1000
 _INPUT_CHARS = 64 * 1024
-_INPUTS = ("_i", "_ii", "_iii")
 _FUTURE_FLAGS = {name: getattr(__future__, name).compiler_flag for name in __future__.all_feature_names}
 _NEVER_AWAITED = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
+_NO_EXPRESSION = re.compile(r"=|;|\b(?:import|def|del|pass|raise|return|assert|global|break)\b").search
+"""Finds what tells that a line is most likely no expression, which only the compiler knows."""
 _CLASS_NAME = type.__dict__["__name__"]
 """Read so, the name of a class runs nothing of its metaclass."""
 
@@ -263,6 +265,11 @@ class Interpreter:
     ) -> tuple[types.CodeType | None, types.CodeType | None]:
         """Compile to (statements, last expression), either of which may be missing."""
         flags = space.flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        if source.isprintable() and not source.startswith(" ") and _NO_EXPRESSION(source) is None:
+            try:  # half as much work, where it is an expression and nothing else
+                return None, compile(source, filename, "eval", flags, dont_inherit=True)
+            except (SyntaxError, ValueError):
+                pass  # a statement, or an error, which the way of all other cells tells of
         tree = compile(source, filename, "exec", flags | ast.PyCF_ONLY_AST, dont_inherit=True)
         last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
         statements = expression = None
@@ -350,6 +357,8 @@ def outcome_of(call: Callable[[], Any], render: Callable[[Any], Any]) -> Outcome
 
 def _lines_of(source: str) -> list[str]:
     """Cut a source as the compiler counts its lines, each with its end: without one its carets would be off."""
+    if source.isprintable():  # nothing in it ends a line
+        return [f"{source}\n"]
     lines = io.StringIO(source, newline=None).readlines()  # str.splitlines() also cuts at form feeds and the like
     if lines and not lines[-1].endswith("\n"):
         lines[-1] += "\n"
@@ -378,8 +387,10 @@ def _rotate_underscores(variables: dict[str, Any], value: Any) -> None:
 
 def _rotate_inputs(space: Namespace, source: str) -> None:
     """Keep what the last three cells ran as `_i`, `_ii` and `_iii`, as IPython does; of giants the beginning."""
-    before = [space.input, *(space.variables.get(name, "") for name in _INPUTS)]
-    space.variables.update(zip(_INPUTS, before, strict=False))
+    variables = space.variables
+    variables["_iii"] = variables.get("_ii", "")
+    variables["_ii"] = variables.get("_i", "")
+    variables["_i"] = space.input
     space.input = source[:_INPUT_CHARS]
 
 

@@ -589,6 +589,6 @@ class KernelService:
         return self._space(options).variables
 
     def _check_may_run(self) -> None:
-        if not current_peer().may_run_code:
+        if not current_connection().peer.may_run_code:
             raise AccessRefusedError("this user may look, but not run code here")
         self._cells.touch()

@@ -181,7 +181,8 @@ class Writer:
 
     def begin_cell(self) -> None:
         """Let the next lines be written one by one."""
-        self.end_flood()
+        if self.flooding is not None:
+            self.end_flood()
         self.may_flood = True
         for sink in self.sinks:
             sink.count = sink.counted = 0
