@@ -113,7 +113,8 @@ def begin(item):
     return item
 """)
     results = one.map("begin", range(60), chunk=1).results(check=False)
-    assert len([found for found in results if not isinstance(found, int)]) <= 1
+    failures = [found for found in results if not isinstance(found, int)]
+    assert [(type(one), getattr(one, "ename", "")) for one in failures] in ([], [(pk.RemoteError, "MemoryError")])
     assert one.describe()["running"] is None
     assert all(cell["status"] for cell in one.cells())
     assert one.execute("6 * 7", timeout=20).result == 42
