@@ -28,10 +28,9 @@ HEADER_SOURCE_CHARS = 64 * 1024
 """How much of the running cell's source a segment header repeats."""
 
 _encoder = json.JSONEncoder(separators=(",", ":"))  # ASCII only, so that lone surrogates survive
+_quoted = json.encoder.encode_basestring_ascii
 _make_encoder = getattr(json.encoder, "c_make_encoder", None)
-_encode_in_c = _make_encoder and _make_encoder(
-    None, _encoder.default, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, True
-)
+_encode_in_c = _make_encoder and _make_encoder(None, _encoder.default, _quoted, None, ":", ",", False, False, True)
 
 _STARTED, _ENDED = EventKind.STARTED.value, EventKind.ENDED.value
 _MARK_BYTES = len(files.EVENT_MARK)
@@ -285,9 +284,9 @@ def in_main_thread() -> bool:
 
 def _encode(kind: str, cell: str, at: float, data: dict[str, Any]) -> str:
     """Return an event as JSON, without its number."""
-    value = {"kind": kind, "cell": cell, "at": at, "data": data}
     # What `JSONEncoder.encode` does but for making the same C encoder anew each time.
-    return _encoder.encode(value) if _encode_in_c is None else "".join(_encode_in_c(value, 0))
+    text = _encoder.encode(data) if _encode_in_c is None else "".join(_encode_in_c(data, 0))
+    return f'{{"kind":{_quoted(kind)},"cell":{_quoted(cell)},"at":{at!r},"data":{text}}}'
 
 
 class JournalReader:

@@ -131,8 +131,8 @@ class _Burst:
     def __init__(self, cells: Cells, connection: Connection) -> None:
         kept: KeptJob = connection.kept
         self._cells, self._kept, self._freight = cells, kept, connection.freight
-        observed = map(cells.extensions.observes, ("pyrokernel_cell_started", "pyrokernel_cell_ended"))
-        self._as_cells = any(observed) or bool(kept.waiters)
+        observed = cells.extensions.observed & {"pyrokernel_cell_started", "pyrokernel_cell_ended"}
+        self._as_cells = bool(observed or kept.waiters)
         self._target: Callable[..., Any] | None = None
         self._first = ""
         self._status = "ok"

@@ -368,7 +368,7 @@ class Cells:
         if self.in_child:
             leave_forked_child(outcome)
         duration = time.perf_counter() - begun
-        if self.extensions.observes("pyrokernel_cell_ended"):
+        if "pyrokernel_cell_ended" in self.extensions.observed:
             ended = {
                 "status": "error" if outcome.error else "ok",
                 "duration": duration,
@@ -447,8 +447,9 @@ class Cells:
 
     def _prepare(self, cell: Cell, count: int) -> None:
         """Do what comes before the code of a cell, and may fail and be interrupted as that may."""
-        self.extensions.prepare()
-        if self.extensions.observes("pyrokernel_cell_started"):
+        if not self.extensions.ready:
+            self.extensions.prepare()
+        if "pyrokernel_cell_started" in self.extensions.observed:
             self._tell("pyrokernel_cell_started", cell, count)
 
     def _value_of(self, cell: Cell) -> Any:

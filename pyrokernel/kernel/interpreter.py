@@ -11,7 +11,6 @@ import __future__
 import ast
 import builtins
 import collections
-import dataclasses
 import inspect
 import io
 import linecache
@@ -41,7 +40,6 @@ _CLASS_NAME = type.__dict__["__name__"]
 """Read so, the name of a class runs nothing of its metaclass."""
 
 
-@dataclasses.dataclass
 class Outcome:
     """How user code ended.
 
@@ -67,6 +65,7 @@ class Namespace:
 
     Attributes:
         module: `__main__` for the default namespace, `__pyrokernel_NAME__` for others.
+        variables: Its live dictionary.
         flags: `__future__` features switched on by earlier cells.
         input: What the last cell ran, the beginning of it.
         given: Names that plugins and commands have given it, with their values.
@@ -75,16 +74,12 @@ class Namespace:
     def __init__(self, name: str) -> None:
         module_name = "__main__" if name == DEFAULT_NAMESPACE else f"__pyrokernel_{name}__"
         self.module = types.ModuleType(module_name)
-        self.module.__dict__["__builtins__"] = builtins
+        self.variables: dict[str, Any] = self.module.__dict__
+        self.variables["__builtins__"] = builtins
         sys.modules[module_name] = self.module
         self.flags = 0
         self.input = ""
         self.given: dict[str, Any] = {}
-
-    @property
-    def variables(self) -> dict[str, Any]:
-        """The live dictionary."""
-        return self.module.__dict__
 
     def give(self, names: Mapping[str, Any]) -> None:
         """Set these names in place of those given before; what the user has set stays the user's."""
