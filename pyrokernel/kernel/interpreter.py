@@ -34,8 +34,11 @@ _KEPT_SOURCES = 1000
 _INPUT_CHARS = 64 * 1024
 _FUTURE_FLAGS = {name: getattr(__future__, name).compiler_flag for name in __future__.all_feature_names}
 _NEVER_AWAITED = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
-_NO_EXPRESSION = re.compile(r"=|;|\b(?:import|def|del|pass|raise|return|assert|global|break)\b").search
-"""Finds what tells that a line is most likely no expression, which only the compiler knows."""
+_STATEMENT = re.compile(
+    r"[^\W\d]\w* *(?:\*\*|//|<<|>>|[-+*/%@&|^])?=(?!=)|"
+    r"(?:import|from|def|class|for|while|if|with|try|del|pass|raise|assert|global|async)\b"
+).match
+"""Whether a line begins as no expression does; of those that do not, the compiler finds out."""
 _CLASS_NAME = type.__dict__["__name__"]
 """Read so, the name of a class runs nothing of its metaclass."""
 
@@ -260,15 +263,17 @@ class Interpreter:
     ) -> tuple[types.CodeType | None, types.CodeType | None]:
         """Compile to (statements, last expression), either of which may be missing."""
         flags = space.flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-        if source.isprintable() and not source.startswith(" ") and _NO_EXPRESSION(source) is None:
-            try:  # half as much work, where it is an expression and nothing else
+        last = None
+        tree: str | ast.Module = source
+        if not _is_one_line(source):
+            tree, last = _apart(source, filename, flags)
+        elif not _STATEMENT(source):
+            try:
                 return None, compile(source, filename, "eval", flags, dont_inherit=True)
-            except (SyntaxError, ValueError):
-                pass  # a statement, or an error, which the way of all other cells tells of
-        tree = compile(source, filename, "exec", flags | ast.PyCF_ONLY_AST, dont_inherit=True)
-        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+            except (SyntaxError, ValueError):  # another statement, or an error, which is told of below
+                tree, last = _apart(source, filename, flags)
         statements = expression = None
-        if tree.body:
+        if isinstance(tree, str) or tree.body:
             statements = compile(tree, filename, "exec", flags, dont_inherit=True)
             if "__future__" in source:
                 for flag in _FUTURE_FLAGS.values():
@@ -348,6 +353,18 @@ def outcome_of(call: Callable[[], Any], render: Callable[[Any], Any]) -> Outcome
         outcome.ename = _CLASS_NAME.__get__(type(error))
         outcome.evalue, outcome.traceback = _cut(_text_of(error)), _cut(format_error(error))
     return outcome
+
+
+def _is_one_line(source: str) -> bool:
+    """Whether a source is one line with one statement or expression on it, which spares it to be taken apart."""
+    return source.isprintable() and ";" not in source and not source.startswith(" ")
+
+
+def _apart(source: str, filename: str, flags: int) -> tuple[ast.Module, ast.Expr | None]:
+    """Parse a source; return its syntax tree without the last expression, and that."""
+    tree = compile(source, filename, "exec", flags | ast.PyCF_ONLY_AST, dont_inherit=True)
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    return tree, last
 
 
 def _lines_of(source: str) -> list[str]:
