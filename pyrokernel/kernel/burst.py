@@ -13,8 +13,9 @@ from typing import Any
 
 from pyrokernel.errors import PyrokernelError, error_to_wire
 from pyrokernel.kernel.cell import Cell, listed, short
-from pyrokernel.kernel.cells import Cells, leave_forked_child, pack, size_of
+from pyrokernel.kernel.cells import Cells, size_of
 from pyrokernel.kernel.chunk import Chunk
+from pyrokernel.kernel.executor import leave_forked_child, pack
 from pyrokernel.kernel.interpreter import Outcome
 from pyrokernel.messages import EventKind
 from pyrokernel.wire import codec
@@ -130,8 +131,9 @@ class _Burst:
 
     def __init__(self, cells: Cells, connection: Connection) -> None:
         kept: KeptJob = connection.kept
-        self._cells, self._kept, self._freight = cells, kept, connection.freight
-        observed = cells.extensions.observed & {"pyrokernel_cell_started", "pyrokernel_cell_ended"}
+        self._cells, self._executor = cells, cells.executor
+        self._kept, self._freight = kept, connection.freight
+        observed = self._executor.extensions.observed & {"pyrokernel_cell_started", "pyrokernel_cell_ended"}
         self._as_cells = bool(observed or kept.waiters)
         self._target: Callable[..., Any] | None = None
         self._first = ""
@@ -165,7 +167,7 @@ class _Burst:
             if cell.state == "new" and isinstance(error, PyrokernelError):  # cancelled, or known and expired
                 flags, answer = FLAGS_EXCEPTION, error_to_wire(error)
             elif cell.reply is None:
-                answer = cells.end_badly(cell, cells.execution_count, error)
+                answer = self._executor.end_badly(cell, self._executor.execution_count, error)
                 cells.end_chunk(cell, answer, size_of(answer))
             else:
                 answer = cell.reply
@@ -174,16 +176,16 @@ class _Burst:
 
     def _run(self, cell: Cell) -> dict[str, Any]:
         """Run a chunk that has begun; return its reply."""
-        cells = self._cells
-        count = cells.execution_count = cells.execution_count + 1
+        executor = self._executor
+        count = executor.execution_count = executor.execution_count + 1
         self._packed = None
         try:
-            if not self._first or not cells.journal.note_chunk(self._first, cell.id):
+            if not self._first or not executor.journal.note_chunk(self._first, cell.id):
                 self.end()
                 self._begin(cell, count)
             begun = time.perf_counter()
-            failure = cells.interpreter.run(cell.id, self._call)
-            if cells.in_child:
+            failure = executor.interpreter.run(cell.id, self._call)
+            if executor.in_child:
                 leave_forked_child(failure or Outcome())
             duration = time.perf_counter() - begun
             if failure is None:
@@ -197,29 +199,29 @@ class _Burst:
                     "duration": duration,
                 }
             self._packed, self._status = None, "error"
-            reply = cells.reply_of(cell, failure, count, duration=duration)
-            cells.report_error(reply)
+            reply = executor.reply_of(cell, failure, count, duration=duration)
+            executor.report_error(reply)
         except BaseException as error:  # noqa: BLE001  as in `Cells`: raised by a signal handler of the user's
             self._packed = None
-            return cells.end_badly(cell, count, error)
+            return executor.end_badly(cell, count, error)
         return reply
 
     def _call(self) -> None:
         """Do the user's part of a chunk."""
-        cells, cell = self._cells, self._cell
+        executor, cell = self._executor, self._cell
         if self._target is None:
-            cells.extensions.prepare()
-            self._target = cells.target(cell)
-        cells.interpreter.running = (cell.id, cell.namespace)
-        self._packed, self._missing = pack(cells.call_chunk(cell, self._target), cell)
+            executor.extensions.prepare()
+            self._target = executor.target(cell)
+        executor.interpreter.running = (cell.id, cell.namespace)
+        self._packed, self._missing = pack(executor.call_chunk(cell, self._target), cell)
 
     def _begin(self, cell: Cell, count: int) -> None:
         self._first, self._status = cell.id, "ok"
-        self._good = self._cells.reply_of(cell, Outcome(), count, duration=0.0)
+        self._good = self._executor.reply_of(cell, Outcome(), count, duration=0.0)
         self._begun, self._cpu = time.perf_counter(), time.process_time()
-        self._cells.capture.begin(cell.id)
+        self._executor.capture.begin(cell.id)
         source = short(cell.title)
-        self._cells.journal.append(EventKind.STARTED, cell.id, source=source, **cell.origin, execution_count=count)
+        self._executor.journal.append(EventKind.STARTED, cell.id, source=source, **cell.origin, execution_count=count)
 
     def end(self) -> None:
         """Bring what was written into the journal, and the end."""
@@ -227,9 +229,9 @@ class _Burst:
         if not first:
             return
         try:  # each of these, whatever a signal handler of the user's raises in the one before
-            self._cells.capture.end()
-            self._cells.capture.settle()
+            self._executor.capture.end()
+            self._executor.capture.settle()
         finally:
             self._cells.end_burst()
             duration, cpu = time.perf_counter() - self._begun, time.process_time() - self._cpu
-            self._cells.journal.append(EventKind.ENDED, first, status=self._status, duration=duration, cpu=cpu)
+            self._executor.journal.append(EventKind.ENDED, first, status=self._status, duration=duration, cpu=cpu)

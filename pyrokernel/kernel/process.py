@@ -26,6 +26,7 @@ from pyrokernel.kernel.burst import Bursts
 from pyrokernel.kernel.capture import Capture
 from pyrokernel.kernel.cell import Cell
 from pyrokernel.kernel.cells import Cells
+from pyrokernel.kernel.executor import Executor
 from pyrokernel.kernel.extensions import Extensions
 from pyrokernel.kernel.figures import Figures
 from pyrokernel.kernel.handlers import Handlers
@@ -97,9 +98,8 @@ class KernelProcess:
         self.shelf = Shelf(Path(birth.shelf) if birth.shelf else directory / "shelf")
         extensions = Extensions(identity, birth.instance, settings, interpreter, self.shelf, self._report_progress)
         interpreter.transform = extensions.transform
-        self.cells = Cells(
-            spec.name, birth.instance, interpreter, self.capture, self.journal, extensions, self.loop.wake
-        )
+        self.executor = Executor(spec.name, birth.instance, interpreter, self.capture, self.journal, extensions)
+        self.cells = Cells(self.executor, self.loop.wake)
         self.loop.bursts = Bursts(self.cells)
         inputs = Inputs(self._ask, self._running_cell, settings.input_timeout)
         self.references = References(spec.name, birth.instance, self.loop.wake)
@@ -107,6 +107,7 @@ class KernelProcess:
         self.service = KernelService(
             birth,
             cells=self.cells,
+            executor=self.executor,
             capture=self.capture,
             journal=self.journal,
             inputs=inputs,
@@ -158,9 +159,9 @@ class KernelProcess:
 
     def _look_around(self) -> bool:
         """Do what waits for the main thread to rest; say whether a submitted cell was among it."""
-        self._handlers.run_waiting(self.cells.interpreter.run_aside)
+        self._handlers.run_waiting(self.executor.interpreter.run_aside)
         if self.references.has_remains:
-            self.cells.interpreter.run_aside(self.references.bury)
+            self.executor.interpreter.run_aside(self.references.bury)
         return self.cells.run_queued()
 
     def end(self, reason: str, code: int = 0) -> NoReturn:
@@ -205,11 +206,11 @@ class KernelProcess:
         """Load modules as a cell; return what failed, "" when all went well."""
         shown = f"ship {', '.join(one.shown for one in wanted)}"
         self.shelf.begin_loading(self.spec.name, [one.digest for one in wanted])
-        call = (self.cells.extensions.ship, Packed.dump(((wanted,), {})), False)
+        call = (self.executor.extensions.ship, Packed.dump(((wanted,), {})), False)
         reply = self.cells.run(Cell(source=shown, call=call, want="none", author="shelf"))
         if reply["status"] != "ok":
             return f"{shown}: {reply['ename']}: {reply['evalue']}"
-        held = {(one.name, one.digest) for one in self.cells.extensions.shipping.loaded()}
+        held = {(one.name, one.digest) for one in self.executor.extensions.shipping.loaded()}
         lost = [one.shown for one in wanted if (one.name, one.digest) not in held]
         return f"{shown}: the files of {', '.join(lost)} are gone from {self.shelf.folder}; ship again" if lost else ""
 
@@ -248,7 +249,7 @@ class KernelProcess:
 
     def _abandon(self) -> None:
         """In a child forked by user code: it is no kernel, and must not keep the kernel's sockets open."""
-        self.cells.in_child = True
+        self.executor.in_child = True
         self.daemon.abandon()
         self.capture.abandon_in_child()
         for connection in list(self.loop.connections):

@@ -35,6 +35,7 @@ from pyrokernel.kernel.cell import Cell, listed
 from pyrokernel.kernel.cells import Cells
 from pyrokernel.kernel.chunk import Chunk
 from pyrokernel.kernel.completion import complete
+from pyrokernel.kernel.executor import Executor
 from pyrokernel.kernel.extensions import Extensions
 from pyrokernel.kernel.inputs import Inputs
 from pyrokernel.kernel.inspection import inspect_name, list_variables
@@ -68,7 +69,7 @@ class KernelService:
 
     Args:
         birth: Who this kernel is.
-        cells, capture, journal, inputs, interrupts, extensions, references, pins: The rooms it is made of.
+        cells, executor, capture, journal, inputs, interrupts, extensions, references, pins: The rooms it is made of.
         waiting_work: Lists the requests that wait unread in work connections.
     """
 
@@ -77,6 +78,7 @@ class KernelService:
         birth: KernelBirth,
         *,
         cells: Cells,
+        executor: Executor,
         capture: Capture,
         journal: Journal,
         inputs: Inputs,
@@ -88,7 +90,7 @@ class KernelService:
     ) -> None:
         self._birth = birth
         self._spec = KernelSpec.from_wire(birth.spec)
-        self._cells, self._capture, self._journal = cells, capture, journal
+        self._cells, self._executor, self._capture, self._journal = cells, executor, capture, journal
         self._inputs, self._interrupts = inputs, interrupts
         self._extensions = extensions
         self._references = references
@@ -466,7 +468,7 @@ class KernelService:
             "awaited": [list(pair) for pair in inside.awaited()],
             "waiting": self._cells.waiting()
             + [request for request in self._waiting_work() if not self._cells.is_cancelled(request["cell"])],
-            "execution_count": self._cells.execution_count,
+            "execution_count": self._executor.execution_count,
             "started": self._started,
             "python": ".".join(map(str, sys.version_info[:3])),
             "last_seq": self._journal.last_seq,
@@ -554,7 +556,7 @@ class KernelService:
             asked,
             holder=cell.client,
             by=cell.author,
-            variables=self._cells.interpreter.namespace(cell.namespace).variables if makes else {},
+            variables=self._executor.interpreter.namespace(cell.namespace).variables if makes else {},
             max_bytes=cell.max_result_bytes,
         )
         if not operation.restricted:
@@ -571,7 +573,7 @@ class KernelService:
         """Whether a cell calls a command that may run beside another, and came where it need not wait."""
         if cell.call is None or cell.lend is not None:
             return False
-        meant = command_meant(cell.call[0], self._cells.interpreter.namespace(cell.namespace).variables)
+        meant = command_meant(cell.call[0], self._executor.interpreter.namespace(cell.namespace).variables)
         command = self._extensions.command(meant) if meant else None
         return command is not None and command.safe
 
@@ -583,7 +585,7 @@ class KernelService:
         return entry
 
     def _space(self, options: dict[str, Any] | None) -> Namespace:
-        return self._cells.interpreter.namespace(str((options or {}).get("namespace") or ""))
+        return self._executor.interpreter.namespace(str((options or {}).get("namespace") or ""))
 
     def _variables(self, options: dict[str, Any] | None) -> dict[str, Any]:
         return self._space(options).variables

@@ -182,7 +182,7 @@ def test_what_a_safe_command_raises_arrives_with_its_traceback(mesh: pk.Mesh) ->
     with pytest.raises(pk.RemoteError, match="division by zero") as caught:
         mesh["k0"].call("explode")
     assert "return 1 / 0" in caught.value.traceback
-    assert "cells.py" not in caught.value.traceback
+    assert "executor.py" not in caught.value.traceback
 
 
 def test_a_safe_command_that_leaves_has_an_end_like_any_other(mesh: pk.Mesh) -> None:
