@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pyrokernel.client.backlog import Span
 from pyrokernel.client.calls import kernel_request
 from pyrokernel.client.links import Link
-from pyrokernel.client.parcels import explain
+from pyrokernel.client.parcels import explain, read_reply
 from pyrokernel.errors import (
     KernelConnectionError,
     KernelDiedError,
@@ -20,15 +20,12 @@ from pyrokernel.errors import (
     ReplyTimeoutError,
     SettingsError,
 )
-from pyrokernel.messages import KERNEL_OBJECT, Reply
+from pyrokernel.messages import KERNEL_OBJECT
 from pyrokernel.texts import label
 from pyrokernel.wire.codec import Packed
 from pyrokernel.wire.fanout import Request
 
 _MAX_RESULT_BYTES = 1 << 30
-_SHORT_BYTES = 16 * 1024
-"""Longer arguments go beside their message, where they are not copied."""
-
 _SHOWN_CHARS = 60
 _SHOWN_ITEMS = 4
 _CALL = "(args, kwargs), such as ((1000,), {'bins': 10})"
@@ -134,10 +131,9 @@ class Chunk:
             item = self._show(self.items[0])
             which = f"call {self.first} {item}" if self.calls else f"item {self.first} ({item})"
             raise explain(which, error) from error
-        self.size_bytes = size = arguments.size_bytes
+        self.size_bytes = arguments.size_bytes
         if kept:
-            short = size <= _SHORT_BYTES and not arguments.buffers and isinstance(arguments.data, bytes)
-            return Request(KERNEL_OBJECT, "more", (arguments.data if short else arguments, self.cell), None, self.cell)
+            return Request(KERNEL_OBJECT, "more", (arguments.slim(), self.cell), None, self.cell)
         options = {
             "cell": self.cell,
             "map": "calls" if self.calls else True,
@@ -168,8 +164,8 @@ class Chunk:
         if type(answer) is bytes:
             found, size_bytes = Packed(answer).load(), len(answer)
         else:
-            found = Reply.from_wire(answer).result
-            size_bytes = answer["value"].size_bytes
+            reply = read_reply(answer)
+            found, size_bytes = reply.result, reply.value.size_bytes
         values = found["values"]
         failures: dict[int, PyrokernelError] = {}
         for offset, failure in found["failures"]:

@@ -148,7 +148,7 @@ class Group(Members):
         cell = new_id()
         target, shown = pack_function(function)
         options = self._options(cell, want="value", shown=shown, namespace=check_namespace(namespace))
-        request = kernel_request("call", target, pack_arguments(args, kwargs), options, cell=cell)
+        request = kernel_request("call", target, pack_arguments(args, kwargs).slim(), options, cell=cell)
         # A command that may run beside a cell must not wait behind it.
         kind = "control" if isinstance(function, str) and is_safe(self, function) else "work"
         replies = self._replies(request, timeout=None, check=True, kind=kind)

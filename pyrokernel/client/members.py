@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pyrokernel.client import inside
 from pyrokernel.client.calls import USUAL, gather, kernel_request
 from pyrokernel.client.kernel import Kernel
+from pyrokernel.client.parcels import read_reply
 from pyrokernel.client.withdrawal import describe_withdrawal, obey_ctrl_c, withdraw
 from pyrokernel.errors import (
     GatherError,
@@ -140,7 +141,7 @@ class Members(Sequence[Kernel]):
         for kernel in self._kernels:
             name = kernel.name
             if name in values:
-                replies[name] = Reply.from_wire(values[name])
+                replies[name] = read_reply(values[name])
                 continue
             error = errors.get(name)
             if error is None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pyrokernel.errors import NotSerializableError, SettingsError
+from pyrokernel.messages import Reply
 from pyrokernel.wire.codec import Packed
 from pyrokernel.wire.large import holds_large
 
@@ -57,6 +58,14 @@ def pack_arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Packed:
     named += [(f"argument {name!r}", value) for name, value in kwargs.items()]
     large = holds_large(args) or holds_large(kwargs.values())
     return _pack((tuple(args), dict(kwargs)), named, pieces=large)
+
+
+def read_reply(answer: dict[str, Any]) -> Reply:
+    """Return the reply that a kernel has sent, its value packed."""
+    value = answer.get("value")
+    if value is not None:
+        answer["value"] = Packed.of(value)
+    return Reply.from_wire(answer)
 
 
 def pack_function(function: str | Callable[..., Any]) -> tuple[str | Packed, str]:

@@ -37,9 +37,6 @@ MORE = "more"
 _BURST_SECONDS = 0.005
 """Others who wait for the kernel get their turn after so long."""
 
-_SHORT_BYTES = 16 * 1024
-"""Longer results have a whole reply, in which they are not copied on their way."""
-
 
 class KeptFunction(Packed):
     """A pickled function that is loaded once for all chunks of its job."""
@@ -78,8 +75,7 @@ class KeptJob:
         made = Cell.__new__(Cell)  # a tenth of the time of the constructor, and nothing but these differs
         made.__dict__.update(self._fields)
         made.id, made.chunk = cell_id, Chunk()
-        packed = Packed(arguments) if isinstance(arguments, bytes) else arguments
-        made.call = (self._function, packed, self._mapped)
+        made.call = (self._function, Packed.of(arguments), self._mapped)
         return made
 
 
@@ -160,8 +156,9 @@ class _Burst:
                     size = size_of(reply)
                 else:
                     size = packed.size_bytes
-                    if size <= _SHORT_BYTES and not packed.buffers and type(packed.data) is bytes:
-                        answer = packed.data
+                    slim = packed.slim()
+                    if slim is not packed:
+                        answer = slim
                 cells.end_chunk(cell, reply, size)
         except BaseException as error:  # noqa: BLE001  as in `_run`
             if cell.state == "new" and isinstance(error, PyrokernelError):  # cancelled, or known and expired

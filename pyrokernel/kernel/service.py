@@ -123,7 +123,7 @@ class KernelService:
     def call(self, function: Any, arguments: Any, options: dict[str, Any] | None = None) -> dict[str, Any]:
         """Call a function or command, by name or pickled, and return the reply of that cell.
 
-        `arguments` is a pickled (args, kwargs); from a client without pickles, a list of the two.
+        `arguments` is a pickled (args, kwargs), or its stream; from a client without pickles, a list of the two.
         With option "map", args are the items, and the value is what `Chunk.call_each` returns.
         In place of a function, a dict is an operation on a reference.
         """
@@ -497,7 +497,10 @@ class KernelService:
         if get_ident() == _MAIN:
             # The work loop sends this, and then settles the cell. All that a peer of ours finds left out is a default.
             reply = self._cells.run(cell, settle=False)
-            return {name: value for name, value in reply.items() if value}
+            sent = {name: value for name, value in reply.items() if value}
+            if "value" in sent:
+                sent["value"] = sent["value"].slim()
+            return sent
         if self._cells.admit(cell):
             self._cells.queue(cell)
         return self._for_peer(self._cells.wait(cell.id, options.get("timeout")))
@@ -537,8 +540,7 @@ class KernelService:
             return self._operation_cell(function, arguments, options)
         self._check_may_run()
         cell = self._cell(source, options)
-        packed = arguments if isinstance(arguments, Packed) else Packed.dump(tuple(arguments))
-        cell.call = (function, packed, options.get("map") or False)
+        cell.call = (function, _packed(arguments), options.get("map") or False)
         if options.get("map"):
             cell.chunk = Chunk()
             if options.get("keep") and cell.want == "value" and cell.job:
@@ -563,7 +565,7 @@ class KernelService:
             self._check_may_run()
         if options.get("map"):
             raise ProtocolError("an operation on a reference is not mapped")
-        packed = arguments if isinstance(arguments, Packed) else Packed.dump(tuple(arguments))
+        packed = _packed(arguments)
         cell.source, cell.data = operation.title, operation.restricted or asked.get("data") is True
         cell.call = (operation, packed.as_data() if cell.data else packed, False)
         cell.lend = operation.lend
@@ -594,3 +596,8 @@ class KernelService:
         if not current_connection().peer.may_run_code:
             raise AccessRefusedError("this user may look, but not run code here")
         self._cells.touch()
+
+
+def _packed(arguments: Any) -> Packed:
+    """Return the arguments of a call pickled, however they came."""
+    return Packed.of(arguments) if isinstance(arguments, (Packed, bytes)) else Packed.dump(tuple(arguments))

@@ -24,7 +24,7 @@ import struct
 import sys
 import types
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from pyrokernel.errors import MessageTooLargeError, NotSerializableError, ProtocolError
 from pyrokernel.wire import large
@@ -53,6 +53,9 @@ _IN_BAND_BYTES = 4096
 """A pickle up to this, without buffers, travels inside that of the envelope: one part less to send and to read."""
 
 _STACK_GLOBAL = b"\x93"
+_SLIM_BYTES = 16 * 1024
+"""Longer streams are not copied on their way."""
+
 _ALIGNMENT = 64
 _COUNTS = struct.Struct("!II")
 _LENGTH = struct.Struct("!Q")
@@ -180,6 +183,19 @@ class Packed:
     def as_data(self) -> Packed:
         """Return the same value, to be loaded as `load_data` does."""
         return _PackedData(self.data, self.buffers)
+
+    def slim(self) -> Packed | bytes:
+        """Return what stands for it where nothing else is meant: its stream, if that is all, and short.
+
+        Bytes take a third of the time in an envelope that an object takes.
+        """
+        data = self.data
+        return data if type(data) is bytes and not self.buffers and len(data) <= _SLIM_BYTES else self
+
+    @classmethod
+    def of(cls, slim: Packed | bytes) -> Packed:
+        """Return the value that `slim` made something of."""
+        return cls(slim) if type(slim) is bytes else cast("Packed", slim)
 
     def __reduce__(self) -> tuple[Any, ...]:
         data, buffers = self.data, self.buffers

@@ -33,9 +33,10 @@ US = Peer(uid=os.getuid(), pid=os.getpid(), may_run_code=True)
 def nothing_left() -> Iterator[None]:
     """After each test: once what was kept for next time is given back, no descriptor of a segment is left."""
     spare.tidy(time.monotonic())
+    before = memfds()  # tests of other modules may have left values in cycles
     yield
     spare.tidy(time.monotonic())
-    assert memfds() == []
+    assert set(memfds()) <= set(before)
 
 
 def memfds() -> list[str]:
