@@ -213,18 +213,17 @@ class Interpreter:
         return value if type(value) in _NEVER_AWAITED or not inspect.isawaitable(value) else self._await(value)
 
     def run_aside(self, body: Callable[[], Any]) -> None:
-        """Run user code that belongs to no cell; what it raises is printed."""
+        """Run user code that belongs to no cell; what it raises is printed, and half lines are not left to the next."""
         error = self._run_armed("", body)
-        if error is None:
-            return
-        text = [f"{_CLASS_NAME.__get__(type(error))}\n"]
+        if error is not None:
+            text = [f"{_CLASS_NAME.__get__(type(error))}\n"]
 
-        def describe() -> None:
-            text[0] = format_error(error)
+            def describe() -> None:
+                text[0] = format_error(error)
 
-        self._run_armed("", describe)
-        sys.stderr.write(_cut(text[0]))
-        sys.stderr.flush()
+            self._run_armed("", describe)
+            sys.stderr.write(_cut(text[0]))
+        self._run_armed("", _flush)
 
     def _explain(self, cell: str, error: BaseException, outcome: Outcome) -> None:
         # SystemExit and KeyboardInterrupt end the cell, never the kernel: it outlives what it runs.
@@ -336,6 +335,11 @@ class Interpreter:
         self._sources.append(filename)
         if len(self._sources) > _KEPT_SOURCES:
             linecache.cache.pop(self._sources.popleft(), None)
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
 
 
 def outcome_of(call: Callable[[], Any], render: Callable[[Any], Any]) -> Outcome:

@@ -37,6 +37,17 @@ def test_a_handler_that_strikes_between_the_cells_runs_and_its_exception_is_prin
     wait_until(lambda: kernel.pull("struck") == [1])
 
 
+def test_half_a_line_that_a_handler_prints_between_the_cells_is_not_of_the_next_one(kernel: pk.Kernel) -> None:
+    first = kernel.execute("signal.signal(signal.SIGALRM, lambda *_: print('between', end=''))\nNone")
+    kernel.execute("struck = 0\nsignal.setitimer(signal.ITIMER_REAL, 0.05)\nNone")
+    wait_until(lambda: "between" in printed(kernel))
+    after = kernel.execute("print('here')")
+    assert after.stdout == "here\n"
+    events = [event for event in kernel.events() if event.kind == "output" and "between" in event.data["text"]]
+    assert [event.data["late"] for event in events] == [True]
+    assert {event.cell for event in events}.isdisjoint({first.cell, after.cell})
+
+
 def test_a_handler_in_a_cell_interrupts_it_as_ever(kernel: pk.Kernel) -> None:
     kernel.execute(LATE)
     reply = kernel.execute("import time; signal.alarm(1); time.sleep(60)", check=False, timeout=20)
