@@ -71,5 +71,5 @@ def check_wait(kernel: str, instance: str) -> None:
         WouldDeadlockError: It does; the ring is in the message.
     """
     chain = waiters()
-    if instance in [waiting for _, waiting in chain]:
+    if chain and instance in [waiting for _, waiting in chain]:
         raise WouldDeadlockError(ring=(*(name for name, _ in chain), kernel))

@@ -137,17 +137,20 @@ class Members(Sequence[Kernel]):
             obey_ctrl_c(ctrl_c, lambda: self._withdraw(cell), f"the cell goes on in the kernels, as {cell}")
             raise
         replies = {}
+        failed = False
         for kernel in self._kernels:
             name = kernel.name
             if name in values:
-                replies[name] = Reply.from_wire(values[name])
+                replies[name] = reply = Reply.from_wire(values[name])
+                failed = failed or reply.status != "ok"
                 continue
+            failed = True
             error = errors.get(name)
             if error is None:
                 error = ReplyTimeoutError(seconds=timeout, cell=cell, replies={}, missing=(name,))
             replies[name] = Reply(status="lost", kernel=name, cell=cell, ename=type(error).__name__,
                                   evalue=str(error), failure=error)  # fmt: skip
-        if check:
+        if check and failed:
             self._raise_failures(replies, missing, timeout, cell)
         return replies
 
@@ -171,9 +174,10 @@ class Members(Sequence[Kernel]):
         self._check_any()
         links = [kernel.link for kernel in self._kernels]
         values, errors, missing = gather(self.mesh, links, requests, kind=kind, timeout=timeout)
-        for kernel in self._kernels:
-            if isinstance(errors.get(kernel.name), KernelRestartedError):
-                kernel.rebind()
+        if errors:
+            for kernel in self._kernels:
+                if isinstance(errors.get(kernel.name), KernelRestartedError):
+                    kernel.rebind()
         return values, errors, missing
 
     def _check_any(self) -> None:

@@ -159,7 +159,7 @@ class IncomingMessage:
 
     def decode(self) -> Any:
         """Read the envelope; as `codec.decode`."""
-        return codec.decode(self.payload, self.arrival)
+        return codec.decode(self.payload if self.annotations_size else self.body, self.arrival)
 
     @property
     def payload(self) -> memoryview:
