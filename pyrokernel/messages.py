@@ -296,7 +296,7 @@ class Reply(Message):
         """Rebuild the reply; what is not there has its default, and a `failure` that a peer made up is left out."""
         # Not by the constructor, which sets 19 fields one by one: the defaults are attributes of the class already.
         reply = cls.__new__(cls)
-        known = data.keys() <= _REPLY_FIELDS
+        known = _REPLY_FIELDS.issuperset(data)
         reply.__dict__.update(data if known else {name: data[name] for name in data if name in _REPLY_FIELDS})
         if "status" not in reply.__dict__:
             raise TypeError("a reply has a status")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 
@@ -106,7 +105,7 @@ class Exchange:
         name = link.name
         self._links[name] = link
         try:
-            if self._blocking and self._kind == "work":
+            if self._kind == "work" and self._blocking:
                 inside.check_wait(name, link.instance)
             connection = self._connections.get(name)
             if connection is None:
@@ -181,10 +180,10 @@ class Exchange:
 
     def close(self) -> None:
         """Return the connections on which nothing is due, drop the others."""
+        idle = []
         for name, connection in self._connections.items():
-            self._fanout.release(connection)
-            if not self._due.get(name) and connection.sock.fileno() >= 0:
-                self._links[name].give(connection)
+            if name not in self._due and connection.sock.fileno() >= 0:
+                idle.append((self._links[name], connection))
             else:  # also where the answer has come but nobody took it
                 connection.close()
         self._connections.clear()
@@ -194,6 +193,8 @@ class Exchange:
             else:
                 ear.close()
         self._fanout.close()
+        for link, connection in idle:  # whoever takes them has a loop of its own
+            link.give(connection)
         if self._looked:
             inside.waits_for(())
 
@@ -206,7 +207,8 @@ class Exchange:
         due = self._due.get(name)
         if not due or answer.connection is not self._connections.get(name):
             return None  # of a connection that was given up already; what was due on it has its error
-        if answer.lost:
+        error = answer.error
+        if error is not None and answer.lost:
             self._recover(name)
             return None
         token = due.pop(0).token
@@ -215,7 +217,6 @@ class Exchange:
         if answer.connection.sock.fileno() < 0:
             self._connections.pop(name, None)  # it ended with this answer
         self._retried.discard(name)
-        error = answer.error
         return name, token, answer.value, None if error is None else _as_ours(name, error)
 
     def _recover(self, name: str) -> None:
@@ -419,19 +420,19 @@ def _ask_at_once(
     """
     listen = _LISTEN_AFTER_SECONDS if timeout is None else min(timeout, _LISTEN_AFTER_SECONDS)
     until, patience = time.monotonic() + listen, min(listen, _AT_ONCE_SECONDS)
-    waiting = {instance for _, instance in inside.waiters()}
     alert = len(links) == 1  # of several the others run as well, and on this processor, too
-    asked: deque[tuple[Link, Connection | None]] = deque()
+    asked: list[tuple[Link, Connection | None]] = []
     left: list[tuple[Link, Connection | None]] = []
+    answered = 0
     try:
+        waiters = inside.waiters()
         for link in links:
-            asked.append((link, None if link.instance in waiting else _begin(link, request)))
-        while asked:
-            link, connection = asked[0]
+            asked.append((link, _begin(link, request, waiters)))  # noqa: PERF401  Ctrl-C finds those asked so far
+        for link, connection in asked:
             answer = None
             if connection is not None and time.monotonic() < until:
                 answer = answer_at_once(connection, request.seq, patience, alert=alert)
-            asked.popleft()
+            answered += 1
             if connection is None or answer is None:
                 left.append((link, connection))
                 until = 0.0  # whoever takes longer is waited for together with the others
@@ -443,15 +444,17 @@ def _ask_at_once(
             else:
                 errors[link.name] = _as_ours(link.name, error)
     except BaseException:
-        for _, connection in (*asked, *left):
+        for _, connection in (*asked[answered:], *left):
             if connection is not None:
                 connection.close()
         raise
     return left
 
 
-def _begin(link: Link, request: Request) -> Connection | None:
+def _begin(link: Link, request: Request, waiters: Sequence[tuple[str, str]]) -> Connection | None:
     """Send a kernel a short request; return where its answer comes, None if it was not sent: an exchange sees why."""
+    if waiters and link.instance in [instance for _, instance in waiters]:
+        return None
     try:
         connection = link.take("work")
     except PyrokernelError:

@@ -21,10 +21,10 @@ from pyrokernel.client.members import Members
 from pyrokernel.client.parcels import (
     check_namespace,
     check_source,
-    pack_arguments,
     pack_function,
     pack_part,
     pack_variables,
+    write_arguments,
 )
 from pyrokernel.client.partition import join, split
 from pyrokernel.client.roster import meant, split_words
@@ -147,10 +147,10 @@ class Group(Members):
             As `execute`; NotSerializableError when something cannot travel, which it names.
         """
         cell = new_id()
-        target, shown = pack_function(function)
-        options = self._options(cell, want="value", shown=shown, namespace=check_namespace(namespace))
-        request = kernel_request("call", target, pack_arguments(args, kwargs), options, cell=cell)
         name = function if isinstance(function, str) else ""
+        target, shown = pack_function(function)
+        options = self._options(cell, shown="" if name else shown, namespace=check_namespace(namespace))
+        request = kernel_request("call", target, write_arguments(args, kwargs), options, cell=cell)
         # A command that may run beside a cell must not wait behind it.
         kind = "control" if name and is_safe(self, name, namespace) else "work"
         begun, seconds = time.monotonic(), math.inf

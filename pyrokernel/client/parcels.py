@@ -10,6 +10,11 @@ from pyrokernel.errors import NotSerializableError, SettingsError
 from pyrokernel.wire.codec import Packed
 from pyrokernel.wire.large import holds_large
 
+_SCALARS = frozenset({bool, float, int, type(None)})
+_TEXTS = frozenset({bytes, str})
+_FEW_ARGUMENTS = 16
+_SHORT_TEXT = 256
+
 _INSTEAD = "locks, open files and connections stay in their process: make it in the kernel, with execute()"
 
 
@@ -55,6 +60,23 @@ def pack_arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Packed:
     """
     large = holds_large(args) or (bool(kwargs) and holds_large(kwargs.values()))
     return _pack((tuple(args), dict(kwargs)), _named(args, kwargs), pieces=large)
+
+
+def write_arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packed | list[Any]:
+    """Return the arguments of a call as they travel: packed, or a few short ones as the plain data that they are.
+
+    To pack those takes three times as long, most of it for the name of the class in the message.
+
+    Raises:
+        NotSerializableError: One cannot be pickled; the message names it.
+    """
+    if kwargs or len(args) > _FEW_ARGUMENTS:
+        return pack_arguments(args, kwargs)
+    for value in args:
+        kind = type(value)  # exactly: what a subclass means is more than its number
+        if kind not in _SCALARS and (kind not in _TEXTS or len(value) > _SHORT_TEXT):
+            return pack_arguments(args, kwargs)
+    return [args, {}]
 
 
 def pack_function(function: str | Callable[..., Any]) -> tuple[str | Packed, str]:

@@ -255,9 +255,12 @@ class Fanout:
 
     def close(self) -> None:
         """Leave the loop; connections with answers still due are closed."""
-        for connection in list(self._lanes):
-            self.release(connection)
-        self._selector.close()
+        for lane in self._lanes.values():
+            if lane.due:
+                lane.connection.close()
+        self._lanes.clear()
+        self._waiting.clear()
+        self._selector.close()  # and with it what it was told of each
 
     def _register(self, lane: _Lane) -> None:
         sock = lane.connection.sock

@@ -130,6 +130,15 @@ def test_what_is_not_answered_in_time_is_not_taken_for_the_next_answer(group: pk
         assert {reply.result for reply in group.execute("'soon'").values()} == {"soon"}
 
 
+def test_arguments_come_as_what_they_were(group: pk.Group) -> None:
+    group.execute("def same(*args): return [(type(one).__name__, one) for one in args]")
+    args = (1, 2**100, -0.5, 1j, True, None, "\udc80 text", b"bytes", "x" * 10_000, [1], {"a": (2,)})
+    for some in (args, args[:8], args[8:], *((one,) for one in args), ()):
+        expected = [(type(one).__name__, one) for one in some]
+        assert group.call("same", *some) == dict.fromkeys(group.names, expected)
+        assert group[0].call("same", *some) == expected
+
+
 def test_a_kernel_that_dies_at_once_is_told_of_as_dead(mesh: pk.Mesh) -> None:
     kernel = mesh["k1"]
     with pytest.raises(pk.KernelDiedError) as death:

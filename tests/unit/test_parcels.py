@@ -7,8 +7,16 @@ from typing import Any
 
 import pytest
 
-from pyrokernel.client.parcels import check_source, pack_arguments, pack_function, pack_part, pack_variables
+from pyrokernel.client.parcels import (
+    check_source,
+    pack_arguments,
+    pack_function,
+    pack_part,
+    pack_variables,
+    write_arguments,
+)
 from pyrokernel.errors import NotSerializableError, SettingsError
+from pyrokernel.wire.codec import Packed
 
 LOCK: Any = threading.Lock()
 
@@ -20,6 +28,30 @@ def test_what_can_travel_does() -> None:
     packed, shown = pack_function(abs)
     assert (packed.load(), shown) == (abs, "abs")  # type: ignore[union-attr]  # a function is packed, a name is not
     assert pack_function("a.b") == ("a.b", "a.b")
+
+
+class Number(int):
+    """More than a number."""
+
+
+@pytest.mark.parametrize("args", [(), (1, 2.5, True, None), ("text", b"bytes")])
+def test_a_few_plain_arguments_travel_as_they_are(args: tuple[Any, ...]) -> None:
+    assert write_arguments(args, {}) == [args, {}]
+
+
+@pytest.mark.parametrize("args", [("x" * 257,), (b"x" * 257,), (1,) * 17, ([1],), (1j,), (Number(1),), (bytearray(1),)])
+def test_all_other_arguments_are_packed(args: tuple[Any, ...]) -> None:
+    packed = write_arguments(args, {})
+    assert isinstance(packed, Packed)
+    found, kwargs = packed.load()
+    assert (found, kwargs) == (args, {})
+    assert [type(one) for one in found] == [type(one) for one in args]
+
+
+def test_arguments_by_name_are_packed() -> None:
+    packed = write_arguments((1,), {"b": 2})
+    assert isinstance(packed, Packed)
+    assert packed.load() == ((1,), {"b": 2})
 
 
 def test_a_variable_is_named() -> None:
