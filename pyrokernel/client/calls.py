@@ -418,9 +418,9 @@ def _ask_at_once(
     Returns:
         Whose answers did not come: for `Exchange.go_on`.
     """
-    listen = _LISTEN_AFTER_SECONDS if timeout is None else min(timeout, _LISTEN_AFTER_SECONDS)
-    until, patience = time.monotonic() + listen, min(listen, _AT_ONCE_SECONDS)
-    alert = len(links) == 1  # of several the others run as well, and on this processor, too
+    until = math.inf if timeout is None else time.monotonic() + timeout
+    patience = _AT_ONCE_SECONDS if timeout is None else min(timeout, _AT_ONCE_SECONDS)
+    alert = len(links) == 1  # several kernels need the processors more than one who looks out
     asked: list[tuple[Link, Connection | None]] = []
     left: list[tuple[Link, Connection | None]] = []
     answered = 0

@@ -16,6 +16,7 @@ from pyrokernel.wire.codec import Packed
 if TYPE_CHECKING:
     from pyrokernel.client.group import Group
     from pyrokernel.client.kernel import Kernel
+    from pyrokernel.client.mesh import Mesh
 
 _ASK_SECONDS = 1.0
 _AGAIN_SECONDS = 1.0
@@ -158,7 +159,7 @@ class KnownCommands:
         self.answered: set[tuple[str, str]] = set()
 
 
-def is_safe(group: Group, name: str, namespace: str) -> bool:
+def is_safe(mesh: Mesh, kernels: Sequence[Kernel], name: str, namespace: str) -> bool:
     """Whether a name is a command that runs beside a running cell.
 
     Each kernel is asked once for a command that is; for any other name again, as it may have become one since:
@@ -167,16 +168,16 @@ def is_safe(group: Group, name: str, namespace: str) -> bool:
     turn there.
 
     Args:
-        group: Where it is called.
+        mesh, kernels: Where it is called.
         name: Which.
         namespace: Whose names come before commands.
     """
     explicit, name = name.startswith(":"), name.removeprefix(":")
     if not name.isidentifier():
         return False
-    known, now, call = group.mesh.known_commands, time.monotonic(), (namespace, name)
+    known, now, call = mesh.known_commands, time.monotonic(), (namespace, name)
     found, asked = False, []
-    for kernel in group:
+    for kernel in kernels:
         have = known.get(kernel.instance)
         if have is None:
             asked.append(kernel)
@@ -184,12 +185,12 @@ def is_safe(group: Group, name: str, namespace: str) -> bool:
             found = True
         elif explicit or (call not in have.settled and now - have.asked > _AGAIN_SECONDS):
             asked.append(kernel)
-    return (bool(asked) and _learn(group, asked, name)) or found
+    return (bool(asked) and _learn(mesh, asked, name)) or found
 
 
-def _learn(group: Group, kernels: Sequence[Kernel], name: str) -> bool:
+def _learn(mesh: Mesh, kernels: Sequence[Kernel], name: str) -> bool:
     """Ask kernels for their commands; return whether a name is a safe one on any of them."""
-    known, now = group.mesh.known_commands, time.monotonic()
+    known, now = mesh.known_commands, time.monotonic()
     settled: dict[str, set[tuple[str, str]]] = {}
     for kernel in kernels:
         had = known.get(kernel.instance)
@@ -197,7 +198,7 @@ def _learn(group: Group, kernels: Sequence[Kernel], name: str) -> bool:
             old = had.settled if len(had.settled) < _MAX_CALLS else set()
             settled[kernel.instance] = old | had.answered  # a copy: another thread may add to them while this one asks
     links = [kernel.link for kernel in kernels]
-    values, _, _ = gather(group.mesh, links, kernel_request("commands"), kind="control", timeout=_ASK_SECONDS)
+    values, _, _ = gather(mesh, links, kernel_request("commands"), kind="control", timeout=_ASK_SECONDS)
     found = False
     for kernel in kernels:
         safe = {info.name: info.safe for info in map(CommandInfo.from_wire, values.get(kernel.name, ()))}
@@ -208,16 +209,16 @@ def _learn(group: Group, kernels: Sequence[Kernel], name: str) -> bool:
     return found
 
 
-def note_call(group: Group, name: str, namespace: str, seconds: float) -> None:
+def note_call(mesh: Mesh, kernels: Sequence[Kernel], name: str, namespace: str, seconds: float) -> None:
     """Note how a call went that was taken for none of a safe command.
 
     Args:
-        group, name, namespace: As for `is_safe`.
+        mesh, kernels, name, namespace: As for `is_safe`.
         seconds: How long it took, infinite if it failed: then its name may have become a command, or may do so.
     """
     call = (namespace, name)
-    for kernel in group:
-        have = group.mesh.known_commands.get(kernel.instance)
+    for kernel in kernels:
+        have = mesh.known_commands.get(kernel.instance)
         if have is None:
             continue
         if seconds > _MOMENT_SECONDS:

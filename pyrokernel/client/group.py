@@ -147,19 +147,19 @@ class Group(Members):
             As `execute`; NotSerializableError when something cannot travel, which it names.
         """
         cell = new_id()
-        name = function if isinstance(function, str) else ""
+        named = function if isinstance(function, str) else ""
         target, shown = pack_function(function)
-        options = self._options(cell, shown="" if name else shown, namespace=check_namespace(namespace))
+        options = self._options(cell, shown="" if named else shown, namespace=check_namespace(namespace))
         request = kernel_request("call", target, write_arguments(args, kwargs), options, cell=cell)
         # A command that may run beside a cell must not wait behind it.
-        kind = "control" if name and is_safe(self, name, namespace) else "work"
+        kind = "control" if named and is_safe(self.mesh, self._kernels, named, namespace) else "work"
         begun, seconds = time.monotonic(), math.inf
         try:
             replies = self._replies(request, timeout=None, check=True, kind=kind)
             seconds = time.monotonic() - begun
         finally:
-            if name and kind == "work":
-                note_call(self, name, namespace, seconds)
+            if named and kind == "work":
+                note_call(self.mesh, self._kernels, named, namespace, seconds)
         return {name: reply.result for name, reply in replies.items()}
 
     def submit(self, source: str, **options: Any) -> dict[str, Cell]:

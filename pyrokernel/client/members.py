@@ -120,9 +120,9 @@ class Members(Sequence[Kernel]):
         return self._replies(request, timeout=timeout, check=check)
 
     def _options(self, cell: str, **given: Any) -> dict[str, Any]:
-        chosen = {key: value for key, value in given.items() if value not in (None, "", False)}
-        options = {"cell": cell, "client": self.mesh.client, **chosen}
-        options.setdefault("max_result_bytes", self.mesh.settings.max_result_bytes)
+        mesh = self.mesh
+        options = {"cell": cell, "client": mesh.client, "max_result_bytes": mesh.settings.max_result_bytes}
+        options.update({key: value for key, value in given.items() if value not in (None, "", False)})
         waiters = inside.waiters()
         if waiters:
             options["waiters"] = waiters
