@@ -255,7 +255,8 @@ class Reply(Message):
             CellCancelledError: The cell never ran.
             ResultUnavailableError: The value was too large, cannot be pickled, or was asked for as text only.
         """
-        self.raise_if_failed()
+        if self.status != "ok":
+            self.raise_if_failed()
         missing = self.value_missing
         if not missing and self.value is None and (self.text or self.data):
             missing = 'it was asked for as text, which `.text` or `.data` has, and not with want="value"'
@@ -295,7 +296,8 @@ class Reply(Message):
         """Rebuild the reply; what is not there has its default, and a `failure` that a peer made up is left out."""
         # Not by the constructor, which sets 19 fields one by one: the defaults are attributes of the class already.
         reply = cls.__new__(cls)
-        reply.__dict__.update({name: data[name] for name in data if name in _REPLY_FIELDS})
+        known = _REPLY_FIELDS.issuperset(data)
+        reply.__dict__.update(data if known else {name: data[name] for name in data if name in _REPLY_FIELDS})
         if "status" not in reply.__dict__:
             raise TypeError("a reply has a status")
         return reply

@@ -7,10 +7,9 @@ harmless. Long waits also listen to the hosts, which announce deaths that no soc
 
 from __future__ import annotations
 
-import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 
 from pyrokernel.client import inside
@@ -22,12 +21,11 @@ from pyrokernel.errors import (
     KernelUnreachableError,
     PyrokernelError,
     ReplyTimeoutError,
-    VersionMismatchError,
     WouldDeadlockError,
 )
 from pyrokernel.messages import KERNEL_OBJECT, Death
-from pyrokernel.wire.direct import ask_at_once
-from pyrokernel.wire.fanout import Answer, ConnectionLost, Fanout, Request
+from pyrokernel.wire.direct import answer_at_once, send_short
+from pyrokernel.wire.fanout import Answer, Fanout, Request
 
 if TYPE_CHECKING:
     from pyrokernel.client.mesh import Mesh
@@ -35,6 +33,9 @@ if TYPE_CHECKING:
 
 _LISTEN_AFTER_SECONDS = 0.25
 """Quick calls need no ear at the host; a closed socket tells of nearly every death."""
+
+_AT_ONCE_SECONDS = 0.05
+"""How long one kernel is waited for before all of them are, side by side."""
 
 USUAL = -1.0
 """As a timeout: the `timeout` of the settings."""
@@ -104,7 +105,7 @@ class Exchange:
         name = link.name
         self._links[name] = link
         try:
-            if self._blocking and self._kind == "work":
+            if self._kind == "work" and self._blocking:
                 inside.check_wait(name, link.instance)
             connection = self._connections.get(name)
             if connection is None:
@@ -156,25 +157,33 @@ class Exchange:
             if late and not self._failed:
                 return
 
-    def adopt(self, link: Link, connection: Connection, request: Request, sent: float) -> None:
-        """Wait on for the answer to a request that was sent on a connection of this link at a moment (Unix time)."""
-        name = link.name
-        self._due[name] = [_Due(None, request, sent)]  # first: `close` must not take the connection for an idle one
-        self._links[name], self._connections[name] = link, connection
-        self._fanout.adopt(connection, request.seq, name)
+    def go_on(self, link: Link, connection: Connection | None, request: Request, sent: float) -> None:
+        """Wait on for the answer to a request that was sent by the short way at a moment (Unix time), or send it.
 
-    def recover(self, link: Link, request: Request, sent: float) -> None:
-        """Explain, or make good, that the connection was lost on which a request was sent at a moment (Unix time)."""
-        self._links[link.name] = link
-        self._due[link.name] = [_Due(None, request, sent)]
-        self._recover(link.name)
+        Args:
+            link: The way to the kernel.
+            connection: On which it was sent, closed if it has ended since; None where it was not sent.
+            request: Which.
+            sent: When.
+        """
+        if connection is None:
+            self.send(link, request)
+            return
+        name = link.name
+        self._links[name] = link
+        self._due[name] = [_Due(None, request, sent)]  # first: `close` must not take the connection for an idle one
+        if connection.sock.fileno() < 0:
+            self._recover(name)
+            return
+        self._connections[name] = connection
+        self._fanout.adopt(connection, request.seq, name)
 
     def close(self) -> None:
         """Return the connections on which nothing is due, drop the others."""
+        idle = []
         for name, connection in self._connections.items():
-            self._fanout.release(connection)
-            if not self._due.get(name) and connection.sock.fileno() >= 0:
-                self._links[name].give(connection)
+            if name not in self._due and connection.sock.fileno() >= 0:
+                idle.append((self._links[name], connection))
             else:  # also where the answer has come but nobody took it
                 connection.close()
         self._connections.clear()
@@ -184,6 +193,8 @@ class Exchange:
             else:
                 ear.close()
         self._fanout.close()
+        for link, connection in idle:  # whoever takes them has a loop of its own
+            link.give(connection)
         if self._looked:
             inside.waits_for(())
 
@@ -196,7 +207,8 @@ class Exchange:
         due = self._due.get(name)
         if not due or answer.connection is not self._connections.get(name):
             return None  # of a connection that was given up already; what was due on it has its error
-        if answer.lost:
+        error = answer.error
+        if error is not None and answer.lost:
             self._recover(name)
             return None
         token = due.pop(0).token
@@ -205,7 +217,7 @@ class Exchange:
         if answer.connection.sock.fileno() < 0:
             self._connections.pop(name, None)  # it ended with this answer
         self._retried.discard(name)
-        return name, token, answer.value, _as_ours(name, answer.error)
+        return name, token, answer.value, None if error is None else _as_ours(name, error)
 
     def _recover(self, name: str) -> None:
         """A connection was lost: explain it by a death, or send again what was due."""
@@ -363,60 +375,95 @@ def gather(
     deadline = None if timeout is None else time.monotonic() + timeout
     values: dict[str, Any] = {}
     errors: dict[str, PyrokernelError] = {}
-    begin: list[Callable[[Exchange], None]] = []
-    for link in links:
-        request = requests if isinstance(requests, Request) else requests[link.name]
-        if len(links) == 1 and kind == "work" and request.is_short:
-            answer = _ask_at_once(link, request, timeout)
-            if isinstance(answer, tuple):
-                value, failure = answer
-                return ({link.name: value}, {}, ()) if failure is None else ({}, {link.name: failure}, ())
-            begin.append(answer)
-        else:
-            begin.append(functools.partial(Exchange.send, link=link, request=request))
+    sent = time.time()
+    if kind == "work" and isinstance(requests, Request) and requests.is_short:
+        left = _ask_at_once(links, requests, timeout, values, errors)
+        if not left:
+            return values, errors, ()
+    else:
+        left = [(link, None) for link in links]
     with Exchange(mesh, kind) as exchange:
-        for start in begin:
-            start(exchange)
+        for link, connection in left:
+            request = requests if isinstance(requests, Request) else requests[link.name]
+            exchange.go_on(link, connection, request, sent)
         for name, _, value, error in exchange.answers(deadline):
             if error is None:
                 values[name] = value
             else:
                 errors[name] = error
-        missing = tuple(name for name in (link.name for link in links) if name not in values and name not in errors)
-    ordered = {link.name: values[link.name] for link in links if link.name in values}
-    return ordered, {link.name: errors[link.name] for link in links if link.name in errors}, missing
+    names = [link.name for link in links]
+    missing = tuple([name for name in names if name not in values and name not in errors])
+    return (
+        {name: values[name] for name in names if name in values},
+        {name: errors[name] for name in names if name in errors},
+        missing,
+    )
 
 
 def _ask_at_once(
-    link: Link, request: Request, timeout: float | None
-) -> tuple[Any, PyrokernelError | None] | Callable[[Exchange], None]:
-    """Call a kernel by the short way; return its answer, or how an exchange goes on where there is none in a moment."""
-    sent = time.time()
+    links: Sequence[Link],
+    request: Request,
+    timeout: float | None,
+    values: dict[str, Any],
+    errors: dict[str, PyrokernelError],
+) -> list[tuple[Link, Connection | None]]:
+    """Ask kernels by the short way: write to each, then read from each in turn, as long as answers come at once.
+
+    Args:
+        links: The ways to them.
+        request: A short one.
+        timeout: Seconds that it may take.
+        values, errors: Take the answers.
+
+    Returns:
+        Whose answers did not come: for `Exchange.go_on`.
+    """
+    until = math.inf if timeout is None else time.monotonic() + timeout
+    patience = _AT_ONCE_SECONDS if timeout is None else min(timeout, _AT_ONCE_SECONDS)
+    alert = len(links) == 1  # several kernels need the processors more than one who looks out
+    asked: list[tuple[Link, Connection | None]] = []
+    left: list[tuple[Link, Connection | None]] = []
+    answered = 0
     try:
-        inside.check_wait(link.name, link.instance)
+        waiters = inside.waiters()
+        for link in links:
+            asked.append((link, _begin(link, request, waiters)))  # noqa: PERF401  Ctrl-C finds those asked so far
+        for link, connection in asked:
+            answer = None
+            if connection is not None and time.monotonic() < until:
+                answer = answer_at_once(connection, request.seq, patience, alert=alert)
+            answered += 1
+            if connection is None or answer is None:
+                left.append((link, connection))
+                until = 0.0  # whoever takes longer is waited for together with the others
+                continue
+            link.give(connection)
+            value, error = answer
+            if error is None:
+                values[link.name] = value
+            else:
+                errors[link.name] = _as_ours(link.name, error)
+    except BaseException:
+        for _, connection in (*asked[answered:], *left):
+            if connection is not None:
+                connection.close()
+        raise
+    return left
+
+
+def _begin(link: Link, request: Request, waiters: Sequence[tuple[str, str]]) -> Connection | None:
+    """Send a kernel a short request; return where its answer comes, None if it was not sent: an exchange sees why."""
+    if waiters and link.instance in [instance for _, instance in waiters]:
+        return None
+    try:
         connection = link.take("work")
     except PyrokernelError:
-        return lambda exchange: exchange.send(link, request)  # which finds out why
-    seconds = _LISTEN_AFTER_SECONDS if timeout is None else max(0.0, min(timeout, _LISTEN_AFTER_SECONDS))
-    try:
-        answer = ask_at_once(connection, request, seconds)
-    except ConnectionLost:
-        connection.close()
-        return lambda exchange: exchange.recover(link, request, sent)
-    except (KernelConnectionError, VersionMismatchError) as error:
-        connection.close()
-        return None, error
-    except BaseException:
-        connection.close()
-        raise
-    if answer is None:
-        return lambda exchange: exchange.adopt(link, connection, request, sent)
-    link.give(connection)
-    return answer[0], _as_ours(link.name, answer[1])
+        return None
+    return connection if send_short(connection, request) else None
 
 
-def _as_ours(kernel: str, error: Exception | None) -> PyrokernelError | None:
-    if error is None or isinstance(error, PyrokernelError):
+def _as_ours(kernel: str, error: Exception) -> PyrokernelError:
+    if isinstance(error, PyrokernelError):
         return error
     return PyrokernelError(f"kernel {kernel!r}: {type(error).__name__}: {error}")
 

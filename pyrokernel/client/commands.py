@@ -16,10 +16,17 @@ from pyrokernel.wire.codec import Packed
 if TYPE_CHECKING:
     from pyrokernel.client.group import Group
     from pyrokernel.client.kernel import Kernel
+    from pyrokernel.client.mesh import Mesh
 
 _ASK_SECONDS = 1.0
 _AGAIN_SECONDS = 1.0
 """How old may be what is known of the commands of a kernel when a name is not among them."""
+
+_MOMENT_SECONDS = 0.25
+"""What takes longer may have waited for a running cell."""
+
+_MAX_CALLS = 1000
+"""So many are remembered of a kernel, and then only the latest."""
 
 _POLL_SECONDS = 25.0
 
@@ -132,30 +139,93 @@ def one_for(name: str, by_kernel: Mapping[str, Iterable[CommandInfo]], there: st
     return next(iter(having.values()))
 
 
-def is_safe(group: Group, name: str) -> bool:
+class KnownCommands:
+    """What a client knows of the commands of a kernel. A call is meant by namespace and name.
+
+    Args:
+        asked: When it asked last (monotonic).
+        safe: By name, whether a command runs beside a running cell.
+        settled: Calls that were answered, and of whose names the kernel said after that that they are no commands. So
+            they are in the namespace, where no command takes their place.
+
+    Attributes:
+        answered: Calls that were answered in a moment since then, of names that are no commands.
+    """
+
+    __slots__ = ("answered", "asked", "safe", "settled")
+
+    def __init__(self, asked: float, safe: Mapping[str, bool], settled: set[tuple[str, str]]) -> None:
+        self.asked, self.safe, self.settled = asked, safe, settled
+        self.answered: set[tuple[str, str]] = set()
+
+
+def is_safe(mesh: Mesh, kernels: Sequence[Kernel], name: str, namespace: str) -> bool:
     """Whether a name is a command that runs beside a running cell.
 
     Each kernel is asked once for a command that is; for any other name again, as it may have become one since:
-    at most each second, or at once where a ":" says that a command is meant. A kernel that does not answer at once is
-    taken for one without such a command: the call waits its turn there.
+    at most each second, or at once where a ":" says that a command is meant, but not where it is settled that the
+    namespace has it. A kernel that does not answer at once is taken for one without such a command: the call waits its
+    turn there.
+
+    Args:
+        mesh, kernels: Where it is called.
+        name: Which.
+        namespace: Whose names come before commands.
     """
     explicit, name = name.startswith(":"), name.removeprefix(":")
     if not name.isidentifier():
         return False
-    known: dict[str, tuple[float, Mapping[str, bool]]] = group.mesh.known_commands
-    now = time.monotonic()
-    asked = []
-    for kernel in group:
-        at, commands = known.get(kernel.instance, (0.0, {}))
-        if not commands.get(name) and (explicit or now - at > _AGAIN_SECONDS):
+    known, now, call = mesh.known_commands, time.monotonic(), (namespace, name)
+    found, asked = False, []
+    for kernel in kernels:
+        have = known.get(kernel.instance)
+        if have is None:
             asked.append(kernel)
-    if asked:
-        links = [kernel.link for kernel in asked]
-        values, _, _ = gather(group.mesh, links, kernel_request("commands"), kind="control", timeout=_ASK_SECONDS)
-        for kernel in asked:
-            infos = [CommandInfo.from_wire(one) for one in values.get(kernel.name, ())]
-            known[kernel.instance] = (now, {info.name: info.safe for info in infos})
-    return any(known[kernel.instance][1].get(name) for kernel in group if kernel.instance in known)
+        elif have.safe.get(name):
+            found = True
+        elif explicit or (call not in have.settled and now - have.asked > _AGAIN_SECONDS):
+            asked.append(kernel)
+    return (bool(asked) and _learn(mesh, asked, name)) or found
+
+
+def _learn(mesh: Mesh, kernels: Sequence[Kernel], name: str) -> bool:
+    """Ask kernels for their commands; return whether a name is a safe one on any of them."""
+    known, now = mesh.known_commands, time.monotonic()
+    settled: dict[str, set[tuple[str, str]]] = {}
+    for kernel in kernels:
+        had = known.get(kernel.instance)
+        if had is not None:
+            old = had.settled if len(had.settled) < _MAX_CALLS else set()
+            settled[kernel.instance] = old | had.answered  # a copy: another thread may add to them while this one asks
+    links = [kernel.link for kernel in kernels]
+    values, _, _ = gather(mesh, links, kernel_request("commands"), kind="control", timeout=_ASK_SECONDS)
+    found = False
+    for kernel in kernels:
+        safe = {info.name: info.safe for info in map(CommandInfo.from_wire, values.get(kernel.name, ()))}
+        # Of a kernel that did not answer nothing is settled.
+        calls = settled.get(kernel.instance, ()) if kernel.name in values else ()
+        known[kernel.instance] = KnownCommands(now, safe, settled={call for call in calls if call[1] not in safe})
+        found = found or safe.get(name, False)
+    return found
+
+
+def note_call(mesh: Mesh, kernels: Sequence[Kernel], name: str, namespace: str, seconds: float) -> None:
+    """Note how a call went that was taken for none of a safe command.
+
+    Args:
+        mesh, kernels, name, namespace: As for `is_safe`.
+        seconds: How long it took, infinite if it failed: then its name may have become a command, or may do so.
+    """
+    call = (namespace, name)
+    for kernel in kernels:
+        have = mesh.known_commands.get(kernel.instance)
+        if have is None:
+            continue
+        if seconds > _MOMENT_SECONDS:
+            have.answered.discard(call)
+            have.settled.discard(call)
+        elif call not in have.settled and name not in have.safe and len(have.answered) < _MAX_CALLS:
+            have.answered.add(call)
 
 
 def stream(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pyrokernel.client import shipping
 from pyrokernel.client.calls import Exchange, kernel_request
 from pyrokernel.client.cell import Cell
-from pyrokernel.client.commands import Commands, is_safe
+from pyrokernel.client.commands import Commands, is_safe, note_call
 from pyrokernel.client.interrupts import interrupt
 from pyrokernel.client.job import Job
 from pyrokernel.client.kernel import Kernel
@@ -146,12 +147,19 @@ class Group(Members):
             As `execute`; NotSerializableError when something cannot travel, which it names.
         """
         cell = new_id()
+        named = function if isinstance(function, str) else ""
         target, shown = pack_function(function)
-        options = self._options(cell, want="value", shown=shown, namespace=check_namespace(namespace))
+        options = self._options(cell, shown="" if named else shown, namespace=check_namespace(namespace))
         request = kernel_request("call", target, pack_arguments(args, kwargs).slim(), options, cell=cell)
         # A command that may run beside a cell must not wait behind it.
-        kind = "control" if isinstance(function, str) and is_safe(self, function) else "work"
-        replies = self._replies(request, timeout=None, check=True, kind=kind)
+        kind = "control" if named and is_safe(self.mesh, self._kernels, named, namespace) else "work"
+        begun, seconds = time.monotonic(), math.inf
+        try:
+            replies = self._replies(request, timeout=None, check=True, kind=kind)
+            seconds = time.monotonic() - begun
+        finally:
+            if named and kind == "work":
+                note_call(self.mesh, self._kernels, named, namespace, seconds)
         return {name: reply.result for name, reply in replies.items()}
 
     def submit(self, source: str, **options: Any) -> dict[str, Cell]:

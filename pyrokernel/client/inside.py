@@ -46,7 +46,7 @@ def waiters() -> list[tuple[str, str]]:
 
     Only the main thread of a kernel holds up its cell; a thread of its own may wait on anybody.
     """
-    if _inside.pid != os.getpid() or threading.current_thread() is not threading.main_thread():
+    if not _inside.pid or _inside.pid != os.getpid() or threading.current_thread() is not threading.main_thread():
         return []
     return [*_inside.waiters, (_inside.kernel, _inside.instance)]
 

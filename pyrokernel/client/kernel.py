@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -29,24 +30,17 @@ class Kernel:
     `KernelRestartedError`; later ones reach the new instance.
 
     Attributes:
-        name, instance: Which kernel, and which life of it.
+        name, instance: Which kernel, and which life of it this handle is bound to.
         mesh: Where it is.
+        link: The way to that instance.
     """
 
     def __init__(self, mesh: Mesh, link: Link) -> None:
         self.mesh = mesh
-        self._link = link
-        self._group: Group | None = None
+        self._bind(link)
 
-    @property
-    def name(self) -> str:
-        """Name in the mesh."""
-        return self._link.name
-
-    @property
-    def instance(self) -> str:
-        """Id of the life this handle is bound to."""
-        return self._link.instance
+    def _bind(self, link: Link) -> None:
+        self.link, self.name, self.instance = link, link.name, link.instance
 
     def __repr__(self) -> str:
         try:
@@ -55,12 +49,11 @@ class Kernel:
             return f"<Kernel {self.name!r} {type(error).__name__}>"
         return f"<Kernel {self.name!r} {about['status']}, {about['execution_count']} executed>"
 
+    @functools.cached_property
     def _alone(self) -> Group:
-        if self._group is None:
-            from pyrokernel.client.group import Alone  # a group is made of kernels; only here does it go the other way
+        from pyrokernel.client.group import Alone  # a group is made of kernels; only here does it go the other way
 
-            self._group = Alone(self.mesh, [self])
-        return self._group
+        return Alone(self.mesh, [self])
 
     def execute(self, source: str, *, timeout: float | None = None, check: bool = True, **options: Any) -> Reply:
         """Run a cell and wait for its reply.
@@ -81,7 +74,7 @@ class Kernel:
             WouldDeadlockError: This code runs in a kernel that the other waits for.
             SettingsError: `source` is not a text; `call` runs functions.
         """
-        reply = self._alone().execute(source, timeout=timeout, check=False, **options)[self.name]
+        reply = self._alone.execute(source, timeout=timeout, check=False, **options)[self.name]
         if reply.failure is not None:
             raise reply.failure
         if check:
@@ -99,7 +92,7 @@ class Kernel:
         Raises:
             As `execute`; NotSerializableError when an argument or the value cannot travel.
         """
-        return self._alone().call(function, *args, namespace=namespace, **kwargs)[self.name]
+        return self._alone.call(function, *args, namespace=namespace, **kwargs)[self.name]
 
     def map(self, function: str | Callable[..., Any], items: Iterable[Any], **options: Any) -> Job:
         """Call a function once per item; return at once.
@@ -109,7 +102,7 @@ class Kernel:
             items: Any iterable; it is read at once.
             options: chunk, retries, timeout, shown as `Group.map`.
         """
-        return self._alone().map(function, items, **options)
+        return self._alone.map(function, items, **options)
 
     def map_calls(
         self,
@@ -124,7 +117,7 @@ class Kernel:
             calls: Each (args, kwargs); read at once. `Job.add` takes more later.
             options: chunk, retries, timeout, shown as `Group.map`.
         """
-        return self._alone().map_calls(function, calls, **options)
+        return self._alone.map_calls(function, calls, **options)
 
     def stream(self, function: str | Callable[..., Any], /, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """Call a generator there and yield its values as they come; it waits while 1,000 of them are unread.
@@ -155,7 +148,7 @@ class Kernel:
             RemoteError: It raised.
             SettingsError: It is no text.
         """
-        return self._alone().ref(expression, namespace=namespace)[self.name]
+        return self._alone.ref(expression, namespace=namespace)[self.name]
 
     def refs(self) -> list[RefInfo]:
         """List the references to objects of this kernel, oldest first, whoever made them."""
@@ -176,23 +169,23 @@ class Kernel:
 
     def operate(self, asked: Mapping[str, Any], arguments: Packed, **options: Any) -> Reply:
         """Run an operation on a reference; as `Members.operate`."""
-        return self._alone().operate(asked, arguments, **options)[self.name]
+        return self._alone.operate(asked, arguments, **options)[self.name]
 
     def ship(self, *sources: str | os.PathLike[str], name: str = "", timeout: float | None = None) -> list[Shipped]:
         """Send code to the kernel as real modules; as `Group.ship`."""
-        return self._alone().ship(*sources, name=name, timeout=timeout)[self.name]
+        return self._alone.ship(*sources, name=name, timeout=timeout)[self.name]
 
     def unship(self, *names: str, timeout: float | None = None) -> list[str]:
         """Take shipped modules and their commands away again; return those that it had."""
-        return self._alone().unship(*names, timeout=timeout)[self.name]
+        return self._alone.unship(*names, timeout=timeout)[self.name]
 
     def shipped(self) -> list[Shipped]:
         """List what was shipped to the kernel, and in which version."""
-        return self._alone().shipped()[self.name]
+        return self._alone.shipped()[self.name]
 
     def plugins(self) -> list[PluginInfo]:
         """List the plugins of the kernel, those that failed among them."""
-        return self._alone().plugins()[self.name]
+        return self._alone.plugins()[self.name]
 
     @property
     def commands(self) -> Commands:
@@ -208,11 +201,11 @@ class Kernel:
             source: Python source.
             options: As `Group.execute`.
         """
-        return self._alone().submit(source, **options)[self.name]
+        return self._alone.submit(source, **options)[self.name]
 
     def cell(self, cell: str) -> Cell:
         """Return a handle to a cell that was sent earlier, by this client or any other."""
-        return Cell(self.mesh, self._link, cell)
+        return Cell(self.mesh, self.link, cell)
 
     def events(self, after: int = 0, *, timeout: float = 0.0, cell: str = "") -> list[Event]:
         """Return journal events after a position.
@@ -236,7 +229,7 @@ class Kernel:
             SettingsError: A name is not an identifier.
             NotSerializableError: A variable cannot travel; the message names it.
         """
-        self._alone().push(mapping, namespace=namespace, **values)
+        self._alone.push(mapping, namespace=namespace, **values)
 
     def pull(self, *names: str, namespace: str = "") -> Any:
         """Return a variable of the kernel, or a tuple of several, also while a cell runs.
@@ -256,11 +249,11 @@ class Kernel:
 
     def scatter(self, name: str, items: Any) -> None:
         """Set a variable to all of a sequence: the share of a kernel that is alone; as `Group.scatter`."""
-        self._alone().scatter(name, items)
+        self._alone.scatter(name, items)
 
     def gather(self, name: str) -> Any:
         """Return a variable as `Group.gather` joins the parts of several kernels."""
-        return self._alone().gather(name)
+        return self._alone.gather(name)
 
     def complete(
         self, code: str, cursor: int | None = None, *, timeout: float | None = None, namespace: str = ""
@@ -305,7 +298,7 @@ class Kernel:
         Returns:
             What became of it; see `Receipt`.
         """
-        return self._alone().interrupt(cell, escalate=escalate, wait=wait)[self.name]
+        return self._alone.interrupt(cell, escalate=escalate, wait=wait)[self.name]
 
     def restart(self, *, force: bool = False) -> None:
         """End this kernel and start it afresh under the same name; this handle follows.
@@ -313,7 +306,7 @@ class Kernel:
         Args:
             force: Also when the kernel is protected.
         """
-        self._alone().restart(force=force)
+        self._alone.restart(force=force)
 
     def describe(self, *, timeout: float | None = None) -> dict[str, Any]:
         """Return what the kernel says of itself: status, running cell, counts, versions."""
@@ -335,23 +328,18 @@ class Kernel:
         """Keep a cell from starting; False when it runs or has ended."""
         return bool(self._ask("cancel", cell))
 
-    @property
-    def link(self) -> Link:
-        """The way to this handle's instance."""
-        return self._link
-
     def rebind(self) -> None:
         """Bind this handle to the instance that has the name now."""
-        self._link = self.mesh.link_to(self.name)
+        self._bind(self.mesh.link_to(self.name))
 
     def ask(self, method: str, *args: Any, timeout: float | None = None) -> Any:
         """Call a control method of this instance; None waits as long as the setting says."""
-        return ask_kernel(self.mesh, self._link, method, *args, timeout=timeout or USUAL)
+        return ask_kernel(self.mesh, self.link, method, *args, timeout=timeout or USUAL)
 
     def _ask(self, method: str, *args: Any, timeout: float | None = USUAL) -> Any:
         """Call a control method."""
         try:
-            return ask_kernel(self.mesh, self._link, method, *args, timeout=timeout)
+            return ask_kernel(self.mesh, self.link, method, *args, timeout=timeout)
         except KernelRestartedError:
             self.rebind()
             raise

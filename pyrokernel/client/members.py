@@ -121,9 +121,9 @@ class Members(Sequence[Kernel]):
         return self._replies(request, timeout=timeout, check=check)
 
     def _options(self, cell: str, **given: Any) -> dict[str, Any]:
-        chosen = {key: value for key, value in given.items() if value not in (None, "", False)}
-        options = {"cell": cell, "client": self.mesh.client, **chosen}
-        options.setdefault("max_result_bytes", self.mesh.settings.max_result_bytes)
+        mesh = self.mesh
+        options = {"cell": cell, "client": mesh.client, "max_result_bytes": mesh.settings.max_result_bytes}
+        options.update({key: value for key, value in given.items() if value not in (None, "", False)})
         waiters = inside.waiters()
         if waiters:
             options["waiters"] = waiters
@@ -138,17 +138,20 @@ class Members(Sequence[Kernel]):
             obey_ctrl_c(ctrl_c, lambda: self._withdraw(cell), f"the cell goes on in the kernels, as {cell}")
             raise
         replies = {}
+        failed = False
         for kernel in self._kernels:
             name = kernel.name
             if name in values:
-                replies[name] = read_reply(values[name])
+                replies[name] = reply = read_reply(values[name])
+                failed = failed or reply.status != "ok"
                 continue
+            failed = True
             error = errors.get(name)
             if error is None:
                 error = ReplyTimeoutError(seconds=timeout, cell=cell, replies={}, missing=(name,))
             replies[name] = Reply(status="lost", kernel=name, cell=cell, ename=type(error).__name__,
                                   evalue=str(error), failure=error)  # fmt: skip
-        if check:
+        if check and failed:
             self._raise_failures(replies, missing, timeout, cell)
         return replies
 
@@ -172,9 +175,10 @@ class Members(Sequence[Kernel]):
         self._check_any()
         links = [kernel.link for kernel in self._kernels]
         values, errors, missing = gather(self.mesh, links, requests, kind=kind, timeout=timeout)
-        for kernel in self._kernels:
-            if isinstance(errors.get(kernel.name), KernelRestartedError):
-                kernel.rebind()
+        if errors:
+            for kernel in self._kernels:
+                if isinstance(errors.get(kernel.name), KernelRestartedError):
+                    kernel.rebind()
         return values, errors, missing
 
     def _check_any(self) -> None:

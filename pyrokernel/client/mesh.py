@@ -43,6 +43,7 @@ from pyrokernel.wire.fanout import Request
 from pyrokernel.wire.naming import Directory, Entry
 
 if TYPE_CHECKING:
+    from pyrokernel.client.commands import KnownCommands
     from pyrokernel.client.reference import Reference
     from pyrokernel.client.shared import Shared
 
@@ -64,7 +65,7 @@ class Mesh:
     Attributes:
         client: A random id, sent with every cell: by it lists of cells tell which are this client's own.
         paces: What jobs have measured.
-        known_commands: By instance, when its commands were asked for last, and which run beside a cell.
+        known_commands: By instance, what is known of its commands.
     """
 
     def __init__(self, settings: Settings, *, on_close: Callable[[], None] | None = None) -> None:
@@ -80,7 +81,7 @@ class Mesh:
         self._ears: dict[str, list[Ear]] = {}
         self._shared: Shared | None = None
         self.paces = Paces()
-        self.known_commands: dict[str, tuple[float, Mapping[str, bool]]] = {}
+        self.known_commands: dict[str, KnownCommands] = {}
         self._closed = False
         self._holdings: dict[str, Holding] = {}
         self._others: dict[tuple[str, str], Mesh] = {}

@@ -54,10 +54,8 @@ def pack_arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Packed:
     Raises:
         NotSerializableError: One cannot be pickled; the message names it.
     """
-    named = [(f"argument {position}", value) for position, value in enumerate(args, 1)]
-    named += [(f"argument {name!r}", value) for name, value in kwargs.items()]
-    large = holds_large(args) or holds_large(kwargs.values())
-    return _pack((tuple(args), dict(kwargs)), named, pieces=large)
+    large = holds_large(args) or (bool(kwargs) and holds_large(kwargs.values()))
+    return _pack((tuple(args), dict(kwargs)), _named(args, kwargs), pieces=large)
 
 
 def read_reply(answer: dict[str, Any]) -> Reply:
@@ -132,6 +130,12 @@ def _pack(value: Any, parts: Iterable[tuple[str, Any]], instead: str = _INSTEAD,
             except NotSerializableError as found:
                 raise explain(what, found, instead) from found
         raise explain("the value", error, instead) from error
+
+
+def _named(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the arguments of a call with what they are called."""
+    yield from ((f"argument {position}", value) for position, value in enumerate(args, 1))
+    yield from ((f"argument {name!r}", value) for name, value in kwargs.items())
 
 
 def _used_by(function: Callable[..., Any], shown: str) -> Iterator[tuple[str, Any]]:

@@ -6,7 +6,7 @@ hand over plain data (`Message.to_wire()`) and get plain data, or an error of ou
 `trust` decides who a peer is and what may be decoded from it; `connection` carries messages;
 `daemon` serves a kernel's or host's one exposed object; `proxy` opens the way to one; `fanout`
 sends one request, encoded once, to many kernels and gathers replies under one deadline; `direct` is
-one short request to one process; `codec` packs Python objects as vectored pickle-5, `large` those
+for short ones that are answered in a moment; `codec` packs Python objects as vectored pickle-5, `large` those
 with large bytes in them, `plain` those that anybody may send, `values` those of the shared state,
 of which `mapped` has large ones in files. `segments` are memory that a process shares with those it
 sends large data to, `arrivals` how it looks to them; `memory` is what large messages are received

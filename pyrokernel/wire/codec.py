@@ -272,7 +272,7 @@ def dump_envelope(envelope: Any) -> tuple[bytes, list[memoryview]]:
         stream = pickle.dumps(envelope, 5, buffer_callback=loose.append)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise NotSerializableError(f"a message holds plain data only: {error}") from error
-    return stream, [buffer.raw() for buffer in loose]
+    return stream, ([buffer.raw() for buffer in loose] if loose else [])
 
 
 def is_bulky(views: Sequence[memoryview]) -> bool:

@@ -124,7 +124,7 @@ class IncomingMessage:
             raise ProtocolError(f"a message of {size + annotations} bytes is above the limit of {PIECE_BYTES}")
         if self.pieces and (size != PIECE_BYTES or annotations or self.serializer_id != SERIALIZER_ID):
             raise ProtocolError("only what is in our codec comes in pieces, and each is whole but the last")
-        self.header = bytes(header)  # no copy of what is bytes
+        self.header = header if type(header) is bytes else bytes(header)
         self.annotations_size = annotations
         self.corr_id = cell if self.flags & FLAGS_CORR_ID else b""
         self.size = size + annotations
@@ -159,7 +159,7 @@ class IncomingMessage:
 
     def decode(self) -> Any:
         """Read the envelope; as `codec.decode`."""
-        return codec.decode(self.payload, self.arrival)
+        return codec.decode(self.payload if self.annotations_size else self.body, self.arrival)
 
     @property
     def payload(self) -> memoryview:
@@ -391,8 +391,12 @@ def frame(
     """Put a Pyro header before a payload; return the buffers of the whole message."""
     size = sum(map(len, payload))
     beside = type(payload[0]) is Attached
-    flags |= (_FLAGS_SEGMENT if beside else 0) | (FLAGS_CORR_ID if cell else 0)
-    corr_id = (cell if isinstance(cell, bytes) else _cell_bytes(cell)) if cell else _NO_ID
+    if beside:
+        flags |= _FLAGS_SEGMENT
+    corr_id = _NO_ID
+    if cell:
+        flags |= FLAGS_CORR_ID
+        corr_id = cell if isinstance(cell, bytes) else _cell_bytes(cell)
     if size > PIECE_BYTES:
         return _in_pieces(payload, size, (msgtype, serializer_id, flags, seq & 0xFFFF), corr_id)
     header = _HEADER.pack(

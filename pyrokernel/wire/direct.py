@@ -1,7 +1,7 @@
-"""One request to one process, written and awaited by the thread that asks. Runs in the caller's process.
+"""Requests written and awaited by the thread that asks, one process after the other. Runs in the caller's process.
 
-For requests that are many, short, and to one place: no selector is built for them. `fanout` has everything that
-goes to several, and whatever is not answered in a moment.
+For those that are many and short: no selector is built for them. `fanout` has whatever is large, or not answered in
+a moment, and waits for several side by side.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 
 from Pyro5.errors import ConnectionClosedError
 
-from pyrokernel.errors import KernelConnectionError, ProtocolError
+from pyrokernel.errors import KernelConnectionError, ProtocolError, VersionMismatchError
 from pyrokernel.wire import codec
 from pyrokernel.wire.alertness import ALERT_SECONDS
-from pyrokernel.wire.connection import MSG_INVOKE, Connection, EagerReader, IncomingMessage, frame
+from pyrokernel.wire.connection import MSG_INVOKE, Connection, EagerReader, IncomingMessage, frame, send_now
 from pyrokernel.wire.fanout import ConnectionLost, Request, open_answer
 from pyrokernel.wire.proxy import read_greeting
 
-__all__ = ["ask_at_once", "ask_directly", "await_answer"]
+__all__ = ["answer_at_once", "ask_directly", "await_answer", "send_short"]
 
 _NOW = int(socket.MSG_DONTWAIT)
 
@@ -74,68 +74,86 @@ def await_answer(connection: Connection, seq: int, seconds: float | None, *, ale
     return value
 
 
-def ask_at_once(connection: Connection, request: Request, seconds: float) -> tuple[Any, Exception | None] | None:
-    """Send a request and return what comes back within a moment: a value, or what the other side raised.
+def send_short(connection: Connection, request: Request) -> bool:
+    """Send a short request, whose answer `answer_at_once` returns; False where the connection has ended.
 
     Args:
         connection: Of this thread, with nothing due on it.
-        request: A short one.
-        seconds: How long to wait.
-
-    Returns:
-        None when no answer came by then: the connection is for `Fanout.adopt`, which waits as long as it takes.
-
-    Raises:
-        ConnectionLost: The connection ended; close it.
-        KernelConnectionError, VersionMismatchError: It leads to another instance, or another version.
+        request: A short one, which a socket takes at once.
     """
     try:
-        connection.send(request.buffers)
-        return open_answer(_receive(connection, seconds, alert=True), request.seq)
+        left = send_now(connection.sock, request.buffers)
+        if left:
+            connection.send(left)
+    except (ConnectionClosedError, OSError):
+        connection.close()
+        return False
+    return True
+
+
+def answer_at_once(
+    connection: Connection, seq: int, seconds: float, *, alert: bool
+) -> tuple[Any, Exception | None] | None:
+    """Return what comes back within a moment for the request of this number: a value, or what the other side raised.
+
+    Args:
+        connection: On which the request was sent, and nothing else is due.
+        seq: Of the request.
+        seconds: How long to wait.
+        alert: As `ask_directly`.
+
+    Returns:
+        None when no answer came by then: the connection is for `Fanout.adopt`, which waits as long as it takes. One
+        that has ended is closed, and so is one that leads to another instance or version, which is the error then.
+    """
+    try:
+        return open_answer(_receive(connection, seconds, alert), seq)
     except TimeoutError:
         return None
-    except (ConnectionClosedError, ProtocolError, OSError) as error:
-        raise ConnectionLost(str(error)) from error
+    except (KernelConnectionError, VersionMismatchError) as error:
+        connection.close()
+        return None, error
+    except (ConnectionClosedError, ProtocolError, OSError):
+        connection.close()
+        return None
 
 
 def _receive(connection: Connection, seconds: float | None, alert: bool) -> IncomingMessage:
     """Wait for a whole message; the greeting that comes before the first one is taken on the way."""
-    reader = connection.reader
+    reader, sock = connection.reader, connection.sock
     if not isinstance(reader, EagerReader):
         assert reader.idle
         reader = connection.reader = EagerReader()
-    if connection.sock.gettimeout() is not None:
-        connection.sock.setblocking(True)  # the system keeps the time, so that to wait and to receive is one call
-    _set_patience(connection, seconds)  # what begins to arrive is waited for, also while this looks out
-    message = _look_out(connection, reader) if alert else None
-    if message is not None and connection.greeted:
-        return message
+    if sock.gettimeout() is not None:
+        sock.setblocking(True)  # the system keeps the time, so that to wait and to receive is one call
+    if connection.patience != seconds:
+        _set_patience(connection, seconds)  # what begins to arrive is waited for, also while this looks out
     deadline = None if seconds is None else time.monotonic() + seconds
-    while True:
-        if message is not None and not connection.greeted:
+    message = _look_out(connection, reader) if alert and connection.alertness.is_due() else None
+    if message is None:
+        message = reader.read(sock)
+    while message is None or not connection.greeted:
+        if message is not None:
             read_greeting(connection, message)
             message = reader.next()
-        if message is not None:
-            return message
+            continue
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             raise TimeoutError
         _set_patience(connection, left)
-        message = reader.read(connection.sock)
+        message = reader.read(sock)
+    return message
 
 
 def _look_out(connection: Connection, reader: EagerReader) -> IncomingMessage | None:
-    """Look for a message for a moment without going to sleep, unless that was in vain of late."""
-    alertness = connection.alertness
-    if not alertness.is_due():
-        return None
+    """Look for a message for a moment without going to sleep."""
     until = time.perf_counter() + ALERT_SECONDS
     while time.perf_counter() < until:
         message = reader.read(connection.sock, _NOW)
         if message is not None or not reader.idle:
-            alertness.paid()
+            connection.alertness.paid()
             return message
-    alertness.failed()
+    connection.alertness.failed()
     return None
 
 

@@ -1,8 +1,8 @@
 """One request to many kernels: encoded once, written to all, gathered by one loop. Runs in the caller's process.
 
-Whatever goes to several goes through here, and whatever is not answered in a moment: one way
-to send, one way to wait, one deadline. (`direct` is for the rest.) A `Fanout` belongs to one
-thread; connections it still waits on when it is closed are dropped, because their replies
+Whatever is large goes through here, and whatever is not answered in a moment: one way to send,
+one way to wait, one deadline. (`direct` is for the rest.) A `Fanout` belongs to one thread;
+connections it still waits on when it is closed are dropped, because their replies
 would reach the next caller.
 """
 
@@ -56,12 +56,13 @@ class Request:
 
     Attributes:
         bulky: Whether it has so large buffers that they go beside it, in a segment, where that can be.
+        is_short: Whether a socket on which nothing is under way takes it at once.
 
     Raises:
         NotSerializableError, MessageTooLargeError: As `codec.encode`.
     """
 
-    __slots__ = ("_beside", "_encoded", "_freight", "_place", "buffers", "bulky", "cell", "method", "seq")
+    __slots__ = ("_beside", "_encoded", "_freight", "_place", "buffers", "bulky", "cell", "is_short", "method", "seq")
 
     def __init__(
         self,
@@ -78,7 +79,8 @@ class Request:
         self.cell = cell
         stream, views = codec.dump_envelope((object_id, method, tuple(args), kwargs or {}))
         self.buffers = frame(MSG_INVOKE, codec.inline(stream, views), seq=self.seq, cell=cell)
-        self.bulky = attach or codec.is_bulky(views)
+        self.bulky = attach or (bool(views) and codec.is_bulky(views))
+        self.is_short = len(self.buffers) == 1 and not self.bulky
         if self.bulky:
             self._encoded, self._freight = codec.Encoded(stream, views), freight or Freight()
             self._place = self._freight.reserve(self._encoded.room)
@@ -94,11 +96,6 @@ class Request:
                 return self.buffers
             self._beside = frame(MSG_INVOKE, payload, seq=self.seq, cell=self.cell)
         return self._beside
-
-    @property
-    def is_short(self) -> bool:
-        """Whether a socket on which nothing is under way takes it at once."""
-        return len(self.buffers) == 1 and not self.bulky
 
 
 class Answer(NamedTuple):
@@ -258,9 +255,12 @@ class Fanout:
 
     def close(self) -> None:
         """Leave the loop; connections with answers still due are closed."""
-        for connection in list(self._lanes):
-            self.release(connection)
-        self._selector.close()
+        for lane in self._lanes.values():
+            if lane.due:
+                lane.connection.close()
+        self._lanes.clear()
+        self._waiting.clear()
+        self._selector.close()  # and with it what it was told of each
 
     def _register(self, lane: _Lane) -> None:
         sock = lane.connection.sock

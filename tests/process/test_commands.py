@@ -9,13 +9,16 @@ import signal
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from waiting import wait_until
 
 import pyrokernel as pk
+from pyrokernel.client import calls, commands
+from pyrokernel.client.links import Link
 
 pytestmark = pytest.mark.slow
 
@@ -171,10 +174,64 @@ def test_a_safe_command_that_was_shipped_a_moment_ago_by_somebody_else_does_not_
     mesh["k1"].ship("from pyrokernel import command\n@command(safe=True)\ndef look(): return 1\n", name="newer")
     cell = mesh["k1"].submit("import time; time.sleep(60)")
     wait_until(lambda: mesh["k1"].describe()["running"] is not None)
-    wait_until(lambda: time.monotonic() - other.known_commands[mesh["k1"].instance][0] > 1.1)
+    wait_until(lambda: time.monotonic() - other.known_commands[mesh["k1"].instance].asked > 1.1)
     assert other["k1"].call("look") == 1
     cell.interrupt()
     mesh["k1"].unship("newer")
+    other.close()
+
+
+@pytest.fixture
+def questions(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The kernels that were asked for their commands, each time; what is known is always old."""
+    asked: list[list[str]] = []
+
+    def gather(mesh: pk.Mesh, links: Sequence[Link], *args: Any, **options: Any) -> Any:
+        asked.append([link.name for link in links])
+        return calls.gather(mesh, links, *args, **options)
+
+    monkeypatch.setattr(commands, "gather", gather)
+    monkeypatch.setattr(commands, "_AGAIN_SECONDS", 0.0)
+    return asked
+
+
+def test_a_function_of_the_namespace_is_not_looked_for_among_the_commands_again_and_again(
+    mesh: pk.Mesh, questions: list[list[str]]
+) -> None:
+    group = mesh[:]
+    group.execute("def step(number): return number + 1")
+    for number in range(10):
+        assert set(group.call("step", number).values()) == {number + 1}
+    assert questions[-1] == group.names
+    assert len(questions) <= 2, "once before it was called first, and once to see that it is no command"
+    group.call("space")  # a command, which may become one that runs beside a cell
+    assert len(questions) > 2
+    questions.clear()
+    group.call("step", 1)
+    assert questions == []
+
+
+def test_a_function_that_gave_way_to_a_safe_command_is_waited_for_once_at_most(
+    mesh: pk.Mesh, questions: list[list[str]]
+) -> None:
+    kernel, other = mesh["k1"], pk.Mesh(mesh.settings)
+    kernel.execute("def glance(): return 'function'")
+    for _ in range(3):
+        assert other["k1"].call("glance") == "function"
+    questions.clear()
+    kernel.execute("del glance")
+    with pytest.raises(pk.RemoteError, match="NameError"):
+        other["k1"].call("glance")
+    assert questions == []
+    kernel.ship(
+        "from pyrokernel import command\n@command(safe=True)\ndef glance(): return 'command'\n", name="glancing"
+    )
+    cell = kernel.submit("import time; time.sleep(60)")
+    wait_until(lambda: kernel.describe()["running"] is not None)
+    assert other["k1"].call("glance") == "command"
+    assert not cell.done
+    cell.interrupt()
+    kernel.unship("glancing")
     other.close()
 
 

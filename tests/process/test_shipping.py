@@ -222,10 +222,10 @@ def test_a_peer_cannot_write_outside_of_the_shelf(mesh: pk.Mesh, tmp_path: Path)
     digest = shipping.digest_of(evil)
     module = {"name": "evil", "digest": digest, "shown": "evil.py", "main": "../evil.py", "files": evil}
     with pytest.raises(pk.RemoteError, match="lies outside"):
-        mesh["k0"]._alone().run_shipping("ship", [module], "ship evil.py", None)
+        mesh["k0"]._alone.run_shipping("ship", [module], "ship evil.py", None)
     module = {"name": "evil", "digest": "../../../etc", "shown": "evil.py", "main": "evil.py", "files": {}}
     with pytest.raises(pk.RemoteError, match="no digest"):
-        mesh["k0"]._alone().run_shipping("ship", [module], "ship evil.py", None)
+        mesh["k0"]._alone.run_shipping("ship", [module], "ship evil.py", None)
 
 
 def test_a_command_of_another_owner_is_refused_with_both_names(mesh: pk.Mesh) -> None:
@@ -382,7 +382,7 @@ def test_a_command_named_as_a_builtin_leaves_that_alone(mesh: pk.Mesh) -> None:
     kernel = mesh["k0"]
     printed: dict[str, str] = {}
     modules = shipping.read_modules(["def remote_sum(values): return 'mine'\n"], "summing")
-    shipping.ship(kernel._alone(), modules, None, printed)
+    shipping.ship(kernel._alone, modules, None, printed)
     assert "the command is called as :sum" in printed["k0"]
     assert kernel.execute("sum([1, 2])").result == 3
     assert kernel.call("sum", [1, 2]) == 3

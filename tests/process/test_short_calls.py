@@ -77,6 +77,68 @@ def test_ctrl_c_takes_back_a_call_whichever_way_it_waits(kernel: pk.Kernel, afte
     assert kernel.call("abs", -1) == 1
 
 
+@pytest.mark.parametrize("slow", [0, 1, 2])
+def test_a_call_of_several_waits_for_one_that_takes_longer_whichever_it_is(group: pk.Group, slow: int) -> None:
+    group.execute("import time\ndef step(): return 'soon'")
+    group[slow].execute("def step(): time.sleep(0.2); return 'late'")
+    expected = {name: "late" if name == group.names[slow] else "soon" for name in group.names}
+    for _ in range(2):
+        answered = group.call("step")
+        assert answered == expected
+        assert list(answered) == group.names
+
+
+def test_several_of_which_one_is_gone_are_asked_like_any(group: pk.Group) -> None:
+    group.call("abs", -1)  # the connections are kept
+    first, *others = group.names
+    with pytest.raises(pk.GatherError) as failed:
+        group.execute(f"import os; os.getpid() == {group[0].describe()['pid']} and os.kill(os.getpid(), 9)")
+    assert list(failed.value.errors) == [first]
+    assert isinstance(failed.value.errors[first], pk.KernelDiedError)
+    assert list(failed.value.replies) == others
+    with pytest.raises(pk.GatherError) as failed:
+        group.call("abs", -2)
+    assert isinstance(failed.value.errors[first], pk.KernelRestartedError)
+    assert {name: reply.result for name, reply in failed.value.replies.items()} == dict.fromkeys(others, 2)
+    assert group.call("abs", -3) == dict.fromkeys(group.names, 3)
+
+
+@pytest.mark.parametrize("after", [0.02, 0.5])
+def test_ctrl_c_takes_back_a_call_of_several(group: pk.Group, after: float) -> None:
+    group.execute("import time")
+
+    def press(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, press)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, after)
+        with pytest.raises(KeyboardInterrupt) as ctrl_c:
+            group.call("time.sleep", 60)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert "the cell was stopped" in " ".join(ctrl_c.value.__notes__)
+    assert group.call("abs", -1) == dict.fromkeys(group.names, 1)
+
+
+def test_what_is_not_answered_in_time_is_not_taken_for_the_next_answer(group: pk.Group) -> None:
+    for timeout in (0.0, 0.01, 0.1):
+        with pytest.raises(pk.ReplyTimeoutError) as late:
+            group.execute("import time; time.sleep(0.3); 'late'", timeout=timeout)
+        assert list(late.value.missing) == group.names
+        assert {reply.result for reply in group.execute("'soon'").values()} == {"soon"}
+
+
+def test_arguments_come_as_what_they_were(group: pk.Group) -> None:
+    group.execute("def same(*args): return [(type(one).__name__, one) for one in args]")
+    args = (1, 2**100, -0.5, 1j, True, None, "\udc80 text", b"bytes", "x" * 10_000, [1], {"a": (2,)})
+    for some in (args, args[:8], args[8:], *((one,) for one in args), ()):
+        expected = [(type(one).__name__, one) for one in some]
+        assert group.call("same", *some) == dict.fromkeys(group.names, expected)
+        assert group[0].call("same", *some) == expected
+
+
 def test_a_kernel_that_dies_at_once_is_told_of_as_dead(mesh: pk.Mesh) -> None:
     kernel = mesh["k1"]
     with pytest.raises(pk.KernelDiedError) as death:
