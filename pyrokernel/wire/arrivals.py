@@ -21,8 +21,9 @@ from collections import deque
 from collections.abc import Sequence
 
 from pyrokernel.errors import MessageTooLargeError, ProtocolError
+from pyrokernel.wire.copying import STEP_BYTES, copy_into
 from pyrokernel.wire.memory import own_memory
-from pyrokernel.wire.segments import POPULATE_READ, STEP_BYTES, copy_into
+from pyrokernel.wire.segments import POPULATE_READ
 from pyrokernel.wire.spare import KEPT_NUMBER, Block, keep_tidy, kept_bytes, ours
 
 __all__ = ["Arrival", "receive"]
