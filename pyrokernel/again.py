@@ -140,13 +140,13 @@ class Child:
 
     def _sleep(self, timeout: float) -> None:
         """Sleep until it ends; not long where the system wakes nobody for that."""
-        if sys.platform != "linux":
-            time.sleep(min(timeout, _LOOK_SECONDS))
-            return
         try:
             watch = os.pidfd_open(self.pid)
         except ProcessLookupError:
             return  # as above
+        except (AttributeError, OSError):  # no Linux, an older one, or no more descriptors
+            time.sleep(min(timeout, _LOOK_SECONDS))
+            return
         try:
             poller = select.poll()
             poller.register(watch, select.POLLIN)

@@ -28,10 +28,9 @@ HEADER_SOURCE_CHARS = 64 * 1024
 """How much of the running cell's source a segment header repeats."""
 
 _encoder = json.JSONEncoder(separators=(",", ":"))  # ASCII only, so that lone surrogates survive
+_quoted = json.encoder.encode_basestring_ascii
 _make_encoder = getattr(json.encoder, "c_make_encoder", None)
-_encode_in_c = _make_encoder and _make_encoder(
-    None, _encoder.default, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, True
-)
+_encode_in_c = _make_encoder and _make_encoder(None, _encoder.default, _quoted, None, ":", ",", False, False, True)
 
 _STARTED, _ENDED = EventKind.STARTED.value, EventKind.ENDED.value
 _MARK_BYTES = len(files.EVENT_MARK)
@@ -71,7 +70,7 @@ class Journal:
         self._running: dict[str, Any] | None = None
         self._fd = self._mark_fd = -1
         self._size = 0
-        self._header = b""
+        self._header = ""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._segments = [(first, path, path.stat().st_size) for first, path in files.list_segments(directory)]
         self._last = self._written = JournalReader(directory).last_seq if self._segments else 0
@@ -97,7 +96,7 @@ class Journal:
         """
         try:  # one function, because signal handlers find in their frames whether it is being executed
             kind, at = str(kind), int(time.time() * 1e6) / 1e6
-            body = _encode({"kind": kind, "cell": cell, "at": at, "data": data})
+            body = _encode(kind, cell, at, data)
             size = len(body) + _MARK_BYTES
             with self._lock:
                 # One step as far as signal handlers go, which may append too.
@@ -105,7 +104,7 @@ class Journal:
                 self._ring.append((seq, size, kind, cell, at, data))
                 self._ring_used += size
                 if not self._closed:
-                    self._store(seq, _line(seq, body))
+                    self._store(seq, body)
                 while self._ring_used > self._ring_bytes and len(self._ring) > 1:
                     self._ring_used -= self._ring.popleft()[1]
                 if kind == _STARTED:
@@ -204,14 +203,14 @@ class Journal:
                     break
         return events
 
-    def _store(self, seq: int, line: bytes) -> None:
+    def _store(self, seq: int, body: str) -> None:
         """Write an event, after those that an earlier failure left unwritten."""
         if seq <= self._written:
             return
         try:
             if self._written < seq - 1:
                 self._store_missed(seq)
-            self._write(seq, line)
+            self._write(seq, body)
         except OSError as error:
             self.disk_error = str(error)
         else:
@@ -221,29 +220,31 @@ class Journal:
     def _store_missed(self, before: int) -> None:
         for seq, _, kind, cell, at, data in list(self._ring):
             if self._written < seq < before:
-                body = _encode({"kind": kind, "cell": cell, "at": at, "data": data})
-                self._write(seq, _line(seq, body))
+                self._write(seq, _encode(kind, cell, at, data))
                 self._written = seq
 
-    def _write(self, seq: int, line: bytes) -> None:
+    def _write(self, seq: int, body: str) -> None:
+        """Write an event, its number in front of it."""
         if self._fd < 0 or self._size >= self._segment_bytes:
             self._roll(seq)
+        line = f'{self._header}{{"seq":{seq},{body[1:]}\n'.encode("ascii")
         try:
-            self._write_whole(self._header + line)
+            self._write_whole(line)
         except OSError as error:
             if error.errno != errno.EFBIG or self._size == 0:
                 raise
             # The user lowered RLIMIT_FSIZE below the size of a segment: go on in smaller ones.
             self._roll(seq)
-            self._write_whole(self._header + line)
-        self._header = b""
+            self._write_whole(self._header.encode("ascii") + line)
+        self._header = ""
 
     def _write_whole(self, data: bytes) -> None:
         """Write all of `data` or, when that fails, none of it."""
         done = 0
         try:
+            done = os.write(self._fd, data)
             while done < len(data):
-                done += os.write(self._fd, data[done:] if done else data)
+                done += os.write(self._fd, data[done:])
         except OSError:
             if done:
                 try:
@@ -258,7 +259,7 @@ class Journal:
         self._close_segment()
         path = files.segment_path(self.directory, first)
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._header = f'{{"running":{_encode(self._running)},"first":{first}}}\n'.encode("ascii")
+        self._header = f'{{"running":{_encoder.encode(self._running)},"first":{first}}}\n'
         total = sum(size for _, _, size in self._segments)
         while self._segments and total + self._segment_bytes > self.cap_bytes:
             _, oldest, size = self._segments.pop(0)
@@ -281,14 +282,11 @@ def in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def _encode(value: Any) -> str:
-    """Return a value as JSON; what `JSONEncoder.encode` does but for making the same C encoder anew each time."""
-    return _encoder.encode(value) if _encode_in_c is None else "".join(_encode_in_c(value, 0))
-
-
-def _line(seq: int, body: str) -> bytes:
-    """Put the number in front of an encoded event."""
-    return f'{{"seq":{seq},{body[1:]}\n'.encode("ascii")
+def _encode(kind: str, cell: str, at: float, data: dict[str, Any]) -> str:
+    """Return an event as JSON, without its number."""
+    # What `JSONEncoder.encode` does but for making the same C encoder anew each time.
+    text = _encoder.encode(data) if _encode_in_c is None else "".join(_encode_in_c(data, 0))
+    return f'{{"kind":{_quoted(kind)},"cell":{_quoted(cell)},"at":{at!r},"data":{text}}}'
 
 
 class JournalReader:

@@ -6,16 +6,18 @@ import argparse
 import select
 from collections.abc import Sequence
 
+from pyrokernel.client.links import Link, ask
 from pyrokernel.errors import NameServerNotFoundError
 from pyrokernel.front.cells import take_back
 from pyrokernel.front.exits import ExitCode, worst
-from pyrokernel.front.reach import living_records, open_mesh, settings_of
+from pyrokernel.front.reach import host_here, living_records, open_mesh, settings_of
 from pyrokernel.front.serve import start_detached
 from pyrokernel.front.terminal import complain, note, say, say_json
 from pyrokernel.host.processes import ProcessWatch
-from pyrokernel.messages import START_SECONDS, STOP_SECONDS, Receipt
-from pyrokernel.settings import command_line
+from pyrokernel.messages import HOST_OBJECT, START_SECONDS, STOP_SECONDS, Receipt
+from pyrokernel.settings import Settings, command_line
 from pyrokernel.texts import describe_receipts, label, plural
+from pyrokernel.wire.fanout import Request
 
 _OUTCOME_CODES = {"unanswered": ExitCode.TIMEOUT, "caught": ExitCode.TIMEOUT, "refused": ExitCode.REFUSED}
 
@@ -52,6 +54,10 @@ def restart(args: argparse.Namespace) -> int:
 def stop(args: argparse.Namespace) -> int:
     """End some kernels, or everything of the mesh on this machine, or on all machines."""
     settings = settings_of(args)
+    here = None if args.words or args.all else host_here(settings)
+    if here is not None:
+        names = _end_host(here, settings, force=args.force)
+        return _say_stopped(names, [settings.host_name], args.json)
     try:
         mesh = open_mesh(settings)
     except NameServerNotFoundError:
@@ -67,18 +73,23 @@ def stop(args: argparse.Namespace) -> int:
     with mesh:
         if args.words:
             return _say_stopped(mesh.stop(args.words, force=args.force), [], args.json)
-        roster = mesh.roster()
-        ended = [host for host in roster.hosts if args.all or host == settings.host_name]
-        if not ended:
+        hosts = [host for host in mesh.hosts() if args.all or host.name == settings.host_name]
+        if not hosts:
             complain(f"no host runs on this machine ({settings.host_name}); those of other machines: stop --all")
             return ExitCode.NO_MESH
-        for name in ended:
-            host = roster.hosts[name]
-            pid = mesh.ask_host(host, "describe")["pid"]
-            mesh.ask_host(host, "shutdown", "pyrokernel stop", args.force, timeout=STOP_SECONDS + START_SECONDS)
-            if name == settings.host_name:
-                _await_end(pid)
-    return _say_stopped([info.name for info in roster.infos if info.host in ended], ended, args.json)
+        names = [name for host in hosts for name in _end_host(host, settings, force=args.force)]
+    return _say_stopped(names, [host.name for host in hosts], args.json)
+
+
+def _end_host(host: Link, settings: Settings, *, force: bool) -> list[str]:
+    """End a host and its kernels; return the names of those."""
+    pid = ask(host, Request(HOST_OBJECT, "describe"), settings.timeout)["pid"]
+    infos = ask(host, Request(HOST_OBJECT, "list_kernels"), settings.timeout)
+    request = Request(HOST_OBJECT, "shutdown", ["pyrokernel stop", force])
+    ask(host, request, max(settings.timeout, STOP_SECONDS + START_SECONDS))
+    if host.name == settings.host_name:
+        _await_end(pid)
+    return [info["name"] for info in infos]
 
 
 def _say_stopped(names: Sequence[str], hosts: Sequence[str], as_json: bool) -> int:

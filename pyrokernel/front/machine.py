@@ -8,7 +8,6 @@ import platform
 import resource
 import shlex
 import shutil
-import socket
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pyrokernel.errors import AccessRefusedError, SettingsError
-from pyrokernel.front.reach import living_records
+from pyrokernel.front.reach import is_answered, living_records
 from pyrokernel.host.places import Places, filesystem_type, refuse_network_filesystem
 from pyrokernel.settings import ENV_PREFIX, MAX_SOCKET_PATH_BYTES, Settings, check_private, command_line
 from pyrokernel.texts import label, plural, size
@@ -171,11 +170,11 @@ def _check_sockets(settings: Settings) -> Iterator[Finding]:
     alive = [record for record in living if record.role == "kernel"]
     hosts_own = {settings.host_socket, places.name_server_socket}
     sockets = sorted(set(places.runtime.glob("*.sock")) - hosts_own)
-    stale = [str(path) for path in sockets if not _is_answered(path)]
+    stale = [str(path) for path in sockets if not is_answered(path)]
     if stale:
         text = f"{plural(len(stale), 'socket')} left by kernels that are gone"
         yield Finding("wrong", "sockets", text, shlex.join(["rm", *stale]))
-    if _is_answered(settings.host_socket):
+    if is_answered(settings.host_socket):
         return
     if living or any(path.exists() for path in hosts_own):
         text = "the host is gone without a goodbye"
@@ -202,20 +201,7 @@ def find_other_meshes(settings: Settings) -> Iterator[Finding]:
         except (SettingsError, AccessRefusedError, FileNotFoundError):
             continue  # no mesh of this user's
         alive = living_records(other)
-        if alive or _is_answered(other.host_socket):
+        if alive or is_answered(other.host_socket):
             kernels = f": {label(record.name for record in alive)}" if alive else ""
             text = f"{folder.name!r} runs here too, with {plural(len(alive), 'kernel')}{kernels}"
             yield Finding("note", "other mesh", f"{text}; see: {command_line(other, 'ps')}")
-
-
-def _is_answered(path: Path) -> bool:
-    """Tell whether somebody listens at a unix socket."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(path))
-        except BlockingIOError:  # a full backlog: somebody is very much there
-            return True
-        except OSError as error:
-            return isinstance(error, TimeoutError)
-    return True

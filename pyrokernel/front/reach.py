@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
+from pathlib import Path
 
+from pyrokernel.client.links import Link
 from pyrokernel.client.mesh import Mesh, connect
 from pyrokernel.errors import NameServerNotFoundError
 from pyrokernel.front.configured import settings_of as settings_of
 from pyrokernel.host.places import Places
 from pyrokernel.host.processes import is_same
 from pyrokernel.host.registry import Record, Registry
+from pyrokernel.messages import HOST_OBJECT
 from pyrokernel.settings import Settings, command_line
 from pyrokernel.texts import label
 
@@ -45,6 +49,25 @@ def open_mesh(settings: Settings) -> Mesh:
         else:
             message = f"mesh {settings.mesh!r} is not running on this machine; start it: {serve}"
         raise NameServerNotFoundError(message) from error
+
+
+def host_here(settings: Settings) -> Link | None:
+    """Return the way to the host of the mesh on this machine, whether a name server knows it or not; None without."""
+    path = settings.host_socket
+    return Link(settings.host_name, f"PYRO:{HOST_OBJECT}@./u:{path}") if is_answered(path) else None
+
+
+def is_answered(path: Path) -> bool:
+    """Tell whether somebody listens at a unix socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except BlockingIOError:  # a full backlog: somebody is very much there
+            return True
+        except OSError as error:
+            return isinstance(error, TimeoutError)
+    return True
 
 
 def living_records(settings: Settings, *, state: bool = False) -> list[Record]:

@@ -131,8 +131,8 @@ class _Burst:
     def __init__(self, cells: Cells, connection: Connection) -> None:
         kept: KeptJob = connection.kept
         self._cells, self._kept, self._freight = cells, kept, connection.freight
-        observed = map(cells.extensions.observes, ("pyrokernel_cell_started", "pyrokernel_cell_ended"))
-        self._as_cells = any(observed) or bool(kept.waiters)
+        observed = cells.extensions.observed & {"pyrokernel_cell_started", "pyrokernel_cell_ended"}
+        self._as_cells = bool(observed or kept.waiters)
         self._target: Callable[..., Any] | None = None
         self._first = ""
         self._status = "ok"
@@ -147,8 +147,8 @@ class _Burst:
         cells = self._cells
         flags = 0
         answer: Any
+        self._cell = cell = self._kept.cell(cell_id, arguments)
         try:
-            self._cell = cell = self._kept.cell(cell_id, arguments)
             # Plugins that observe cells are told of each.
             answer = cells.run(cell) if self._as_cells else cells.begin_chunk(cell)
             if answer is None:
@@ -161,8 +161,14 @@ class _Burst:
                     if size <= _SHORT_BYTES and not packed.buffers and type(packed.data) is bytes:
                         answer = packed.data
                 cells.end_chunk(cell, reply, size)
-        except PyrokernelError as error:  # cancelled, or known and expired
-            flags, answer = FLAGS_EXCEPTION, error_to_wire(error)
+        except BaseException as error:  # noqa: BLE001  as in `_run`
+            if cell.state == "new" and isinstance(error, PyrokernelError):  # cancelled, or known and expired
+                flags, answer = FLAGS_EXCEPTION, error_to_wire(error)
+            elif cell.reply is None:
+                answer = cells.end_badly(cell, cells.execution_count, error)
+                cells.end_chunk(cell, answer, size_of(answer))
+            else:
+                answer = cell.reply
         payload = codec.encode_bytes(answer) if type(answer) is bytes else codec.encode(answer, self._freight)
         return frame(MSG_RESULT, payload, seq=message.seq, flags=flags, cell=message.corr_id)
 
@@ -176,8 +182,8 @@ class _Burst:
                 self.end()
                 self._begin(cell, count)
             begun = time.perf_counter()
-            failure = cells.interpreter.run_bare(cell.id, self._call)
-            if cells.is_in_child:
+            failure = cells.interpreter.run(cell.id, self._call)
+            if cells.in_child:
                 leave_forked_child(failure or Outcome())
             duration = time.perf_counter() - begun
             if failure is None:

@@ -26,8 +26,13 @@ def resolve(
         NameError, AttributeError: The name leads nowhere.
         ProtocolError: It is neither.
     """
-    if callable(function):
-        return function  # type: ignore[no-any-return]  # callable() does not narrow Any
+    found: Any
+    if type(function) is str:
+        found = variables.get(function)
+        if callable(found) and type(found) is not BoundCommand:
+            return found  # type: ignore[no-any-return]  # callable() does not narrow Any
+    elif callable(function):
+        return function  # type: ignore[no-any-return]  # as above
     if isinstance(function, Packed):
         loaded: Callable[..., Any] = function.load()
         return loaded
@@ -38,6 +43,14 @@ def resolve(
         return contributed
     if function.startswith(":"):
         raise NameError(f"there is no command {meant!r} in this kernel")
+    found = _look_up(function, variables)
+    if not callable(found):
+        raise TypeError(f"{function} is a {type(found).__name__}, which cannot be called")
+    return found  # type: ignore[no-any-return]  # as above
+
+
+def _look_up(function: str, variables: Mapping[str, Any]) -> Any:
+    """Return what a dotted name means in a namespace, or else among what is built in or imported."""
     first, *rest = function.split(".")
     found: Any
     if first in variables:
@@ -53,9 +66,7 @@ def resolve(
         )
     for name in rest:
         found = getattr(found, name)
-    if not callable(found):
-        raise TypeError(f"{function} is a {type(found).__name__}, which cannot be called")
-    return found  # type: ignore[no-any-return]  # callable() does not narrow Any
+    return found
 
 
 def command_meant(function: Any, variables: Mapping[str, Any]) -> str:

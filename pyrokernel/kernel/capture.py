@@ -97,7 +97,8 @@ class Capture:
             spool = self._spool
             if spool.has_news():
                 self._drain_spool(spool)  # written since the last cell: late output of that
-            spool.finish_characters(self._emit)
+            if spool.has_half:
+                spool.finish_characters(self._emit)
             spool.cell = cell
             self.running = True
         if self._drainer is not None and self._drainer.asleep:
@@ -106,13 +107,15 @@ class Capture:
     def end(self) -> CellOutput:
         """Bring everything the cell wrote into the journal, and return it; `settle` is to follow."""
         clib.flush_stdout()
-        self._writer.end_flood()
+        if self._writer.flooding is not None:
+            self._writer.end_flood()
         self._writer.flush()
         with self._lock:
             spool = self._spool
             if spool.has_news():
                 self._drain_spool(spool)
-            spool.finish_characters(self._emit)
+            if spool.has_half:
+                spool.finish_characters(self._emit)
             self.running = False
             return self._take_output() if self._excerpts or self._lost else NO_OUTPUT
 

@@ -51,6 +51,9 @@ class Cells:
         interpreter, capture, journal: What they run on.
         extensions: The commands there are, and the plugins that observe cells.
         wake: Tells the main thread that a submitted cell waits.
+
+    Attributes:
+        in_child: Whether this is a child that user code forked.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Cells:
         self.interpreter, self.capture, self.journal = interpreter, capture, journal
         self.extensions = extensions
         self.execution_count = 0
+        self.in_child = False
         self.running: Cell | None = None
         self.last_used = time.monotonic()
         self._wake = wake
@@ -81,7 +85,6 @@ class Cells:
         self._kept_bytes = 0
         self._expired: dict[str, None] = {}
         self._cancelled: set[str] = set()
-        self._pid = os.getpid()
 
     def admit(self, cell: Cell) -> bool:
         """Take note of a cell that `queue` is to be called for; False when it is known already."""
@@ -249,11 +252,6 @@ class Cells:
         """Tell whether a cell that nobody has read yet was cancelled."""
         return cell in self._cancelled
 
-    @property
-    def is_in_child(self) -> bool:
-        """Whether this is a child that user code forked."""
-        return os.getpid() != self._pid
-
     def touch(self) -> None:
         """Note that somebody uses this kernel."""
         self.last_used = time.monotonic()
@@ -362,13 +360,15 @@ class Cells:
             cell.begin()
         self.capture.begin(cell.id)
         self.journal.append(EventKind.STARTED, cell.id, source=short(cell.title), **cell.origin, execution_count=count)
-        inside.serve(cell.waiters)
-        outcome = self._execute(cell, count)
-        inside.serve(())
-        if self.is_in_child:
+        if cell.waiters:
+            inside.serve(cell.waiters)
+        outcome = self._run_source(cell, count) if cell.call is None else self._run_call(cell, count)
+        if cell.waiters:
+            inside.serve(())
+        if self.in_child:
             leave_forked_child(outcome)
         duration = time.perf_counter() - begun
-        if self.extensions.observes("pyrokernel_cell_ended"):
+        if "pyrokernel_cell_ended" in self.extensions.observed:
             ended = {
                 "status": "error" if outcome.error else "ok",
                 "duration": duration,
@@ -421,31 +421,36 @@ class Cells:
         about = {"id": cell.id, "source": cell.title, "author": cell.author, "namespace": cell.namespace or "main"}
         self.extensions.tell(hook, {**about, "execution_count": count, **more})
 
-    def _execute(self, cell: Cell, count: int) -> Outcome:
-        def render(value: Any) -> dict[str, Any]:
-            return _render(value, cell)
+    def _run_source(self, cell: Cell, count: int) -> Outcome:
+        filename = cell.filename or f"<cell {count}>"
+        space = self.interpreter.namespace(cell.namespace)
+        with _NO_SCRIPT if cell.argv is None else as_script(space.variables, filename, cell.argv):
+            return self.interpreter.run_source(
+                cell.id,
+                cell.source,
+                lambda value: _render(value, cell),
+                filename=filename,
+                namespace=cell.namespace,
+                shown=cell.title,
+                before=lambda: self._prepare(cell, count),
+            )
 
-        def before() -> None:
+    def _run_call(self, cell: Cell, count: int) -> Outcome:
+        outcome = Outcome()
+
+        def body() -> None:
+            self._prepare(cell, count)
+            self.interpreter.running = (cell.id, cell.namespace)
+            outcome.rendered = _render(self.interpreter.awaited(self._value_of(cell)), cell)
+
+        return self.interpreter.run(cell.id, body) or outcome
+
+    def _prepare(self, cell: Cell, count: int) -> None:
+        """Do what comes before the code of a cell, and may fail and be interrupted as that may."""
+        if not self.extensions.ready:
             self.extensions.prepare()
-            if self.extensions.observes("pyrokernel_cell_started"):
-                self._tell("pyrokernel_cell_started", cell, count)
-
-        if cell.call is None:
-            filename = cell.filename or f"<cell {count}>"
-            space = self.interpreter.namespace(cell.namespace)
-            with _NO_SCRIPT if cell.argv is None else as_script(space.variables, filename, cell.argv):
-                return self.interpreter.run_source(
-                    cell.id,
-                    cell.source,
-                    render,
-                    filename=filename,
-                    namespace=cell.namespace,
-                    shown=cell.title,
-                    before=before,
-                )
-        return self.interpreter.run_call(
-            cell.id, lambda: self._value_of(cell), render, namespace=cell.namespace, before=before
-        )
+        if "pyrokernel_cell_started" in self.extensions.observed:
+            self._tell("pyrokernel_cell_started", cell, count)
 
     def _value_of(self, cell: Cell) -> Any:
         """Make the call that a cell is, once or for each of its items."""

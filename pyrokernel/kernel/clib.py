@@ -65,7 +65,7 @@ def flush_stdout() -> None:
     Not fflush(NULL): that waits for the lock of every stream, also of one that
     another thread is reading from.
     """
-    if c_code_loaded():
+    if (len(sys.modules) != _known_modules or _c_code) and c_code_loaded():
         found = _stdout()
         if found is not None:
             flush, stdout = found

@@ -43,6 +43,10 @@ class Extensions:
         interpreter: Whose namespaces get the names.
         shelf: Where the files of shipped modules are.
         report: Called with (cell, done, total, text) when a command tells of its progress.
+
+    Attributes:
+        ready: Whether `prepare` has been done.
+        observed: The hooks by which plugins want to know of cells, and all others that they have.
     """
 
     def __init__(
@@ -65,8 +69,8 @@ class Extensions:
         self._names: dict[str, Any] = {}
         self._functions: dict[str, tuple[Command, Any]] = {}
         self._plugins: Plugins | None = None
-        self._watched: frozenset[str] = frozenset()
-        self._loaded = self._ready = False
+        self.observed: frozenset[str] = frozenset()
+        self.ready = self._loaded = False
         self._lock = threading.RLock()
         self.give()
 
@@ -79,7 +83,7 @@ class Extensions:
                 self._plugins = Plugins(self._settings, plugins_module.find(self._settings))
             plugins = self._plugins
             plugins.load(lambda plugin: plugins.take_commands(plugin, self.table, self._identity))
-            self._watched = frozenset(hook for plugin in plugins.all for hook in plugin.hooks)
+            self.observed = frozenset(hook for plugin in plugins.all for hook in plugin.hooks)
             self._loaded = True
 
     def prepare(self) -> None:
@@ -87,11 +91,11 @@ class Extensions:
 
         What makes them may import libraries that insist on the main thread, and may be interrupted there.
         """
-        if self._ready:
+        if self.ready:
             return
         self.load()
         self._take_names()
-        self._ready = True
+        self.ready = True
         self.give()
 
     def given(self) -> dict[str, Any]:
@@ -107,10 +111,6 @@ class Extensions:
                     return changed
                 plugin.note(f"pyrokernel_transform_source returned {type(changed).__name__}, not source")
         return source
-
-    def observes(self, hook: str) -> bool:
-        """Whether a plugin wants to know of cells."""
-        return hook in self._watched
 
     def tell(self, hook: str, cell: dict[str, Any]) -> None:
         """Tell the plugins of a cell that begins or has ended."""

@@ -11,10 +11,10 @@ import __future__
 import ast
 import builtins
 import collections
-import dataclasses
 import inspect
 import io
 import linecache
+import re
 import sys
 import types
 from collections.abc import Callable, Mapping
@@ -32,25 +32,23 @@ DEFAULT_NAMESPACE = "main"
 MAX_ERROR_CHARS = 256 * 1024
 _KEPT_SOURCES = 1000
 _INPUT_CHARS = 64 * 1024
-_INPUTS = ("_i", "_ii", "_iii")
 _FUTURE_FLAGS = {name: getattr(__future__, name).compiler_flag for name in __future__.all_feature_names}
 _NEVER_AWAITED = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
+_NO_EXPRESSION = re.compile(r"=|;|\b(?:import|def|del|pass|raise|return|assert|global|break)\b").search
+"""Finds what tells that a line is most likely no expression, which only the compiler knows."""
 _CLASS_NAME = type.__dict__["__name__"]
 """Read so, the name of a class runs nothing of its metaclass."""
 
 
-@dataclasses.dataclass
 class Outcome:
     """How user code ended.
 
     Attributes:
-        shown: Whether there was a value to show (not None, no trailing semicolon).
-        rendered: What `render` made of the value.
+        rendered: What `render` made of the value, None if there was none to show.
         error: What it raised, or None.
         ename, evalue, traceback: The error as text, "" without one.
     """
 
-    shown: bool = False
     rendered: Any = None
     error: BaseException | None = None
     ename: str = ""
@@ -67,6 +65,7 @@ class Namespace:
 
     Attributes:
         module: `__main__` for the default namespace, `__pyrokernel_NAME__` for others.
+        variables: Its live dictionary.
         flags: `__future__` features switched on by earlier cells.
         input: What the last cell ran, the beginning of it.
         given: Names that plugins and commands have given it, with their values.
@@ -75,16 +74,12 @@ class Namespace:
     def __init__(self, name: str) -> None:
         module_name = "__main__" if name == DEFAULT_NAMESPACE else f"__pyrokernel_{name}__"
         self.module = types.ModuleType(module_name)
-        self.module.__dict__["__builtins__"] = builtins
+        self.variables: dict[str, Any] = self.module.__dict__
+        self.variables["__builtins__"] = builtins
         sys.modules[module_name] = self.module
         self.flags = 0
         self.input = ""
         self.given: dict[str, Any] = {}
-
-    @property
-    def variables(self) -> dict[str, Any]:
-        """The live dictionary."""
-        return self.module.__dict__
 
     def give(self, names: Mapping[str, Any]) -> None:
         """Set these names in place of those given before; what the user has set stays the user's."""
@@ -192,46 +187,27 @@ class Interpreter:
             self._shown.clear()
             sys.displayhook(value)
             if self._shown:
-                outcome.shown = True
                 _rotate_underscores(space.variables, value)
                 outcome.rendered = render(value)
 
-        self._guard(cell, body, outcome)
+        error = self._run_armed(cell, body)
+        if error is not None:
+            self._explain(cell, error, outcome)
         self._shown.clear()
         return outcome
 
-    def run_call(
-        self,
-        cell: str,
-        call: Callable[[], Any],
-        render: Callable[[Any], Any],
-        *,
-        namespace: str = "",
-        before: Callable[[], None] = lambda: None,
-    ) -> Outcome:
-        """Run a callable under the same rules; an awaitable it returns is awaited."""
-        outcome = Outcome()
-
-        def body() -> None:
-            before()
-            self.running = (cell, namespace)
-            value = call()
-            if type(value) not in _NEVER_AWAITED and inspect.isawaitable(value):
-                value = self._await(value)
-            outcome.shown = value is not None
-            outcome.rendered = render(value)
-
-        self._guard(cell, body, outcome)
-        return outcome
-
-    def run_bare(self, cell: str, body: Callable[[], None]) -> Outcome | None:
-        """Run something under the same rules that renders its value itself; return what it raised, None if nothing."""
+    def run(self, cell: str, body: Callable[[], None]) -> Outcome | None:
+        """Run something under the same rules that keeps its value itself; return what it raised, None if nothing."""
         error = self._run_armed(cell, body)
         if error is None:
             return None
         outcome = Outcome()
         self._explain(cell, error, outcome)
         return outcome
+
+    def awaited(self, value: Any) -> Any:
+        """Return a value or, if that can be awaited, what comes of it."""
+        return value if type(value) in _NEVER_AWAITED or not inspect.isawaitable(value) else self._await(value)
 
     def run_aside(self, body: Callable[[], Any]) -> None:
         """Run user code that belongs to no cell; what it raises is printed."""
@@ -247,16 +223,10 @@ class Interpreter:
         sys.stderr.write(_cut(text[0]))
         sys.stderr.flush()
 
-    def _guard(self, cell: str, body: Callable[[], None], outcome: Outcome) -> None:
-        """Run user code; whatever it raises becomes data."""
-        error = self._run_armed(cell, body)
-        if error is not None:
-            self._explain(cell, error, outcome)
-
     def _explain(self, cell: str, error: BaseException, outcome: Outcome) -> None:
         # SystemExit and KeyboardInterrupt end the cell, never the kernel: it outlives what it runs.
         outcome.error = error
-        outcome.shown, outcome.rendered = False, None
+        outcome.rendered = None
         outcome.ename, outcome.evalue, outcome.traceback = _CLASS_NAME.__get__(type(error)), "", ""
 
         def describe() -> None:
@@ -290,6 +260,11 @@ class Interpreter:
     ) -> tuple[types.CodeType | None, types.CodeType | None]:
         """Compile to (statements, last expression), either of which may be missing."""
         flags = space.flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        if source.isprintable() and not source.startswith(" ") and _NO_EXPRESSION(source) is None:
+            try:  # half as much work, where it is an expression and nothing else
+                return None, compile(source, filename, "eval", flags, dont_inherit=True)
+            except (SyntaxError, ValueError):
+                pass  # a statement, or an error, which the way of all other cells tells of
         tree = compile(source, filename, "exec", flags | ast.PyCF_ONLY_AST, dont_inherit=True)
         last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
         statements = expression = None
@@ -367,7 +342,6 @@ def outcome_of(call: Callable[[], Any], render: Callable[[Any], Any]) -> Outcome
             import asyncio  # as for cells with await
 
             value = asyncio.run(_as_coroutine(value))
-        outcome.shown = value is not None
         outcome.rendered = render(value)
     except BaseException as error:  # noqa: BLE001  user code may raise anything, and somebody waits for its end
         outcome.error = error
@@ -378,6 +352,8 @@ def outcome_of(call: Callable[[], Any], render: Callable[[Any], Any]) -> Outcome
 
 def _lines_of(source: str) -> list[str]:
     """Cut a source as the compiler counts its lines, each with its end: without one its carets would be off."""
+    if source.isprintable():  # nothing in it ends a line
+        return [f"{source}\n"]
     lines = io.StringIO(source, newline=None).readlines()  # str.splitlines() also cuts at form feeds and the like
     if lines and not lines[-1].endswith("\n"):
         lines[-1] += "\n"
@@ -406,8 +382,10 @@ def _rotate_underscores(variables: dict[str, Any], value: Any) -> None:
 
 def _rotate_inputs(space: Namespace, source: str) -> None:
     """Keep what the last three cells ran as `_i`, `_ii` and `_iii`, as IPython does; of giants the beginning."""
-    before = [space.input, *(space.variables.get(name, "") for name in _INPUTS)]
-    space.variables.update(zip(_INPUTS, before, strict=False))
+    variables = space.variables
+    variables["_iii"] = variables.get("_ii", "")
+    variables["_ii"] = variables.get("_i", "")
+    variables["_i"] = space.input
     space.input = source[:_INPUT_CHARS]
 
 

@@ -54,10 +54,11 @@ def show_call(function: Any, options: Mapping[str, Any]) -> str:
     """Return how a call reads in lists; a part of a job, as its client wants the job to be shown."""
     if options.get("map") and shown(options):
         return shown(options)
+    if type(function) is str:
+        return f"{function.removeprefix(':')}(...)"
     if isinstance(function, Mapping):
         return show_operation(function, shown(options) or "reference")
-    name = function.removeprefix(":") if isinstance(function, str) else options.get("shown", "function")
-    return f"{name}(...)"
+    return f"{options.get('shown', 'function')}(...)"
 
 
 def peek_request(connection: Connection) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,8 @@ MAX_REPR_ITEMS = 100_000
 MAX_RESULT_BYTES = 1 << 30
 """Larger results stay in the kernel, whatever its clients ask for; they can be pulled."""
 _SIZED = (str, bytes, bytearray, list, tuple, dict, set, frozenset)
+_SCALARS = (type(None), bool, int, float)
+"""Pickled without further questions."""
 _LAID_OUT = (list, tuple, dict, set)
 MAX_BUNDLE_CHARS = 16 * 1024 * 1024
 
@@ -110,6 +113,10 @@ def pack_value(value: Any, *, max_bytes: int, plain: bool, data: bool = False) -
         if is_plain(value):
             return value, ""
         return None, f"a {type(value).__name__} is not plain data, and this client does not read pickles"
+    if type(value) in _SCALARS:
+        packed = Packed(pickle.dumps(value, 5))
+        if len(packed.data) <= max_bytes:
+            return packed, ""
     try:
         packed = Packed.dump_data(value) if data else Packed.dump(value, pieces=holds_large((value,)))
     except (NotSerializableError, MessageTooLargeError) as error:

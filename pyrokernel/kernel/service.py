@@ -56,6 +56,9 @@ _LINE_SECONDS = 0.001
 """How long a follower leaves it to the printing thread to bring the next line."""
 _DETAILS = {"caught": "KeyboardInterrupt was raised, and the cell goes on"}
 _WANTS = ("none", "text", "mime", "value")
+_CELL_OPTIONS = (("namespace", str), ("waiters", tuple), ("filename", str), ("max_result_bytes", int))
+"""Options that are attributes of the cell, and what makes them of what came."""
+
 _MAIN = threading.main_thread().ident
 _COMPLETED = ("python", "path", "program")
 
@@ -511,21 +514,14 @@ class KernelService:
             front_end = connection.sock
             self._inputs.expect(cell, front_end)
             begin = functools.partial(self._inputs.renew, cell, front_end)
-        return Cell(
-            source=source,
-            id=cell,
-            want=want,
-            plain=not connection.vectored,
-            author=whose["author"],
-            client=whose["client"],
-            job=whose["job"],
-            waiters=options.get("waiters") or (),
-            namespace=str(options.get("namespace") or ""),
-            filename=str(options.get("filename") or ""),
-            begin=begin,
-            argv=None if options.get("argv") is None else [str(word) for word in options["argv"]],
-            max_result_bytes=int(options.get("max_result_bytes") or 64 * 1024 * 1024),
-        )
+        made = Cell(source, id=cell, want=want, plain=not connection.vectored, begin=begin, **whose)
+        for name, kind in _CELL_OPTIONS:
+            given = options.get(name)
+            if given:
+                setattr(made, name, kind(given))
+        if options.get("argv") is not None:
+            made.argv = [str(word) for word in options["argv"]]
+        return made
 
     def _for_peer(self, reply: dict[str, Any]) -> dict[str, Any]:
         """Leave out a pickled value that the asking client could not read."""
@@ -593,6 +589,6 @@ class KernelService:
         return self._space(options).variables
 
     def _check_may_run(self) -> None:
-        if not current_peer().may_run_code:
+        if not current_connection().peer.may_run_code:
             raise AccessRefusedError("this user may look, but not run code here")
         self._cells.touch()

@@ -67,6 +67,7 @@ class Spool:
     Attributes:
         number: Number in the file names.
         cell: Whom the output belongs to.
+        has_half: Whether a stream may end in the middle of a character.
         sides: The files of stdout and stderr.
     """
 
@@ -74,6 +75,7 @@ class Spool:
         self.number = number
         self._most_unread = most_unread
         self.cell = ""
+        self.has_half = False
         self.sides = (
             Side(journal_files.capture_path(directory, number, "stdout")),
             Side(journal_files.capture_path(directory, number, "stderr")),
@@ -183,14 +185,13 @@ class Spool:
             side.read_to += len(data)
             text = side.decoder.decode(data)
             side.half_bytes = len(side.decoder.getstate()[0])
+            self.has_half = self.has_half or side.half_bytes > 0
             if text:
                 emit(STREAMS[index], text)
 
     def finish_characters(self, emit: Emit) -> None:
         """Emit a half character at the end of a stream: the cell that wrote it is over."""
-        out, err = self.sides
-        if not out.half_bytes and not err.half_bytes:
-            return
+        self.has_half = False
         for stream, side in zip(STREAMS, self.sides, strict=True):
             if side.half_bytes:
                 side.half_bytes = 0

@@ -180,9 +180,9 @@ class Writer:
                 self.flooding = None
 
     def begin_cell(self) -> None:
-        """Write out, and let the next lines be written one by one."""
-        self.flush()
-        self.end_flood()
+        """Let the next lines be written one by one."""
+        if self.flooding is not None:
+            self.end_flood()
         self.may_flood = True
         for sink in self.sinks:
             sink.count = sink.counted = 0

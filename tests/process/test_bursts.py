@@ -98,6 +98,28 @@ def test_whatever_a_function_raises_costs_its_chunk_alone(one: pk.Kernel) -> Non
     assert [event.data["ename"] for event in errors] == ["SystemExit"] * 10
 
 
+@pytest.mark.parametrize("where", ["begin_chunk", "end_chunk", "_keep", "answer"])
+def test_a_kernel_in_which_the_end_of_a_chunk_fails_goes_on(one: pk.Kernel, where: str) -> None:
+    # As a profiler of the user's does, or a lack of memory, in the kernel's own code.
+    one.execute(f"""
+import sys
+def strike(frame, event, argument):
+    if event == "return" and frame.f_code.co_name == {where!r}:
+        sys.setprofile(None)
+        raise MemoryError("no more")
+def begin(item):
+    if item == 30:
+        sys.setprofile(strike)
+    return item
+""")
+    results = one.map("begin", range(60), chunk=1).results(check=False)
+    failures = [found for found in results if not isinstance(found, int)]
+    assert [(type(one), getattr(one, "ename", "")) for one in failures] in ([], [(pk.RemoteError, "MemoryError")])
+    assert one.describe()["running"] is None
+    assert all(cell["status"] for cell in one.cells())
+    assert one.execute("6 * 7", timeout=20).result == 42
+
+
 def test_a_function_is_loaded_once_for_all_chunks(one: pk.Kernel) -> None:
     seen: list[int] = []
 

@@ -117,7 +117,7 @@ def test_cost_is_linear_in_kernels(kernel: pk.Kernel) -> None:
         few, many = kernels.group(MANY // 10), kernels.group(MANY)
         ratio = spent(many) / spent(few)
     print(f"a kernel costs {ratio:.2f} times as much among {MANY} as among {MANY // 10}")
-    assert ratio <= 1.7
+    assert ratio <= 2.5, "what grew with the square of the number would be 10 times"
 
 
 def test_a_call_takes_few_times_the_processor_time_of_a_loop_over_a_pipe(kernel: pk.Kernel) -> None:

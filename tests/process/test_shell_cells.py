@@ -167,8 +167,8 @@ def test_cells_are_listed_once_for_all_kernels_and_replayed(start: Start, mesh: 
 def test_a_map_is_one_row_whose_cells_are_listed_by_its_id(mesh: pk.Mesh) -> None:
     line = "map lambda n: 1 // (n - 7) over range(60)"
     run(mesh, "-c", line)
-    _, row = run(mesh, "-c", "cells -n 1", COLUMNS="200").stdout.splitlines()
-    assert "k0-k2" in row
+    # A kernel that was slow to begin may have had no item of it; then its last row is of another test.
+    (row,) = [row for row in run(mesh, "-c", "cells -n 1", COLUMNS="200").stdout.splitlines() if line in row]
     assert "1 failed on k" in row
     assert row.endswith(f"(60 items)  {line}")
     _, *parts = run(mesh, "-c", f"cells {row.split()[1]}").stdout.splitlines()

@@ -15,6 +15,7 @@ import pytest
 from waiting import wait_until
 
 import pyrokernel as pk
+from pyrokernel.host.processes import is_same, start_time
 
 Served = Any  # tests/process/conftest.py
 
@@ -184,6 +185,18 @@ def test_a_kernel_is_born_while_the_name_server_is_away(
             kernel.execute("import os; os._exit(1)")
         name_server.start()
         wait_until(lambda: answers(served, "k0"), timeout=20)
+
+
+def test_a_host_of_this_machine_is_stopped_while_the_name_server_is_away(
+    name_server: NameServer, places: dict[str, str], served_at: Any
+) -> None:
+    served = served_at({**places, "ns": name_server.address}, "-n", "1")
+    pid = served.host_pid()
+    started = start_time(pid)
+    name_server.kill()
+    done = served.cli("stop")
+    assert done.stdout.startswith("stopped 1 kernel: k0\n")
+    assert not is_same(pid, started)
 
 
 PUBLISH = """

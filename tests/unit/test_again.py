@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -43,6 +44,14 @@ def test_a_child_is_waited_for_when_this_process_has_a_thousand_descriptors(
     """A selector that takes no descriptors above 1023 would fail here."""
     many_descriptors()
     assert started("import time; time.sleep(0.1)").wait(20) == 0
+
+
+def test_a_child_is_waited_for_when_this_process_has_no_descriptor_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int) -> int:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    assert started("import time; time.sleep(0.1); raise SystemExit(3)").wait(20) == 3
 
 
 @pytest.fixture
