@@ -50,14 +50,15 @@ class Backlog:
 
     def take(self, size: int) -> Span:
         """Return at most so many of the first items, all from one span; there are some."""
-        first = self._spans[0]
-        if len(first) <= size:
+        found = self._spans[0]
+        stop = found.first + size
+        if found.stop <= stop:
             self._spans.popleft()
-            found = first
+            size = len(found)
         else:
-            found = Span(first.first, first.first + size, first.retries)
-            first.first += size
-        self._count -= len(found)
+            found, rest = Span(found.first, stop, found.retries), found
+            rest.first = stop
+        self._count -= size
         return found
 
     def put_back(self, span: Span) -> None:

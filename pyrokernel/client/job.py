@@ -234,9 +234,10 @@ class Job(Outcomes):
     def _hear(self, exchange: OpenExchange, name: str, chunk: Chunk, value: Any, error: PyrokernelError | None) -> None:
         """Take the answer to a chunk, and send more to whoever has given it."""
         line = chunk.line
-        death = error.__cause__ if isinstance(error, KernelRestartedError) else None
-        if isinstance(death, KernelDiedError) and line.died_in(death) is not None:
-            error = death  # it had begun on this job, and there is more to say of its end
+        if isinstance(error, KernelRestartedError):
+            death = error.__cause__
+            if isinstance(death, KernelDiedError) and line.died_in(death) is not None:
+                error = death  # it had begun on this job, and there is more to say of its end
         self._take(chunk, value, error)
         if isinstance(error, KernelConnectionError):
             self._lose(line, error)
@@ -309,24 +310,31 @@ class Job(Outcomes):
         """Send a kernel the chunks it lacks, at most so many."""
         requests: list[tuple[Request, Chunk]] = []
         lacking = min(most, self._sharing.lacking(line))
-        while len(requests) < lacking and (chunk := self._next(line)):
-            try:
-                request = chunk.request(self._function, self._about, kept=line.equipped)
-            except (NotSerializableError, MessageTooLargeError) as error:
-                if not self._divide(chunk):
-                    self._take(chunk, None, error)
-                continue
-            if self._chunk is None and chunk.size_bytes > CHUNK_BYTES and self._divide(chunk):
-                continue
-            requests.append((request, chunk))
-            line.equipped = True
+        while len(requests) < lacking and (chunks := self._deal(line, lacking - len(requests))):
+            requests += [(request, chunk) for chunk in chunks if (request := self._request(chunk))]
         if requests:
             exchange.send_all(line.link, requests)
 
-    def _next(self, line: Line) -> Chunk | None:
-        """Take the next chunk for a kernel; from now on a cancel asks that kernel to skip it."""
+    def _deal(self, line: Line, most: int) -> list[Chunk]:
+        """Take the next chunks for a kernel; from now on a cancel asks that kernel to skip them."""
+        if self._chunk is None:
+            most = 1  # what becomes of one may say how large the next is to be
         with self._changed:
-            return None if self._cancelled else self._sharing.next(line, time.monotonic())
+            return [] if self._cancelled else self._sharing.deal(line, most, time.monotonic())
+
+    def _request(self, chunk: Chunk) -> Request | None:
+        """Return the request of a chunk; None where it went back in line as two, or cannot travel at all."""
+        line = chunk.line
+        try:
+            request = chunk.request(self._function, self._about, kept=line.equipped)
+        except (NotSerializableError, MessageTooLargeError) as error:
+            if not self._divide(chunk):
+                self._take(chunk, None, error)
+            return None
+        if self._chunk is None and chunk.size_bytes > CHUNK_BYTES and self._divide(chunk):
+            return None
+        line.equipped = True
+        return request
 
     def _make_chunk(self, span: Span) -> Chunk:
         # The id is random for the job and counted in it, which takes a quarter of the time.

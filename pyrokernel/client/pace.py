@@ -126,7 +126,7 @@ class Pace:
 
     def ahead(self, kernel: Hashable) -> int:
         """Return how many chunks a kernel is to have at a time."""
-        if not self.measured:
+        if self._usual < 0:
             return 1 if self._chunk is None else _AHEAD
         if self._chunk is None or self._bytes * self._chunk * _MOST_AHEAD > CHUNK_BYTES:
             return _AHEAD

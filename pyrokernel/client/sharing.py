@@ -68,17 +68,24 @@ class Sharing:
             return 0
         return ahead - count
 
-    def next(self, line: Line, now: float) -> Chunk | None:
-        """Give a kernel its next chunk, if there is something left for it."""
-        if not self.backlog:
+    def deal(self, line: Line, most: int, now: float) -> list[Chunk]:
+        """Give a kernel its next chunks, at most so many, as long as there is something left for it."""
+        found: list[Chunk] = []
+        while len(found) < most and (chunk := self._next(line, now)):
+            found.append(chunk)
+        return found
+
+    def _next(self, line: Line, now: float) -> Chunk | None:
+        left = len(self.backlog)
+        if not left:
             if not line.chunks:
                 self.look = now  # others may have something for it
             return None
         # Its share of all that has no result, of which it may have some already.
-        share = -(-(self._flying + len(self.backlog)) // max(1, len(self.alive))) - line.items
-        if share < 1 and line.chunks and not self._whole:
+        share = left if self._whole else -(-(self._flying + left) // max(1, len(self.alive))) - line.items
+        if share < 1 and line.chunks:
             return None
-        chunk = self._make(self.backlog.take(self._pace.size(line, share, len(self.backlog))))
+        chunk = self._make(self.backlog.take(self._pace.size(line, share, left)))
         self._flying += len(chunk.items)
         if not line.chunks:
             self._come_first(chunk, now)

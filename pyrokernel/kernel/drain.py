@@ -7,6 +7,7 @@ so that a series of short cells need not wake it each time, and then sleeps unti
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -52,6 +53,7 @@ class Drainer(threading.Thread):
         super().__init__(name="pyrokernel-drain", daemon=True)
         self.asleep = False
         self._far = True
+        self._brought = 0.0
         self._capture = capture
         self._followed = followed
         self._bell = threading.Lock()  # released to wake the thread: half the price of an Event
@@ -71,14 +73,20 @@ class Drainer(threading.Thread):
         A cell that computes lets go of the interpreter every half millisecond; waking this thread takes several turns.
         """
         self._capture.listen(None)
+        self._brought = time.monotonic()
         if in_main_thread():
             self._capture.drain()
         else:
             self.poke()
 
     def expect(self) -> None:
-        """Have the next line brought at once: somebody waits for it."""
-        self._capture.listen(self._bring)
+        """Have the next line brought at once: somebody waits for it.
+
+        Not those that follow at once, for whoever reads fast waits again before each. They are collected until the next
+        tick, which is near then: to bring one takes much longer than to print it.
+        """
+        if time.monotonic() - self._brought >= FOLLOWED_SECONDS:
+            self._capture.listen(self._bring)
 
     def hurry(self) -> None:
         """Tick at once unless the next tick is near anyway: a follower who reads fast must not set the pace.

@@ -33,7 +33,7 @@ class Sink:
 
     Attributes:
         count: Lines without a pause.
-        counted: How many of them there were at the last tick.
+        counted: How many of them there were at the last look.
     """
 
     closed = False

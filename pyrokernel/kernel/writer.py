@@ -16,6 +16,7 @@ import functools
 import io
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,10 @@ from pyrokernel.kernel.spool import Spool, write_all
 from pyrokernel.kernel.streams import Sink, Stream
 
 CALM_LINES = 100
-"""Fewer lines than these between two ticks, and counting begins anew."""
+"""Fewer lines than these between two looks, and counting begins anew."""
+
+CALM_SECONDS = 0.02
+"""Looks are so far apart, because ticks are not: a follower makes as many as he likes."""
 
 QUIET_TICKS = 4
 """A flood is over when so many ticks have found less than the text stream itself collects, 8 KiB."""
@@ -88,6 +92,7 @@ class Writer:
         self._writing = False
         self._on_flood = on_flood
         self._quiet_ticks = 0
+        self._looked = 0.0
         self._watches_spawns = False
         self._pass_on = tuple(functools.partial(io.TextIOWrapper.flush, stream) for stream in self.streams)
 
@@ -194,10 +199,12 @@ class Writer:
         self.flush()
         if self._quiet_ticks >= QUIET_TICKS:
             self.end_flood()
-        for sink in self.sinks:
-            if sink.count - sink.counted < CALM_LINES:
-                sink.count = 0
-            sink.counted = sink.count
+        if (now := time.monotonic()) - self._looked >= CALM_SECONDS:
+            self._looked = now
+            for sink in self.sinks:
+                if sink.count - sink.counted < CALM_LINES:
+                    sink.count = 0
+                sink.counted = sink.count
 
     def _before_spawn(self, event: str, _arguments: tuple[Any, ...]) -> None:
         if self.flooding is not None and event in _SPAWNS:

@@ -9,9 +9,9 @@ sends one request, encoded once, to many kernels and gathers replies under one d
 for short ones that are answered in a moment; `codec` packs Python objects as vectored pickle-5, `large` those
 with large bytes in them, `plain` those that anybody may send, `values` those of the shared state,
 of which `mapped` has large ones in files. `segments` are memory that a process shares with those it
-sends large data to, `arrivals` how it looks to them; `memory` is what large messages are received
-into, and `spare` how all three are kept for next time. `naming` is access to the name server,
-`nameserver` the embedded one.
+sends large data to, `arrivals` how it looks to them, `copying` how it gets there; `memory` is what
+large messages are received into, and `spare` how all of it is kept for next time. `naming` is access
+to the name server, `nameserver` the embedded one.
 
 Start at `daemon` for the way in, at `fanout` for the way out, and at
 docs/protocol.md for what is said.

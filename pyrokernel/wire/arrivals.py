@@ -3,7 +3,8 @@
 `segments` says how its owner knows when nobody reads a segment any more. A map of one is kept when its last view has
 gone: what has to be let go of then is the lock, so each view has that on a map of its own, of one page. When the
 segment comes again, its old map shows what is in it now, unless somebody wrote to the view: the pages that were
-written to are this process's own. The system says which (`/proc/self/pagemap`), and then it is mapped afresh.
+written to are this process's own. The system says which (`/proc/self/pagemap`), and then it is mapped afresh. Of a
+large map it takes milliseconds to say, so that is asked behind the back of whoever let go of it.
 """
 
 from __future__ import annotations
@@ -18,18 +19,22 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pyrokernel.errors import MessageTooLargeError, ProtocolError
+from pyrokernel.wire.copying import STEP_BYTES, copy_into
 from pyrokernel.wire.memory import own_memory
-from pyrokernel.wire.segments import POPULATE_READ, STEP_BYTES, copy_into
-from pyrokernel.wire.spare import KEPT_NUMBER, Block, keep_tidy, kept_bytes, ours
+from pyrokernel.wire.segments import POPULATE_READ
+from pyrokernel.wire.spare import KEPT_NUMBER, Block, keep_tidy, kept_bytes, ours, tidy_soon
 
 __all__ = ["Arrival", "receive"]
 
 _FD = struct.Struct("i")
 _ONE = socket.CMSG_LEN(_FD.size) if hasattr(socket, "CMSG_LEN") else 0
 """Room for one descriptor; the system closes what else comes, and says so."""
+
+_LARGE_BYTES = 16 << 20
+"""From here on it takes longer to look for what was written to than to wake a thread that does."""
 
 
 class Arrival:
@@ -120,6 +125,7 @@ class _Map(Block):
         finally:
             os.close(own)
         self._populated = False
+        self._clean = 0, True  # after how many uses somebody looked, and what was found
 
     def whole(self) -> memoryview:
         """Return all of it, pages in place, to be written to now."""
@@ -131,7 +137,17 @@ class _Map(Block):
         return memoryview(self.memory)
 
     def is_clean(self) -> bool:
-        """Whether no page of it was written to, so that it shows the segment and nothing else."""
+        """Whether nobody uses it, and no page of it was written to: it shows the segment and nothing else."""
+        uses, (asked, clean) = self.uses, self._clean
+        if self.busy:
+            return False
+        if asked != uses:
+            clean = self._shows_segment()
+            # Should it have been given out meanwhile, that is another use, of which this says nothing.
+            self._clean = uses, clean
+        return clean
+
+    def _shows_segment(self) -> bool:
         pages = -(-self.size // mmap.PAGESIZE)
         try:
             with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
@@ -139,6 +155,11 @@ class _Map(Block):
         except OSError:
             return False
         return len(entries) == pages * 8 and not entries[7::8].translate(None, _UNTOUCHED)
+
+    def _end_use(self, at_end: Callable[[], None]) -> None:
+        super()._end_use(at_end)
+        if self.size >= _LARGE_BYTES:
+            tidy_soon()
 
 
 _UNTOUCHED = bytes(value for value in range(256) if value & 0x20 or not value & 0xC0)
@@ -195,7 +216,7 @@ class _Maps:
         key = (info.st_dev, info.st_ino, start, end)
         with self._lock:
             found = self._maps.pop(key, None)
-            if found is None or found.busy or not found.is_clean():
+            if found is None or not found.is_clean():
                 found = _Map(descriptor, start, end)
             self._views.add(id(lock))
             view = found.view(functools.partial(self._end_view, lock))
@@ -215,9 +236,13 @@ class _Maps:
             size -= one.size
 
     def tidy(self, idle_since: float) -> bool:
-        """Let go of what was not used since a moment; say whether anything is left."""
+        """Let go of what was not used since a moment, or written to; say whether anything is left."""
+        for one in list(self._maps.values()):
+            one.is_clean()  # found out without the lock, for which arrivals wait
         with self._lock:
-            self._maps = {key: one for key, one in self._maps.items() if one.busy or one.used > idle_since}
+            self._maps = {
+                key: one for key, one in self._maps.items() if one.busy or (one.used > idle_since and one.is_clean())
+            }
             return bool(self._maps)
 
 

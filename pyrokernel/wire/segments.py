@@ -24,23 +24,21 @@ import mmap
 import os
 import socket
 import struct
-import sys
 import threading
 import time
 from collections.abc import Sequence
 
+from pyrokernel.wire.copying import STEP_BYTES, copy_into
 from pyrokernel.wire.spare import KEPT_NUMBER, keep_tidy, kept_bytes, ours
 
 __all__ = [
     "PART_BYTES",
     "POPULATE_READ",
     "SEGMENT_BYTES",
-    "STEP_BYTES",
     "Attached",
     "Filling",
     "Freight",
     "available",
-    "copy_into",
     "lay_out",
 ]
 
@@ -53,12 +51,6 @@ PART_BYTES = 64 * 1024
 """Smaller buffers stay in the message: they need not keep a segment from its next use."""
 
 _ALIGNMENT = 64
-STEP_BYTES = 64 << 20
-"""Copied at a time, so that Ctrl-C is heard in between."""
-
-_HELD_STEP_BYTES = 4 << 20
-"""As much where copying holds the interpreter."""
-
 POPULATE_READ = 22
 """MADVPOPULATE_READ of Linux 5.14: map what is there with one call, instead of a fault for every sixteen pages."""
 
@@ -285,15 +277,3 @@ class _Pool:
         with self._lock:
             self._segments = [segment for segment in self._segments if segment.used > idle_since]
             return bool(self._segments)
-
-
-def copy_into(target: memoryview, source: memoryview) -> None:
-    """Copy as quickly as this process can, and let other threads run meanwhile where that is possible."""
-    numpy = sys.modules.get("numpy")
-    if numpy is None:
-        for begin in range(0, len(source), _HELD_STEP_BYTES):
-            target[begin : begin + _HELD_STEP_BYTES] = source[begin : begin + _HELD_STEP_BYTES]
-        return
-    to, of = numpy.frombuffer(target, numpy.uint8), numpy.frombuffer(source, numpy.uint8)
-    for begin in range(0, len(source), STEP_BYTES):
-        numpy.copyto(to[begin : begin + STEP_BYTES], of[begin : begin + STEP_BYTES])

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["KEPT_NUMBER", "Block", "Kept", "keep_tidy", "kept_bytes", "ours", "tidy"]
+__all__ = ["KEPT_NUMBER", "Block", "Kept", "keep_tidy", "kept_bytes", "ours", "tidy", "tidy_soon"]
 
 IDLE_SECONDS = 30.0
 """What was not used for so long is given back."""
@@ -40,6 +40,7 @@ class Block:
         memory: The map itself.
         size: Bytes of it.
         busy: Whether a view is in use.
+        uses: How often one was given out; counts a use only when `busy` says so already.
         used: Monotonic moment when one was.
     """
 
@@ -47,6 +48,7 @@ class Block:
         self.memory = memory
         self.size = len(memory)
         self.busy = False
+        self.uses = 0
         self.used = time.monotonic()
 
     def view(self, at_end: Callable[[], None] = lambda: None) -> memoryview:
@@ -57,6 +59,7 @@ class Block:
         shown = (ctypes.c_ubyte * self.size).from_buffer(self.memory)
         weakref.finalize(shown, self._end_use, at_end).atexit = False
         self.busy = True
+        self.uses += 1
         return memoryview(shown).cast("B")
 
     def address(self) -> int:
@@ -83,6 +86,8 @@ class _Process:
         self.guard = threading.Lock()
         self.kept: dict[type, Any] = {}
         self.tidies = False
+        self.bell = threading.Lock()  # released to have what is kept looked at before its time
+        self.bell.acquire()
 
     def tidy(self, idle_since: float) -> bool:
         left = [kept.tidy(idle_since) for kept in list(self.kept.values())]
@@ -124,6 +129,14 @@ def keep_tidy() -> None:
                 process.tidies = True
 
 
+def tidy_soon() -> None:
+    """Have the thread that keeps things tidy look at them now; takes no lock (any thread, at any moment)."""
+    process = _process
+    if process is not None:
+        with contextlib.suppress(RuntimeError):  # it was told already
+            process.bell.release()
+
+
 @functools.cache
 def kept_bytes() -> int:
     """Return how much of each kind may be kept."""
@@ -138,9 +151,11 @@ def kept_bytes() -> int:
 
 
 def _tidy_up(process: _Process) -> None:
-    pause = threading.Event()
     while True:
-        pause.wait(IDLE_SECONDS / 2)
+        process.bell.acquire(timeout=IDLE_SECONDS / 2)
+        # Without the guard, which all wait for who ask for something: looking takes its time.
+        if process.tidy(time.monotonic() - IDLE_SECONDS):
+            continue
         with process.guard:
             if not process.tidy(time.monotonic() - IDLE_SECONDS):
                 process.tidies = False

@@ -6,6 +6,7 @@ import array
 import fcntl
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +16,7 @@ from served import OBJECT, Service
 from waiting import wait_until
 
 from pyrokernel.errors import ProtocolError
-from pyrokernel.wire import codec, segments, spare
+from pyrokernel.wire import arrivals, codec, segments, spare
 from pyrokernel.wire.codec import Packed
 from pyrokernel.wire.connection import MSG_INVOKE, Connection, EagerReader, frame
 from pyrokernel.wire.daemon import Daemon
@@ -65,8 +66,8 @@ def message(value: Any, sender: Connection) -> list[Any]:
     return frame(MSG_INVOKE, codec.encode([Packed.dump(value)], sender.freight), seq=1)
 
 
-def large(seed: int = 0) -> Any:
-    return numpy.random.default_rng(seed).random(300_000)
+def large(seed: int = 0, size: int = 300_000) -> Any:
+    return numpy.random.default_rng(seed).random(size)
 
 
 def test_an_array_arrives_writable_and_its_sender_sees_nothing_of_what_is_written() -> None:
@@ -112,6 +113,52 @@ def test_memory_is_used_again_once_all_let_go_of_it() -> None:
     assert len(spare.ours(segments._Pool)._segments) == 1
     sender.close()
     receiver.close()
+
+
+def exchange(sent: Any) -> Any:
+    """Return an array as it arrives at the other end of a connection."""
+    sender, receiver = pair()
+    sender.send(message(sent, sender))
+    found = receiver.recv_message().decode()[0].load()
+    sender.close()
+    receiver.close()
+    return found
+
+
+def test_whether_a_large_map_is_clean_is_found_out_before_the_next_one_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked, look = [], arrivals._Map._shows_segment
+
+    def note(found: Any) -> bool:
+        looked.append(threading.current_thread().name)
+        return look(found)
+
+    monkeypatch.setattr(arrivals._Map, "_shows_segment", note)
+    for round_ in range(1, 4):
+        sent = large(round_, 3_000_000)
+        assert numpy.array_equal(exchange(sent), sent)
+        wait_until(lambda: len(looked) == round_)  # noqa: B023  used at once
+    assert set(looked) == {"pyrokernel-spare"}
+    written = exchange(sent)
+    written[-1] = 0
+    del written
+    wait_until(lambda: not spare.ours(arrivals._Maps)._maps)  # it would not be shown again, so it goes at once
+
+
+def test_what_is_written_while_somebody_looks_at_a_map_is_not_overlooked(monkeypatch: pytest.MonkeyPatch) -> None:
+    exchange(large(1))
+    (kept,) = spare.ours(arrivals._Maps)._maps.values()
+    look = arrivals._Map._shows_segment
+
+    def look_slowly(found: Any) -> bool:
+        monkeypatch.undo()
+        clean = look(found)
+        again = exchange(large(2))
+        again[:] = 0
+        return clean
+
+    monkeypatch.setattr(arrivals._Map, "_shows_segment", look_slowly)
+    assert kept.is_clean(), "before it was given out again"
+    assert numpy.array_equal(exchange(large(3)), large(3))
 
 
 def test_a_view_of_a_small_part_keeps_all_of_it_from_being_used_again() -> None:

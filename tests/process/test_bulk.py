@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import gc
 import os
+import re
 import select
 import signal
 import subprocess
@@ -238,17 +240,28 @@ def test_a_client_that_does_not_read_its_answers_costs_little(mesh: pk.Mesh, ker
     assert numpy.array_equal(kernel.pull("x"), large(1, 4 * SIZE))
 
 
+def open_files(pid: int) -> Iterator[tuple[Path, str]]:
+    """Yield the descriptors of a process, and what they lead to."""
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it closes some meanwhile
+            yield entry, os.readlink(entry)
+
+
 def shared_bytes(pid: int) -> int:
     """Return how much memory a process has in segments."""
     seen: dict[int, int] = {}
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            if os.readlink(entry).startswith("/memfd:pyrokernel"):
+    for entry, target in open_files(pid):
+        if target.startswith("/memfd:pyrokernel"):
+            with contextlib.suppress(FileNotFoundError):
                 info = entry.stat()
                 seen[info.st_ino] = info.st_blocks * 512
-        except FileNotFoundError:
-            continue
     return sum(seen.values())
+
+
+def named_memory(pid: int) -> list[str]:
+    """Return what shared memory a process has that has a name, and would outlive it."""
+    opened = [target for _, target in open_files(pid) if target.startswith("/dev/shm/")]
+    return opened + re.findall(r"/dev/shm/\S+", Path(f"/proc/{pid}/maps").read_text())
 
 
 HOLDER = """
@@ -273,7 +286,6 @@ with pk.connect() as mesh:
 def test_nothing_is_left_of_a_client_that_was_killed(served: Any, what: str) -> None:
     with served.connect() as mesh:
         group = mesh[:]
-        before = names()
         client = subprocess.Popen(
             [sys.executable, "-c", HOLDER, what],
             env=served.environ,
@@ -283,15 +295,15 @@ def test_nothing_is_left_of_a_client_that_was_killed(served: Any, what: str) -> 
         )
         assert client.stdout is not None
         assert client.stdout.readline() == "ready\n"
+        pids = [info.pid for info in mesh.ps()]
+        assert [named_memory(pid) for pid in (client.pid, *pids)] == [[]] * (1 + len(pids))
         client.send_signal(signal.SIGKILL)
         client.communicate()
         for reply in group.execute("float(x.sum())").values():
             assert reply.result == float(numpy.arange(SIZE).sum())
         group.execute("x = y = None")
         group.execute("import time; from pyrokernel.wire import spare; spare.tidy(time.monotonic())")
-        pids = [info.pid for info in mesh.ps()]
         wait_until(lambda: [shared_bytes(pid) for pid in pids] == [0] * len(pids))
-        assert names() == before
 
 
 @pytest.mark.skipif(not segments.available(), reason="this system has no segments")
@@ -310,11 +322,6 @@ def test_nothing_is_left_of_a_kernel_that_was_killed() -> None:
     gc.collect()  # what tests before this one have left in cycles, such as exceptions with their frames
     spare.tidy(float("inf"))
     wait_until(lambda: shared_bytes(os.getpid()) == 0)
-
-
-def names() -> set[str]:
-    """Return what shared memory there is by name; ours has none."""
-    return set(os.listdir("/dev/shm"))
 
 
 def test_large_values_can_be_held_when_descriptors_are_few() -> None:

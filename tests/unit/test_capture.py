@@ -206,6 +206,26 @@ report(written("c1").split() == [str(number) for number in range(20_000)])
     assert captured(tmp_path, script) is True
 
 
+@pytest.mark.parametrize(("line_seconds", "flooded"), [(0.0001, True), (0.001, False)])
+def test_how_often_somebody_looks_does_not_decide_what_a_flood_is(
+    tmp_path: Path, line_seconds: float, flooded: bool
+) -> None:
+    """A follower who reads fast looks after every line, or after a few of them."""
+    script = f"""
+from types import SimpleNamespace
+from pyrokernel.kernel import writer
+clock = [1000.0]
+writer.time = SimpleNamespace(monotonic=lambda: clock[0])
+capture.begin("c1")
+for number in range(2000):
+    print(number)
+    clock[0] += {line_seconds}
+    capture.drain()
+report(capture.is_flooded())
+"""
+    assert captured(tmp_path, script) is flooded
+
+
 def test_streams_keep_their_order_when_a_tick_falls_between_two_lines(tmp_path: Path) -> None:
     script = """
 capture.start_drainer(lambda: True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 
+from pyrokernel.kernel import drain
 from pyrokernel.kernel.drain import Drainer
 from tests.waiting import wait_until
 
@@ -60,6 +62,20 @@ def test_the_thread_that_prints_the_awaited_line_brings_it_to_the_journal(quiet:
     wait_until(lambda: quiet.listeners)
     quiet.listeners[0]()
     assert quiet.drained == [threading.main_thread().name]
+
+
+def test_lines_that_follow_at_once_are_left_to_the_next_tick(quiet: Quiet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To bring each to a follower who waits again at once took 1,000 lines a second, and no flood ever began."""
+    now = [1000.0]
+    monkeypatch.setattr(drain, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    drainer = Drainer(quiet, followed=lambda: True)
+    drainer.expect()
+    quiet.listeners.pop()()
+    drainer.expect()
+    assert quiet.listeners == []
+    now[0] += 2 * drain.FOLLOWED_SECONDS
+    drainer.expect()
+    assert len(quiet.listeners) == 1
 
 
 def test_another_thread_leaves_it_to_the_one_for_that(quiet: Quiet) -> None:

@@ -28,7 +28,7 @@ def sharing(kernels: int, items: int, *, chunk: int | None = None, known: float 
 
 def fill(found: Sharing, now: float = 0.0) -> None:
     for line in found.alive.values():
-        while found.lacking(line) and found.next(line, now):
+        while (lacking := found.lacking(line)) and found.deal(line, lacking, now):
             pass
 
 
@@ -58,15 +58,14 @@ def test_whoever_has_nothing_gets_what_the_richest_has_not_begun() -> None:
     assert sizes(found) == [[1, 1], [1, 1]]
     for chunk in list(poor.chunks):
         assert found.leave(chunk, 0.01)
-    assert found.next(poor, 0.01) is None
+    assert found.deal(poor, 1, 0.01) == []
     (asked,) = found.level(0.01)
     assert asked is rich.chunks[-1]
     assert found.level(0.01) == [], "one question for one that is idle"
     found.regain(asked, 0, 0.01, 0.02)
     assert rich.withdrawn == 1
     assert found.lacking(rich) == 0, "it has not even read what was taken back"
-    given = found.next(poor, 0.02)
-    assert given is not None
+    (given,) = found.deal(poor, 1, 0.02)
     assert given.items == asked.items
 
 
@@ -88,7 +87,7 @@ def test_chunks_of_a_chosen_size_stay_whole() -> None:
     found = sharing(2, 10, chunk=5)
     fill(found)
     assert sizes(found) == [[5, 5], []]
-    found.next(found.lines[1], 0.0)
+    found.deal(found.lines[1], 1, 0.0)
     assert found.level(1.0) == [found.lines[0].chunks[-1]]
 
 
@@ -96,7 +95,7 @@ def test_a_chunk_that_is_over_in_a_moment_is_left_alone() -> None:
     found = sharing(2, 10, known=1e-6)
     fill(found)
     assert sizes(found) == [[10], []]
-    found.next(found.lines[1], 0.0)
+    found.deal(found.lines[1], 1, 0.0)
     assert found.level(0.0) == []
     assert found.look == WORTH_SECONDS
     assert found.level(WORTH_SECONDS) == found.lines[0].chunks
