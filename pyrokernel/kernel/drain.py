@@ -14,7 +14,9 @@ from typing import Protocol
 from pyrokernel.journal import in_main_thread
 
 FOLLOWED_SECONDS = 0.005
-UNFOLLOWED_SECONDS = 0.05
+UNFOLLOWED_SECONDS = 0.25
+"""Each look takes a processor, and so do those of all other kernels of the machine; a follower who comes pokes."""
+
 LATE_FOLLOWED_SECONDS = 0.02
 LATE_SECONDS = 1.0
 LINGER_SECONDS = 0.5
