@@ -70,7 +70,7 @@ class Outcomes:
 
     def __iter__(self) -> Iterator[Any]:
         """Yield the results in the order of the items; raise at the first that failed."""
-        return self._in_order(check=True)
+        return itertools.chain.from_iterable(self._parts(check=True))
 
     def results(self, *, check: bool = True) -> list[Any]:
         """Wait for all results and return them in order; shape (n_items,).
@@ -85,13 +85,7 @@ class Outcomes:
             NotSerializableError: An item cannot travel; the message names it.
         """
         self._await(lambda: self.done or (check and self._errors))  # woken once, and not for each that comes
-        found: list[Any] = []
-        for start, stop in self._runs():
-            if check and self._errors:
-                found += [self._checked(index, check) for index in range(start, stop)]
-            else:
-                found += self._results[start:stop]
-        return found
+        return list(itertools.chain.from_iterable(self._parts(check=check)))
 
     def as_completed(self, *, check: bool = True) -> Iterator[tuple[int, Any]]:
         """Yield (index, result) as they arrive.
@@ -173,10 +167,14 @@ class Outcomes:
             obey_ctrl_c(ctrl_c, self._give_up, "the job may go on in the kernels; Job.cancel() stops it")
             raise
 
-    def _in_order(self, *, check: bool) -> Iterator[Any]:
+    def _parts(self, *, check: bool) -> Iterator[Sequence[Any]]:
+        """Go through the results in order, as many at a time as are there when they are reached."""
         for start, stop in self._runs():
-            for index in range(start, stop):
-                yield self._checked(index, check)
+            if check and self._errors:
+                for index in range(start, stop):
+                    yield (self._checked(index, check),)
+            else:
+                yield self._results[start:stop]
 
     def _runs(self) -> Iterator[tuple[int, int]]:
         """Go through the items in order, as (first, stop) of those that are done when they are reached."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import Any
 
@@ -51,6 +52,19 @@ def test_a_failure_is_raised_where_its_item_comes_and_an_exception_as_a_result_i
     with pytest.raises(PyrokernelError):
         job.results()
     assert job.results(check=False) == [value, 1, error]
+
+
+def test_reading_in_order_takes_no_call_for_each_item() -> None:
+    """A job of items that take next to nothing spent a third of its time on that."""
+    job, calls = Filled(10_000), []
+    job.settle(0, *range(10_000))
+    sys.setprofile(lambda _frame, event, _argument: calls.append(event))
+    try:
+        found = list(job)
+    finally:
+        sys.setprofile(None)
+    assert found == list(range(10_000))
+    assert len(calls) < 100
 
 
 @pytest.mark.parametrize(
