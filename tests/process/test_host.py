@@ -237,9 +237,17 @@ def test_a_portable_mesh_works_without_fork(start: Starter) -> None:
 
 def test_a_kernel_that_cannot_listen_is_killed_when_its_time_is_up(start: Starter) -> None:
     host = start("k0")
-    os.kill(host.kernels()["k0"]["pid"], signal.SIGSTOP)
+    pid = host.kernels()["k0"]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: is_stopped(pid))
     (death,) = host.call("stop_kernels", ["k0"], 0.1)
     assert (death["signal"], death["asked"]) == (signal.SIGKILL, True)
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether all threads are: one that is still on its way takes a SIGTERM, and all end by that."""
+    tasks = list(Path(f"/proc/{pid}/task").iterdir())
+    return all((task / "stat").read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
 
 
 def test_everything_a_kernel_started_dies_with_it(start: Starter) -> None:
