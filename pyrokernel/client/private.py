@@ -6,6 +6,7 @@ import atexit
 import dataclasses
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,6 +40,7 @@ class PrivateHost:
         self.settings = settings_module.load(**{**options, **own})
         self._starting = starting
         self._running = True
+        self._ending = threading.RLock()
         atexit.register(self.stop)
         os.register_at_fork(after_in_child=self._let_go)
         try:
@@ -70,15 +72,16 @@ class PrivateHost:
             raise
 
     def _end(self) -> None:
-        if not self._running:
-            return
-        self._starting.give_up()
-        if os.path.exists(self.directory):  # the host was killed before it could remove it
-            import shutil
+        with self._ending:
+            if not self._running:
+                return
+            self._starting.give_up()
+            if os.path.exists(self.directory):  # the host was killed before it could remove it
+                import shutil
 
-            shutil.rmtree(self.directory, ignore_errors=True)
-        atexit.unregister(self.stop)
-        self._running = False
+                shutil.rmtree(self.directory, ignore_errors=True)
+            atexit.unregister(self.stop)
+            self._running = False
 
     def _let_go(self) -> None:
         """In a forked child: the mesh belongs to the parent, whose end must not be kept from being seen."""

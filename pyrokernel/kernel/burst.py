@@ -15,7 +15,7 @@ from pyrokernel.errors import PyrokernelError, error_to_wire
 from pyrokernel.kernel.cell import Cell, listed, short
 from pyrokernel.kernel.cells import Cells, size_of
 from pyrokernel.kernel.chunk import Chunk
-from pyrokernel.kernel.executor import leave_forked_child, pack
+from pyrokernel.kernel.executor import pack
 from pyrokernel.kernel.interpreter import Outcome
 from pyrokernel.messages import EventKind
 from pyrokernel.wire import codec
@@ -182,8 +182,7 @@ class _Burst:
                 self._begin(cell, count)
             begun = time.perf_counter()
             failure = executor.interpreter.run(cell.id, self._call)
-            if executor.in_child:
-                leave_forked_child(failure or Outcome())
+            executor.leave_child(failure)
             duration = time.perf_counter() - begun
             if failure is None:
                 return {

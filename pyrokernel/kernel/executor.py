@@ -38,7 +38,6 @@ class Executor:
 
     Attributes:
         execution_count: How many cells it has run.
-        in_child: Whether this is a child that user code forked.
     """
 
     def __init__(
@@ -54,7 +53,7 @@ class Executor:
         self.interpreter, self.capture, self.journal = interpreter, capture, journal
         self.extensions = extensions
         self.execution_count = 0
-        self.in_child = False
+        self._pid = os.getpid()
 
     def run(self, cell: Cell) -> dict[str, Any]:
         """Run a cell and return its reply, whatever goes wrong around it; `report` is to follow."""
@@ -63,6 +62,11 @@ class Executor:
             return self._run_whole(cell, count)
         except BaseException as error:  # noqa: BLE001  such as the TimeoutError of a SIGALRM handler of the user's
             return self.end_badly(cell, count, error)
+
+    def leave_child(self, outcome: Outcome | None) -> None:
+        """End a child that user code forked and that ran to the end of the cell: there is one kernel, not two."""
+        if os.getpid() != self._pid:
+            _leave_forked_child(outcome or Outcome())
 
     def run_beside(self, cell: Cell) -> dict[str, Any]:
         """Run a call on this thread, beside whatever the main thread runs, and return its reply.
@@ -171,8 +175,7 @@ class Executor:
         outcome = self._run_source(cell, count) if cell.call is None else self._run_call(cell, count)
         if cell.waiters:
             inside.serve(())
-        if self.in_child:
-            leave_forked_child(outcome)
+        self.leave_child(outcome)
         duration = time.perf_counter() - begun
         if "pyrokernel_cell_ended" in self.extensions.observed:
             ended = {
@@ -279,8 +282,7 @@ def pack(value: Any, cell: Cell) -> tuple[Any, str]:
     return packed, missing
 
 
-def leave_forked_child(outcome: Outcome) -> None:
-    """End a child that user code forked and that ran to the end of the cell: there is one kernel, not two."""
+def _leave_forked_child(outcome: Outcome) -> None:
     code = 0
     if isinstance(outcome.error, SystemExit):
         code = outcome.error.code if isinstance(outcome.error.code, int) else int(outcome.error.code is not None)

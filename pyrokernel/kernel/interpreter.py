@@ -11,6 +11,7 @@ import __future__
 import ast
 import builtins
 import collections
+import contextlib
 import inspect
 import io
 import linecache
@@ -38,7 +39,9 @@ _STATEMENT = re.compile(
     r"[^\W\d]\w* *(?:\*\*|//|<<|>>|[-+*/%@&|^])?=(?!=)|"
     r"(?:import|from|def|class|for|while|if|with|try|del|pass|raise|assert|global|async)\b"
 ).match
-"""Whether a line begins as no expression does; of those that do not, the compiler finds out."""
+"""Whether a line begins as no expression does."""
+_ASSIGNS = re.compile(r"(?<![=<>!])=(?!=)").search
+"""Whether a line has what is an assignment, an argument by name, or in a text: which of them, its syntax tree says."""
 _CLASS_NAME = type.__dict__["__name__"]
 """Read so, the name of a class runs nothing of its metaclass."""
 
@@ -262,15 +265,13 @@ class Interpreter:
     ) -> tuple[types.CodeType | None, types.CodeType | None]:
         """Compile to (statements, last expression), either of which may be missing."""
         flags = space.flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-        last = None
-        tree: str | ast.Module = source
-        if not _is_one_line(source):
-            tree, last = _apart(source, filename, flags)
-        elif not _STATEMENT(source):
-            try:
+        one_line = _is_one_line(source)
+        is_statement = one_line and _STATEMENT(source) is not None
+        if one_line and not is_statement and not _ASSIGNS(source):
+            # What it warns of, it would warn of again below: hence not for whatever may be an assignment.
+            with contextlib.suppress(SyntaxError, ValueError):  # another statement, or an error
                 return None, compile(source, filename, "eval", flags, dont_inherit=True)
-            except (SyntaxError, ValueError):  # another statement, or an error, which is told of below
-                tree, last = _apart(source, filename, flags)
+        tree, last = (source, None) if is_statement else _apart(source, filename, flags)
         statements = expression = None
         if isinstance(tree, str) or tree.body:
             statements = compile(tree, filename, "exec", flags, dont_inherit=True)
@@ -364,7 +365,7 @@ def _is_one_line(source: str) -> bool:
     return source.isprintable() and ";" not in source and not source.startswith(" ")
 
 
-def _apart(source: str, filename: str, flags: int) -> tuple[ast.Module, ast.Expr | None]:
+def _apart(source: str, filename: str, flags: int) -> tuple[str | ast.Module, ast.Expr | None]:
     """Parse a source; return its syntax tree without the last expression, and that."""
     tree = compile(source, filename, "exec", flags | ast.PyCF_ONLY_AST, dont_inherit=True)
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None

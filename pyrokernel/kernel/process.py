@@ -249,7 +249,6 @@ class KernelProcess:
 
     def _abandon(self) -> None:
         """In a child forked by user code: it is no kernel, and must not keep the kernel's sockets open."""
-        self.executor.in_child = True
         self.daemon.abandon()
         self.capture.abandon_in_child()
         for connection in list(self.loop.connections):

@@ -482,10 +482,12 @@ class KernelService:
         with self._lock:
             self._followers += 1
         try:
-            if not self._journal.wait(after, 0.0):
+            if timeout <= 0.0:
+                self._capture.hurry()  # who only looks sees all that was written until then
+            elif not self._journal.wait(after, 0.0):
                 # A line that is about to be printed comes by itself; two threads that look for it would hold it up.
                 self._capture.expect()
-                if timeout < _LINE_SECONDS or not self._journal.wait(after, _LINE_SECONDS):
+                if not self._journal.wait(after, min(timeout, _LINE_SECONDS)):
                     self._capture.hurry()
                     self._journal.wait(after, timeout)
             return self._journal.read(after, max_bytes=max_bytes)

@@ -91,7 +91,7 @@ class Arrival:
         try:
             target = ours(_Maps).target(self._descriptor, begin, place + len(data))
             if target is not None:
-                copy_into(target[place - begin :], data)
+                copy_into(target[place - begin :], data, self)
                 return
             done = 0
             while done < len(data):
@@ -170,7 +170,7 @@ class _Maps:
     """The ranges of others' segments that this process has mapped, for the next time."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # as in `spare`
         self._maps: dict[tuple[int, ...], _Map] = {}
         self._seen: deque[tuple[int, ...]] = deque(maxlen=KEPT_NUMBER)
         self._views: set[int] = set()
@@ -216,8 +216,9 @@ class _Maps:
         key = (info.st_dev, info.st_ino, start, end)
         with self._lock:
             found = self._maps.pop(key, None)
-            if found is None or not found.is_clean():
+            if found is None or not (found.is_clean() and found.claim()):
                 found = _Map(descriptor, start, end)
+                found.claim()
             self._views.add(id(lock))
             view = found.view(functools.partial(self._end_view, lock))
             if found.size <= kept_bytes():

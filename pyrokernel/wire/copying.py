@@ -29,8 +29,14 @@ _HELPED_STEP_BYTES = 8 << 20
 """As much where two threads copy, so that one does not wait long for the other."""
 
 
-def copy_into(target: memoryview, source: memoryview) -> None:
-    """Copy as quickly as this process can, and let other threads run meanwhile where that is possible."""
+def copy_into(target: memoryview, source: memoryview, keep: object) -> None:
+    """Copy as quickly as this process can, and let other threads run meanwhile where that is possible.
+
+    Args:
+        target, source: Of the same size.
+        keep: What keeps others from using the target: held by a helper that Ctrl-C, at the wrong moment, has left to
+            the end of its step.
+    """
     numpy = sys.modules.get("numpy")
     if numpy is None:
         for begin in range(0, len(source), _HELD_STEP_BYTES):
@@ -46,17 +52,18 @@ def copy_into(target: memoryview, source: memoryview) -> None:
             numpy.copyto(to[begin : begin + size], of[begin : begin + size])
 
     if helped:
-        _share(copy, steps)
+        _share(copy, steps, keep)
     else:
         copy()
 
 
-def _share(work: Callable[[], None], steps: Iterator[int]) -> None:
+def _share(work: Callable[[], None], steps: Iterator[int], keep: object) -> None:
     """Do what draws its steps from an iterator with a second thread, where one can be had; none is left of it then.
 
     Args:
         work: Done by both, until there are no more steps.
         steps: Each goes to one of them.
+        keep: As `copy_into`.
     """
     working = threading.Lock()
     failures: list[BaseException] = []
@@ -68,7 +75,8 @@ def _share(work: Callable[[], None], steps: Iterator[int]) -> None:
             except BaseException as error:  # noqa: BLE001  whatever it is, the step is not done: the caller raises it
                 failures.append(error)
 
-    helper = threading.Thread(target=help_out, name="pyrokernel-copy", daemon=True)
+    # A thread holds its arguments until it ends.
+    helper = threading.Thread(target=lambda _: help_out(), args=(keep,), name="pyrokernel-copy", daemon=True)
     try:
         with contextlib.suppress(RuntimeError):  # no thread is to be had
             helper.start()

@@ -41,17 +41,18 @@ class _Blocks:
     """What this process has received into."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # as in `spare`: the collector may run user code that receives something
         self._blocks: list[Block] = []
 
     def view(self, size: int) -> memoryview:
         """Return a view of so many bytes of a block that nobody uses."""
         with self._lock:
             for block in reversed(self._blocks):
-                if not block.busy and size <= block.size <= 2 * size:
+                if size <= block.size <= 2 * size and block.claim():
                     break
             else:
                 block = Block(_new(size))
+                block.claim()
                 self._blocks.append(block)
                 self._shed()
             return block.view()[:size]

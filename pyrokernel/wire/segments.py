@@ -99,7 +99,7 @@ class Segment:
         self.used = time.monotonic()
         self._mapped = 0
         self._map: mmap.mmap | None = None
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()
         self._descriptor = os.memfd_create("pyrokernel", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self._descriptor, self.size)
         fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
@@ -128,8 +128,8 @@ class Segment:
         self.used = time.monotonic()
         return filling
 
-    def write(self, data: memoryview, place: int) -> None:
-        """Copy data to its place.
+    def write(self, data: memoryview, place: int, filling: Filling) -> None:
+        """Copy data to its place, for one use.
 
         Raises:
             OSError: The system has no more memory.
@@ -140,7 +140,7 @@ class Segment:
             if target is None:
                 warm = 0
             else:
-                copy_into(target[place : place + warm], data[:warm])
+                copy_into(target[place : place + warm], data[:warm], filling)
         # Into new pages the system copies without clearing them first.
         while warm < len(data):
             warm += os.pwrite(self._descriptor, data[warm : warm + STEP_BYTES], place + warm)
@@ -182,7 +182,7 @@ class Filling:
     def write(self, parts: Sequence[memoryview], places: Sequence[int]) -> None:
         """Copy parts to their places; as `Segment.write`."""
         for part, place in zip(parts, places, strict=True):
-            self._segment.write(part, place)
+            self._segment.write(part, place, self)
 
 
 class Freight:
@@ -235,7 +235,7 @@ class _Pool:
     """The segments that this process has filled, for the next time."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # as in `spare`: the collector may run user code that sends something
         self._segments: list[Segment] = []
 
     def take(self, size: int, *, writable: bool) -> Filling | None:

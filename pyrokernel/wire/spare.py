@@ -39,7 +39,6 @@ class Block:
     Attributes:
         memory: The map itself.
         size: Bytes of it.
-        busy: Whether a view is in use.
         uses: How often one was given out; counts a use only when `busy` says so already.
         used: Monotonic moment when one was.
     """
@@ -47,18 +46,26 @@ class Block:
     def __init__(self, memory: mmap.mmap) -> None:
         self.memory = memory
         self.size = len(memory)
-        self.busy = False
+        self._free = threading.Lock()  # taken and tested in one step, as the collector may run user code between two
         self.uses = 0
         self.used = time.monotonic()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a view is in use."""
+        return self._free.locked()
+
+    def claim(self) -> bool:
+        """Take it for a view that is to follow; False where somebody has it."""
+        return self._free.acquire(blocking=False)
+
     def view(self, at_end: Callable[[], None] = lambda: None) -> memoryview:
-        """Return all of it; `at_end` is called when nothing uses that any more (any thread, at any moment)."""
+        """Return all of it, which was claimed; `at_end` is called when nothing uses that any more, on any thread."""
         import ctypes  # 10 ms, and only where something large comes
 
         # An object that can say when it goes, as a memoryview or an mmap cannot.
         shown = (ctypes.c_ubyte * self.size).from_buffer(self.memory)
         weakref.finalize(shown, self._end_use, at_end).atexit = False
-        self.busy = True
         self.uses += 1
         return memoryview(shown).cast("B")
 
@@ -72,7 +79,7 @@ class Block:
         # No lock may be taken here: this thread may have it.
         at_end()
         self.used = time.monotonic()
-        self.busy = False
+        self._free.release()
 
 
 KeptType = TypeVar("KeptType", bound=Kept)
@@ -83,7 +90,7 @@ class _Process:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self.guard = threading.Lock()
+        self.guard = threading.RLock()  # user code that the collector runs may ask for something meanwhile
         self.kept: dict[type, Any] = {}
         self.tidies = False
         self.bell = threading.Lock()  # released to have what is kept looked at before its time
@@ -124,9 +131,11 @@ def keep_tidy() -> None:
     with process.guard:
         if not process.tidies:
             # No thread can be had at the end of the interpreter, or at all: then what is kept stays.
-            with contextlib.suppress(RuntimeError):
+            process.tidies = True
+            try:
                 threading.Thread(target=_tidy_up, args=(process,), name="pyrokernel-spare", daemon=True).start()
-                process.tidies = True
+            except RuntimeError:
+                process.tidies = False
 
 
 def tidy_soon() -> None:

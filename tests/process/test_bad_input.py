@@ -171,6 +171,13 @@ def test_a_forked_child_that_raises_does_not_answer_for_the_kernel(kernel: pk.Ke
     assert kernel.execute("os.waitpid(pid, 0)[1] != 0", timeout=20).result is True
 
 
+def test_a_child_that_c_code_forked_ends_with_its_cell(kernel: pk.Kernel) -> None:
+    """It runs none of the hooks of `os.fork`."""
+    kernel.execute("import ctypes\nparent = os.getpid()\nchild = ctypes.CDLL(None).fork()", check=False)
+    assert kernel.execute("os.getpid() == parent", timeout=20).result is True
+    assert kernel.execute("os.waitpid(child, 0)[0] == child", timeout=20).result is True
+
+
 def test_garbage_on_its_socket_disturbs_nobody(mesh: pk.Mesh, kernel: pk.Kernel) -> None:
     (info,) = [info for info in mesh.ps() if info.name == "k0"]
     path = info.uri.partition("@./u:")[2]

@@ -123,6 +123,19 @@ def test_events_are_in_order_and_end_with_the_end(kernel: pk.Kernel) -> None:
     assert seqs == sorted(set(seqs))
 
 
+def test_who_only_looks_sees_all_that_was_printed_until_then(kernel: pk.Kernel) -> None:
+    kernel.push(printed=-1, more=0)
+    cell = kernel.submit(
+        "import time\nfor n in range(20):\n    print(n)\n    printed = n\n    while more <= n: time.sleep(0.001)\n"
+    )
+    for n in range(20):
+        wait_until(lambda n=n: kernel.pull("printed") == n)  # type: ignore[misc]
+        text = "".join(event.data["text"] for event in cell.events() if event.kind == "output")
+        assert text.splitlines() == [str(one) for one in range(n + 1)]
+        kernel.push(more=n + 1)
+    assert cell.reply(timeout=10).status == "ok"
+
+
 def test_a_hundred_thousand_lines_arrive_whole(kernel: pk.Kernel) -> None:
     cell = kernel.submit("for i in range(100_000): print(i)")
     text = "".join(e.data["text"] for e in cell.follow(timeout=60) if e.kind == "output")

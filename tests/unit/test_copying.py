@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -48,14 +50,14 @@ def source(size: int = LARGE) -> memoryview:
 @pytest.mark.parametrize("size", [0, 1, (16 << 20) - 1, 16 << 20, LARGE + 3])
 def test_all_arrives(size: int) -> None:
     target = bytearray(size)
-    copy_into(memoryview(target), source(size))
+    copy_into(memoryview(target), source(size), None)
     assert target == source(size)
 
 
 def test_a_second_thread_copies_too_and_is_gone_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     took = meet_in_first_step(monkeypatch, lambda: None)
     target = bytearray(LARGE)
-    copy_into(memoryview(target), source())
+    copy_into(memoryview(target), source(), None)
     assert target == source()
     assert len(set(took)) == 2
     assert [thread for thread in took if thread.is_alive()] == [one for one in took if one is threading.main_thread()]
@@ -67,9 +69,9 @@ def test_small_data_and_one_processor_need_no_second_thread(monkeypatch: pytest.
         pytest.fail("no thread is worth its start here")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    copy_into(memoryview(bytearray(1 << 20)), source(1 << 20))
+    copy_into(memoryview(bytearray(1 << 20)), source(1 << 20), None)
     monkeypatch.setattr(copying, "_processors", lambda: 1)
-    copy_into(memoryview(bytearray(LARGE)), source())
+    copy_into(memoryview(bytearray(LARGE)), source(), None)
 
 
 def test_where_no_thread_is_to_be_had_one_copies_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +80,7 @@ def test_where_no_thread_is_to_be_had_one_copies_all(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     target = bytearray(LARGE)
-    copy_into(memoryview(target), source())
+    copy_into(memoryview(target), source(), None)
     assert target == source()
 
 
@@ -98,11 +100,41 @@ def test_ctrl_c_waits_for_the_step_of_the_other_thread_and_no_more(monkeypatch: 
     took = meet_in_first_step(monkeypatch, ctrl_c)
     target = bytearray(LARGE)
     with pytest.raises(KeyboardInterrupt):
-        copy_into(memoryview(target), source())
+        copy_into(memoryview(target), source(), None)
     assert len(took) == 2
     assert not any(thread.is_alive() for thread in took if thread is not threading.main_thread())
     arrived = [target[place : place + STEP] == source()[place : place + STEP] for place in range(0, LARGE, STEP)]
     assert arrived.count(True) == 1
+
+
+def test_a_helper_that_was_not_waited_for_keeps_others_from_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after Ctrl-C in the instant before the wait."""
+
+    class Use:
+        """Of a segment, which another use may have once this one is gone."""
+
+    go_on = threading.Event()
+
+    def ctrl_c(*_: object) -> None:
+        if is_main():
+            raise KeyboardInterrupt
+        assert go_on.wait(timeout=20)
+
+    took = meet_in_first_step(monkeypatch, ctrl_c)
+    monkeypatch.setattr(copying, "_wait_for", ctrl_c)
+    use = Use()
+    held = weakref.ref(use)
+    with pytest.raises(KeyboardInterrupt):
+        copy_into(memoryview(bytearray(LARGE)), source(), use)
+    del use
+    gc.collect()
+    assert held() is not None
+    go_on.set()
+    for thread in took:
+        if thread is not threading.main_thread():
+            thread.join(20)
+    gc.collect()
+    assert held() is None
 
 
 def test_a_second_ctrl_c_while_waiting_waits_on() -> None:
@@ -130,4 +162,4 @@ def test_what_the_other_thread_could_not_copy_is_an_error(monkeypatch: pytest.Mo
 
     meet_in_first_step(monkeypatch, fail)
     with pytest.raises(MemoryError, match="in the helper"):
-        copy_into(memoryview(bytearray(LARGE)), source())
+        copy_into(memoryview(bytearray(LARGE)), source(), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -103,12 +104,38 @@ def test_what_a_line_imports_from_the_future_holds_for_those_that_follow(interpr
     assert run(interpreter, "g.__annotations__['x']").rendered == "'no_such_name'"
 
 
-@pytest.mark.parametrize("source", ["a b", " a", "f(", "a = ", "return 3", "a[", "0x", "if a", "f(x for x in d, 1)"])
-def test_what_is_neither_is_told_of_as_the_compiler_does(interpreter: Interpreter, source: str) -> None:
+@pytest.mark.parametrize(
+    "source",
+    [
+        "a b",
+        " a",
+        "f(",
+        "a = ",
+        "return 3",
+        "a[",
+        "0x",
+        "if a",
+        "f(x for x in d, 1)",
+        "print 'x'",
+        "f() = 1",
+        "1 +",
+        "5\\",
+    ],
+)
+def test_what_is_neither_is_told_of_once_as_the_compiler_does(interpreter: Interpreter, source: str) -> None:
     with pytest.raises(SyntaxError) as expected:
         compile(source, "<cell 1>", "exec")
     outcome = run(interpreter, source)
     assert (outcome.ename, outcome.evalue) == (type(expected.value).__name__, str(expected.value))
+    assert outcome.traceback.count("SyntaxError") + outcome.traceback.count("IndentationError") == 1
+
+
+@pytest.mark.parametrize("source", ["d['\\d'] = 1", "'\\d'", "f(x='\\d')", "a is 5"])
+def test_a_warning_of_the_compiler_is_given_once(interpreter: Interpreter, source: str) -> None:
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        run(interpreter, source)
+    assert len(given) == 1
 
 
 @pytest.mark.parametrize("source", ["a\n", "a\nb = 1\na", "b = 1\n\n\na"])
