@@ -1,9 +1,11 @@
-"""Short calls to one kernel take the short way, and everything that is promised of a cell holds there too."""
+"""Short calls take the short way, and everything that is promised of a cell holds there too."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -58,9 +60,9 @@ def test_a_thousand_requests_sent_at_once_are_answered_in_order_and_others_get_t
     assert cell.reply(timeout=10).result < 1000, "what was submitted waited for all that others had sent"
 
 
-@pytest.mark.parametrize("after", [0.02, 0.5])
-def test_ctrl_c_takes_back_a_call_whichever_way_it_waits(kernel: pk.Kernel, after: float) -> None:
-    kernel.execute("import time")
+@contextlib.contextmanager
+def ctrl_c(after: float) -> Iterator[None]:
+    """Press it after so many seconds, in the middle of what it takes back."""
 
     def press(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -68,12 +70,19 @@ def test_ctrl_c_takes_back_a_call_whichever_way_it_waits(kernel: pk.Kernel, afte
     before = signal.signal(signal.SIGALRM, press)
     try:
         signal.setitimer(signal.ITIMER_REAL, after)
-        with pytest.raises(KeyboardInterrupt) as ctrl_c:
-            kernel.call("time.sleep", 60)
+        with pytest.raises(KeyboardInterrupt) as pressed:
+            yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert "the cell was stopped" in " ".join(ctrl_c.value.__notes__)
+    assert "the cell was stopped" in " ".join(pressed.value.__notes__)
+
+
+@pytest.mark.parametrize("after", [0.02, 0.5])
+def test_ctrl_c_takes_back_a_call_whichever_way_it_waits(kernel: pk.Kernel, after: float) -> None:
+    kernel.execute("import time")
+    with ctrl_c(after):
+        kernel.call("time.sleep", 60)
     assert kernel.call("abs", -1) == 1
 
 
@@ -106,19 +115,8 @@ def test_several_of_which_one_is_gone_are_asked_like_any(group: pk.Group) -> Non
 @pytest.mark.parametrize("after", [0.02, 0.5])
 def test_ctrl_c_takes_back_a_call_of_several(group: pk.Group, after: float) -> None:
     group.execute("import time")
-
-    def press(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGALRM, press)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, after)
-        with pytest.raises(KeyboardInterrupt) as ctrl_c:
-            group.call("time.sleep", 60)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    assert "the cell was stopped" in " ".join(ctrl_c.value.__notes__)
+    with ctrl_c(after):
+        group.call("time.sleep", 60)
     assert group.call("abs", -1) == dict.fromkeys(group.names, 1)
 
 
