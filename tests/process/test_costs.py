@@ -60,7 +60,7 @@ def test_a_call_runs_few_functions_in_the_kernel(kernel: pk.Kernel) -> None:
     counted = costs.calls_in(kernel, lambda: kernel.call("step", 1), CALLS)
     found = each(counted, ("functions",))
     print(f"{found:.1f} functions, {each(counted, SENDING):.2f} sent, {each(counted, RECEIVING):.2f} received")
-    assert found <= 165
+    assert found <= 140
     assert each(counted, SENDING) <= 1.1
     assert each(counted, RECEIVING) <= 2.2
 
@@ -69,7 +69,7 @@ def test_an_execute_runs_few_functions_in_the_kernel(kernel: pk.Kernel) -> None:
     counted = costs.calls_in(kernel, lambda: kernel.execute("1 + 1"), CALLS)
     found = each(counted, ("functions",))
     print(f"{found:.1f} functions")
-    assert found <= 195
+    assert found <= 165
 
 
 def test_a_call_is_few_system_calls_in_the_client(kernel: pk.Kernel) -> None:
