@@ -6,7 +6,6 @@ Any thread may submit, wait, cancel and ask; only the main thread runs. No socke
 from __future__ import annotations
 
 import collections
-import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -28,8 +27,6 @@ MAX_REPLIES = 4096
 MAX_REPLY_BYTES = 128 * 1024 * 1024
 """Replies are kept for a client that lost its connection, up to these caps; older ones expire."""
 MAX_EXPIRED = 65536
-
-_NO_SCRIPT = contextlib.nullcontext()
 
 
 class Cells:

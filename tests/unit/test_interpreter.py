@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 import warnings
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pyrokernel.kernel.interpreter import Interpreter
-from pyrokernel.kernel.interrupts import Interrupts
 
 
-@pytest.fixture
-def interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Interpreter]:
-    monkeypatch.setattr(sys, "displayhook", sys.displayhook)
-    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
-    before = signal.getsignal(signal.SIGINT)
-    made = Interpreter(Interrupts(tmp_path / "request", lambda error, frame: False))
-    made.namespace().variables.update(a=5, d={}, f=lambda *args, **named: (args, named))
-    yield made
-    if made._loop is not None:
-        made._loop.close()
-    signal.signal(signal.SIGINT, before)
+@pytest.fixture(autouse=True)
+def _variables(interpreter: Interpreter) -> None:
+    interpreter.namespace().variables.update(a=5, d={}, f=lambda *args, **named: (args, named))
 
 
 def run(interpreter: Interpreter, source: str) -> Any:

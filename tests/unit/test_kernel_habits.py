@@ -7,7 +7,6 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from waiting import wait_until
 
 from pyrokernel.kernel import habits
 from pyrokernel.kernel.interpreter import HabitError, Interpreter
-from pyrokernel.kernel.interrupts import Interrupts
 from pyrokernel.messages import HABIT
 
 _CLEANS_UP = """
@@ -35,16 +33,6 @@ except KeyboardInterrupt:
 def _usual_shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SHELL", "/bin/sh")
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Interpreter]:
-    monkeypatch.setattr(sys, "displayhook", sys.displayhook)
-    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
-    before = signal.getsignal(signal.SIGINT)
-    made = Interpreter(Interrupts(tmp_path / "request", lambda error, frame: False))
-    yield made
-    signal.signal(signal.SIGINT, before)
 
 
 def run(interpreter: Interpreter, source: str, **options: Any) -> Any:
