@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import pwd
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +12,7 @@ from pyrokernel.kernel.operations import show_operation
 from pyrokernel.messages import new_id
 from pyrokernel.wire import codec
 from pyrokernel.wire.connection import HEADER_BYTES, Connection, IncomingMessage, peek, peek_cell
+from pyrokernel.wire.trust import Peer
 
 _PEEK_BYTES = 64 * 1024
 """Longer requests are listed without their source."""
@@ -36,10 +35,11 @@ def cell_id(options: Mapping[str, Any]) -> str:
     return cell
 
 
-def origin(options: Mapping[str, Any], uid: int) -> dict[str, str]:
-    """Return whose a cell is: author (who the options say, or the account of the peer), client and job."""
+def origin(options: Mapping[str, Any], peer: Peer) -> dict[str, str]:
+    """Return whose a cell is: author, client and job; on this machine front ends say whom they act for."""
+    said = "" if peer.address else options.get("author")
     return {
-        "author": str(options.get("author") or _user_name(uid)),
+        "author": str(said or peer.user),
         "client": str(options.get("client") or "")[:_MAX_ID_CHARS],
         "job": str(options.get("job") or "")[:_MAX_ID_CHARS],
     }
@@ -78,12 +78,4 @@ def peek_request(connection: Connection) -> dict[str, Any] | None:
             source = show_call(args[0], options) if method == "call" else shown(options) or str(args[0])
     except (OSError, ProtocolError, ValueError, TypeError, IndexError):
         pass  # read meanwhile, too long, or not what our clients send: it waits all the same
-    return listed(cell, source, origin(options, connection.peer.uid))
-
-
-@functools.cache
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
+    return listed(cell, source, origin(options, connection.peer))

@@ -276,7 +276,7 @@ class KernelService:
         self._check_may_run()
         options = options or {}
         seconds = math.inf if options.get("seconds") is None else float(options["seconds"])
-        by = origin(options, current_peer().uid)["author"]
+        by = origin(options, current_peer())["author"]
         return self._references.share(token, seconds=seconds, exposed=bool(options.get("exposed")), by=by).token
 
     @expose
@@ -515,7 +515,7 @@ class KernelService:
             raise SettingsError(f"want is one of {', '.join(_WANTS)}, not {want!r}")
         cell = cell_id(options)
         connection = current_connection()
-        whose = origin(options, connection.peer.uid)
+        whose = origin(options, connection.peer)
         begin = None
         if options.get("stdin"):
             front_end = connection.sock

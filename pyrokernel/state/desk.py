@@ -66,7 +66,7 @@ class _Client:
         self.connection = connection
         connection.reader = EagerReader()
         peer = connection.peer
-        self.caller = Caller(uid=peer.uid, pid=peer.pid, nearby=bool(connection.greeting.get("files")))
+        self.caller = Caller(user=peer.user, pid=peer.pid, nearby=bool(connection.greeting.get("files")))
         self.seq = 0
         self.wait: Wait | None = None
         self.unsent: list[codec.Buffer] = []

@@ -9,10 +9,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
-import functools
 import mmap
 import os
-import pwd
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -42,14 +40,14 @@ class Caller:
     """Who asks.
 
     Attributes:
-        uid: The account.
+        user: Whom it acts for.
         pid: The process, 0 where it is not known.
         nearby: Whether it may be handed the names of files on this machine.
         leases: Those that it renewed and that were to end with its connection, unless another one renewed them since.
         turn: Which of the connections that its process renewed by, one after the other, this is.
     """
 
-    uid: int
+    user: str
     pid: int = 0
     nearby: bool = False
     leases: set[str] = dataclasses.field(default_factory=set)
@@ -532,17 +530,8 @@ def _check_lease(lease: Any) -> None:
 
 def _author(caller: Caller, options: Mapping[str, Any] | None) -> Author:
     if not options:
-        return Author(user_name(caller.uid))
-    return Author(user_name(caller.uid), as_text(options.get("via"), 64), as_text(options.get("request"), 64))
-
-
-@functools.cache
-def user_name(uid: int) -> str:
-    """Return the name of an account, its number when it has none."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
+        return Author(caller.user)
+    return Author(caller.user, as_text(options.get("via"), 64), as_text(options.get("request"), 64))
 
 
 def _unpacked(write: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -91,7 +91,7 @@ class StockState:
         return str(self._backups.make(name))
 
     def _caller(self) -> Caller:
-        return Caller(uid=current_peer().uid)
+        return Caller(user=current_peer().user)
 
     def _do(self, ask: Callable[[Caller], T]) -> T:
         caller = self._caller()

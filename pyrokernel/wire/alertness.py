@@ -18,6 +18,10 @@ T = TypeVar("T")
 ALERT_SECONDS = 0.0002
 """How long a message is looked for."""
 
+HEED_SECONDS = 1.0
+"""The longest sleep of whoever waits for a message. Python looks for Ctrl-C before a system call and after it: one that
+falls in between ends no sleep, and would be heeded only when the other side has something to say."""
+
 _MAX_RESTS = 256
 
 

@@ -387,6 +387,7 @@ def frame(
     flags: int = 0,
     cell: str | bytes = "",
     serializer_id: int = SERIALIZER_ID,
+    annotations: bytes = b"",
 ) -> list[Buffer]:
     """Put a Pyro header before a payload; return the buffers of the whole message."""
     size = sum(map(len, payload))
@@ -400,8 +401,20 @@ def frame(
     if size > PIECE_BYTES:
         return _in_pieces(payload, size, (msgtype, serializer_id, flags, seq & 0xFFFF), corr_id)
     header = _HEADER.pack(
-        b"PYRO", PROTOCOL_VERSION, msgtype, serializer_id, flags, seq & 0xFFFF, size, 0, corr_id, 0, _MAGIC
+        b"PYRO",
+        PROTOCOL_VERSION,
+        msgtype,
+        serializer_id,
+        flags,
+        seq & 0xFFFF,
+        size,
+        len(annotations),
+        corr_id,
+        0,
+        _MAGIC,
     )
+    if annotations:
+        return [header, annotations, *payload]
     if size <= _JOINED_BYTES and not beside:
         return [b"".join((header, *payload))]
     return [header, *payload]

@@ -39,6 +39,7 @@ from pyrokernel.wire.connection import (
     IncomingMessage,
     frame,
 )
+from pyrokernel.wire.introduction import introduced, unpack
 from pyrokernel.wire.segments import available
 from pyrokernel.wire.trust import Peer, check_peer, check_socket_path
 
@@ -208,6 +209,7 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
             raise ProtocolError("the first message must be an uncompressed connect")
         if message.serializer_id not in _PLAIN_SERIALIZERS:
             raise ProtocolError(f"serializer {message.serializer_id} is not decoded before the handshake")
+        conn.peer = introduced(conn.peer, unpack(message.body[: message.annotations_size]))
         conn.push_back(message)
         return bool(super()._handshake(conn, denied_reason))
 

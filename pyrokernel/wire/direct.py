@@ -15,7 +15,7 @@ from Pyro5.errors import ConnectionClosedError
 
 from pyrokernel.errors import KernelConnectionError, ProtocolError, VersionMismatchError
 from pyrokernel.wire import codec
-from pyrokernel.wire.alertness import ALERT_SECONDS
+from pyrokernel.wire.alertness import ALERT_SECONDS, HEED_SECONDS
 from pyrokernel.wire.connection import MSG_INVOKE, Connection, EagerReader, IncomingMessage, frame, send_now
 from pyrokernel.wire.fanout import ConnectionLost, Request, open_answer
 from pyrokernel.wire.proxy import read_greeting
@@ -126,8 +126,9 @@ def _receive(connection: Connection, seconds: float | None, alert: bool) -> Inco
         reader = connection.reader = EagerReader()
     if sock.gettimeout() is not None:
         sock.setblocking(True)  # the system keeps the time, so that to wait and to receive is one call
-    if connection.patience != seconds:
-        _set_patience(connection, seconds)  # what begins to arrive is waited for, also while this looks out
+    sleep = HEED_SECONDS if seconds is None or seconds > HEED_SECONDS else seconds
+    if connection.patience != sleep:
+        _set_patience(connection, sleep)  # what begins to arrive is waited for, also while this looks out
     deadline = None if seconds is None else time.monotonic() + seconds
     message = _look_out(connection, reader) if alert and connection.alertness.is_due() else None
     if message is None:
@@ -140,7 +141,7 @@ def _receive(connection: Connection, seconds: float | None, alert: bool) -> Inco
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             raise TimeoutError
-        _set_patience(connection, left)
+        _set_patience(connection, HEED_SECONDS if left is None else min(left, HEED_SECONDS))
         message = reader.read(sock)
     return message
 
@@ -157,12 +158,12 @@ def _look_out(connection: Connection, reader: EagerReader) -> IncomingMessage | 
     return None
 
 
-def _set_patience(connection: Connection, seconds: float | None) -> None:
+def _set_patience(connection: Connection, seconds: float) -> None:
     """Have the system give up on receiving after so many seconds, or somewhat less."""
     now = connection.patience
     # What it was set to before will do where the loop only asks a little sooner again.
-    if now >= 0 and (now == 0 if seconds is None else 0 < now <= seconds and seconds - now <= max(1.0, seconds / 2)):
+    if 0 < now <= seconds and seconds - now <= max(HEED_SECONDS, seconds / 2):
         return
-    connection.patience = 0.0 if seconds is None else max(0.001, seconds)
+    connection.patience = max(0.001, seconds)
     value = struct.pack("ll", int(connection.patience), int(connection.patience % 1 * 1e6))
     connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)

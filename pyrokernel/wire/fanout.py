@@ -22,6 +22,7 @@ from Pyro5.errors import ConnectionClosedError
 
 from pyrokernel.errors import KernelConnectionError, ProtocolError, VersionMismatchError, error_from_wire
 from pyrokernel.wire import codec
+from pyrokernel.wire.alertness import HEED_SECONDS
 from pyrokernel.wire.connection import (
     FLAGS_EXCEPTION,
     MSG_INVOKE,
@@ -217,7 +218,7 @@ class Fanout:
             if not self._waiting:
                 return
             timeout = None if deadline is None else deadline - time.monotonic()
-            self._poll(timeout if timeout is None else max(timeout, 0))
+            self._poll(HEED_SECONDS if timeout is None else min(max(timeout, 0), HEED_SECONDS))
             if timeout is not None and timeout <= 0 and not self._ready:
                 return
 
@@ -268,7 +269,7 @@ class Fanout:
             sock.setblocking(False)
         self._selector.register(sock, selectors.EVENT_READ, lane)
 
-    def _poll(self, timeout: float | None) -> bool:
+    def _poll(self, timeout: float) -> bool:
         """Move bytes once; say whether anything happened."""
         events = self._selector.select(timeout)
         for key, mask in events:

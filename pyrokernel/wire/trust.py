@@ -8,14 +8,17 @@ beyond this machine are refused: they need mutual TLS, which this version does n
 from __future__ import annotations
 
 import dataclasses
+import functools
 import ipaddress
 import os
+import pwd
 import socket
 import struct
 import sys
 from pathlib import Path
 
 from pyrokernel.errors import AccessRefusedError
+from pyrokernel.roles import Role
 from pyrokernel.settings import check_private
 
 _LINUX_UCRED = struct.Struct("3i")
@@ -28,14 +31,23 @@ class Peer:
     """The other end of a connection.
 
     Attributes:
-        uid: Its unix user id, as the operating system says.
+        uid: Its unix user id, as the operating system says; -1 where it is on another machine.
         pid: Its process id, 0 where the system does not say.
-        may_run_code: Whether pickles from it are loaded.
+        role: What it may do here.
+        user: Who it acts for: the name in a certificate, or of an account.
+        address: "HOST:PORT" of a peer on another machine; "" on this one.
     """
 
     uid: int
     pid: int = 0
-    may_run_code: bool = False
+    role: Role = Role.NOBODY
+    user: str = ""
+    address: str = ""
+
+    @property
+    def may_run_code(self) -> bool:
+        """Whether pickles from it are loaded."""
+        return self.role >= Role.USER
 
 
 def peer_of(sock: socket.socket) -> Peer:
@@ -53,7 +65,16 @@ def peer_of(sock: socket.socket) -> Peer:
             pid, uid, _ = _LINUX_UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _LINUX_UCRED.size))
     except (OSError, AttributeError) as error:
         raise AccessRefusedError(f"cannot tell who is at the other end of {sock}: {error}") from error
-    return Peer(uid=uid, pid=pid, may_run_code=uid == os.getuid())
+    return Peer(uid=uid, pid=pid, role=Role.ADMIN if uid == os.getuid() else Role.NOBODY, user=account(uid))
+
+
+@functools.cache
+def account(uid: int) -> str:
+    """Return the name of an account, its number when it has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def check_peer(sock: socket.socket) -> Peer:

@@ -23,6 +23,7 @@ LAYERS = {
     "arguments": 0,
     "wording": 0,
     "again": 0,
+    "roles": 0,
     "journal": 1,
     "shelf": 1,
     "journal_files": 1,

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import _thread
 import itertools
+import platform
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from served import OBJECT, Service
+from waiting import wait_until
 
 from pyrokernel.errors import CellNotFoundError, KernelRestartedError
 from pyrokernel.messages import new_id
 from pyrokernel.wire import codec
 from pyrokernel.wire.connection import MSG_INVOKE, MSG_RESULT, Connection, EagerReader, frame, peek, peek_cell
 from pyrokernel.wire.daemon import Daemon
-from pyrokernel.wire.direct import answer_at_once, send_short
+from pyrokernel.wire.direct import answer_at_once, ask_directly, send_short
 from pyrokernel.wire.fanout import Fanout, Request
 from pyrokernel.wire.proxy import connect
 from pyrokernel.wire.trust import Peer
@@ -143,3 +147,34 @@ def test_segments_are_for_control_connections_only(daemon: Daemon) -> None:
     connection = connect(daemon.uri_for(OBJECT), kind="work", segments=True)
     assert ask_at_once(connection, Request(OBJECT, "execute"), 20) is not None
     assert not next(iter(daemon.transportServer.connections)).segments  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("way", ["direct", "fanout"])
+def test_ctrl_c_is_heeded_also_where_it_falls_between_a_look_for_signals_and_a_system_call(way: str) -> None:
+    ours, theirs = socket.socketpair()
+    connection = Connection(ours, Peer(uid=0))
+
+    def press() -> None:
+        assert theirs.recv(1 << 16)
+        sleeping = Path(f"/proc/self/task/{threading.main_thread().native_id}/syscall")
+        call = {"direct": "45 ", "fanout": "232 "}[way]  # recvfrom, epoll_wait
+        wait_until(lambda: platform.machine() != "x86_64" or sleeping.read_text().startswith(call))
+        # As a signal that comes a moment too early for the call: it is noted, and ends no sleep.
+        _thread.interrupt_main()
+
+    thread = threading.Thread(target=press)
+
+    def ask() -> None:
+        if way == "direct":
+            ask_directly(connection, OBJECT, "echo", (1,), 30)
+        with Fanout() as fanout:
+            fanout.send(connection, Request(OBJECT, "echo", [1]), "token")
+            list(fanout.answers(time.monotonic() + 30))
+
+    begun = time.monotonic()
+    with ours, theirs:
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            ask()
+        thread.join()
+    assert time.monotonic() - begun < 10

@@ -16,6 +16,7 @@ from served import OBJECT, Service
 from waiting import wait_until
 
 from pyrokernel.errors import ProtocolError
+from pyrokernel.roles import Role
 from pyrokernel.wire import arrivals, codec, segments, spare
 from pyrokernel.wire.codec import Packed
 from pyrokernel.wire.connection import MSG_INVOKE, Connection, EagerReader, frame
@@ -27,7 +28,7 @@ from pyrokernel.wire.trust import Peer
 numpy = pytest.importorskip("numpy")
 pytestmark = pytest.mark.skipif(not segments.available(), reason="this system has no segments")
 
-US = Peer(uid=os.getuid(), pid=os.getpid(), may_run_code=True)
+US = Peer(uid=os.getuid(), pid=os.getpid(), role=Role.ADMIN)
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ def test_a_write_carried_out_together_with_the_question_answers_it(tmp_path: Pat
     store = SQLiteStore(tmp_path / "state.db")
     engine = Engine(store, Files(tmp_path), Limits(10, 1000, 1000))
     service = StateService(engine, {}, tmp_path)
-    caller = Caller(uid=0)
+    caller = Caller(user="ana")
     wait = service.watch(caller, "", "a", 0, timeout=30.0)
     assert isinstance(wait, Wait)
     engine.write("", [{"op": "set", "key": "a", "kind": "int", "type": "int", "summary": "1", "parts": (b"1",)}], [],

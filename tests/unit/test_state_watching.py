@@ -13,7 +13,7 @@ from pyrokernel.state.parked import Wait
 from pyrokernel.state.service import Caller, StateService
 from pyrokernel.state.sqlite import SQLiteStore
 
-CALLER = Caller(uid=0)
+CALLER = Caller(user="ana")
 
 
 @pytest.fixture
