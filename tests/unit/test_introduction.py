@@ -42,7 +42,7 @@ def test_nobody_is_given_more_than_who_opened_the_connection_has() -> None:
         b'{"user": "x", "role": 3}',
         b'{"user": "x", "role": "user", "address": 5}',
         b'{"user": "x", "role": ["user"]}',
-    ],  # fmt: skip
+    ],
 )
 def test_a_malformed_introduction_ends_the_connection(said: bytes) -> None:
     with pytest.raises(ProtocolError):
