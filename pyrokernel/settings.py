@@ -36,7 +36,7 @@ class Settings:
 
     Attributes:
         mesh: Name of the mesh; keys the directories.
-        ns: Address of the name server: "" for the host's own, "./u:PATH", or "HOST:PORT" on loopback.
+        ns: Address of the name server: "" for the host's own, "./u:PATH", or "HOST:PORT", beyond loopback by TLS.
         runtime_dir: Where sockets and locks live; "" for a private directory on this machine's own disk.
         state_dir: Where journals live; "" for XDG_STATE_HOME.
         host: Name of this machine in the mesh; "" for its host name.
@@ -58,6 +58,10 @@ class Settings:
         state_file_bytes: How much of large values that were replaced is kept on disk; outside of Python also "512M".
         state_backup: Seconds between backups that are made by themselves, 0 for none; outside of Python also "1d".
         trust: Accounts, with commas between, whose pickled objects in the shared state are loaded besides one's own.
+        listen: "HOST:PORT" at which this machine's kernels are reached from others, by mutual TLS; "" for this machine only.
+        certs: Identity directory of the user, with certificate and key; "" for `certs` beside the configuration file.
+        host_certs: That of the host and of the name server; "" for `host` beside the configuration file.
+        policy: File that says who may do what; "" for `policy.toml` beside the configuration file.
         plugins: A section for each plugin, by its name: `[plugins.NAME]` in a file, one JSON object as a variable.
     """
 
@@ -81,6 +85,10 @@ class Settings:
     state_file_bytes: int = 512 * 1024 * 1024
     state_backup: float = 86400.0
     trust: str = ""
+    listen: str = ""
+    certs: str = ""
+    host_certs: str = ""
+    policy: str = ""
     plugins: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -122,6 +130,21 @@ class Settings:
         else:
             root = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "pyrokernel"
         return root / self.mesh / self.host_name
+
+    @property
+    def certs_dir(self) -> Path:
+        """Identity directory of the user."""
+        return Path(self.certs).expanduser() if self.certs else configuration_dir() / "certs"
+
+    @property
+    def host_certs_dir(self) -> Path:
+        """Identity directory of the host, and of the name server."""
+        return Path(self.host_certs).expanduser() if self.host_certs else configuration_dir() / "host"
+
+    @property
+    def policy_file(self) -> Path:
+        """File that says who may do what."""
+        return Path(self.policy).expanduser() if self.policy else configuration_dir() / "policy.toml"
 
     @property
     def trusted(self) -> frozenset[str]:
@@ -168,7 +191,7 @@ def load(*, file: str | Path | None = None, environ: Mapping[str, str] | None = 
     if path:
         values.update(_read_file(Path(path)))
     else:
-        default = Path(env.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "pyrokernel" / "config.toml"
+        default = configuration_dir(env) / "config.toml"
         if default.exists():
             values.update(_read_file(default))
     for name, text in env.items():
@@ -183,6 +206,12 @@ def load(*, file: str | Path | None = None, environ: Mapping[str, str] | None = 
     folders = str(chosen.get("plugins_dir", "")).split(os.pathsep)
     chosen["plugins_dir"] = os.pathsep.join(os.path.abspath(os.path.expanduser(one)) for one in folders if one)
     return Settings(**chosen)
+
+
+def configuration_dir(environ: Mapping[str, str] | None = None) -> Path:
+    """Return the directory of the configuration file, and of what lies beside it."""
+    env = os.environ if environ is None else environ
+    return Path(env.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "pyrokernel"
 
 
 def command_line(settings: Settings, words: str) -> str:

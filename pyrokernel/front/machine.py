@@ -18,7 +18,14 @@ from typing import Any
 from pyrokernel.errors import AccessRefusedError, SettingsError
 from pyrokernel.front.reach import is_answered, living_records
 from pyrokernel.host.places import Places, filesystem_type, refuse_network_filesystem
-from pyrokernel.settings import ENV_PREFIX, MAX_SOCKET_PATH_BYTES, Settings, check_private, command_line
+from pyrokernel.settings import (
+    ENV_PREFIX,
+    MAX_SOCKET_PATH_BYTES,
+    Settings,
+    check_private,
+    command_line,
+    configuration_dir,
+)
 from pyrokernel.texts import label, plural, size
 
 _LIBRARIES = ("Pyro5", "serpent", "pluggy", "cmd2", "cloudpickle")
@@ -63,7 +70,7 @@ def origins(settings: Settings, args: Mapping[str, Any]) -> dict[str, tuple[Any,
         args: Command-line options by name; None for those not given.
     """
     path = args.get("config") or os.environ.get(ENV_PREFIX + "CONFIG")
-    file = Path(path or Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config", "pyrokernel", "config.toml"))
+    file = Path(path or configuration_dir() / "config.toml")
     in_file: Mapping[str, Any] = {}
     if file.exists():
         in_file = tomllib.loads(file.read_text())

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyrokernel.settings import Settings
+from pyrokernel.settings import Settings, configuration_dir
 from pyrokernel.shell.parser import Piece
 from pyrokernel.texts import one_line
 
@@ -19,7 +18,7 @@ def startup_file(settings: Settings) -> Path:
     """Return where the lines are: the setting `shell_startup`, else `shell.pk` beside the configuration file."""
     if settings.shell_startup:
         return Path(settings.shell_startup).expanduser()
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "pyrokernel" / "shell.pk"
+    return configuration_dir() / "shell.pk"
 
 
 def run_startup(shell: Shell, path: Path, *, wanted: bool) -> bool:
