@@ -33,6 +33,7 @@ LAYERS = {
     "stores": 1,
     "wire": 2,
     "client": 3,
+    "certs": 3,
     "kernel": 4,
     "state": 4,
     "host": 4,
@@ -57,6 +58,7 @@ FOREIGN = {
     "rich": {"shell"},
     "prompt_toolkit": {"shell"},
     "pygments": {"shell"},
+    "cryptography": {"certs"},
     "pytest": {"testing"},
     # Inside functions that are handed one of their values, so loaded already: see test_nothing_heavy_comes_along.
     "numpy": {"client", "wire"},
