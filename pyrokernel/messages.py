@@ -362,6 +362,8 @@ class KernelBirth(Message):
         journal_dir: Directory of this instance's journal; the kernel creates it.
         shelf: Directory of what was shipped on this machine, "" for none.
         ns: Address of the name server, for `connect()` inside the kernel.
+        address: "HOST:PORT" at which other machines reach this one, "" where they do not.
+        gateway: Unix socket by which it reaches other machines, "" for none.
         lifeline: Whether the kernel ends when its client does (inherited descriptor `lifeline_fd`).
         ready_fd, lifeline_fd: Descriptors to report on and to watch; -1 for none.
         role: What to be, a key of `host.roles.ROLES`; for the shared state `journal_dir` is where it keeps everything.
@@ -375,6 +377,8 @@ class KernelBirth(Message):
     journal_dir: str
     shelf: str = ""
     ns: str = ""
+    address: str = ""
+    gateway: str = ""
     ready_fd: int = -1
     lifeline_fd: int = -1
     role: str = "kernel"
@@ -411,6 +415,7 @@ class KernelInfo(Message):
 
     Attributes:
         name, instance, host, uri, tags, pid, protected: Who and where.
+        address: "HOST:PORT" at which other machines reach its machine, "" where they do not.
         status: A `KernelStatus`; a living kernel's own `describe` knows idle from busy.
         started: Unix time in seconds of this instance.
         restarts: How often the host restarted it.
@@ -432,6 +437,7 @@ class KernelInfo(Message):
     protected: bool = False
     started: float = 0.0
     restarts: int = 0
+    address: str = ""
     cause: str = ""
     memory_bytes: int = 0
     running: dict[str, Any] | None = None

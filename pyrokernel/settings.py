@@ -58,9 +58,10 @@ class Settings:
         state_file_bytes: How much of large values that were replaced is kept on disk; outside of Python also "512M".
         state_backup: Seconds between backups that are made by themselves, 0 for none; outside of Python also "1d".
         trust: Accounts, with commas between, whose pickled objects in the shared state are loaded besides one's own.
-        listen: "HOST:PORT" at which this machine's kernels are reached from others, by mutual TLS; "" for this machine only.
+        listen: "HOST:PORT" at which this machine is reached from others, by mutual TLS; "" for not at all.
         certs: Identity directory of the user, with certificate and key; "" for `certs` beside the configuration file.
         host_certs: That of the host and of the name server; "" for `host` beside the configuration file.
+        gateway: Unix socket by which the processes of a mesh reach other machines; their host says so.
         policy: File that says who may do what; "" for `policy.toml` beside the configuration file.
         plugins: A section for each plugin, by its name: `[plugins.NAME]` in a file, one JSON object as a variable.
     """
@@ -89,6 +90,7 @@ class Settings:
     certs: str = ""
     host_certs: str = ""
     policy: str = ""
+    gateway: str = ""
     plugins: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -130,6 +132,12 @@ class Settings:
         else:
             root = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "pyrokernel"
         return root / self.mesh / self.host_name
+
+    @property
+    def address(self) -> str:
+        """Address at which other machines reach this one, "" where they do not: `listen`, but for all interfaces."""
+        host, _, port = self.listen.rpartition(":")
+        return f"{socket.gethostname()}:{port}" if host in ("0.0.0.0", "[::]") else self.listen
 
     @property
     def certs_dir(self) -> Path:

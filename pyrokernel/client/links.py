@@ -12,6 +12,7 @@ from pyrokernel.errors import KernelUnreachableError
 from pyrokernel.wire.connection import Connection
 from pyrokernel.wire.fanout import Fanout, Request
 from pyrokernel.wire.proxy import connect
+from pyrokernel.wire.remote import NOTHING, Credentials
 
 _IDLE_KEPT = 4
 """Idle connections kept per kind; each costs the other side a thread or a descriptor."""
@@ -30,12 +31,23 @@ class Link:
     Args:
         name, uri: What is there, and where.
         instance: Which life of it is meant; "" accepts any.
+        credentials: What to show where it is on another machine.
         files, segments: As for `wire.proxy.connect`; segments on control connections only: a reader that may get
             them has to ask the system for more, which takes the short way of a call longer.
     """
 
-    def __init__(self, name: str, uri: str, instance: str = "", *, files: bool = False, segments: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        uri: str,
+        instance: str = "",
+        *,
+        files: bool = False,
+        segments: bool = False,
+        credentials: Credentials = NOTHING,
+    ) -> None:
         self.name, self.uri, self.instance = name, uri, instance
+        self._credentials = credentials
         self._files, self._segments = files, segments
         self._idle: dict[str, list[Connection]] = {}
         self._ended = False
@@ -55,8 +67,14 @@ class Link:
             if idle:
                 return idle.pop()
         try:
-            segments = self._segments and kind == "control"
-            return connect(self.uri, kind=kind, instance=self.instance, files=self._files, segments=segments)
+            return connect(
+                self.uri,
+                kind=kind,
+                instance=self.instance,
+                files=self._files,
+                segments=self._segments and kind == "control",
+                credentials=self._credentials,
+            )
         except KernelUnreachableError as error:
             raise KernelUnreachableError(f"{self.name!r}: {error}", kernel=self.name, instance=self.instance) from error
 

@@ -40,7 +40,8 @@ from pyrokernel.messages import (
 )
 from pyrokernel.settings import Settings
 from pyrokernel.wire.fanout import Request
-from pyrokernel.wire.naming import Directory, Entry
+from pyrokernel.wire.naming import Directory, Entry, reachable_uri
+from pyrokernel.wire.remote import Credentials
 
 if TYPE_CHECKING:
     from pyrokernel.client.commands import KnownCommands
@@ -72,7 +73,9 @@ class Mesh:
         self.settings = settings
         self.client = new_client_id()
         self._on_close = on_close
-        self._directory = Directory(settings.ns_address, timeout=min(settings.timeout, 5.0))
+        self.credentials = Credentials.of(settings)
+        timeout = min(settings.timeout, 5.0)
+        self._directory = Directory(settings.ns_address, timeout=timeout, credentials=self.credentials)
         self._entries: dict[str, Entry] = {}
         self._hosts: dict[str, Link] = {}
         self._links: dict[tuple[str, str], Link] = {}
@@ -509,7 +512,7 @@ class Mesh:
             if not start:
                 raise
             info = KernelInfo.from_wire(self.ask_host(self.state_host(), "start_state", timeout=START_SECONDS + 10))
-            return self._state_link(info.uri, info.instance)
+            return self._state_link(reachable_uri(info.uri, info.address), info.instance)
         return self._state_link(entry.uri, entry.value("instance"))
 
     def await_state(self, instance: str, timeout: float) -> None:
@@ -521,7 +524,7 @@ class Mesh:
         self.ask_host(self.state_host(), "await_kernel", "~shared", instance, timeout, timeout=timeout + 2)
 
     def _state_link(self, uri: str, instance: str) -> Link:
-        return Link("shared", uri, instance, files=not self.settings.portable)
+        return Link("shared", uri, instance, files=not self.settings.portable, credentials=self.credentials)
 
     def state_host(self) -> Link:
         """Return the host that keeps the shared state, or is to.
@@ -577,14 +580,17 @@ class Mesh:
         wire = self.ask_host(host, "await_kernel", name, entry.value("instance"), wait, timeout=wait + 5)
         info = KernelInfo.from_wire(wire)
         kept = {word for word in entry.metadata if not word.startswith("instance:")}
-        return Entry(name, info.uri, frozenset(kept | {f"instance:{info.instance}"}))
+        uri = reachable_uri(info.uri, info.address)
+        return Entry(name, uri, frozenset(kept | {f"instance:{info.instance}"}))
 
     def _link(self, name: str, entry: Entry) -> Link:
         key = (name, entry.value("instance"))
         link = self._links.get(key)
         if link is None:
             # setdefault is atomic; a lock could stay held for ever in a forked child.
-            link = self._links.setdefault(key, Link(name, entry.uri, key[1], segments=not self.settings.portable))
+            link = self._links.setdefault(
+                key, Link(name, entry.uri, key[1], segments=not self.settings.portable, credentials=self.credentials)
+            )
             # The name has passed on. Perhaps nobody here has noticed the death: what is still open would stay so.
             past, self._latest[name] = self._latest.get(name), link
             if past is not None and past is not link:
@@ -621,7 +627,7 @@ class Mesh:
     def _host_link(self, name: str, uri: str) -> Link:
         link = self._hosts.get(name)
         if link is None or link.uri != uri:
-            link = self._hosts[name] = Link(name, uri)
+            link = self._hosts[name] = Link(name, uri, credentials=self.credentials)
         return link
 
     def _local_host(self) -> Link:

@@ -36,7 +36,14 @@ class PrivateHost:
     def __init__(self, starting: StartingHost, specs: Sequence[KernelSpec], **options: Any) -> None:
         # Short, because a unix socket's address is; unguessable, and nobody else's, or mkdir fails.
         self.directory = f"/tmp/pyrokernel-{os.getuid()}-{os.urandom(6).hex()}"
-        own = {"mesh": "local", "ns": "", "runtime_dir": self.directory, "state_dir": f"{self.directory}/state"}
+        own = {
+            "mesh": "local",
+            "ns": "",
+            "listen": "",
+            "gateway": "",
+            "runtime_dir": self.directory,
+            "state_dir": f"{self.directory}/state",
+        }
         self.settings = settings_module.load(**{**options, **own})
         self._starting = starting
         self._running = True

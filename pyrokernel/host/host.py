@@ -6,6 +6,7 @@ this process imports Pyro5, so that both sides load at the same time.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import sys
@@ -20,10 +21,10 @@ from pyrokernel.host import processes
 from pyrokernel.host.deaths import DeathLog
 from pyrokernel.host.launcher import Launcher
 from pyrokernel.host.lifecycle import Situation
-from pyrokernel.host.loop import Loop, when_done
 from pyrokernel.host.places import Places
 from pyrokernel.host.spawn import TemplateProcess
 from pyrokernel.host.supervisor import Supervisor
+from pyrokernel.loop import Loop, when_done
 from pyrokernel.messages import HOST_OBJECT, HostConfig, KernelInfo, new_instance_id
 from pyrokernel.settings import Settings, command_line
 
@@ -64,13 +65,17 @@ class Host:
         self._launcher = Launcher(self._loop, os.environ, settings)
         self._launcher.warm(template)
         self._deaths = DeathLog(places.deaths)
+        # By it whatever runs here reaches other machines, this process too: the key is the gateway's alone.
+        self._way_out = str(places.gateway) if settings.listen else ""
         situation = Situation(
             mesh=settings.mesh,
             host=settings.host_name,
             ns=settings.ns_address,
+            address=settings.address,
+            gateway=self._way_out,
             lifeline_fd=config.lifeline_fd,
             environ=os.environ,
-            extra_environ=settings.to_env(),
+            extra_environ=dataclasses.replace(settings, gateway=self._way_out).to_env(),
         )
         self._supervisor = Supervisor(self._loop, self._launcher, places, self._deaths, situation)
         self._names: Announcer | None = None
@@ -99,22 +104,57 @@ class Host:
         adopting = self._supervisor.adopt(except_names=[spec.name for spec in specs])
         adopted = set(self._supervisor.living())
         try:
+            gateway = self._open_to_others()
             started = self._supervisor.start([spec for spec in specs if spec.name not in adopted])
-            announced = self._open_doors()
+            self._open_doors()
         except (PyrokernelError, OSError) as error:
             self._give_up(error)
             return
-        settled: list[Future[Any]] = [announced, *adopting, *started]
-        when_done(settled, lambda: self._loop.call(lambda: self._on_settled(announced, started)))
+        # The name server may be on another machine, to which the gateway leads.
+        when_done(gateway, lambda: self._loop.call(lambda: self._announce(gateway, adopting, started)))
 
-    def _open_doors(self) -> Future[None]:
-        """Start to answer, and announce the host."""
-        # Imported here and not above: the template loads the same modules at this moment, on another processor.
+    def _announce(
+        self, gateway: list[Future[KernelInfo]], adopting: list[Future[KernelInfo]], started: list[Future[KernelInfo]]
+    ) -> None:
+        error = next(filter(None, (future.exception() for future in gateway)), None)
+        if error is not None:
+            self._give_up(error)
+            return
+        assert self._daemon is not None
+        self._names = self._make_announcer()
+        self._names.start()
+        announced = self._names.announce_host(self._daemon.uri_for(HOST_OBJECT), self._instance)
+        self._supervisor.attach(self._names)
+        when_done(
+            [announced, *adopting, *started], lambda: self._loop.call(lambda: self._on_settled(announced, started))
+        )
+
+    def _open_to_others(self) -> list[Future[KernelInfo]]:
+        """Start the gateway, if other machines are to come in."""
+        if self._settings.listen:
+            return [self._supervisor.start_gateway(self._settings.listen)]
+        self._supervisor.stop_gateway()
+        return []
+
+    def _make_announcer(self) -> Announcer:
         from pyrokernel.host.names import Announcer
+        from pyrokernel.wire.naming import Directory
+        from pyrokernel.wire.remote import Credentials
+
+        settings = self._settings
+        return Announcer(
+            Directory(settings.ns_address, credentials=Credentials.of_process(self._way_out)),
+            settings.host_name,
+            outside=self._name_server is None,
+            address=settings.address,
+        )
+
+    def _open_doors(self) -> None:
+        """Start to answer."""
+        # Imported here and not above: the template loads the same modules at this moment, on another processor.
         from pyrokernel.host.service import HostService
         from pyrokernel.wire.daemon import Daemon
         from pyrokernel.wire.nameserver import EmbeddedNameServer
-        from pyrokernel.wire.naming import Directory
 
         settings = self._settings
         if not settings.ns:
@@ -136,11 +176,6 @@ class Host:
         )  # fmt: skip
         self._daemon.register(service, HOST_OBJECT)
         self._daemon.start()
-        self._names = Announcer(Directory(settings.ns_address), settings.host_name, outside=self._name_server is None)
-        self._names.start()
-        announced = self._names.announce_host(self._daemon.uri_for(HOST_OBJECT), self._instance)
-        self._supervisor.attach(self._names)
-        return announced
 
     def _on_settled(self, announced: Future[None], started: list[Future[KernelInfo]]) -> None:
         """Report, now that the name of the host and all kernels have come out well or badly."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pyrokernel.again import read_end, scratch_file
-from pyrokernel.host.loop import Loop
+from pyrokernel.loop import Loop
 from pyrokernel.messages import KernelBirth
 
 

@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 from pyrokernel.again import CAN_FORK, python_with, read_end, scratch_file, start_python
 from pyrokernel.errors import HostError
 from pyrokernel.host.launch import Launch
-from pyrokernel.host.loop import Loop
 from pyrokernel.host.roles import ROLES
 from pyrokernel.host.spawn import TemplateProcess, about_plugins
 from pyrokernel.host.template import LENGTH
+from pyrokernel.loop import Loop
 from pyrokernel.plugins import stamp
 from pyrokernel.settings import Settings
 

@@ -24,10 +24,10 @@ from pyrokernel.host.deaths import DeathLog, examine
 from pyrokernel.host.launch import Launch
 from pyrokernel.host.launcher import Launcher
 from pyrokernel.host.lives import Kernel, Life
-from pyrokernel.host.loop import Loop
 from pyrokernel.host.places import Places
 from pyrokernel.host.policy import Asked, Ending
 from pyrokernel.host.registry import Registry
+from pyrokernel.loop import Loop
 from pyrokernel.messages import START_SECONDS, Death, KernelBirth, KernelInfo, KernelSpec, KernelStatus, new_instance_id
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ class Situation:
 
     Attributes:
         mesh, host, ns: Names of the mesh and the machine, address of the name server.
+        address, gateway: As in `KernelBirth`.
         lifeline_fd: Handed to each kernel of a private mesh; -1 for none.
         environ: The host's environment.
         extra_environ: What each kernel gets besides: the settings, so that `connect()` in it finds this mesh.
@@ -57,6 +58,8 @@ class Situation:
     mesh: str
     host: str
     ns: str
+    address: str
+    gateway: str
     lifeline_fd: int
     environ: Mapping[str, str]
     extra_environ: Mapping[str, str]
@@ -104,7 +107,6 @@ class LifeCycle:
 
     def new_life(self, spec: KernelSpec, role: str, instance: str = "") -> Life:
         """Make the plan of a life."""
-        is_kernel = role == "kernel"
         instance = instance or new_instance_id()
         situation = self._situation
         threads = policy.thread_variables(spec, os.cpu_count() or 1, self.sharing, situation.environ)
@@ -115,8 +117,10 @@ class LifeCycle:
                 mesh=situation.mesh,
                 host=situation.host,
                 ns=situation.ns,
+                address=situation.address,
+                gateway=situation.gateway if role != "gateway" else "",
                 socket=str(self._places.kernel_socket(instance)),
-                journal_dir=str(self._places.journal(spec.name, instance) if is_kernel else self._places.shared),
+                journal_dir=str(self._places.directory_of(role, spec.name, instance)),
                 shelf=str(self._places.shelf),
                 lifeline_fd=situation.lifeline_fd,
                 role=role,
@@ -160,6 +164,9 @@ class LifeCycle:
 
     def announce(self, kernel: Kernel, life: Life) -> None:
         """Register the name; whoever waits for the kernel is answered after that."""
+        if kernel.role == "gateway":  # by which others come in; it has no name of its own
+            kernel.settle_ready(kernel.info())
+            return
         if self._names is None:
             self._unannounced.append((kernel, life))
             return
@@ -290,7 +297,7 @@ class LifeCycle:
     def _lay_down(self, kernel: Kernel, life: Life, death: Death) -> None:
         """Let the kernel stay dead: nobody may find it alive, and whoever waits for it is told why it is not."""
         self.registry.remove(kernel.name)
-        if self._names is None:
+        if self._names is None or kernel.role == "gateway":
             kernel.settle_end(death)
         else:
             # Not before the name is free: whoever stopped a kernel may want to use its name.

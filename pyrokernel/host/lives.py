@@ -7,10 +7,10 @@ import time
 from concurrent.futures import Future
 
 from pyrokernel.host.launch import Launch
-from pyrokernel.host.loop import Timer, resolve
 from pyrokernel.host.policy import Asked
 from pyrokernel.host.processes import ProcessWatch
 from pyrokernel.host.registry import Record
+from pyrokernel.loop import Timer, resolve
 from pyrokernel.messages import Death, KernelBirth, KernelInfo, KernelSpec, KernelStatus
 
 
@@ -113,6 +113,7 @@ class Kernel:
             instance=self.life.instance,
             host=self.life.birth.host,
             uri=self.life.uri,
+            address=self.life.birth.address,
             tags=self.spec.tags,
             pid=self.life.pid if self.alive else 0,
             status=self.life.status if self.alive else KernelStatus.DEAD,

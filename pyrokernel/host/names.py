@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from typing import NamedTuple
 
 from pyrokernel.errors import KernelNotFoundError, NameServerError, NameTakenError, PyrokernelError
-from pyrokernel.host.loop import resolve
+from pyrokernel.loop import resolve
 from pyrokernel.messages import (
     HOST_PREFIX,
     KERNEL_PREFIX,
@@ -25,7 +25,7 @@ from pyrokernel.messages import (
     STATE_OBJECT,
     KernelInfo,
 )
-from pyrokernel.wire.naming import Directory, Entry, answers
+from pyrokernel.wire.naming import Directory, Entry, answers, public_uri, socket_word
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +56,11 @@ class Announcer:
         directory: The name server.
         host: Name of this machine; entries with it are this host's to prune.
         outside: Whether the name server is another process, whose connection must be looked at.
+        address: "HOST:PORT" at which other machines reach this one, "" where they do not.
     """
 
-    def __init__(self, directory: Directory, host: str, *, outside: bool) -> None:
+    def __init__(self, directory: Directory, host: str, *, outside: bool, address: str = "") -> None:
+        self._address = address
         self._directory = directory
         self._host = host
         self._outside = outside
@@ -85,8 +87,7 @@ class Announcer:
         }
         if kernel.protected:
             words.add("protected")
-        name = registered_name(kernel.name, role)
-        return self.announce_name(Name(name, kernel.uri, kernel.instance, frozenset(words)))
+        return self._announce(registered_name(kernel.name, role), kernel.uri, kernel.instance, words)
 
     def announce_host(self, uri: str, instance: str) -> Future[None]:
         """Register the name of this host; see `announce_name`."""
@@ -97,7 +98,13 @@ class Announcer:
             f"version:{PROTOCOL_VERSION}",
             f"pid:{os.getpid()}",
         }
-        return self.announce_name(Name(HOST_PREFIX + self._host, uri, instance, frozenset(words)))
+        return self._announce(HOST_PREFIX + self._host, uri, instance, words)
+
+    def _announce(self, name: str, uri: str, instance: str, words: set[str]) -> Future[None]:
+        if self._address:
+            words.add(socket_word(uri))
+            uri = public_uri(uri, self._address)
+        return self.announce_name(Name(name, uri, instance, frozenset(words)))
 
     def announce_name(self, name: Name) -> Future[None]:
         """Register a name.
@@ -252,11 +259,11 @@ class Announcer:
         kernel = self._wanted.get(KERNEL_PREFIX + entry.value("kernel"))
         if kernel is not None:
             return kernel.instance != entry.value("instance")
-        return not answers(entry.uri)
+        return not answers(entry.uri_here)
 
     def _is_stale(self, entry: Entry) -> bool:
         """Tell whether an entry is of this machine and nobody answers there."""
-        return entry.value("host") == self._host and not answers(entry.uri)
+        return entry.value("host") == self._host and not answers(entry.uri_here)
 
 
 def registered_name(name: str, role: str) -> str:

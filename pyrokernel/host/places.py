@@ -5,6 +5,7 @@ Runtime directory (this machine's own disk, gone at reboot)::
     host.lock        held for life by the one host of the mesh on this machine
     host.sock        the host's exposed object
     ns.sock          the embedded name server, where no other is configured
+    gateway          by which processes of this machine reach other machines
     kernels/         one record per living kernel, for adoption by the next host
     <instance>.sock  one per kernel
 
@@ -98,6 +99,15 @@ class Places:
     def kernel_socket(self, instance: str) -> Path:
         """Socket of one instance: short, and never the same twice."""
         return self.runtime / f"{instance}.sock"
+
+    @property
+    def gateway(self) -> Path:
+        """Socket by which processes of this machine reach others. Not `.sock`: it is no way in."""
+        return self.runtime / "gateway"
+
+    def directory_of(self, role: str, name: str, instance: str) -> Path:
+        """Directory in which a process keeps what it writes."""
+        return {"state": self.shared, "gateway": self.state}.get(role) or self.journal(name, instance)
 
     def journal(self, kernel: str, instance: str) -> Path:
         """Directory of one instance's journal."""

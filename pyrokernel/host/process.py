@@ -40,7 +40,7 @@ def run(
     try:
         settings = Settings(**config.settings)
         places = Places.of(settings, private=config.private)
-        check_address(settings.ns)
+        check_address(settings.ns, has_identity=bool(settings.listen))
         places.create()
         lock = try_lock(settings)
         if lock is None:

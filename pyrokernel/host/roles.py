@@ -23,5 +23,6 @@ class Role(NamedTuple):
 
 ROLES = {
     "kernel": Role(entry="pyrokernel.kernel.process:main", module="pyrokernel.kernel"),
+    "gateway": Role(entry="pyrokernel.gateway.process:main", module="pyrokernel.gateway"),
     "state": Role(entry="pyrokernel.state.process:main", module="pyrokernel.state"),
 }

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 from pyrokernel.errors import HostError, KernelNotFoundError
 from pyrokernel.host import processes
 from pyrokernel.host.deaths import DeathLog
-from pyrokernel.host.loop import Loop, gather
 from pyrokernel.host.places import Places
-from pyrokernel.host.supervisor import STATE, Supervisor
+from pyrokernel.host.supervisor import GATEWAY, STATE, Supervisor
 from pyrokernel.journal import JournalReader
+from pyrokernel.loop import Loop, gather
 from pyrokernel.messages import PROTOCOL_VERSION, START_SECONDS, STOP_SECONDS, KernelSpec, Shipped
 from pyrokernel.settings import check_name
 from pyrokernel.shelf import Shelf
@@ -185,7 +185,7 @@ class HostService:
         """End all kernels and the host; return a `Death` for each kernel; `force` for protected ones."""
         deaths = self._wait(lambda: self._supervisor.stop_all(force=force), STOP_SECONDS + START_SECONDS)
         self._shutdown()
-        return [death.to_wire() for death in deaths if death.kernel != STATE]
+        return [death.to_wire() for death in deaths if death.kernel not in (STATE, GATEWAY)]
 
     def _living(self) -> set[str]:
         """Return the instances that are alive."""

@@ -20,14 +20,16 @@ from pyrokernel.host.deaths import DeathLog
 from pyrokernel.host.launcher import Launcher
 from pyrokernel.host.lifecycle import LifeCycle, NameKeeper, Situation
 from pyrokernel.host.lives import Kernel
-from pyrokernel.host.loop import Loop, gather, resolve
 from pyrokernel.host.places import Places
 from pyrokernel.host.policy import Asked, Ending
 from pyrokernel.host.registry import Record
+from pyrokernel.loop import Loop, gather, resolve
 from pyrokernel.messages import STOP_SECONDS, Death, KernelInfo, KernelSpec, KernelStatus
 
 STATE = "~shared"
 """How the process of the shared state is called among the kernels; no kernel can be called so."""
+GATEWAY = "~gateway"
+"""How that is called by which other machines come in."""
 
 
 class Supervisor:
@@ -66,7 +68,7 @@ class Supervisor:
         for spec in specs:
             policy.check_spec(spec)
         policy.check_new_names(specs, {kernel.name: kernel.life.instance for kernel in self._living()})
-        self._cycle.sharing = len({*self._kernels, *(spec.name for spec in specs)} - {STATE})
+        self._cycle.sharing = len({*self._kernels, *(spec.name for spec in specs)} - {STATE, GATEWAY})
         futures = []
         for spec in specs:
             if spec.name in self._kernels:
@@ -76,12 +78,27 @@ class Supervisor:
 
     def start_state(self) -> Future[KernelInfo]:
         """Start the process of the shared state unless it lives; the future has it once its name is registered."""
-        kernel = self._kernels.get(STATE)
+        return self._start_once(STATE, "state")
+
+    def start_gateway(self, listen: str) -> Future[KernelInfo]:
+        """Start the process by which other machines come in; one that listens elsewhere makes room for it."""
+        kernel = self._kernels.get(GATEWAY)
+        if kernel is not None and kernel.alive and not kernel.life.uri.endswith(f"@{listen}"):
+            return self._restart_one(kernel, 0.0)
+        return self._start_once(GATEWAY, "gateway")
+
+    def stop_gateway(self) -> None:
+        """End that process: an earlier host was told to let other machines in, this one is not."""
+        if GATEWAY in self._kernels:
+            self.stop([GATEWAY], force=True, timeout=0.0)
+
+    def _start_once(self, name: str, role: str) -> Future[KernelInfo]:
+        kernel = self._kernels.get(name)
         if kernel is not None and kernel.alive:
             return kernel.ready() if kernel.life.status is KernelStatus.STARTING else _done(kernel.info())
         if kernel is not None:
             self._forget(kernel)
-        return self._start_one(KernelSpec(name=STATE), role="state")
+        return self._start_one(KernelSpec(name=name), role=role)
 
     def stop_state(self) -> Future[list[Death]]:
         """End the process of the shared state; what it keeps stays on disk."""

@@ -5,18 +5,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
-import json
 import logging
 import os
 import resource
 import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pyrokernel import settings as settings_module
 from pyrokernel.again import show_as
+from pyrokernel.birth import end_with_client, report
 from pyrokernel.client import inside, own, publishing
 from pyrokernel.client.shared import of_this_process
 from pyrokernel.commands import KernelIdentity
@@ -66,11 +65,11 @@ def main(birth: KernelBirth, *, preload: bool = False) -> NoReturn:
                 importlib.import_module(name)
         kernel = KernelProcess(birth)
     except BaseException as error:  # all of it is reported to the host, which tells the user
-        _report(birth, {"ok": False, **error_to_wire(error)})
+        report(birth, {"ok": False, **error_to_wire(error)})
         if not isinstance(error, (PyrokernelError, OSError, ImportError)):
             raise
         os._exit(1)
-    _report(birth, {"ok": True, "pid": os.getpid(), "uri": kernel.daemon.uri_for(KERNEL_OBJECT)})
+    report(birth, {"ok": True, "pid": os.getpid(), "uri": kernel.daemon.uri_for(KERNEL_OBJECT)})
     kernel.run()
 
 
@@ -133,8 +132,7 @@ class KernelProcess:
         os.register_at_fork(before=self.capture.before_fork, after_in_child=self._abandon)
         self.capture.start_drainer(lambda: self.service.followed)
         self.daemon.start()
-        if birth.lifeline_fd >= 0:
-            threading.Thread(target=self._watch_lifeline, name="pyrokernel-lifeline", daemon=True).start()
+        end_with_client(birth)
 
     def run(self) -> NoReturn:
         """Load what was shipped earlier, run the init file, then serve."""
@@ -241,12 +239,6 @@ class KernelProcess:
         self.capture.drain()
         self.journal.append(EventKind.INPUT, cell, request=request, prompt=prompt, password=password)
 
-    def _watch_lifeline(self) -> None:
-        """End with the client that a private mesh belongs to: its end of the pipe is never written, only closed."""
-        with contextlib.suppress(OSError):
-            os.read(self.birth.lifeline_fd, 1)
-        os._exit(0)
-
     def _abandon(self) -> None:
         """In a child forked by user code: it is no kernel, and must not keep the kernel's sockets open."""
         self.daemon.abandon()
@@ -281,13 +273,3 @@ def _prepare_process(spec: KernelSpec) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # A parent that ignores SIGINT (a shell's background job) hands that down.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _report(birth: KernelBirth, line: dict[str, Any]) -> None:
-    if birth.ready_fd < 0:
-        return
-    try:
-        os.write(birth.ready_fd, json.dumps(line).encode() + b"\n")
-    except BrokenPipeError:
-        os._exit(1)  # the host died before it knew of this kernel: no other could ever find it
-    os.close(birth.ready_fd)

@@ -13,7 +13,8 @@ from pyrokernel.errors import KernelNotFoundError, NameServerError, NameTakenErr
 from pyrokernel.kernel.references import References
 from pyrokernel.messages import KERNEL_PREFIX, PUBLISHED_CLASS, PUBLISHED_OBJECT, KernelBirth, KernelSpec
 from pyrokernel.wire.daemon import Daemon
-from pyrokernel.wire.naming import Directory, Entry, answers
+from pyrokernel.wire.naming import Directory, Entry, answers, public_uri, socket_word
+from pyrokernel.wire.remote import Credentials
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class Publications:
             self._references.publish(name, value)
             uri = self._daemon.offer(value, PUBLISHED_OBJECT + name)
             try:
-                self._register(Directory(self._birth.ns), name, uri)
+                self._register(self._name_server(), name, uri)
             except BaseException:
                 self._forget(name)
                 raise
@@ -71,17 +72,20 @@ class Publications:
             if self._names.pop(name, None) is None:
                 return False
             self._forget(name)
-            self._remove(Directory(self._birth.ns), name)
+            self._remove(self._name_server(), name)
         return True
 
     def close(self) -> None:
         """Take all names back, if the name server answers at once: the kernel ends."""
         if not self._names:
             return
-        directory = Directory(self._birth.ns, timeout=_GOODBYE_SECONDS)
+        directory = self._name_server(_GOODBYE_SECONDS)
         with contextlib.suppress(NameServerError):  # its host removes what is left behind
             for name in self._names:
                 self._remove(directory, name)
+
+    def _name_server(self, timeout: float = 3.0) -> Directory:
+        return Directory(self._birth.ns, timeout=timeout, credentials=Credentials.of_process(self._birth.gateway))
 
     def _forget(self, name: str) -> None:
         self._references.revoke(PUBLISHED_OBJECT + name, "it is published no longer")
@@ -95,13 +99,16 @@ class Publications:
 
     def _register(self, directory: Directory, name: str, uri: str) -> None:
         """Register a name; replace what a kernel left behind that is gone."""
+        words = self._metadata
+        if self._birth.address:
+            uri, words = public_uri(uri, self._birth.address), {*words, socket_word(uri)}
         with contextlib.closing(directory):
             try:
-                directory.register(name, uri, self._metadata)
+                directory.register(name, uri, words)
             except NameTakenError:
                 if not self._is_left_behind(directory, directory.lookup(name)):
                     raise
-                directory.register(name, uri, self._metadata, replace=True)
+                directory.register(name, uri, words, replace=True)
 
     def _is_left_behind(self, directory: Directory, entry: Entry) -> bool:
         """Whether an entry is of an instance that is gone, or of this one."""
@@ -119,7 +126,7 @@ class Publications:
         """See to it that the names are there; the keeper calls this."""
         with self._lock:
             names = dict(self._names)
-        directory = Directory(self._birth.ns)
+        directory = self._name_server()
         with contextlib.closing(directory):
             for name, uri in names.items():
                 try:
@@ -128,7 +135,7 @@ class Publications:
                 except KernelNotFoundError:
                     log.info("announcing the published name %s again", name)
                 try:
-                    self._register(Directory(self._birth.ns), name, uri)
+                    self._register(self._name_server(), name, uri)
                 except NameTakenError as error:
                     log.warning("a published name was lost: %s", error)
         return bool(self._names)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import os
 import signal
-import sys
 import threading
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pyrokernel import settings as settings_module
 from pyrokernel.again import show_as
+from pyrokernel.birth import end_with_client, report, write_to
 from pyrokernel.errors import PyrokernelError, error_to_wire
 from pyrokernel.messages import STATE_OBJECT, KernelBirth
 from pyrokernel.settings import Settings, private_directory
@@ -45,11 +43,11 @@ def main(birth: KernelBirth, **_: Any) -> NoReturn:
         os.environ.update(birth.spec["env"])
         process = StateProcess(birth, settings_module.load())
     except BaseException as error:  # all of it is reported to the host, which tells the user
-        _report(birth, {"ok": False, **error_to_wire(error)})
+        report(birth, {"ok": False, **error_to_wire(error)})
         if not isinstance(error, (PyrokernelError, OSError)):
             raise
         os._exit(1)
-    _report(birth, {"ok": True, "pid": os.getpid(), "uri": process.daemon.uri_for(STATE_OBJECT)})
+    report(birth, {"ok": True, "pid": os.getpid(), "uri": process.daemon.uri_for(STATE_OBJECT)})
     process.run()
 
 
@@ -59,7 +57,7 @@ class StateProcess:
     def __init__(self, birth: KernelBirth, settings: Settings) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C at the host's terminal is not meant for the data
         directory = private_directory(Path(birth.journal_dir))
-        _write_to(directory / "state.log")
+        write_to(directory / "state.log")
         self._birth = birth
         self._claim = claim(directory, _CLAIM_SECONDS)
         power = settings.durability == "power"
@@ -85,9 +83,8 @@ class StateProcess:
         self.daemon.register(StockState(self.desk, service, self._backups), STATE_OBJECT)
         signal.signal(signal.SIGTERM, lambda *_: self.desk.stop())
         self.daemon.start()
-        if birth.lifeline_fd >= 0:
-            threading.Thread(target=self._watch_lifeline, name="pyrokernel-lifeline", daemon=True).start()
-        elif settings.state_backup and not self._store.backed_up_by:
+        end_with_client(birth)
+        if birth.lifeline_fd < 0 and settings.state_backup and not self._store.backed_up_by:
             keep = threading.Thread(target=self._backups.keep_current, args=(settings.state_backup,), daemon=True)
             keep.name = "pyrokernel-backup"
             keep.start()
@@ -100,32 +97,5 @@ class StateProcess:
             self._store.close()
         os._exit(0)
 
-    def _watch_lifeline(self) -> None:
-        """End with the client that a private mesh belongs to."""
-        with contextlib.suppress(OSError):
-            os.read(self._birth.lifeline_fd, 1)
-        os._exit(0)
-
     def _drop(self, connection: Connection) -> None:
         self.daemon.drop(connection)
-
-
-def _write_to(path: Path) -> None:
-    """Send what this process has to say to a file."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-
-
-def _report(birth: KernelBirth, line: dict[str, Any]) -> None:
-    if birth.ready_fd < 0:
-        return
-    try:
-        os.write(birth.ready_fd, json.dumps(line).encode() + b"\n")
-    except BrokenPipeError:
-        os._exit(1)  # the host died before it knew of this process
-    os.close(birth.ready_fd)

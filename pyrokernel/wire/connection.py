@@ -36,6 +36,7 @@ from pyrokernel.wire.arrivals import Arrival, receive
 from pyrokernel.wire.codec import MAX_PAYLOAD_BYTES, SERIALIZER_ID, Buffer
 from pyrokernel.wire.memory import own_memory
 from pyrokernel.wire.segments import Attached, Freight
+from pyrokernel.wire.tls import AnySocket, TlsSocket
 from pyrokernel.wire.trust import Peer
 
 __all__ = [
@@ -186,7 +187,7 @@ class _Body:
         self._header = b""
         message.body[: self._have] = begun
 
-    def fill(self, sock: socket.socket) -> bool:
+    def fill(self, sock: AnySocket) -> bool:
         """Take what has arrived; say whether the body is whole.
 
         Raises:
@@ -199,6 +200,7 @@ class _Body:
                     wanted = self._end - self._have
                     if message.awaits_segment:
                         # The header was read alone: plain recv() would drop a descriptor whose bytes it takes.
+                        assert isinstance(sock, socket.socket)  # others bring none
                         count, message.arrival = receive(sock, message.body)
                         wanted = count
                     else:
@@ -250,7 +252,7 @@ class MessageReader:
         """Whether no message is half read."""
         return self._body is None and self._have == 0
 
-    def read(self, sock: socket.socket) -> IncomingMessage | None:
+    def read(self, sock: AnySocket) -> IncomingMessage | None:
         """Take what has arrived; return a message once it is complete.
 
         Never reads beyond the message, so that later ones stay visible in the socket.
@@ -277,7 +279,7 @@ class MessageReader:
         self._body = None
         return body.message
 
-    def _read_header(self, sock: socket.socket) -> bool:
+    def _read_header(self, sock: AnySocket) -> bool:
         """Receive the header from where the last call stopped; say whether it is whole."""
         target = memoryview(self._header)
         while self._have < HEADER_BYTES:
@@ -315,7 +317,7 @@ class EagerReader:
         body = self._body
         return self._waiting if body is None else body.message.header
 
-    def read(self, sock: socket.socket, flags: int = 0) -> IncomingMessage | None:
+    def read(self, sock: AnySocket, flags: int = 0) -> IncomingMessage | None:
         """Take what has arrived; return a message once it is complete.
 
         Args:
@@ -333,6 +335,8 @@ class EagerReader:
             return None
         if not data:
             raise ConnectionClosedError("the peer closed the connection")
+        if isinstance(sock, TlsSocket):
+            data += sock.read_pending()  # of which no selector will tell
         return self._begin(sock, self._waiting + data if self._waiting else data)
 
     @property
@@ -351,7 +355,7 @@ class EagerReader:
         """Return a message that came together with the one before, None when there is none."""
         return self._begin(None, self._waiting) if len(self._waiting) >= HEADER_BYTES else None
 
-    def _begin(self, sock: socket.socket | None, data: bytes) -> IncomingMessage | None:
+    def _begin(self, sock: AnySocket | None, data: bytes) -> IncomingMessage | None:
         have = len(data)
         if have < HEADER_BYTES:
             self._waiting = data
@@ -372,10 +376,12 @@ class EagerReader:
         self._body = _Body(message, data[HEADER_BYTES:])
         return self._fill(sock, self._body)
 
-    def _fill(self, sock: socket.socket, body: _Body) -> IncomingMessage | None:
+    def _fill(self, sock: AnySocket, body: _Body) -> IncomingMessage | None:
         if not body.fill(sock):
             return None
         self._body = None
+        if isinstance(sock, TlsSocket):
+            self._waiting = sock.read_pending()
         return body.message
 
 
@@ -453,7 +459,7 @@ def _cell_bytes(cell: str) -> bytes:
     return found
 
 
-def send_now(sock: socket.socket, buffers: list[Buffer]) -> list[Buffer]:
+def send_now(sock: AnySocket, buffers: list[Buffer]) -> list[Buffer]:
     """Write as much as a socket takes at once; return what is left.
 
     Raises:
@@ -473,7 +479,7 @@ def send_now(sock: socket.socket, buffers: list[Buffer]) -> list[Buffer]:
     return []
 
 
-def _send_some(sock: socket.socket, buffers: list[Buffer]) -> int:
+def _send_some(sock: AnySocket, buffers: list[Buffer]) -> int:
     """Write some of the buffers; one with a segment begins a call of its own, which its receiver relies on."""
     several, ancillary = buffers[:_IOV_MAX], []
     for index, buffer in enumerate(several):
@@ -534,11 +540,13 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
         alertness: Whether to wait for its messages without going to sleep (`wire.direct`).
         segments: Whether large data goes beside the messages, both ways; settled by the handshake.
         wants_segments: Whether this side asked for that.
+        is_forwarded: Whether it goes through the gateway of this machine to another one.
+        is_proven: Whether it is known to lead to a host of the mesh on another machine.
         arrival: The segment that came with the request which is being answered.
         patience: Seconds after which the system gives up on receiving, -1 where that was never set (`wire.direct`).
     """
 
-    def __init__(self, sock: socket.socket, peer: Peer, object_id: str = "") -> None:
+    def __init__(self, sock: AnySocket, peer: Peer, object_id: str = "") -> None:
         super().__init__(sock, object_id)
         self.peer = peer
         self.kind = "control"
@@ -552,6 +560,7 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
         self.seq = 0
         self.segments = False
         self.wants_segments = False
+        self.is_forwarded = self.is_proven = False
         self.arrival: Arrival | None = None
         self.alertness = Alertness()
         self.reader: MessageReader | EagerReader = MessageReader()
@@ -656,7 +665,7 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
         super().close()
 
 
-def _wait(sock: socket.socket, event: int, timeout: float) -> bool:
+def _wait(sock: AnySocket, event: int, timeout: float) -> bool:
     if sock.fileno() < 0:
         raise ConnectionClosedError("this side closed the connection")
     poller = select.poll()

@@ -23,8 +23,7 @@ from typing import Any, TypeVar, cast
 from Pyro5 import server
 from Pyro5.callcontext import current_context
 from Pyro5.errors import PyroError
-from Pyro5.protocol import FLAGS_ONEWAY, MSG_CONNECT
-from Pyro5.serializers import JsonSerializer, SerpentSerializer
+from Pyro5.protocol import FLAGS_ONEWAY
 
 from pyrokernel.errors import ProtocolError, PyrokernelError, VersionMismatchError, error_to_wire
 from pyrokernel.messages import PROTOCOL_VERSION
@@ -39,6 +38,7 @@ from pyrokernel.wire.connection import (
     IncomingMessage,
     frame,
 )
+from pyrokernel.wire.greeting import check_first
 from pyrokernel.wire.introduction import introduced, unpack
 from pyrokernel.wire.segments import available
 from pyrokernel.wire.trust import Peer, check_peer, check_socket_path
@@ -54,8 +54,6 @@ MAX_CONNECTIONS = 4096
 
 WORK_METHODS = ("execute", "call", "more", "ship", "unship")
 """What a work connection is for; everything else would wait for the running cell there, to no end."""
-
-_PLAIN_SERIALIZERS = frozenset({SerpentSerializer.serializer_id, JsonSerializer.serializer_id})
 
 Exposed = TypeVar("Exposed")
 
@@ -123,6 +121,7 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
             "python": list(sys.version_info[:3]),
             "segments": available(),
         }
+        self.objectsById = _Objects(self.objectsById, unix_path.stem)
         self._members: dict[tuple[str, str], tuple[Any, Callable[..., Any]]] = {}
         self._offered: set[str] = set()
         self._on_work = on_work
@@ -205,10 +204,7 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         """Let Pyro shake hands, once the first message is whole, small, and in a harmless serializer."""
         deadline = time.monotonic() + HANDSHAKE_SECONDS
         message = conn.recv_message(max_body_bytes=HANDSHAKE_BYTES, deadline=deadline)
-        if message.type != MSG_CONNECT or message.flags & FLAGS_COMPRESSED:
-            raise ProtocolError("the first message must be an uncompressed connect")
-        if message.serializer_id not in _PLAIN_SERIALIZERS:
-            raise ProtocolError(f"serializer {message.serializer_id} is not decoded before the handshake")
+        check_first(message)
         conn.peer = introduced(conn.peer, unpack(message.body[: message.annotations_size]))
         conn.push_back(message)
         return bool(super()._handshake(conn, denied_reason))
@@ -291,6 +287,17 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         if isinstance(exc_value, PyrokernelError):
             exc_value = RuntimeError(f"{type(exc_value).__name__}: {exc_value}")
         super()._sendExceptionResponse(connection, seq, serializer_id, exc_value, tbinfo, flags, annotations)
+
+
+class _Objects(dict[str, Any]):
+    """Objects by id; also by the id that other machines use, which says which socket of this one they are behind."""
+
+    def __init__(self, objects: dict[str, Any], word: str) -> None:
+        super().__init__(objects)
+        self._suffix = f"/{word}"
+
+    def get(self, object_id: str, default: Any = None) -> Any:
+        return super().get(object_id.removesuffix(self._suffix), default)
 
 
 class _Listener:

@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from Pyro5 import core
@@ -23,8 +24,10 @@ from pyrokernel.errors import (
     SettingsError,
 )
 from pyrokernel.wire.proxy import Proxy
+from pyrokernel.wire.remote import NOTHING, Credentials
+from pyrokernel.wire.trust import check_socket_path
 
-__all__ = ["Directory", "Entry", "answers", "name_server_uri"]
+__all__ = ["Directory", "Entry", "answers", "name_server_uri", "public_uri", "reachable_uri", "socket_word"]
 
 T = TypeVar("T")
 
@@ -34,13 +37,27 @@ class Entry:
     """A name as the name server holds it.
 
     Attributes:
-        name, uri: As registered.
+        name: As registered.
+        uri: The way to it: on this machine its unix socket.
         metadata: Words such as "class:pyrokernel.kernel" or "instance:0123456789abcdef".
     """
 
     name: str
     uri: str
     metadata: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, name: str, uri: str, metadata: Iterable[str] | None) -> Entry:
+        """Return an entry as a name server gave it; what is on this machine is reached without a detour."""
+        found = cls(name, uri, frozenset(metadata or ()))
+        path = found.value(_SOCKET)
+        return dataclasses.replace(found, uri=found.uri_here) if path and _is_here(path) else found
+
+    @property
+    def uri_here(self) -> str:
+        """The way to it on its own machine: by its unix socket, if it has named it."""
+        path = self.value(_SOCKET)
+        return f"{self.uri.partition('@')[0].partition('/')[0]}@./u:{path}" if path else self.uri
 
     def value(self, key: str) -> str:
         """Return what follows `key:` in the metadata, "" if nothing does."""
@@ -49,6 +66,40 @@ class Entry:
     def values(self, key: str) -> tuple[str, ...]:
         """Return everything that follows `key:` in the metadata, sorted."""
         return tuple(sorted(word[len(key) + 1 :] for word in self.metadata if word.startswith(key + ":")))
+
+
+_SOCKET = "socket"
+"""Key of the unix socket of what is registered with an address for other machines."""
+
+
+def public_uri(uri: str, address: str) -> str:
+    """Return the URI by which other machines reach an object: the gateway at an address knows its socket.
+
+    Args:
+        uri: `PYRO:object@./u:/path/to/WORD.sock`.
+        address: "HOST:PORT" of the gateway.
+    """
+    target, _, path = uri.partition("@./u:")
+    return f"{target}/{Path(path).stem}@{address}"
+
+
+def socket_word(uri: str) -> str:
+    """Return the word of metadata that names the unix socket of a URI, for those on the same machine."""
+    return _SOCKET + ":" + uri.partition("@./u:")[2]
+
+
+def reachable_uri(uri: str, address: str) -> str:
+    """Return the URI of an object by its unix socket if that is on this machine, else by the gateway of its own."""
+    return public_uri(uri, address) if address and not _is_here(uri.partition("@./u:")[2]) else uri
+
+
+def _is_here(path: str) -> bool:
+    """Whether a unix socket is on this machine, and this user's."""
+    try:
+        check_socket_path(path).lstat()
+    except (OSError, ValueError):  # an AccessRefusedError is an OSError too
+        return False
+    return True
 
 
 def name_server_uri(address: str) -> str:
@@ -68,14 +119,16 @@ class Directory:
     """Access to the name server, for any thread; connects when needed, again after a failure.
 
     Args:
-        address: "./u:PATH" or "HOST:PORT" on loopback.
+        address: "./u:PATH" or "HOST:PORT".
         timeout: Seconds for each operation.
+        credentials: What to show to a name server on another machine.
     """
 
-    def __init__(self, address: str, *, timeout: float = 3.0) -> None:
+    def __init__(self, address: str, *, timeout: float = 3.0, credentials: Credentials = NOTHING) -> None:
         self.address = address
         self._uri = name_server_uri(address)
         self._timeout = timeout
+        self._credentials = credentials
         self._lock = threading.Lock()
         self._proxy: Proxy | None = None
         self._pid = os.getpid()
@@ -108,17 +161,17 @@ class Directory:
             uri, metadata = self._ask(lambda proxy: proxy.lookup(name, return_metadata=True))
         except NamingError as error:
             raise KernelNotFoundError(f"the name server at {self.address} has no entry {name!r}") from error
-        return Entry(name, str(uri), frozenset(metadata or ()))
+        return Entry.of(name, str(uri), metadata)
 
     def list(self, prefix: str) -> list[Entry]:
         """Return the entries whose names begin with `prefix`, sorted by name."""
         found = self._ask(lambda proxy: proxy.list(prefix=prefix, return_metadata=True))
-        return [Entry(name, str(uri), frozenset(metadata or ())) for name, (uri, metadata) in sorted(found.items())]
+        return [Entry.of(name, str(uri), metadata) for name, (uri, metadata) in sorted(found.items())]
 
     def having(self, word: str) -> builtins.list[Entry]:
         """Return the entries that have a word in their metadata, sorted by name."""
         found = self._ask(lambda proxy: proxy.yplookup(meta_all={word}, return_metadata=True))
-        return [Entry(name, str(uri), frozenset(metadata or ())) for name, (uri, metadata) in sorted(found.items())]
+        return [Entry.of(name, str(uri), metadata) for name, (uri, metadata) in sorted(found.items())]
 
     def ping(self) -> None:
         """Raise NameServerNotFoundError unless the name server answers."""
@@ -147,7 +200,7 @@ class Directory:
                 except (CommunicationError, ConnectionClosedError, OSError):
                     self._drop()
             try:
-                self._proxy = Proxy(self._uri, self._timeout)
+                self._proxy = Proxy(self._uri, self._timeout, self._credentials)
                 return self._use(operation)
             except (NamingError, AccessRefusedError):
                 raise  # an AccessRefusedError is an OSError too, but trying again would not help

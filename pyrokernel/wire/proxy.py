@@ -6,7 +6,6 @@ proxy on a connection opened by the same rules, for stock objects such as the na
 
 from __future__ import annotations
 
-import contextlib
 import select
 import socket
 import struct
@@ -28,10 +27,13 @@ from pyrokernel.errors import (
 from pyrokernel.messages import PROTOCOL_VERSION
 from pyrokernel.wire.codec import MAX_PAYLOAD_BYTES
 from pyrokernel.wire.connection import Connection, EagerReader, IncomingMessage, frame
+from pyrokernel.wire.introduction import TO, pack
+from pyrokernel.wire.remote import NOTHING, Credentials, dial
 from pyrokernel.wire.segments import available
-from pyrokernel.wire.trust import Peer, check_loopback, check_peer, check_socket_path
+from pyrokernel.wire.tls import TlsSocket
+from pyrokernel.wire.trust import Peer, check_peer, check_socket_path, is_loopback
 
-__all__ = ["Proxy", "connect", "read_greeting"]
+__all__ = ["Proxy", "connect", "dial_unix", "read_greeting"]
 
 _CONNECT_SECONDS = 5.0
 """A unix socket connects at once unless a thousand others wait to be accepted."""
@@ -40,7 +42,15 @@ _HANDSHAKE_REPLY_BYTES = 64 * 1024
 _SERPENT = SerpentSerializer()
 
 
-def connect(uri: str, *, kind: str, instance: str = "", files: bool = False, segments: bool = False) -> Connection:
+def connect(
+    uri: str,
+    *,
+    kind: str,
+    instance: str = "",
+    files: bool = False,
+    segments: bool = False,
+    credentials: Credentials = NOTHING,
+) -> Connection:
     """Open a connection to one of our own daemons; requests may follow at once.
 
     Only the socket is waited for, not the handshake: a kernel in a long C call answers that
@@ -48,26 +58,30 @@ def connect(uri: str, *, kind: str, instance: str = "", files: bool = False, seg
     checked by uid, and a daemon of another instance serves nothing. `Fanout` reads the greeting.
 
     Args:
-        uri: `PYRO:object@./u:/path`.
+        uri: `PYRO:object@./u:/path`, or `PYRO:object@host:port` on another machine.
         kind: "work" (execute and call, read by a kernel's main thread) or "control".
         instance: Which life of the process is meant; "" accepts any.
         files: Tell a state process that this one is on the same machine, and reads and writes large values there.
         segments: Large data may go beside the messages, where both sides can.
+        credentials: What to show to another machine.
 
     Raises:
-        AccessRefusedError: This is no unix socket, or its directory or its listener is not this user's.
+        AccessRefusedError: The socket's directory or its listener is not this user's; what listens on TCP does not
+            prove by TLS that it is a host of this mesh; or there is nothing to show to it.
         KernelUnreachableError: Nobody listens there.
     """
     parsed = core.URI(uri)
-    if not parsed.sockname:
+    conn = _dial(parsed, _CONNECT_SECONDS, credentials)
+    if not parsed.sockname and not conn.is_proven:
+        conn.close()
         raise AccessRefusedError(
-            f"{uri} is not a unix socket: who listens on TCP cannot be told apart from you. "
+            f"{uri} is neither a unix socket nor behind TLS: who listens there cannot be told apart from you. "
             "Whatever put this entry into the name server is no host of yours"
         )
-    conn = _dial(parsed, _CONNECT_SECONDS)
     conn.kind, conn.vectored, conn.instance, conn.greeted = kind, True, instance, False
-    if kind == "work":
+    if kind == "work" or not parsed.sockname:
         conn.reader = EagerReader(MAX_PAYLOAD_BYTES)
+    files, segments = files and bool(parsed.sockname), segments and bool(parsed.sockname)
     hello: dict[str, Any] = {"pyrokernel": PROTOCOL_VERSION, "kind": kind, "codec": "pickle5", "instance": instance}
     if files:
         hello["files"] = True
@@ -110,14 +124,15 @@ class Proxy(client.Proxy):  # type: ignore[misc]  # Pyro5 has no type informatio
     Args:
         uri: Where the object is: `PYRO:object@./u:/path` or, on loopback, `PYRO:object@host:port`.
         timeout: Seconds for the connection and for each call.
+        credentials: What to show to another machine.
 
     Raises:
         AccessRefusedError, KernelUnreachableError: As `connect`.
     """
 
-    def __init__(self, uri: str, timeout: float) -> None:
+    def __init__(self, uri: str, timeout: float, credentials: Credentials = NOTHING) -> None:
         parsed = core.URI(uri)
-        conn = _open(parsed, "hello", timeout)
+        conn = _open(parsed, "hello", timeout, credentials)
         # Pyro's __setattr__ would look for a remote attribute of this name.
         object.__setattr__(self, "_checked_connection", conn)
         super().__init__(parsed.object, connected_socket=conn.sock)
@@ -133,19 +148,20 @@ class Proxy(client.Proxy):  # type: ignore[misc]  # Pyro5 has no type informatio
         self._checked_connection.close()
 
 
-def _is_open(sock: socket.socket) -> bool:
+def _is_open(sock: socket.socket | TlsSocket) -> bool:
     poller = select.poll()
     try:
         poller.register(sock, select.POLLIN)
         # Between calls nothing is due, so readable means closed (or a peer that talks out of turn).
-        return not poller.poll(0)
+        return not poller.poll(0) or (isinstance(sock, TlsSocket) and sock.is_open())
     except (OSError, ValueError):
         return False
 
 
 def _send_hello(conn: Connection, uri: core.URI, hello: Any) -> None:
     payload = _SERPENT.dumps({"handshake": hello, "object": uri.object})
-    conn.send(frame(MSG_CONNECT, [payload], serializer_id=_SERPENT.serializer_id))
+    annotations = pack({TO: uri.location.encode()}) if conn.is_forwarded else b""
+    conn.send(frame(MSG_CONNECT, [payload], serializer_id=_SERPENT.serializer_id, annotations=annotations))
 
 
 def _handshake_answer(message: IncomingMessage) -> Any:
@@ -165,10 +181,10 @@ def _handshake_answer(message: IncomingMessage) -> Any:
     return answer["handshake"]
 
 
-def _open(uri: core.URI, hello: Any, timeout: float) -> Connection:
+def _open(uri: core.URI, hello: Any, timeout: float, credentials: Credentials) -> Connection:
     """Connect and shake hands, all within `timeout` seconds."""
     deadline = time.monotonic() + timeout
-    conn = _dial(uri, timeout)
+    conn = _dial(uri, timeout, credentials)
     try:
         _send_hello(conn, uri, hello)
         _handshake_answer(conn.recv_message(max_body_bytes=_HANDSHAKE_REPLY_BYTES, deadline=deadline))
@@ -181,37 +197,42 @@ def _open(uri: core.URI, hello: Any, timeout: float) -> Connection:
         raise
 
 
-def _dial(uri: core.URI, timeout: float) -> Connection:
-    """Connect a socket to where a URI points, and check who listens there."""
+def _dial(uri: core.URI, timeout: float, credentials: Credentials) -> Connection:
+    """Connect to where a URI points, and check who listens there."""
     if uri.sockname:
-        try:
-            path = check_socket_path(uri.sockname)
-        except FileNotFoundError as error:
-            raise KernelUnreachableError(f"nobody listens at {uri.sockname}: the directory is gone") from error
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        target: Any = str(path)
-    else:
-        check_loopback(uri.host)
-        family = socket.AF_INET6 if ":" in uri.host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        target = (uri.host.strip("[]"), uri.port)
+        return Connection(*dial_unix(uri.sockname, timeout), uri.object)
+    if credentials.gateway:
+        conn = Connection(*dial_unix(credentials.gateway, timeout), uri.object)
+        # It lets nobody through whom it has not proven to be a host of the mesh, but for a name server on loopback.
+        conn.is_forwarded, conn.is_proven = True, not is_loopback(uri.host)
+        return conn
+    sock, peer = dial(uri.host, uri.port, timeout, credentials)
+    conn = Connection(sock, peer, uri.object)
+    conn.is_proven = isinstance(sock, TlsSocket)
+    return conn
+
+
+def dial_unix(name: str, timeout: float) -> tuple[socket.socket, Peer]:
+    """Connect to a unix socket of this account, and check that one of its processes listens there.
+
+    Raises:
+        AccessRefusedError: Its directory or its listener is not this user's.
+        KernelUnreachableError: Nobody listens there.
+    """
     try:
-        if uri.sockname:
-            # With a timeout of Python's own, a unix socket whose queue is full would fail at once instead of waiting.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(timeout) + 1, 0))
-            sock.connect(target)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
-        else:
-            sock.settimeout(timeout)
-            sock.connect(target)
-            sock.settimeout(None)
-        peer = check_peer(sock) if uri.sockname else Peer(uid=-1)
+        path = check_socket_path(name)
+    except FileNotFoundError as error:
+        raise KernelUnreachableError(f"nobody listens at {name}: the directory is gone") from error
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # With a timeout of Python's own, a unix socket whose queue is full would fail at once instead of waiting.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(timeout) + 1, 0))
+        sock.connect(str(path))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
+        return sock, check_peer(sock)
     except AccessRefusedError:
         sock.close()
         raise
     except OSError as error:
-        with contextlib.suppress(OSError):
-            sock.close()
-        raise KernelUnreachableError(f"nobody answers at {uri.location}: {error}") from error
-    return Connection(sock, peer, uri.object)
+        sock.close()
+        raise KernelUnreachableError(f"nobody answers at ./u:{name}: {error}") from error

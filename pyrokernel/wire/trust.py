@@ -1,8 +1,8 @@
-"""Who may connect: the rules of the local mesh. Runs in every process.
+"""Who may connect on one machine, and what is known of whoever does. Runs in every process.
 
-A local mesh lives on unix sockets in directories that only their owner may enter; in
-addition each side asks the kernel of the operating system for the other's uid. Addresses
-beyond this machine are refused: they need mutual TLS, which this version does not have.
+Processes listen on unix sockets in directories that only their owner may enter; in addition each side asks the
+kernel of the operating system for the other's uid. Other machines come in through the gateway, and are reached by
+`remote`: by mutual TLS, or not at all.
 """
 
 from __future__ import annotations
@@ -103,16 +103,17 @@ def check_socket_path(path: str | Path) -> Path:
     return found
 
 
-def check_address(address: str) -> None:
-    """Refuse a name server beyond this machine.
+def check_address(address: str, *, has_identity: bool) -> None:
+    """Refuse a name server beyond this machine to whoever could not reach it by TLS.
 
     Args:
         address: "" for the host's own, "./u:PATH", or "HOST:PORT".
+        has_identity: Whether there is a certificate to show there.
 
     Raises:
-        AccessRefusedError: It is HOST:PORT, and the host is not a loopback address.
+        AccessRefusedError: It is HOST:PORT, the host is not a loopback address, and there is nothing to show.
     """
-    if address and not address.startswith("./u:"):
+    if address and not address.startswith("./u:") and not has_identity:
         host = address.partition("]")[0] if address.startswith("[") else address.partition(":")[0]
         check_loopback(host or address)
 
@@ -123,12 +124,17 @@ def check_loopback(host: str) -> None:
     Raises:
         AccessRefusedError: It is not a loopback address.
     """
-    try:
-        local = host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        local = False
-    if not local:
+    if not is_loopback(host):
         raise AccessRefusedError(
             f"{host} is not this machine, and plain TCP beyond it is closed: anybody on the way could run code. "
-            "Use a name server on 127.0.0.1 or a unix socket (--ns ./u:PATH); from elsewhere, go through ssh"
+            "TLS needs an identity: who runs that mesh makes one (`pyrokernel certs issue USER`), to be put into "
+            "~/.config/pyrokernel/certs; or go through ssh"
         )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is on this machine."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -24,6 +24,8 @@ LAYERS = {
     "wording": 0,
     "again": 0,
     "roles": 0,
+    "birth": 0,
+    "loop": 0,
     "journal": 1,
     "shelf": 1,
     "journal_files": 1,
@@ -37,6 +39,7 @@ LAYERS = {
     "kernel": 4,
     "state": 4,
     "host": 4,
+    "gateway": 4,
     "testing": 5,
     "shell": 5,
     "front": 6,
@@ -46,7 +49,7 @@ LAYERS = {
 }
 """Room to layer: a module imports from its own room and lower layers; in layers 0 and 1 also from its neighbours."""
 
-PROCESSES = {"kernel", "state", "host"}
+PROCESSES = {"kernel", "state", "host", "gateway"}
 """Rooms that are processes of their own: same layer, and strangers to each other."""
 
 FOREIGN = {

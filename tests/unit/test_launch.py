@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from pyrokernel.host.launch import Launch
-from pyrokernel.host.loop import Loop
+from pyrokernel.loop import Loop
 from pyrokernel.messages import KernelBirth, KernelSpec
 
 

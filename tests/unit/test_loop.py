@@ -12,7 +12,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from pyrokernel.host.loop import Loop, gather, resolve, when_done
+from pyrokernel.loop import Loop, gather, resolve, when_done
 
 
 @pytest.fixture

@@ -26,10 +26,10 @@ from pyrokernel.host import lifecycle, supervisor
 from pyrokernel.host.deaths import DeathLog
 from pyrokernel.host.launch import Launch
 from pyrokernel.host.lifecycle import Situation
-from pyrokernel.host.loop import Timer
 from pyrokernel.host.places import Places
 from pyrokernel.host.policy import MAX_DEATHS, Ending
 from pyrokernel.host.supervisor import Supervisor
+from pyrokernel.loop import Timer
 from pyrokernel.messages import START_SECONDS, Death, KernelInfo, KernelSpec
 from pyrokernel.settings import Settings
 

@@ -1,6 +1,6 @@
-"""The host's event loop: descriptors, timers, and calls from other threads. Runs in the host's main thread.
+"""An event loop: descriptors, timers, and calls from other threads. Runs in the main thread of host and gateway.
 
-It sleeps without a timeout when no timer is set, so an idle host costs nothing.
+It sleeps without a timeout when no timer is set, so an idle process costs nothing.
 """
 
 from __future__ import annotations
@@ -59,6 +59,17 @@ class Loop:
     def watch(self, source: int | HasFileno, callback: Callback) -> None:
         """Call `callback` whenever a descriptor is readable."""
         self._selector.register(source, selectors.EVENT_READ, callback)
+
+    def watch_for(self, source: int | HasFileno, events: int, callback: Callback) -> None:
+        """Call `callback` whenever one of some events is there, and no longer for others; with 0 for none."""
+        known = source in self._selector.get_map()
+        if not events:
+            if known:
+                self._selector.unregister(source)
+        elif known:
+            self._selector.modify(source, events, callback)
+        else:
+            self._selector.register(source, events, callback)
 
     def unwatch(self, source: int | HasFileno) -> None:
         """Stop watching; do so before the descriptor is closed."""

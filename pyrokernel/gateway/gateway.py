@@ -1,0 +1,230 @@
+"""A gateway, put together: who comes in, who is let out, and when they have to go. Runs in the gateway process."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from pyrokernel.errors import AccessRefusedError, ProtocolError, PyrokernelError, SettingsError
+from pyrokernel.gateway.newcomers import Newcomer, Newcomers
+from pyrokernel.gateway.pump import Pump
+from pyrokernel.gateway.routes import Routes
+from pyrokernel.gateway.visitors import Visitors
+from pyrokernel.loop import Loop
+from pyrokernel.settings import Settings
+from pyrokernel.wire.connection import IncomingMessage
+from pyrokernel.wire.greeting import object_of, refusal, with_annotations
+from pyrokernel.wire.introduction import FOR, TO, introduced, unpack, words_for
+from pyrokernel.wire.proxy import dial_unix
+from pyrokernel.wire.remote import Credentials, dial
+from pyrokernel.wire.tls import AnySocket, TlsSocket, keep_watch
+from pyrokernel.wire.trust import Peer, check_peer
+
+log = logging.getLogger(__name__)
+
+DIAL_SECONDS = 4.0
+"""How long another machine may take to answer."""
+_DIALLING = 16
+_NEAR_SECONDS = 2.0
+_LOOK_SECONDS = 1.0
+_MAX_CONNECTIONS = 4096
+
+
+class Gateway:
+    """Lets other machines in, and processes of this machine out.
+
+    Args:
+        settings: Where to listen, and what to show.
+        runtime: Directory of the sockets of this mesh.
+        way_out: Unix socket for processes of this machine.
+
+    Raises:
+        SettingsError: The address or the identity cannot be used.
+        OSError: The address cannot be had.
+    """
+
+    def __init__(self, settings: Settings, runtime: Path, way_out: Path) -> None:
+        self.loop = Loop()
+        self._settings = settings
+        self._credentials = Credentials.of_host(settings)
+        self._routes = Routes(runtime)
+        self._visitors = Visitors(settings)
+        self._newcomers = Newcomers(self.loop, lambda: self._visitors.identity)
+        self._pumps: set[Pump] = set()
+        self._dialling = ThreadPoolExecutor(_DIALLING, "pyrokernel-dial")
+        self._way_out = way_out
+        self._listeners = [_listen_tcp(settings.listen), _listen_unix(way_out)]
+        for listener, accept in zip(self._listeners, (self._admit_stranger, self._admit_neighbour), strict=True):
+            self.loop.watch(listener, _accepting(listener, accept))
+        self._look_around()
+
+    def run(self) -> None:
+        """Serve until the loop is stopped."""
+        try:
+            self.loop.run()
+        finally:
+            self._dialling.shutdown(wait=False, cancel_futures=True)
+            for listener in self._listeners:
+                listener.close()
+            self._way_out.unlink(missing_ok=True)
+
+    # In
+
+    def _admit_stranger(self, sock: socket.socket, address: Any) -> None:
+        if len(self._pumps) + len(self._newcomers) >= _MAX_CONNECTIONS:
+            sock.close()
+            return
+        sock.setblocking(False)
+        keep_watch(sock)
+        secured = TlsSocket(sock, self._visitors.context, server_side=True)
+        self._newcomers.add(Newcomer(secured, _shown(address), self._on_stranger))
+
+    def _on_stranger(self, newcomer: Newcomer, message: IncomingMessage) -> None:
+        assert isinstance(newcomer.sock, TlsSocket)
+        try:
+            target = self._routes.find(object_of(message))
+            visitor = self._visitors.recognise(newcomer.sock, newcomer.address, self._routes.kernel_of(target))
+            annotations = unpack(message.body[: message.annotations_size]) if visitor.kind == "host" else {}
+            peer = introduced(visitor.peer, annotations)
+            inner, _ = dial_unix(str(target), _NEAR_SECONDS)
+        except (PyrokernelError, OSError) as error:
+            self._refuse(newcomer, message, error)
+            return
+        said = words_for(peer.user, peer.role, newcomer.address)
+        pump = self._join(newcomer.sock, inner, with_annotations(message, {FOR: said}), self._visitors.forget)
+        if pump is not None:
+            self._visitors.note(pump, visitor)
+
+    # Out
+
+    def _admit_neighbour(self, sock: socket.socket, _: Any) -> None:
+        try:
+            check_peer(sock)
+        except AccessRefusedError as error:
+            log.warning("%s", error)
+            sock.close()
+            return
+        sock.setblocking(False)
+        self._newcomers.add(Newcomer(sock, "", self._on_neighbour))
+
+    def _on_neighbour(self, newcomer: Newcomer, message: IncomingMessage) -> None:
+        try:
+            annotations = unpack(message.body[: message.annotations_size])
+            host, colon, port = annotations.get(TO, b"").decode("ascii", "replace").rpartition(":")
+            if not (colon and port.isdecimal()):
+                raise ProtocolError("where to is not said")
+            peer = introduced(check_peer(newcomer.sock), annotations)  # type: ignore[arg-type]  # a unix socket
+        except (PyrokernelError, OSError) as error:
+            self._refuse(newcomer, message, error)
+            return
+        dialled = self._dialling.submit(dial, host, int(port), DIAL_SECONDS, self._credentials)
+
+        def done(_: object) -> None:
+            found = dialled.exception() or dialled.result()
+            self.loop.call(lambda: self._on_dialled(newcomer, message, peer, found))
+
+        dialled.add_done_callback(done)
+
+    def _on_dialled(
+        self, newcomer: Newcomer, message: IncomingMessage, peer: Peer, found: BaseException | tuple[AnySocket, Peer]
+    ) -> None:
+        if isinstance(found, BaseException):
+            if not isinstance(found, (PyrokernelError, OSError)):
+                raise found
+            self._refuse(newcomer, message, found)
+            return
+        sock, _ = found
+        proven = isinstance(sock, TlsSocket)
+        said = {FOR: words_for(peer.user, peer.role)} if proven else {}
+        self._join(newcomer.sock, sock, with_annotations(message, said), lambda _: None)
+
+    # Both
+
+    def _join(self, near: AnySocket, far: AnySocket, greeting: bytes, on_end: Callable[[Pump], None]) -> Pump | None:
+        """Let two sockets talk to each other, the second one hearing the greeting first."""
+
+        def ended(pump: Pump) -> None:
+            self._pumps.discard(pump)
+            on_end(pump)
+
+        try:
+            far.setblocking(False)
+            sent = far.send(greeting, socket.MSG_DONTWAIT)
+            if sent != len(greeting):  # a few hundred bytes, the first on this socket
+                raise BlockingIOError("the socket takes nothing")
+        except OSError as error:
+            log.warning("a connection was lost in its first moment: %s", error)
+            near.close()
+            far.close()
+            return None
+        pump = Pump(self.loop, near, far, ended)
+        self._pumps.add(pump)
+        pump.begin()
+        return pump
+
+    def _refuse(self, newcomer: Newcomer, message: IncomingMessage, error: Exception) -> None:
+        """Say why, and hang up."""
+        with contextlib.suppress(OSError):
+            newcomer.sock.send(refusal(message, str(error)), socket.MSG_DONTWAIT)
+            newcomer.sock.shutdown(socket.SHUT_RDWR)
+        self._newcomers.refuse(newcomer, str(error))
+
+    def _look_around(self) -> None:
+        """See what has changed on disk, and who has to go."""
+        self.loop.after(_LOOK_SECONDS, self._look_around)
+        now = time.monotonic()
+        for pump in [*self._visitors.unwelcome(), *(pump for pump in self._pumps if pump.is_stuck(now))]:
+            pump.close()
+
+
+def _accepting(listener: socket.socket, accept: Callable[[socket.socket, Any], None]) -> Callable[[], None]:
+    def take() -> None:
+        try:
+            sock, address = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            log.warning("accept: %s", error)  # out of descriptors
+            time.sleep(0.05)
+            return
+        accept(sock, address)
+
+    return take
+
+
+def _listen_tcp(address: str) -> socket.socket:
+    host, colon, port = address.rpartition(":")
+    if not (colon and host and port.isdecimal()):
+        raise SettingsError(f"listen={address!r}: use HOST:PORT, such as 192.168.1.5:9191")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host.strip("[]"), int(port)))
+    except OSError as error:
+        sock.close()
+        raise OSError(error.errno, f"cannot listen at {address}: {error.strerror or error}") from error
+    sock.listen(1024)
+    sock.setblocking(False)
+    return sock
+
+
+def _listen_unix(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.bind(str(path))
+    path.chmod(0o600)
+    sock.listen(1024)
+    sock.setblocking(False)
+    return sock
+
+
+def _shown(address: Any) -> str:
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,143 @@
+"""Bytes between two sockets, both ways, no more of them in memory than a buffer each. Runs in the gateway process."""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pyrokernel.wire.tls import AnySocket, TlsSocket
+
+if TYPE_CHECKING:
+    from pyrokernel.loop import Loop
+
+CHUNK_BYTES = 256 * 1024
+"""Taken from a socket with one call, and the most that waits for the other."""
+
+LINGER_SECONDS = 10.0
+"""How long what is left may take to leave, after one side has hung up."""
+
+
+class _End:
+    """One of the two sockets.
+
+    Attributes:
+        unsent: What the other one has sent and this one has not taken.
+        over: Whether it has hung up.
+    """
+
+    __slots__ = ("events", "over", "sock", "unsent")
+
+    def __init__(self, sock: AnySocket) -> None:
+        self.sock = sock
+        self.unsent = memoryview(b"")
+        self.over = False
+        self.events = 0
+
+
+class Pump:
+    """Two sockets that are each other's other side, until one of them hangs up.
+
+    A receiver that is slow holds up its sender: nothing is read from one socket while the other has not taken what
+    was read before.
+
+    Args:
+        loop: Whose sockets these are from now on.
+        first, second: They do not wait.
+        on_end: Called once, when both are closed.
+    """
+
+    def __init__(self, loop: Loop, first: AnySocket, second: AnySocket, on_end: Callable[[Pump], None]) -> None:
+        self._loop = loop
+        self._ends = (_End(first), _End(second))
+        self._on_end = on_end
+        self._closed = False
+        self.last_moved = time.monotonic()
+        for end in self._ends:
+            self._watch(end)
+
+    def begin(self) -> None:
+        """Move what has arrived already, of which a selector would not tell."""
+        for end in self._ends:
+            if isinstance(end.sock, TlsSocket):
+                data = end.sock.read_pending()
+                if data:
+                    self._give(end, data)
+
+    def close(self) -> None:
+        """Hang up on both sides."""
+        if self._closed:
+            return
+        self._closed = True
+        for end in self._ends:
+            self._loop.watch_for(end.sock, 0, self.close)
+            _hang_up(end.sock)
+        self._on_end(self)
+
+    def _on_ready(self, end: _End) -> None:
+        try:
+            if end.unsent:
+                self._write(end)
+            if not self._closed and end.events & selectors.EVENT_READ:
+                self._read(end)
+        except OSError:
+            self.close()
+
+    def _read(self, end: _End) -> None:
+        try:
+            data = end.sock.recv_available() if isinstance(end.sock, TlsSocket) else end.sock.recv(CHUNK_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        if data is None:
+            return
+        if data:
+            self._give(end, data)
+        else:
+            end.over = True
+            self._settle()
+
+    def _give(self, end: _End, data: bytes) -> None:
+        """Send what one end has said to the other."""
+        other = self._ends[1] if end is self._ends[0] else self._ends[0]
+        other.unsent = memoryview(data)
+        self._write(other)
+
+    def _write(self, end: _End) -> None:
+        try:
+            while end.unsent:
+                end.unsent = end.unsent[end.sock.send(end.unsent, socket.MSG_DONTWAIT) :]
+        except (BlockingIOError, InterruptedError):
+            pass
+        self.last_moved = time.monotonic()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Watch what is to be watched now; hang up once a side has, and has nothing left to say."""
+        first, second = self._ends
+        if (first.over and not second.unsent) or (second.over and not first.unsent):
+            self.close()
+            return
+        for end in self._ends:
+            self._watch(end)
+
+    def _watch(self, end: _End) -> None:
+        other = self._ends[1] if end is self._ends[0] else self._ends[0]
+        wanted = 0 if other.unsent or end.over else selectors.EVENT_READ
+        if end.unsent:
+            wanted |= selectors.EVENT_WRITE
+        if wanted != end.events:
+            end.events = wanted
+            self._loop.watch_for(end.sock, wanted, lambda: self._on_ready(end))
+
+    def is_stuck(self, now: float) -> bool:
+        """Whether one side has hung up, and the other does not take what is left."""
+        return any(end.over for end in self._ends) and now - self.last_moved > LINGER_SECONDS
+
+
+def _hang_up(sock: AnySocket) -> None:
+    with contextlib.suppress(OSError):  # the other side was quicker
+        sock.shutdown(socket.SHUT_RDWR)
+    sock.close()

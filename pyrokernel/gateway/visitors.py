@@ -1,0 +1,117 @@
+"""Whoever has shown a certificate: who that is, what they may do, how long they stay. Runs in the gateway process."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import time
+from typing import NamedTuple
+
+from pyrokernel.errors import AccessRefusedError, PyrokernelError
+from pyrokernel.gateway.pump import Pump
+from pyrokernel.roles import Role
+from pyrokernel.settings import Settings
+from pyrokernel.wire.identity import Identity, kind_and_name
+from pyrokernel.wire.remote import written
+from pyrokernel.wire.tls import TlsSocket
+from pyrokernel.wire.trust import Peer
+
+log = logging.getLogger(__name__)
+
+
+class Visitor(NamedTuple):
+    """Somebody from another machine.
+
+    Attributes:
+        peer: Who it is, and what it may do.
+        kind: Of its certificate: "user" or "host".
+        serial: Number of the certificate.
+        until: Unix time at which that ends.
+    """
+
+    peer: Peer
+    kind: str
+    serial: int
+    until: float
+
+
+class Visitors:
+    """What certificates are worth here, and the connections of those that were shown.
+
+    Args:
+        settings: Where identity and policy are.
+
+    Raises:
+        SettingsError: The identity cannot be used.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._here: dict[Pump, Visitor] = {}
+        self._revoked: frozenset[int] = frozenset()
+        self._load()
+
+    def _load(self) -> None:
+        self.identity = Identity.load(self._settings.host_certs_dir, "host")
+        self.context: ssl.SSLContext = self.identity.server_context()
+        self._written = written(self.identity)
+        self._revoked = self._read_revoked()
+
+    def recognise(self, sock: TlsSocket, address: str, kernel: str) -> Visitor:
+        """Return who is at the other end of a connection.
+
+        Args:
+            sock: After its handshake.
+            address: Where it comes from.
+            kernel: Which kernel it wants, "" for none.
+
+        Raises:
+            AccessRefusedError: It is nobody to whom the policy gives anything.
+        """
+        cert = sock.getpeercert()
+        kind, name = kind_and_name(cert)
+        role = self._role_of(name, kind, kernel, address)
+        if role is Role.NOBODY:
+            raise AccessRefusedError(
+                f"the policy of this machine gives {kind} {name} no role; an admin can, in {self._settings.policy_file}"
+            )
+        serial = int(str(cert["serialNumber"]), 16)
+        if serial in self._revoked:
+            raise AccessRefusedError(f"the certificate of {kind} {name} was revoked; ask for a new one")
+        until = float(ssl.cert_time_to_seconds(str(cert["notAfter"])))
+        return Visitor(Peer(uid=-1, role=role, user=name, address=address), kind, serial, until)
+
+    def note(self, pump: Pump, visitor: Visitor) -> None:
+        """Remember whose connection this is."""
+        self._here[pump] = visitor
+
+    def forget(self, pump: Pump) -> None:
+        """It has ended."""
+        self._here.pop(pump, None)
+
+    def unwelcome(self) -> list[Pump]:
+        """Return the connections whose certificates have ended or were revoked; takes up what is new on disk first."""
+        if written(self.identity) != self._written:
+            try:
+                self._load()
+            except (PyrokernelError, OSError) as error:
+                # Half copied, say: what was good goes on being good, and is looked at again.
+                log.warning("the identity was changed and cannot be used: %s", error)
+        now = time.time()
+        found = []
+        for pump, visitor in self._here.items():
+            why = "was revoked" if visitor.serial in self._revoked else "has expired" if visitor.until < now else ""
+            if why:
+                log.warning("%s at %s has to go: the certificate %s", visitor.peer.user, visitor.peer.address, why)
+                found.append(pump)
+        return found
+
+    def _read_revoked(self) -> frozenset[int]:
+        if not self.identity.crl_file.exists():
+            return frozenset()
+        from pyrokernel.certs.crl import read_revoked  # loads `cryptography`, for those who have revoked something
+
+        return read_revoked(self.identity.crl_file.read_bytes(), self.identity.ca_file.read_bytes())
+
+    def _role_of(self, name: str, kind: str, kernel: str, address: str) -> Role:
+        return Role.USER

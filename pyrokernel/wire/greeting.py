@@ -1,0 +1,74 @@
+"""The first message of a connection, as the gateway reads it and passes it on. Runs in the gateway process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from Pyro5.protocol import MSG_CONNECT, MSG_CONNECTFAIL
+from Pyro5.serializers import JsonSerializer, SerpentSerializer
+
+from pyrokernel.errors import ProtocolError
+from pyrokernel.wire.codec import Buffer
+from pyrokernel.wire.connection import FLAGS_COMPRESSED, IncomingMessage, frame
+from pyrokernel.wire.introduction import pack
+
+__all__ = ["check_first", "object_of", "refusal", "with_annotations"]
+
+# All that is decoded before it is known who speaks.
+_SERIALIZERS = {serializer.serializer_id: serializer for serializer in (SerpentSerializer(), JsonSerializer())}
+
+
+def check_first(message: IncomingMessage) -> None:
+    """Refuse what may not be the first message.
+
+    Raises:
+        ProtocolError: It is no connect message, or in a serializer that could do harm.
+    """
+    if message.type != MSG_CONNECT or message.flags & FLAGS_COMPRESSED:
+        raise ProtocolError("the first message must be an uncompressed connect")
+    if message.serializer_id not in _SERIALIZERS:
+        raise ProtocolError(f"serializer {message.serializer_id} is not decoded before the handshake")
+
+
+def object_of(message: IncomingMessage) -> str:
+    """Return the id of the object that a connection is for.
+
+    Raises:
+        ProtocolError: The message is no connect message, or malformed.
+    """
+    check_first(message)
+    try:
+        said: Any = _SERIALIZERS[message.serializer_id].loads(bytes(message.payload))
+        found = said["object"]
+    except Exception as error:
+        raise ProtocolError("the first message is malformed") from error
+    if not isinstance(found, str):
+        raise ProtocolError("the first message names no object")
+    return found
+
+
+def with_annotations(message: IncomingMessage, annotations: Mapping[bytes, bytes]) -> bytes:
+    """Return a message with other annotations than it came with."""
+    return _joined(
+        frame(
+            message.type,
+            [bytes(message.payload)],
+            seq=message.seq,
+            flags=message.flags,
+            cell=message.corr_id,
+            serializer_id=message.serializer_id,
+            annotations=pack(annotations),
+        )
+    )
+
+
+def refusal(message: IncomingMessage, why: str) -> bytes:
+    """Return the answer to a first message that is refused."""
+    serializer = _SERIALIZERS.get(message.serializer_id, _SERIALIZERS[SerpentSerializer.serializer_id])
+    number = serializer.serializer_id
+    return _joined(frame(MSG_CONNECTFAIL, [serializer.dumps(why)], seq=message.seq, serializer_id=number))
+
+
+def _joined(buffers: list[Buffer]) -> bytes:
+    return b"".join(map(bytes, buffers))

@@ -1,0 +1,139 @@
+"""The ways to other machines: TLS with an identity of one's own, or the gateway of this machine. Runs in every process.
+
+Clients have an identity directory and speak TLS themselves. Processes of a mesh hold no key: they ask the gateway
+of their machine, on its unix socket, to be let through to an address.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import socket
+import ssl
+import time
+from pathlib import Path
+
+from pyrokernel.errors import AccessRefusedError, KernelUnreachableError
+from pyrokernel.settings import Settings
+from pyrokernel.wire.identity import Identity, check_kind
+from pyrokernel.wire.refusals import explain
+from pyrokernel.wire.tls import TlsSocket, keep_watch
+from pyrokernel.wire.trust import Peer, check_loopback, is_loopback
+
+__all__ = ["NOTHING", "Credentials", "dial", "written"]
+
+_NOWHERE = Path("/nonexistent")
+
+
+@dataclasses.dataclass(frozen=True)
+class Credentials:
+    """What a process shows to other machines.
+
+    Attributes:
+        identity: Its identity directory; there may be none.
+        gateway: Unix socket of this machine's gateway, which shows its own; "" for none.
+    """
+
+    identity: Path
+    gateway: str = ""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Credentials:
+        """Return those of a user."""
+        return cls(settings.certs_dir, settings.gateway)
+
+    @classmethod
+    def of_process(cls, gateway: str) -> Credentials:
+        """Return those of a process of the mesh: none of its own."""
+        return cls(_NOWHERE, gateway)
+
+    @classmethod
+    def of_host(cls, settings: Settings) -> Credentials:
+        """Return those of a host, or of its gateway."""
+        return cls(settings.host_certs_dir)
+
+    def load(self) -> Identity | None:
+        """Return the identity; None when there is no such directory."""
+        return Identity.load(self.identity) if self.identity.is_dir() else None
+
+
+NOTHING = Credentials(_NOWHERE)
+"""Of a process that has no business with other machines."""
+
+
+def dial(host: str, port: int, timeout: float, credentials: Credentials) -> tuple[socket.socket | TlsSocket, Peer]:
+    """Connect to another machine, or by TCP to this one, and check who listens there.
+
+    Without an identity, only this machine is reached, and without TLS: a stock name server on loopback, which is
+    believed nothing that is not checked otherwise.
+
+    Args:
+        host, port: Where.
+        timeout: Seconds for all of it.
+        credentials: What to show.
+
+    Raises:
+        AccessRefusedError: There is nothing to show; or who listens there is no host of this mesh.
+        KernelUnreachableError: Nobody answers there.
+    """
+    deadline = time.monotonic() + timeout
+    identity = credentials.load()
+    if identity is None:
+        check_loopback(host)
+        return _connect(host, port, timeout), Peer(uid=-1)
+    try:
+        return _shake_hands(_connect(host, port, timeout), host, deadline, identity)
+    except (ssl.SSLError, ConnectionError) as error:
+        told = AccessRefusedError if isinstance(error, ssl.SSLError) else KernelUnreachableError
+        if isinstance(error, ssl.SSLCertVerificationError) or not is_loopback(host):
+            raise told(explain(error, f"{host}:{port}")) from error
+        # It may be a stock name server without TLS.
+        return _connect(host, port, max(0.1, deadline - time.monotonic())), Peer(uid=-1)
+    except TimeoutError as error:
+        raise KernelUnreachableError(explain(error, f"{host}:{port}")) from error
+
+
+_contexts: dict[tuple[Path, tuple[int, ...]], ssl.SSLContext] = {}
+"""By identity directory and when its files were written: a renewed certificate is taken without a restart."""
+
+
+def client_context(identity: Identity) -> ssl.SSLContext:
+    """Return what TLS connections of this identity are made with."""
+    key = (identity.directory, written(identity))
+    found = _contexts.get(key)
+    if found is None:
+        found = _contexts[key] = identity.client_context()
+    return found
+
+
+def written(identity: Identity) -> tuple[int, ...]:
+    """Return when the files of an identity were written: when one has changed, it is to be read anew."""
+    found = []
+    for file in (identity.key_file, identity.ca_file, identity.crl_file):
+        try:
+            found.append(file.stat().st_mtime_ns)
+        except FileNotFoundError:
+            found.append(0)
+    return tuple(found)
+
+
+def _connect(host: str, port: int, timeout: float) -> socket.socket:
+    try:
+        sock = socket.create_connection((host.strip("[]"), port), timeout)
+    except OSError as error:
+        raise KernelUnreachableError(f"nobody answers at {host}:{port}: {error}") from error
+    sock.settimeout(None)
+    keep_watch(sock)
+    return sock
+
+
+def _shake_hands(sock: socket.socket, host: str, deadline: float, identity: Identity) -> tuple[TlsSocket, Peer]:
+    try:
+        secured = TlsSocket(sock, client_context(identity), server_hostname=host.strip("[]"))
+        secured.shake_hands(deadline)
+        _, name = check_kind(secured.getpeercert(), "host", where=host)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            sock.close()
+        raise
+    return secured, Peer(uid=-1, user=name, address=host)

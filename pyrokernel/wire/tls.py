@@ -1,0 +1,307 @@
+"""A socket that speaks TLS, and otherwise behaves as the sockets do that `connection` knows. Runs in every process.
+
+Python's own `SSLSocket` takes no flags, sends no lists of buffers, and hides from a selector what it has decrypted
+already. `TlsSocket` keeps OpenSSL apart from the system's socket (`ssl.MemoryBIO`), so that each call can say
+whether it waits, and whoever reads can take all there is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from pyrokernel.wire.codec import Buffer
+
+__all__ = ["AnySocket", "TlsSocket", "keep_watch"]
+
+_CIPHER_BYTES = 256 * 1024
+"""Taken from the socket with one call."""
+_PLAIN_BYTES = 64 * 1024
+"""Encrypted with one call; what the socket does not take of it waits here."""
+
+GONE_SECONDS = 4
+"""A machine of which nothing is heard for so long is gone: pulled cables send no goodbye."""
+
+
+class TlsSocket:
+    """A connected socket under TLS; for one thread at a time, as every connection.
+
+    Args:
+        sock: Connected, and blocking or not.
+        context: Says whom to trust, and who this side is.
+        server_side: Whether this side was connected to.
+        server_hostname: Whose certificate the other side must show.
+    """
+
+    __slots__ = ("_engine", "_incoming", "_outgoing", "_over", "_owed", "_unsent", "raw")
+
+    def __init__(
+        self, sock: socket.socket, context: ssl.SSLContext, *, server_side: bool = False, server_hostname: str = ""
+    ) -> None:
+        self.raw = sock
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._engine = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname or None
+        )
+        self._unsent = memoryview(b"")
+        self._owed = 0
+        self._over = False
+
+    # The handshake
+
+    def shake_hands(self, deadline: float) -> None:
+        """Wait for the handshake to be over.
+
+        Raises:
+            ssl.SSLError: It failed.
+            TimeoutError: Not by then.
+            OSError: The connection failed.
+        """
+        while not self.advance():
+            left = deadline - time.monotonic()
+            poller = select.poll()
+            poller.register(self.raw, select.POLLIN)
+            if left <= 0 or not poller.poll(left * 1000):
+                raise TimeoutError("the other side did not finish the TLS handshake in time")
+
+    def advance(self) -> bool:
+        """Go on with the handshake as far as what has arrived allows; say whether it is over.
+
+        Raises:
+            ssl.SSLError: It failed; the other side is told why.
+            ConnectionResetError: The other side has hung up.
+        """
+        while True:
+            try:
+                self._engine.do_handshake()
+            except ssl.SSLWantReadError:
+                self._flush(socket.MSG_DONTWAIT)
+            except ssl.SSLError:
+                self._try_to_flush()  # the alert
+                raise
+            else:
+                self._flush(0)
+                return True
+            try:
+                data = self.raw.recv(_CIPHER_BYTES, socket.MSG_DONTWAIT)
+            except (BlockingIOError, InterruptedError):
+                return False
+            if not data:
+                raise ConnectionResetError("the other side hung up during the TLS handshake")
+            self._incoming.write(data)
+
+    def getpeercert(self) -> dict[str, Any]:
+        """Return the certificate of the other side, as `ssl.SSLSocket.getpeercert`."""
+        return dict(self._engine.getpeercert() or {})
+
+    def certificate(self) -> bytes:
+        """Return the certificate of the other side in DER."""
+        return self._engine.getpeercert(binary_form=True) or b""
+
+    # Receiving
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        """Receive up to `size` bytes, with `MSG_WAITALL` all of them; b"" at the end of the connection."""
+        if flags & socket.MSG_WAITALL:
+            buffer = bytearray(size)
+            return bytes(buffer[: self.recv_into(memoryview(buffer), 0, flags)])
+        if not (self._incoming.pending or self._engine.pending()):
+            self._take(flags)  # to try in vain first, and be told so by an exception, would take longer
+        while True:
+            try:
+                return self._engine.read(size)
+            except ssl.SSLWantReadError:
+                self._take(flags)
+            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                return b""
+
+    def recv_into(self, buffer: memoryview, count: int = 0, flags: int = 0) -> int:
+        """Receive into a buffer what is there; on a socket that waits, with `MSG_WAITALL`, until it is full."""
+        target = memoryview(buffer)[: count or None]
+        have = 0
+        while have < len(target):
+            try:
+                have += self._read_into(target[have:])
+                continue
+            except ssl.SSLWantReadError:
+                if have and not flags & socket.MSG_WAITALL:
+                    break
+            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                break
+            try:
+                self._take(flags)
+            except (BlockingIOError, InterruptedError):
+                if have:
+                    break
+                raise
+        return have
+
+    def _read_into(self, target: memoryview) -> int:
+        # typeshed knows bytearrays only, and not that a number comes back.
+        return self._engine.read(len(target), target)  # type: ignore[return-value]
+
+    def read_pending(self) -> bytes:
+        """Return what has been received already and nobody has read: a selector does not tell of it."""
+        parts = []
+        while self._engine.pending() or self._incoming.pending:
+            try:
+                part = self._engine.read(_CIPHER_BYTES)
+            except ssl.SSLWantReadError:
+                break
+            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                self._over = True
+                break
+            parts.append(part)
+        return b"".join(parts)
+
+    def recv_available(self) -> bytes | None:
+        """Take once from the socket, without waiting; return all that can be read now, None if that is nothing yet.
+
+        Returns:
+            b"" at the end of the connection.
+
+        Raises:
+            BlockingIOError: Nothing has arrived.
+        """
+        self._take(socket.MSG_DONTWAIT)
+        found = self.read_pending()
+        return found if found or self._over else None
+
+    def is_open(self) -> bool:
+        """Whether the other side has neither hung up nor talked out of turn; looks, does not wait."""
+        try:
+            self._take(socket.MSG_DONTWAIT)
+            return not self.read_pending() and not self._over
+        except (BlockingIOError, InterruptedError):
+            return True
+        except OSError:
+            return False
+
+    def _take(self, flags: int) -> None:
+        data = self.raw.recv(_CIPHER_BYTES, flags & socket.MSG_DONTWAIT)
+        if data:
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
+            self._over = True
+
+    # Sending
+
+    def send(self, data: Buffer, flags: int = 0) -> int:
+        """Send some of the data; return how much.
+
+        Raises:
+            BlockingIOError: The socket takes nothing now. What was encrypted waits here: the same data must come again.
+        """
+        view = memoryview(data).cast("B") if type(data) is not bytes else memoryview(data)
+        done = 0
+        try:
+            while done < len(view):
+                if not self._owed:
+                    self._owed = self._engine.write(view[done : done + _PLAIN_BYTES])
+                self._flush(flags)
+                done, self._owed = done + self._owed, 0
+        except (BlockingIOError, InterruptedError):
+            if not done:
+                raise
+        return done
+
+    def sendmsg(self, buffers: Sequence[Buffer], ancillary: Sequence[Any] = (), flags: int = 0) -> int:
+        """Send some of several buffers, small ones together; as `send`."""
+        assert not ancillary, "nothing goes beside the data of a connection under TLS"
+        first = buffers[0]
+        if len(buffers) > 1 and len(first) < _PLAIN_BYTES:
+            joined, size = [], 0
+            for buffer in buffers:
+                part = memoryview(buffer).cast("B")[: _PLAIN_BYTES - size]
+                joined.append(part)
+                size += len(part)
+                if size == _PLAIN_BYTES:
+                    break
+            first = b"".join(joined)
+        return self.send(first, flags)
+
+    def sendall(self, data: Buffer) -> None:
+        """Send all of the data, on a socket that waits."""
+        view = memoryview(data)
+        while view:
+            view = view[self.send(view) :]
+
+    def _flush(self, flags: int) -> None:
+        """Write what was encrypted.
+
+        Raises:
+            BlockingIOError: The socket does not take all of it now.
+        """
+        while True:
+            if not self._unsent:
+                self._unsent = memoryview(self._outgoing.read())
+                if not self._unsent:
+                    return
+            self._unsent = self._unsent[self.raw.send(self._unsent, flags & socket.MSG_DONTWAIT) :]
+
+    def _try_to_flush(self) -> None:
+        try:
+            self._flush(socket.MSG_DONTWAIT)
+        except OSError:
+            return  # whoever has hung up is told nothing
+
+    # As of the system's socket
+
+    def fileno(self) -> int:
+        """Return the descriptor, -1 when it is closed."""
+        return self.raw.fileno()
+
+    @property
+    def family(self) -> int:
+        """Address family of the socket."""
+        return self.raw.family
+
+    def getsockname(self) -> Any:
+        """Return the address of this side."""
+        return self.raw.getsockname()
+
+    def setblocking(self, waits: bool) -> None:
+        """Have calls without flags wait, or not."""
+        self.raw.setblocking(waits)
+
+    def settimeout(self, seconds: float | None) -> None:
+        """Have calls wait so long; None for ever."""
+        self.raw.settimeout(seconds)
+
+    def gettimeout(self) -> float | None:
+        """Return how long calls wait."""
+        return self.raw.gettimeout()
+
+    def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
+        """Set an option of the socket."""
+        self.raw.setsockopt(level, option, value)
+
+    def shutdown(self, how: int) -> None:
+        """End the connection, with a goodbye if the socket takes it at once."""
+        with contextlib.suppress(ssl.SSLError):  # the other side's goodbye is not waited for
+            self._engine.unwrap()
+        self._try_to_flush()
+        self.raw.shutdown(how)
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        self.raw.close()
+
+
+AnySocket = socket.socket | TlsSocket
+
+
+def keep_watch(sock: socket.socket) -> None:
+    """Have the system find out within seconds that a machine has gone, and send what is small at once."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 1), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", GONE_SECONDS - 1),
+                        ("TCP_USER_TIMEOUT", GONE_SECONDS * 1000)):  # fmt: skip
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
