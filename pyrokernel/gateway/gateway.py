@@ -116,14 +116,15 @@ class Gateway:
     def _on_neighbour(self, newcomer: Newcomer, message: IncomingMessage) -> None:
         try:
             annotations = unpack(message.body[: message.annotations_size])
-            host, colon, port = annotations.get(TO, b"").decode("ascii", "replace").rpartition(":")
+            way, _, location = annotations.get(TO, b"").decode("ascii", "replace").partition(":")
+            host, colon, port = location.rpartition(":")
             if not (colon and port.isdecimal()):
                 raise ProtocolError("where to is not said")
             peer = introduced(check_peer(newcomer.sock), annotations)  # type: ignore[arg-type]  # a unix socket
         except (PyrokernelError, OSError) as error:
             self._refuse(newcomer, message, error)
             return
-        dialled = self._dialling.submit(dial, host, int(port), DIAL_SECONDS, self._credentials)
+        dialled = self._dialling.submit(dial, host, int(port), DIAL_SECONDS, self._credentials, stock=way == "any")
 
         def done(_: object) -> None:
             found = dialled.exception() or dialled.result()

@@ -5,17 +5,14 @@ from __future__ import annotations
 import logging
 import selectors
 import socket
-import ssl
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from Pyro5.errors import ConnectionClosedError
-
 from pyrokernel.errors import ProtocolError
 from pyrokernel.loop import Loop
-from pyrokernel.wire.connection import IncomingMessage, MessageReader
-from pyrokernel.wire.daemon import HANDSHAKE_BYTES
+from pyrokernel.wire.connection import IncomingMessage
+from pyrokernel.wire.greeting import FirstMessage
 from pyrokernel.wire.identity import Identity
 from pyrokernel.wire.refusals import explain
 from pyrokernel.wire.tls import TlsSocket
@@ -46,7 +43,7 @@ class Newcomer:
         self.sock = sock
         self.address = address
         self.on_greeting = on_greeting
-        self.reader = MessageReader(HANDSHAKE_BYTES)
+        self.reader = FirstMessage()
         self.secured = not isinstance(sock, TlsSocket)
         self.since = time.monotonic()
 
@@ -90,7 +87,7 @@ class Newcomers:
                 newcomer.secured = newcomer.sock.advance()
             if newcomer.secured:
                 message = newcomer.reader.read(newcomer.sock)
-        except (ssl.SSLError, ConnectionClosedError, ProtocolError, OSError) as error:
+        except (ProtocolError, OSError) as error:
             self._end(newcomer, self._explain(error, newcomer))
             return
         if message is not None:

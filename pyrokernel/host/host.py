@@ -133,7 +133,7 @@ class Host:
         """Start the gateway, if other machines are to come in."""
         if self._settings.listen:
             return [self._supervisor.start_gateway(self._settings.listen)]
-        self._supervisor.stop_gateway()
+        self._supervisor.end_gateway()  # an earlier host was told to let others in, this one is not
         return []
 
     def _make_announcer(self) -> Announcer:
@@ -254,6 +254,8 @@ class Host:
             if not self._config.private:
                 self._names.withdraw_host(self._instance)
             self._names.close()
+        if not (self._kernels_stay and self._supervisor.has_living()):
+            self._supervisor.end_gateway()
         if self._daemon is not None:
             self._daemon.close()
         if self._name_server is not None:

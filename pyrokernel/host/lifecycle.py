@@ -49,20 +49,20 @@ class Situation:
 
     Attributes:
         mesh, host, ns: Names of the mesh and the machine, address of the name server.
-        address, gateway: As in `KernelBirth`.
         lifeline_fd: Handed to each kernel of a private mesh; -1 for none.
         environ: The host's environment.
         extra_environ: What each kernel gets besides: the settings, so that `connect()` in it finds this mesh.
+        address, gateway: As in `KernelBirth`.
     """
 
     mesh: str
     host: str
     ns: str
-    address: str
-    gateway: str
     lifeline_fd: int
     environ: Mapping[str, str]
     extra_environ: Mapping[str, str]
+    address: str = ""
+    gateway: str = ""
 
 
 class LifeCycle:

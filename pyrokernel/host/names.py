@@ -61,6 +61,7 @@ class Announcer:
 
     def __init__(self, directory: Directory, host: str, *, outside: bool, address: str = "") -> None:
         self._address = address
+        self._own_uri = ""
         self._directory = directory
         self._host = host
         self._outside = outside
@@ -98,6 +99,7 @@ class Announcer:
             f"version:{PROTOCOL_VERSION}",
             f"pid:{os.getpid()}",
         }
+        self._own_uri = uri  # who holds the lock of this host listens here, and nobody else
         return self._announce(HOST_PREFIX + self._host, uri, instance, words)
 
     def _announce(self, name: str, uri: str, instance: str, words: set[str]) -> Future[None]:
@@ -262,8 +264,8 @@ class Announcer:
         return not answers(entry.uri_here)
 
     def _is_stale(self, entry: Entry) -> bool:
-        """Tell whether an entry is of this machine and nobody answers there."""
-        return entry.value("host") == self._host and not answers(entry.uri_here)
+        """Tell whether an entry is of this machine and nobody answers there, or this very process by now."""
+        return entry.value("host") == self._host and (entry.uri_here == self._own_uri or not answers(entry.uri_here))
 
 
 def registered_name(name: str, role: str) -> str:

@@ -55,8 +55,8 @@ class Supervisor:
         return [kernel.name for kernel in self._living() if kernel.role == "kernel"]
 
     def has_living(self) -> bool:
-        """Tell whether any process lives, the shared state among them."""
-        return bool(self._living())
+        """Tell whether any process lives, the shared state among them; a gateway alone leads nowhere."""
+        return any(kernel.role != "gateway" for kernel in self._living())
 
     def start(self, specs: Sequence[KernelSpec]) -> list[Future[KernelInfo]]:
         """Start kernels; each future has the kernel once it is ready and its name is registered.
@@ -87,10 +87,17 @@ class Supervisor:
             return self._restart_one(kernel, 0.0)
         return self._start_once(GATEWAY, "gateway")
 
-    def stop_gateway(self) -> None:
-        """End that process: an earlier host was told to let other machines in, this one is not."""
-        if GATEWAY in self._kernels:
-            self.stop([GATEWAY], force=True, timeout=0.0)
+    def end_gateway(self) -> None:
+        """End that process, if there is one; what it has been given to send still leaves."""
+        kernel = self._kernels.get(GATEWAY)
+        if kernel is None:
+            return
+        if kernel.alive and kernel.life.pid:
+            kernel.life.ask(Asked.STOP)
+            processes.ask_to_end(kernel.life.pid)
+            processes.collect(kernel.life.pid)
+        kernel.alive = False
+        self._forget(kernel)
 
     def _start_once(self, name: str, role: str) -> Future[KernelInfo]:
         kernel = self._kernels.get(name)
@@ -118,7 +125,7 @@ class Supervisor:
 
     def stop_all(self, *, force: bool = True) -> Future[list[Death]]:
         """End all kernels for good; without `force` as `stop`."""
-        return self.stop(list(self._kernels), force=force)
+        return self.stop([name for name in self._kernels if name != GATEWAY], force=force)
 
     def restart(
         self, names: Iterable[str], *, force: bool = False, timeout: float = STOP_SECONDS

@@ -540,8 +540,7 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
         alertness: Whether to wait for its messages without going to sleep (`wire.direct`).
         segments: Whether large data goes beside the messages, both ways; settled by the handshake.
         wants_segments: Whether this side asked for that.
-        is_forwarded: Whether it goes through the gateway of this machine to another one.
-        is_proven: Whether it is known to lead to a host of the mesh on another machine.
+        leads_to: Where the gateway of this machine is to let it through to; "" where it goes there itself.
         arrival: The segment that came with the request which is being answered.
         patience: Seconds after which the system gives up on receiving, -1 where that was never set (`wire.direct`).
     """
@@ -560,7 +559,7 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
         self.seq = 0
         self.segments = False
         self.wants_segments = False
-        self.is_forwarded = self.is_proven = False
+        self.leads_to = ""
         self.arrival: Arrival | None = None
         self.alertness = Alertness()
         self.reader: MessageReader | EagerReader = MessageReader()

@@ -38,7 +38,7 @@ from pyrokernel.wire.connection import (
     IncomingMessage,
     frame,
 )
-from pyrokernel.wire.greeting import check_first
+from pyrokernel.wire.greeting import HANDSHAKE_BYTES, check_first
 from pyrokernel.wire.introduction import introduced, unpack
 from pyrokernel.wire.segments import available
 from pyrokernel.wire.trust import Peer, check_peer, check_socket_path
@@ -47,7 +47,6 @@ __all__ = ["Daemon", "current_connection", "current_peer", "expose", "exposed_me
 
 log = logging.getLogger(__name__)
 
-HANDSHAKE_BYTES = 4096
 HANDSHAKE_SECONDS = 3.0
 MAX_CONNECTIONS = 4096
 """More are closed at accept: a refusal costs this process nothing, a thread each would."""

@@ -5,18 +5,41 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from Pyro5.errors import ConnectionClosedError
 from Pyro5.protocol import MSG_CONNECT, MSG_CONNECTFAIL
 from Pyro5.serializers import JsonSerializer, SerpentSerializer
 
 from pyrokernel.errors import ProtocolError
 from pyrokernel.wire.codec import Buffer
-from pyrokernel.wire.connection import FLAGS_COMPRESSED, IncomingMessage, frame
+from pyrokernel.wire.connection import FLAGS_COMPRESSED, IncomingMessage, MessageReader, frame
 from pyrokernel.wire.introduction import pack
+from pyrokernel.wire.tls import AnySocket
 
-__all__ = ["check_first", "object_of", "refusal", "with_annotations"]
+__all__ = ["HANDSHAKE_BYTES", "FirstMessage", "check_first", "object_of", "refusal", "with_annotations"]
+
+HANDSHAKE_BYTES = 4096
 
 # All that is decoded before it is known who speaks.
 _SERIALIZERS = {serializer.serializer_id: serializer for serializer in (SerpentSerializer(), JsonSerializer())}
+
+
+class FirstMessage:
+    """The first message of a connection, put together from what arrives; no more than one is read."""
+
+    def __init__(self) -> None:
+        self._reader = MessageReader(HANDSHAKE_BYTES)
+
+    def read(self, sock: AnySocket) -> IncomingMessage | None:
+        """Take what has arrived; return the message once it is whole.
+
+        Raises:
+            ProtocolError: The bytes are none, or too many.
+            OSError: The connection failed, or has ended.
+        """
+        try:
+            return self._reader.read(sock)
+        except ConnectionClosedError as error:
+            raise ConnectionResetError(str(error)) from error
 
 
 def check_first(message: IncomingMessage) -> None:

@@ -31,7 +31,7 @@ from pyrokernel.wire.introduction import TO, pack
 from pyrokernel.wire.remote import NOTHING, Credentials, dial
 from pyrokernel.wire.segments import available
 from pyrokernel.wire.tls import TlsSocket
-from pyrokernel.wire.trust import Peer, check_peer, check_socket_path, is_loopback
+from pyrokernel.wire.trust import Peer, check_peer, check_socket_path
 
 __all__ = ["Proxy", "connect", "dial_unix", "read_greeting"]
 
@@ -72,12 +72,6 @@ def connect(
     """
     parsed = core.URI(uri)
     conn = _dial(parsed, _CONNECT_SECONDS, credentials)
-    if not parsed.sockname and not conn.is_proven:
-        conn.close()
-        raise AccessRefusedError(
-            f"{uri} is neither a unix socket nor behind TLS: who listens there cannot be told apart from you. "
-            "Whatever put this entry into the name server is no host of yours"
-        )
     conn.kind, conn.vectored, conn.instance, conn.greeted = kind, True, instance, False
     if kind == "work" or not parsed.sockname:
         conn.reader = EagerReader(MAX_PAYLOAD_BYTES)
@@ -160,7 +154,7 @@ def _is_open(sock: socket.socket | TlsSocket) -> bool:
 
 def _send_hello(conn: Connection, uri: core.URI, hello: Any) -> None:
     payload = _SERPENT.dumps({"handshake": hello, "object": uri.object})
-    annotations = pack({TO: uri.location.encode()}) if conn.is_forwarded else b""
+    annotations = pack({TO: conn.leads_to.encode()}) if conn.leads_to else b""
     conn.send(frame(MSG_CONNECT, [payload], serializer_id=_SERPENT.serializer_id, annotations=annotations))
 
 
@@ -184,7 +178,7 @@ def _handshake_answer(message: IncomingMessage) -> Any:
 def _open(uri: core.URI, hello: Any, timeout: float, credentials: Credentials) -> Connection:
     """Connect and shake hands, all within `timeout` seconds."""
     deadline = time.monotonic() + timeout
-    conn = _dial(uri, timeout, credentials)
+    conn = _dial(uri, timeout, credentials, stock=True)
     try:
         _send_hello(conn, uri, hello)
         _handshake_answer(conn.recv_message(max_body_bytes=_HANDSHAKE_REPLY_BYTES, deadline=deadline))
@@ -197,19 +191,15 @@ def _open(uri: core.URI, hello: Any, timeout: float, credentials: Credentials) -
         raise
 
 
-def _dial(uri: core.URI, timeout: float, credentials: Credentials) -> Connection:
-    """Connect to where a URI points, and check who listens there."""
+def _dial(uri: core.URI, timeout: float, credentials: Credentials, *, stock: bool = False) -> Connection:
+    """Connect to where a URI points, and check who listens there; as `remote.dial`."""
     if uri.sockname:
         return Connection(*dial_unix(uri.sockname, timeout), uri.object)
     if credentials.gateway:
         conn = Connection(*dial_unix(credentials.gateway, timeout), uri.object)
-        # It lets nobody through whom it has not proven to be a host of the mesh, but for a name server on loopback.
-        conn.is_forwarded, conn.is_proven = True, not is_loopback(uri.host)
+        conn.leads_to = f"{'any' if stock else 'tls'}:{uri.location}"
         return conn
-    sock, peer = dial(uri.host, uri.port, timeout, credentials)
-    conn = Connection(sock, peer, uri.object)
-    conn.is_proven = isinstance(sock, TlsSocket)
-    return conn
+    return Connection(*dial(uri.host, uri.port, timeout, credentials, stock=stock), uri.object)
 
 
 def dial_unix(name: str, timeout: float) -> tuple[socket.socket, Peer]:

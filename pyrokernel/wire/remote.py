@@ -17,7 +17,7 @@ from pyrokernel.errors import AccessRefusedError, KernelUnreachableError
 from pyrokernel.settings import Settings
 from pyrokernel.wire.identity import Identity, check_kind
 from pyrokernel.wire.refusals import explain
-from pyrokernel.wire.tls import TlsSocket, keep_watch
+from pyrokernel.wire.tls import AnySocket, TlsSocket, keep_watch
 from pyrokernel.wire.trust import Peer, check_loopback, is_loopback
 
 __all__ = ["NOTHING", "Credentials", "dial", "written"]
@@ -61,16 +61,16 @@ NOTHING = Credentials(_NOWHERE)
 """Of a process that has no business with other machines."""
 
 
-def dial(host: str, port: int, timeout: float, credentials: Credentials) -> tuple[socket.socket | TlsSocket, Peer]:
+def dial(
+    host: str, port: int, timeout: float, credentials: Credentials, *, stock: bool = False
+) -> tuple[AnySocket, Peer]:
     """Connect to another machine, or by TCP to this one, and check who listens there.
-
-    Without an identity, only this machine is reached, and without TLS: a stock name server on loopback, which is
-    believed nothing that is not checked otherwise.
 
     Args:
         host, port: Where.
         timeout: Seconds for all of it.
         credentials: What to show.
+        stock: It may be a stock name server on loopback, which has no TLS: what it says is checked all the same.
 
     Raises:
         AccessRefusedError: There is nothing to show; or who listens there is no host of this mesh.
@@ -79,13 +79,18 @@ def dial(host: str, port: int, timeout: float, credentials: Credentials) -> tupl
     deadline = time.monotonic() + timeout
     identity = credentials.load()
     if identity is None:
+        if not stock:
+            raise AccessRefusedError(
+                f"{host}:{port} is neither a unix socket nor yours to reach by TLS: who listens there cannot be told "
+                f"apart from you. An identity belongs into {credentials.identity} (pyrokernel certs issue)"
+            )
         check_loopback(host)
         return _connect(host, port, timeout), Peer(uid=-1)
     try:
         return _shake_hands(_connect(host, port, timeout), host, deadline, identity)
     except (ssl.SSLError, ConnectionError) as error:
         told = AccessRefusedError if isinstance(error, ssl.SSLError) else KernelUnreachableError
-        if isinstance(error, ssl.SSLCertVerificationError) or not is_loopback(host):
+        if isinstance(error, ssl.SSLCertVerificationError) or not (stock and is_loopback(host)):
             raise told(explain(error, f"{host}:{port}")) from error
         # It may be a stock name server without TLS.
         return _connect(host, port, max(0.1, deadline - time.monotonic())), Peer(uid=-1)
