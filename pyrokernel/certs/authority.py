@@ -221,7 +221,8 @@ class Authority:
         )
         self.index.records.append(record)
         self._save()
-        private_directory(self.directory / "certificates")
+        for folder in ("certificates", "issued"):
+            private_directory(self.directory / folder)
         write_private(self.directory / "certificates" / f"{record.serial:x}.pem", certificate_pem(cert))
         write_bundle(
             self.directory_of(record), ca=self.ca_pem, cert=certificate_pem(cert), key=key_pem(key), crl=self._crl()

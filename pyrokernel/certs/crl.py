@@ -1,4 +1,4 @@
-"""Lists of what was revoked, signed by the authority (RFC 5280, section 5). Runs in the caller's process and the gateway.
+"""Lists of what was revoked, signed by the authority (RFC 5280, section 5). Runs in the caller's and gateway process.
 
 A list says in its number which is the newer of two. It is valid for ten years: that no news arrives must not close a
 mesh, and the certificates themselves are short-lived.
