@@ -18,9 +18,9 @@ from typing import TypeAlias
 
 from pyrokernel import __version__
 from pyrokernel.errors import PyrokernelError
+from pyrokernel.front import certs_words, state_words
 from pyrokernel.front.exits import ExitCode, code_of
 from pyrokernel.front.parsing import COMMAND, Parser, add_common, count, merge, seconds
-from pyrokernel.front.state_words import add_actions
 from pyrokernel.front.terminal import complain, prepare
 
 __all__ = ["ExitCode", "build_parser", "main"]
@@ -123,7 +123,7 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest=COMMAND)
     for add in (
         _add_serve, _add_shell, _add_run, _add_ship, _add_unship, _add_call, _add_commands, _add_ps, _add_cells,
-        _add_logs, _add_refs, _add_interrupt, _add_restart, _add_stop, _add_state, _add_plugins, _add_demo,
+        _add_logs, _add_refs, _add_interrupt, _add_restart, _add_stop, _add_state, _add_certs, _add_plugins, _add_demo,
         _add_doctor,
     ):  # fmt: skip
         add_common(add(commands))
@@ -444,7 +444,20 @@ def _add_state(commands: _Commands) -> argparse.ArgumentParser:
         "The process that keeps the shared state is started by the first use. A key that is not there ends with code "
         "4, a conflict with what others wrote with 7.",
     )
-    add_actions(parser)
+    state_words.add_actions(parser)
+    return parser
+
+
+def _add_certs(commands: _Commands) -> argparse.ArgumentParser:
+    parser = _command(
+        commands,
+        "certs",
+        "certs",
+        "make, renew and revoke the certificates of a mesh across machines",
+        "One machine has the authority; from there, identity directories are copied to where they are used. It needs "
+        "the package cryptography: pip install 'pyrokernel[network]'.",
+    )
+    certs_words.add_actions(parser)
     return parser
 
 

@@ -24,6 +24,7 @@ from pyrokernel.errors import (
     VersionMismatchError,
 )
 from pyrokernel.front.exits import ExitCode
+from pyrokernel.front.identities import check_identities
 from pyrokernel.front.inits import advise_restart
 from pyrokernel.front.machine import Finding, check_machine, origins
 from pyrokernel.front.plugins import load_here
@@ -44,7 +45,7 @@ def main(args: argparse.Namespace) -> int:
     """Look at everything and report."""
     settings = settings_of(args)
     configured = origins(settings, vars(args))
-    findings = list(check_machine(settings))
+    findings = [*check_machine(settings), *check_identities(settings)]
     # Without its directory no part of the mesh can be reached, which would only be said again and again.
     if not any(finding.level == "wrong" and finding.about == "runtime dir" for finding in findings):
         findings += check_mesh(settings)

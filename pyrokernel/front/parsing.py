@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.terminal import complain
@@ -141,6 +141,27 @@ def add_common(parser: argparse.ArgumentParser, *, top: bool = False) -> None:
             default=default(None),
             help=f"{text} (may be repeated)",
         )
+
+
+Actions: TypeAlias = "argparse._SubParsersAction[Parser]"
+
+
+def begin_actions(parser: Parser) -> Actions:
+    """Begin the subcommands of a command, which alone shows its help."""
+
+    def show_help(_: argparse.Namespace) -> int:
+        parser.print_help()
+        return ExitCode.USAGE
+
+    parser.set_defaults(target=show_help)
+    return parser.add_subparsers(title="subcommands", metavar="SUBCOMMAND", dest=ACTION, help="one of these:")
+
+
+def add_action(actions: Actions, name: str, target: str, text: str, more: str | None = None) -> Parser:
+    """Add a subcommand: how it is called, module and function of `front`, what it does, what its help says below."""
+    parser = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", epilog=more)
+    parser.set_defaults(target=target)
+    return parser
 
 
 def merge(found: argparse.Namespace) -> None:

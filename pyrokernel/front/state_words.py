@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import TypeAlias
-
-from pyrokernel.front.exits import ExitCode
-from pyrokernel.front.parsing import ACTION, Parser, add_common, count
-
-_Actions: TypeAlias = "argparse._SubParsersAction[Parser]"
+from pyrokernel.front.parsing import Actions, Parser, add_action, add_common, begin_actions, count
 
 
 def add_actions(parser: Parser) -> None:
     """Add the subcommands to the parser of `state`, which alone shows its help."""
-
-    def show_help(_: argparse.Namespace) -> int:
-        parser.print_help()
-        return ExitCode.USAGE
-
-    parser.set_defaults(target=show_help)
-    actions = parser.add_subparsers(title="subcommands", metavar="SUBCOMMAND", dest=ACTION, help="one of these:")
+    actions = begin_actions(parser)
     for made in (*_add_reading(actions), *_add_writing(actions), *_add_files(actions)):
         add_common(made)
-
-
-def _action(actions: _Actions, name: str, target: str, text: str, more: str | None = None) -> Parser:
-    """Add a subcommand: how it is called, module and function of `front`, what it does, what its help says below."""
-    parser = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", epilog=more)
-    parser.set_defaults(target=target)
-    return parser
 
 
 def _add_json(parser: Parser, text: str = "answer in JSON") -> None:
@@ -39,8 +20,8 @@ def _add_space(parser: Parser) -> None:
     parser.add_argument("--space", default="", metavar="NAME", help="namespace (default: the common one)")
 
 
-def _add_reading(actions: _Actions) -> list[Parser]:
-    listing = _action(
+def _add_reading(actions: Actions) -> list[Parser]:
+    listing = add_action(
         actions,
         "ls",
         "state:ls",
@@ -54,19 +35,19 @@ def _add_reading(actions: _Actions) -> list[Parser]:
         metavar="N",
         help="at most so many (default: 200 on a terminal, elsewhere all)",
     )
-    get = _action(actions, "get", "state:get", "print a value: text as it is, all else as Python writes it")
+    get = add_action(actions, "get", "state:get", "print a value: text as it is, all else as Python writes it")
     get.add_argument("key", metavar="KEY", help="which")
     form = get.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="as JSON; an array as lists")
     form.add_argument("--raw", action="store_true", help="text or bytes to the last byte, without a newline behind")
-    history = _action(actions, "history", "state:history", "list the last writes to a key, newest first")
+    history = add_action(actions, "history", "state:history", "list the last writes to a key, newest first")
     history.add_argument("key", metavar="KEY", help="which")
     history.add_argument("-n", dest="number", type=count, default=100, metavar="N", help="so many (default: 100)")
-    diff = _action(actions, "diff", "state:diff", "show how a value differs between two revisions")
+    diff = add_action(actions, "diff", "state:diff", "show how a value differs between two revisions")
     diff.add_argument("key", metavar="KEY", help="which")
     diff.add_argument("old", nargs="?", type=count, metavar="OLD", help="revision (default: the one before NEW)")
     diff.add_argument("new", nargs="?", type=count, metavar="NEW", help="revision (default: what it is now)")
-    watch = _action(
+    watch = add_action(
         actions,
         "watch",
         "state:watch",
@@ -77,7 +58,7 @@ def _add_reading(actions: _Actions) -> list[Parser]:
     watch.add_argument(
         "--since", type=count, metavar="REV", help="begin with what followed this revision (default: now)"
     )
-    locks = _action(actions, "locks", "state:locks", "list the locks that are held, and by whom")
+    locks = add_action(actions, "locks", "state:locks", "list the locks that are held, and by whom")
     locks.add_argument("--break", dest="broken", metavar="NAME", help="take this one from whoever has it")
     for parser in (listing, history, watch, locks):
         _add_json(parser, "each write as a line of JSON" if parser is watch else "answer in JSON")
@@ -86,14 +67,14 @@ def _add_reading(actions: _Actions) -> list[Parser]:
     return [listing, get, history, diff, watch, locks]
 
 
-def _add_writing(actions: _Actions) -> list[Parser]:
-    setting = _action(actions, "set", "state:set_key", "set a key")
+def _add_writing(actions: Actions) -> list[Parser]:
+    setting = add_action(actions, "set", "state:set_key", "set a key")
     setting.add_argument("key", metavar="KEY", help="which")
     setting.add_argument("value", metavar="VALUE", help="a Python literal, such as 3, [1, 2] or 'x'; all else is text")
     setting.add_argument("--json", action="store_true", help="VALUE is JSON")
-    removing = _action(actions, "rm", "state:rm", "delete keys, all of them or none")
+    removing = add_action(actions, "rm", "state:rm", "delete keys, all of them or none")
     removing.add_argument("keys", nargs="+", metavar="KEY", help="which")
-    undo = _action(
+    undo = add_action(
         actions, "undo", "state:undo", "bring back what a key was before its last write; again, what it was before that"
     )
     undo.add_argument("key", metavar="KEY", help="which")
@@ -102,13 +83,13 @@ def _add_writing(actions: _Actions) -> list[Parser]:
     return [setting, removing, undo]
 
 
-def _add_files(actions: _Actions) -> list[Parser]:
-    export = _action(
+def _add_files(actions: Actions) -> list[Parser]:
+    export = add_action(
         actions, "export", "state_files:export", "write keys to a file, with their types, authors and times"
     )
     export.add_argument("file", metavar="FILE", help="where to; it appears when it is whole")
     export.add_argument("prefix", nargs="?", default="", metavar="PREFIX", help="only keys that begin so")
-    importing = _action(
+    importing = add_action(
         actions,
         "import",
         "state_files:import_file",
@@ -121,12 +102,12 @@ def _add_files(actions: _Actions) -> list[Parser]:
     importing.add_argument("--trust", action="store_true", help="also pickled objects")
     for parser in (export, importing):
         _add_space(parser)
-    backup = _action(
+    backup = add_action(
         actions, "backup", "state_files:backup", "make a backup of all namespaces while they are in use; print where"
     )
     backup.add_argument("name", nargs="?", default="", metavar="NAME", help="how it is called (default: the time)")
-    backups = _action(actions, "backups", "state_files:backups", "list the backups, newest first")
-    restore = _action(
+    backups = add_action(actions, "backups", "state_files:backups", "list the backups, newest first")
+    restore = add_action(
         actions,
         "restore",
         "state_files:restore_backup",
@@ -136,7 +117,7 @@ def _add_files(actions: _Actions) -> list[Parser]:
     )
     restore.add_argument("backup", metavar="BACKUP", help="name or folder of a backup")
     restore.add_argument("--yes", action="store_true", help="do not ask")
-    status = _action(
+    status = add_action(
         actions, "status", "state_files:status", "say where the shared state is kept, how much it is, and how safe"
     )
     for parser in (backups, status):

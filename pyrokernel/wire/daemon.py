@@ -16,11 +16,11 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from Pyro5 import server
+from Pyro5 import config, server
 from Pyro5.callcontext import current_context
 from Pyro5.errors import PyroError
 from Pyro5.protocol import FLAGS_ONEWAY
@@ -110,7 +110,7 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
     ) -> None:
         # A connected socket is the one way into Pyro's constructor that starts no threads and binds nothing.
         ours, other = socket.socketpair()
-        with ours, other:
+        with ours, other, _without_ssl():
             super().__init__(connected_socket=ours)
         self.transportServer: _Listener | None = _Listener(self, unix_path)
         self.locationStr = self.transportServer.locationStr
@@ -286,6 +286,16 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         if isinstance(exc_value, PyrokernelError):
             exc_value = RuntimeError(f"{type(exc_value).__name__}: {exc_value}")
         super()._sendExceptionResponse(connection, seq, serializer_id, exc_value, tbinfo, flags, annotations)
+
+
+@contextlib.contextmanager
+def _without_ssl() -> Iterator[None]:
+    """Let Pyro5 take a plain socket where PYRO_SSL is set, which is for stock tools that use the same environment."""
+    ssl, config.SSL = config.SSL, False
+    try:
+        yield
+    finally:
+        config.SSL = ssl
 
 
 class _Objects(dict[str, Any]):

@@ -87,6 +87,14 @@ class Identity:
         return self.directory / "key.pem"
 
     @property
+    def chain_file(self) -> Path:
+        """Where the certificate is read: beside the key, so that a renewal cannot come between the two.
+
+        Other tools write key and certificate into two files; then it is `cert_file`.
+        """
+        return self.key_file if b"BEGIN CERTIFICATE" in self.key_file.read_bytes() else self.cert_file
+
+    @property
     def crl_file(self) -> Path:
         """What was revoked; may be missing."""
         return self.directory / "crl.pem"
@@ -98,12 +106,10 @@ class Identity:
         Raises:
             SettingsError: It is not by this authority, or a file is damaged.
         """
-        # The standard library shows certificates of peers only, so it meets itself.
-        server, client = self._context(ssl.PROTOCOL_TLS_SERVER), self._context(ssl.PROTOCOL_TLS_CLIENT)
+        server = self._context(ssl.PROTOCOL_TLS_SERVER)
         server.verify_mode, server.verify_flags = ssl.CERT_REQUIRED, server.verify_flags | _ANY_TIME
-        client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
         try:
-            return shake_hands(server, client)[0].getpeercert() or {}
+            return self._shown_to(server)
         except ssl.SSLError as error:
             text = getattr(error, "verify_message", "") or error.reason or str(error)
             raise SettingsError(
@@ -168,15 +174,29 @@ class Identity:
         context.verify_flags |= _ANY_TIME
         return context
 
+    def check_now(self) -> None:
+        """Raise what a peer would: the certificate has expired, is not valid yet, or was revoked.
+
+        Raises:
+            AccessRefusedError: Others may read the key.
+            SettingsError: A file is missing or damaged.
+            ssl.SSLCertVerificationError: A peer would refuse it.
+        """
+        self._shown_to(self.server_context())
+
+    def _shown_to(self, server: ssl.SSLContext) -> PeerCert:
+        # The standard library shows the certificates of peers only, so an identity meets itself.
+        client = self._context(ssl.PROTOCOL_TLS_CLIENT)
+        client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+        return shake_hands(server, client)[0].getpeercert() or {}
+
     def _context(self, protocol: int) -> ssl.SSLContext:
         context = ssl.SSLContext(protocol)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         self._trust(context)
         check_owned(self.key_file)
         try:
-            whole = b"BEGIN CERTIFICATE" in self.key_file.read_bytes()
-            # Key and certificate of others' tools lie in two files, which cannot be replaced at once; ours are in one.
-            context.load_cert_chain(self.key_file if whole else self.cert_file, self.key_file, _no_passphrase)
+            context.load_cert_chain(self.chain_file, self.key_file, _no_passphrase)
         except ssl.SSLError as error:
             why = error.reason or str(error)
             raise SettingsError(

@@ -16,7 +16,7 @@ from pyrokernel.errors import PyrokernelError
 from pyrokernel.texts import one_line, span
 from pyrokernel.wire.identity import Identity, PeerCert, kind_and_name, names_in
 
-__all__ = ["explain", "explain_dial", "look_at"]
+__all__ = ["explain", "explain_dial", "look_at", "trouble_of"]
 
 _LONGEST_LINE = 2000
 _LOOK_SECONDS = 3.0
@@ -76,6 +76,28 @@ def look_at(address: str, identity: Identity) -> PeerCert | None:
             return sock.getpeercert()
     except (OSError, ValueError, PyrokernelError):
         return None  # the error that is explained is told all the same
+
+
+def trouble_of(identity: Identity) -> str:
+    """Say in one line why peers would refuse an identity as things are, "" if they would not.
+
+    Raises:
+        AccessRefusedError: Others may read the key.
+        SettingsError: A file is missing or damaged.
+    """
+    try:
+        identity.check_now()
+    except ssl.SSLCertVerificationError as error:
+        code, what = error.verify_code, f"the certificate of {_who(identity.cert)} in {identity.directory}"
+        if code in (_EXPIRED, _NOT_YET):
+            clock = f"; but first {_compare_clocks()}" if code == _NOT_YET else ""
+            return one_line(
+                f"{what} {_when(code, identity.cert)}; {_renew(identity.cert, 'here')}{clock}", _LONGEST_LINE
+            )
+        if code == _REVOKED:
+            return f"{what} was revoked; whoever runs the authority can issue another"
+        return explain(error, str(identity.directory), identity)
+    return ""
 
 
 def _meaning(error: BaseException, where: str, identity: Identity | None, shown: PeerCert | None) -> str:
@@ -161,9 +183,9 @@ def _when(code: int, cert: PeerCert | None) -> str:
     return f"is valid only in {span(max(begin - now, 0))} ({_utc(begin)})"
 
 
-def _renew(cert: PeerCert | None) -> str:
+def _renew(cert: PeerCert | None, to: str = "there") -> str:
     name = _who(cert).rpartition(" ")[2] if cert else "NAME"
-    return f"renew it where its authority lies (pyrokernel certs renew {name}) and copy it there"
+    return f"renew it where its authority lies (pyrokernel certs renew {name}) and copy it {to}"
 
 
 def _clock(code: int, cert: PeerCert | None, identity: Identity | None) -> str:
@@ -206,10 +228,9 @@ def _refused_as_expired(where: str, identity: Identity | None) -> str:
             f"{where} refuses the certificate in {_directory(identity)} as expired, and by the clock here it is valid "
             f"until {end}: {_compare_clocks()}"
         )
-    name = _who(cert).rpartition(" ")[2] if cert else "NAME"
     return (
-        f"the certificate in {_directory(identity)} {_when(_EXPIRED, cert)}, and {where} refuses it; where its "
-        f"authority lies: pyrokernel certs renew {name}, and copy it here"
+        f"the certificate in {_directory(identity)} {_when(_EXPIRED, cert)}, and {where} refuses it; "
+        f"{_renew(cert, 'here')}"
     )
 
 

@@ -1,0 +1,95 @@
+"""Lists of what was revoked, signed by the authority (RFC 5280, section 5). Runs in the caller's and gateway process.
+
+A list says in its number which is the newer of two. It is valid for ten years: that no news arrives must not close a
+mesh, and the certificates themselves are short-lived.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from pyrokernel.certs.making import CLOCKS_APART, DAYS
+
+__all__ = ["make_crl", "number_of", "read_revoked"]
+
+
+def make_crl(
+    revoked: Mapping[int, datetime.datetime],
+    number: int,
+    *,
+    ca_key: ec.EllipticCurvePrivateKey,
+    ca: x509.Certificate,
+    now: datetime.datetime,
+) -> bytes:
+    """Return a list of revoked certificates as it stands in a file.
+
+    Args:
+        revoked: When each serial number was revoked.
+        number: Of this list; above that of every earlier one.
+        ca_key: Signs it.
+        ca: What says whose key that is.
+        now: What the time is.
+    """
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(ca.subject)
+        .last_update(now - CLOCKS_APART)
+        .next_update(now + datetime.timedelta(days=DAYS["ca"]))
+        .add_extension(x509.CRLNumber(number), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.public_key()),  # type: ignore[arg-type]  # is one of EC
+            critical=False,
+        )
+    )
+    for serial, when in revoked.items():
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(when).build()
+        builder = builder.add_revoked_certificate(entry)
+    return builder.sign(ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def read_revoked(crl_pem: bytes, ca_pem: bytes) -> frozenset[int]:
+    """Return the serial numbers that a list revokes.
+
+    Args:
+        crl_pem: The list.
+        ca_pem: Certificate of the authority that must have signed it.
+
+    Raises:
+        ValueError: It is no list, or not by this authority.
+    """
+    return frozenset(entry.serial_number for entry in _read(crl_pem, ca_pem))
+
+
+def number_of(crl_pem: bytes, ca_pem: bytes) -> int:
+    """Return the number of a list, by which one is newer than another.
+
+    Args:
+        crl_pem: The list.
+        ca_pem: Certificate of the authority that must have signed it.
+
+    Raises:
+        ValueError: It is no list, not by this authority, or has no number.
+    """
+    try:
+        return _read(crl_pem, ca_pem).extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    except x509.ExtensionNotFound as error:
+        raise ValueError("the list of revoked certificates has no number") from error
+
+
+def _read(crl_pem: bytes, ca_pem: bytes) -> x509.CertificateRevocationList:
+    crl, ca = x509.load_pem_x509_crl(crl_pem), x509.load_pem_x509_certificate(ca_pem)
+    key = ca.public_key()
+    algorithm = crl.signature_hash_algorithm
+    if crl.issuer != ca.subject or not isinstance(key, ec.EllipticCurvePublicKey) or algorithm is None:
+        raise ValueError("the list of revoked certificates is by another authority")
+    try:
+        key.verify(crl.signature, crl.tbs_certlist_bytes, ec.ECDSA(algorithm))
+    except InvalidSignature as error:
+        raise ValueError("the list of revoked certificates is not signed by this authority") from error
+    return crl

@@ -1,0 +1,97 @@
+"""Files that only their owner reads, replaced whole, and one writer at a time. Runs in the caller's process."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pyrokernel.errors import AccessRefusedError
+from pyrokernel.wire.identity import check_owned
+
+__all__ = ["locked", "private_directory", "write_private"]
+
+_DRAFT = ".draft"
+_STALE_SECONDS = 60
+_PATIENCE_SECONDS = 10.0
+_LOOK_AGAIN_SECONDS = 0.05
+
+
+def private_directory(path: Path) -> None:
+    """Create a directory that only its owner enters, or make sure that it is one.
+
+    Raises:
+        AccessRefusedError: Others may enter it, or it is somebody else's.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    check_owned(path)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file of mode 0600; whoever reads it finds what was there before, or all of the new."""
+    # mkstemp creates with O_EXCL and mode 0600.
+    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_DRAFT, dir=path.parent)
+    try:
+        with open(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(draft)
+        raise
+    _sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Be the only one who writes in a directory of ours; what a killed writer left unfinished is removed.
+
+    Raises:
+        AccessRefusedError: Another command goes on for too long.
+    """
+    # A file, because a network file system locks nothing that is open for reading only.
+    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        _await_lock(descriptor, directory)
+        sweep(directory)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def sweep(directory: Path) -> None:
+    """Remove drafts of commands that were killed."""
+    for draft in directory.glob(f".*{_DRAFT}"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - draft.stat().st_mtime > _STALE_SECONDS:
+                draft.unlink()
+
+
+def _await_lock(descriptor: int, directory: Path) -> None:
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise AccessRefusedError(
+                    f"another `pyrokernel certs` works in {directory} for over {_PATIENCE_SECONDS:.0f} s; end it "
+                    f"(fuser {directory / 'lock'} names it), then try again"
+                ) from None
+            time.sleep(_LOOK_AGAIN_SECONDS)  # flock itself waits for ever or not at all
+        else:
+            return
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,240 @@
+"""`certs`: the authority of a mesh across machines, and the identities it makes. Runs in the caller's process."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import re
+import shlex
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyrokernel.certs.bundles import write_environment
+from pyrokernel.errors import PyrokernelError, SettingsError
+from pyrokernel.front.configured import settings_of
+from pyrokernel.front.exits import ExitCode
+from pyrokernel.front.terminal import note, say, say_json
+from pyrokernel.settings import Settings, configuration_dir
+from pyrokernel.wire.identity import Identity
+from pyrokernel.wire.trust import account
+
+if TYPE_CHECKING:
+    from pyrokernel.certs.authority import Authority
+    from pyrokernel.certs.index import Record
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_PLACES = {"user": ".config/pyrokernel/certs", "host": ".config/pyrokernel/host"}
+"""Where another machine looks for identities, below the home directory."""
+
+
+def init(args: argparse.Namespace) -> int:
+    """Make an authority, and the identities of this machine."""
+    settings, directory = settings_of(args), _ca_directory(args)
+    made = _load("authority").create(directory, args.authority or settings.host_name, **_given_days(args))
+    hostname = _as_name(socket.gethostname())
+    names = [settings.host_name, *([hostname] if hostname else []), *_LOOPBACK, *(args.names or ())]
+    user = args.user or _as_name(account(os.getuid())) or "user"
+    with _load("authority").opened(directory) as authority:
+        records = [
+            *_provide(authority, "host", settings.host_name, names, settings.host_certs_dir),
+            *_provide(authority, "user", user, [], settings.certs_dir),
+        ]
+        found = [_told(authority, record) for record in records]
+    if args.json:
+        say_json({"authority": str(directory), "made": made, "identities": found})
+        return ExitCode.OK
+    say(f"authority: {directory}{'' if made else ' was there already'}; keep a backup of it, and ca.key to yourself")
+    for one in found:
+        say(_line_of(one))
+    say("another machine: pyrokernel certs issue-host HOST --name ADDRESS; another user: pyrokernel certs issue USER;")
+    say(
+        "each says what to copy, and where to. Others reach this machine with: pyrokernel serve, and listen = HOST:PORT"
+    )
+    return ExitCode.OK
+
+
+def _provide(authority: Authority, kind: str, name: str, names: Sequence[str], directory: Path) -> list[Record]:
+    """Write an identity of this machine where there is none."""
+    if (directory / "key.pem").exists():
+        note(f"{directory} is there already, and left as it is")
+        return []
+    known = authority.index.of(name)
+    if known and known[-1].kind == kind and known[-1].state(time.time()) in ("valid", "due"):
+        return [authority.renew(name, names if kind == "host" else (), into=directory)]
+    return [authority.issue(kind, name, names, into=directory)]
+
+
+def issue(args: argparse.Namespace) -> int:
+    """Make an identity for a user."""
+    return _issue(args, "user", args.user, ())
+
+
+def issue_host(args: argparse.Namespace) -> int:
+    """Make an identity for a host."""
+    return _issue(args, "host", args.host, [args.host, *(args.names or ())])
+
+
+def _issue(args: argparse.Namespace, kind: str, name: str, names: Sequence[str]) -> int:
+    with _load("authority").opened(_ca_directory(args)) as authority:
+        found = _told(authority, authority.issue(kind, name, names, days=args.days))
+    return _answer(args, [found])
+
+
+def renew(args: argparse.Namespace) -> int:
+    """Make new keys and certificates."""
+    now = time.time()
+    with _load("authority").opened(_ca_directory(args)) as authority:
+        if args.renewed:
+            chosen = [args.renewed]
+        else:
+            states = ("due", "expired") if args.due else ("valid", "due", "expired")
+            chosen = [record.name for record in authority.index.newest() if record.state(now) in states]
+        if args.names and not args.renewed:
+            raise SettingsError("--name goes with one host: pyrokernel certs renew HOST --name DNS|IP")
+        found = [_told(authority, authority.renew(name, args.names or (), days=args.days)) for name in chosen]
+    if not found and not args.json:
+        note("nothing is due" if args.due else "nothing to renew")
+    return _answer(args, found)
+
+
+def _answer(args: argparse.Namespace, found: Sequence[dict[str, Any]]) -> int:
+    """Say what was made and what to copy."""
+    if args.json:
+        say_json(found)
+        return ExitCode.OK
+    for one in found:
+        say(_line_of(one))
+        if one["copy"]:
+            say(f"  copy it: {one['copy']}")
+    if any(one["copy"] for one in found):
+        say('there, for pyro5-ns and pyro5-nsc: eval "$(pyrokernel certs env)"; pyrokernel itself finds it')
+    return ExitCode.OK
+
+
+def revoke(args: argparse.Namespace) -> int:
+    """End certificates before their time."""
+    settings = settings_of(args)
+    with _load("authority").opened(_ca_directory(args)) as authority:
+        revoked = authority.revoke(args.revoked)
+        told = authority.publish_crl([settings.certs_dir, settings.host_certs_dir])
+    if args.json:
+        say_json({"revoked": [record.to_json() for record in revoked], "told": [str(one) for one in told]})
+        return ExitCode.OK
+    if revoked:
+        say(f"revoked {args.revoked}: {len(revoked)} of its certificates will be refused")
+    else:
+        say(f"{args.revoked} was revoked before")
+    note(f"the list is {_ca_directory(args) / 'crl.pem'}; it was copied to: {', '.join(map(str, told)) or 'nowhere'}")
+    return ExitCode.OK
+
+
+def list_records(args: argparse.Namespace) -> int:
+    """List what was issued."""
+    index, now = _load("authority").read_index(_ca_directory(args)), time.time()
+    records = index.records if args.all else index.newest()
+    if args.json:
+        say_json([{**record.to_json(), "state": record.state(now)} for record in records])
+    elif records:
+        say(_load("facts").format_records(records, now))
+    else:
+        note("nothing was issued yet: pyrokernel certs issue USER, pyrokernel certs issue-host HOST")
+    return ExitCode.OK
+
+
+def show(args: argparse.Namespace) -> int:
+    """Say what stands in certificates."""
+    settings, directory = settings_of(args), _ca_directory(args)
+    files = [_file_of(args.shown, directory)] if args.shown else _files_here(settings, directory)
+    if not files:
+        raise SettingsError("there is no identity on this machine; `pyrokernel certs init` makes one")
+    nearby = [settings.certs_dir, settings.host_certs_dir]
+    facts = [_load("facts").facts_of(file, [directory, file.parent, *nearby]) for file in files]
+    if args.json:
+        say_json([one.to_json() for one in facts])
+    else:
+        say("\n".join(_load("facts").format_facts(one, time.time()) for one in facts))
+    return ExitCode.OK
+
+
+def _file_of(shown: str, directory: Path) -> Path:
+    """Return the file with the certificate of a name, or the one that is named."""
+    path = Path(shown).expanduser()
+    if "/" not in shown and _load("authority").exists(directory):
+        known = _load("authority").read_index(directory).of(shown)
+        if known:
+            return directory / "certificates" / f"{known[-1].serial:x}.pem"
+    if path.is_dir():
+        return path / "cert.pem"
+    if not path.exists():
+        raise SettingsError(f"there is neither a file {shown} nor something issued for that name in {directory}")
+    return path
+
+
+def _files_here(settings: Settings, directory: Path) -> list[Path]:
+    files = [settings.certs_dir / "cert.pem", settings.host_certs_dir / "cert.pem", directory / "ca.pem"]
+    return [file for file in files if file.exists()]
+
+
+def env(args: argparse.Namespace) -> int:
+    """Print the variables of identities, and write them beside these."""
+    settings = settings_of(args)
+    found: dict[str, str] = {}
+    if args.directory:
+        found = write_environment(Identity.load(Path(args.directory)))
+    else:
+        # The user's after the host's: of what both say, who one is as a client, the user's counts.
+        for kind, directory in (("host", settings.host_certs_dir), ("user", settings.certs_dir)):
+            if directory.exists() or (kind == "user" and not found):
+                found |= write_environment(Identity.load(directory, kind))
+    for name, value in found.items():
+        say(f"export {name}={shlex.quote(value)}")
+    return ExitCode.OK
+
+
+def _told(authority: Authority, record: Record) -> dict[str, Any]:
+    """Return an identity as a script gets it: also where it is, and how to copy it if it is for another machine."""
+    directory, place = authority.directory_of(record), _PLACES[record.kind]
+    target = record.name if record.kind == "host" else "HOST"
+    files = f"{shlex.quote(str(directory))}/*"
+    copy = f"ssh {target} mkdir -p -m 700 {place} && scp -p {files} {target}:{place}/"
+    return {**record.to_json(), "directory": str(directory), "copy": "" if record.directory else copy}
+
+
+def _line_of(told: dict[str, Any]) -> str:
+    until = time.strftime("%Y-%m-%d", time.localtime(told["ends"]))
+    names = f", for {', '.join(told['names'])}" if told["names"] else ""
+    distance = _load("facts").from_now(told["ends"] - time.time())
+    return f"{told['kind']} {told['name']}: {told['directory']}, until {until} ({distance}){names}"
+
+
+def _given_days(args: argparse.Namespace) -> dict[str, float]:
+    return {} if args.days is None else {"days": args.days}
+
+
+def _as_name(text: str) -> str:
+    """Return the name of an account or machine as it may stand in a certificate, "" if nothing is left of it."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", text).strip(".-")[:64]
+
+
+def _ca_directory(args: argparse.Namespace) -> Path:
+    return (Path(args.ca).expanduser() if args.ca else configuration_dir() / "ca").absolute()
+
+
+def _load(module: str) -> Any:
+    """Import what needs the package cryptography, which is not everywhere.
+
+    Raises:
+        PyrokernelError: It is not here.
+    """
+    try:
+        return importlib.import_module(f"pyrokernel.certs.{module}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "cryptography":
+            raise
+        raise PyrokernelError(
+            "pyrokernel certs needs the package cryptography; run: python -m pip install 'pyrokernel[network]'"
+        ) from error
