@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import os
+import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -21,7 +22,8 @@ from pyrokernel.messages import PROTOCOL_VERSION, START_SECONDS, STOP_SECONDS, K
 from pyrokernel.roles import Role
 from pyrokernel.settings import check_name
 from pyrokernel.shelf import Shelf
-from pyrokernel.wire.exposing import expose
+from pyrokernel.wire.daemon import current_peer
+from pyrokernel.wire.exposing import expose, refusal
 
 T = TypeVar("T")
 
@@ -92,7 +94,14 @@ class HostService:
 
     @expose(Role.USER)
     def signal_kernel(self, name: str, instance: str, signum: int, cell: str = "") -> bool:
-        """Send SIGINT (for a cell) or SIGKILL to a kernel's process group; False when that instance is gone."""
+        """Send SIGINT (for a cell) or SIGKILL to a kernel's process group; False when that instance is gone.
+
+        Raises:
+            AccessRefusedError: Who may run code interrupts what runs; only admins kill.
+        """
+        peer = current_peer()
+        if signum != signal.SIGINT and peer.role < Role.ADMIN:
+            raise refusal(peer, "killing a kernel", Role.ADMIN)
         return self._do(lambda: self._supervisor.send_signal(name, instance, signum, cell))
 
     @expose(Role.OBSERVER)

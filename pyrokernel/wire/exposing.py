@@ -73,7 +73,7 @@ def is_exposed(function: Any) -> bool:
 def marked_role(value: Any, name: str) -> Role | None:
     """Return the role that a method of an object is marked with, None for none; runs no code of the object's."""
     function = inspect.getattr_static(type(value), name, None)
-    role = inspect.getattr_static(function, "__dict__", {}).get(_ROLE) if inspect.isfunction(function) else None
+    role = vars(function).get(_ROLE) if inspect.isfunction(function) else None
     return role if isinstance(role, Role) else None
 
 
