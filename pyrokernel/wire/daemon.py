@@ -112,7 +112,7 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
             "python": list(sys.version_info[:3]),
             "segments": available(),
         }
-        self.objectsById = _Objects(self.objectsById, unix_path.stem)
+        self.objectsById: _Objects = _Objects(self.objectsById, unix_path.stem)
         self._members: dict[tuple[str, str], tuple[Any, Callable[..., Any]]] = {}
         self._offered: set[str] = set()
         self._on_work, self._work_role = on_work, work_role
