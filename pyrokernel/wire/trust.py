@@ -82,6 +82,11 @@ def account(uid: int) -> str:
         return str(uid)
 
 
+def account_of_process() -> str:
+    """Return the name of the account that this process runs as."""
+    return account(os.getuid())
+
+
 def check_peer(sock: socket.socket) -> Peer:
     """Return the peer of a unix socket if it is this user.
 
