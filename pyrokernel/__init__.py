@@ -120,7 +120,7 @@ if TYPE_CHECKING:
         StateEntry,
     )
     from pyrokernel.settings import Settings
-    from pyrokernel.wire.daemon import expose
+    from pyrokernel.wire.exposing import expose
 
 __all__ = [
     "AccessRefusedError",
@@ -232,7 +232,7 @@ _ROOMS = {
     "Watch": "client.watches",
     "command": "commands",
     "connect": "client.mesh",
-    "expose": "wire.daemon",
+    "expose": "wire.exposing",
     "hookimpl": "hookspecs",
     "local": "client.launch",
     "publish": "client.publishing",

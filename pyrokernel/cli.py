@@ -124,7 +124,7 @@ def build_parser() -> Parser:
     for add in (
         _add_serve, _add_shell, _add_run, _add_ship, _add_unship, _add_call, _add_commands, _add_ps, _add_cells,
         _add_logs, _add_refs, _add_interrupt, _add_restart, _add_stop, _add_state, _add_certs, _add_plugins, _add_demo,
-        _add_doctor,
+        _add_doctor, _add_policy,
     ):  # fmt: skip
         add_common(add(commands))
     return parser
@@ -401,6 +401,24 @@ def _add_refs(commands: _Commands) -> argparse.ArgumentParser:
     )
     parser.add_argument("ids", nargs="*", metavar="ID", help="which to revoke: its ID, or its URL")
     _add_kernels(parser)
+    _add_json(parser)
+    return parser
+
+
+def _add_policy(commands: _Commands) -> argparse.ArgumentParser:
+    parser = _command(
+        commands,
+        "policy",
+        "policy",
+        "say who may do what in the mesh of this account, and which line of the policy says so",
+        "The file is policy.toml beside the configuration file, or what the setting policy says; a gateway reads it "
+        "anew when it changes. Without USER it tells what each line says; with USER, plugins are asked, too. Nothing "
+        "is changed by it: to give somebody a role, write the line.",
+    )
+    parser.add_argument("action", choices=("check",), metavar="check", help="tell what holds")
+    parser.add_argument("user", nargs="?", default="", metavar="USER", help="name in a certificate")
+    parser.add_argument("kernel", nargs="?", default="", metavar="KERNEL", help="with which kernel (default: the rest)")
+    parser.add_argument("--host", action="store_true", help="USER is the name of a host")
     _add_json(parser)
     return parser
 

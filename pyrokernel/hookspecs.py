@@ -211,3 +211,26 @@ def pyrokernel_open_store(directory: Path, mesh: str, durability: str, settings:
             does not start then, and the client that asked for it is told; the next one that asks tries again.
     """
     raise NotImplementedError
+
+
+@hookspec
+def pyrokernel_policy(user: str, kind: str, kernel: str, address: str, settings: Mapping[str, Any]) -> str | None:
+    """Say what somebody from another machine may do.
+
+    Called in the gateway for each connection that shows a good certificate, and once a second for those that are open:
+    a connection whose role has changed is closed. Of several plugins the first in alphabetical order that answers is
+    believed, and the policy's file is asked only where none does. It can give a role, and never more: who is on this
+    machine as the account that runs the mesh is an admin whatever it says.
+
+    Args:
+        user: The name in the certificate.
+        kind: Of the certificate: "user", or "host", for another machine that acts for its users.
+        kernel: Which kernel the connection leads to, "" for host, name server and shared state.
+        address: "HOST:PORT" where it comes from.
+        settings: The plugin's own section of the configuration.
+
+    Returns:
+        "nobody", "observer", "user" or "admin"; None to leave it to others. Where it raises, or says anything else,
+        nobody gets in, and it is noted.
+    """
+    raise NotImplementedError

@@ -63,6 +63,9 @@ class Settings:
         host_certs: That of the host and of the name server; "" for `host` beside the configuration file.
         gateway: Unix socket by which the processes of a mesh reach other machines; their host says so.
         policy: File that says who may do what; "" for `policy.toml` beside the configuration file.
+        max_connections: How many connections each process takes; 0 for any number, here and in the next two.
+        user_connections: How many of these one user may have, who is no admin.
+        user_requests: How many requests a second one user may make to each process, who is no admin.
         plugins: A section for each plugin, by its name: `[plugins.NAME]` in a file, one JSON object as a variable.
     """
 
@@ -91,6 +94,9 @@ class Settings:
     host_certs: str = ""
     policy: str = ""
     gateway: str = ""
+    max_connections: int = 4096
+    user_connections: int = 256
+    user_requests: float = 2000.0
     plugins: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -102,7 +108,7 @@ class Settings:
         check_name(self.state_store, "state_store")
         if self.durability not in DURABILITIES:
             raise SettingsError(f"durability is one of {', '.join(DURABILITIES)}, not {self.durability!r}")
-        for name in ("state_file_bytes", "state_backup"):
+        for name in ("state_file_bytes", "state_backup", "max_connections", "user_connections", "user_requests"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise SettingsError(f"{name} must be a finite number, 0 or above, not {getattr(self, name)}")
         for name in ("timeout", "input_timeout", "max_result_bytes", "state_versions", "state_changes"):

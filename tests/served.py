@@ -6,7 +6,8 @@ import threading
 from typing import Any
 
 from pyrokernel.errors import CellNotFoundError
-from pyrokernel.wire.daemon import current_peer, expose
+from pyrokernel.wire.daemon import current_peer
+from pyrokernel.wire.exposing import expose
 
 OBJECT = "test.object"
 

@@ -23,7 +23,8 @@ from pyrokernel.client.kernel import Kernel
 from pyrokernel.client.links import Link
 from pyrokernel.messages import KERNEL_OBJECT
 from pyrokernel.wire.connection import MSG_RESULT, Connection, IncomingMessage, MessageReader, frame
-from pyrokernel.wire.daemon import Daemon, expose
+from pyrokernel.wire.daemon import Daemon
+from pyrokernel.wire.exposing import expose
 from pyrokernel.wire.proxy import connect, read_greeting
 
 PROCESSES = 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import socket
 import threading
@@ -21,7 +22,7 @@ from pyrokernel.stores import Row
 from pyrokernel.wire.connection import Connection
 from pyrokernel.wire.direct import ask_directly, await_answer
 from pyrokernel.wire.fanout import Request
-from pyrokernel.wire.trust import Peer
+from pyrokernel.wire.trust import Peer, peer_of
 from pyrokernel.wire.values import encode_value
 
 ME = Author("me")
@@ -139,7 +140,7 @@ class DeskRoom:
     def connect(self, pid: int = 1, *, nearby: bool = True) -> Connection:
         """Return a client's end of a connection."""
         ours, theirs = socket.socketpair()
-        served = Connection(theirs, Peer(uid=0, pid=pid))
+        served = Connection(theirs, dataclasses.replace(peer_of(theirs), pid=pid))
         served.greeting = {"files": nearby}
         self.desk.adopt(served)
         self._connections += [Connection(ours, Peer(uid=0)), served]

@@ -130,3 +130,12 @@ def pyrokernel_register_subcommands(register: RegisterSubcommand) -> None:
         return 0
 
     register("hello-all", run, help="have all kernels greet somebody", configure=configure)
+
+
+# The hook of the gateway, which lets other machines in.
+
+
+@hookimpl
+def pyrokernel_policy(user: str, settings: Mapping[str, Any]) -> str | None:
+    """Let guests look, those of `[plugins.hello] guests`; of all others the policy's file decides."""
+    return "observer" if user in settings.get("guests", ()) else None

@@ -270,6 +270,11 @@ class StateLink:
             return (value,)
         if isinstance(value, Packed):
             return (value.data, *value.buffers)
+        if value is None:
+            raise AccessRefusedError(
+                f"this value is a pickled {found[2]}, set by {found[3]}, and who may only look gets plain data: "
+                "ask an admin of the mesh for the role user, or whoever set it for plain data"
+            )
         try:
             return map_value(value["path"], value["sizes"])
         except AccessRefusedError:

@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 from pyrokernel.errors import AccessRefusedError, PyrokernelError
 from pyrokernel.gateway.pump import Pump
+from pyrokernel.policy import Decider
 from pyrokernel.roles import Role
 from pyrokernel.settings import Settings
 from pyrokernel.wire.identity import Identity, kind_and_name
 from pyrokernel.wire.remote import written
 from pyrokernel.wire.tls import TlsSocket
-from pyrokernel.wire.trust import Peer
+from pyrokernel.wire.trust import Peer, account_of_process
 
 log = logging.getLogger(__name__)
 
@@ -25,12 +26,14 @@ class Visitor(NamedTuple):
     Attributes:
         peer: Who it is, and what it may do.
         kind: Of its certificate: "user" or "host".
+        kernel: Which kernel it wanted, "" for none.
         serial: Number of the certificate.
         until: Unix time at which that ends.
     """
 
     peer: Peer
     kind: str
+    kernel: str
     serial: int
     until: float
 
@@ -42,11 +45,12 @@ class Visitors:
         settings: Where identity and policy are.
 
     Raises:
-        SettingsError: The identity cannot be used.
+        SettingsError: The identity, or the policy, cannot be used.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._policy = Decider(settings, account_of_process())
         self._here: dict[Pump, Visitor] = {}
         self._revoked: frozenset[int] = frozenset()
         self._load()
@@ -70,7 +74,7 @@ class Visitors:
         """
         cert = sock.getpeercert()
         kind, name = kind_and_name(cert)
-        role = self._role_of(name, kind, kernel, address)
+        role = self._policy.role_of(name, kind, kernel, address)
         if role is Role.NOBODY:
             raise AccessRefusedError(
                 f"the policy of this machine gives {kind} {name} no role; an admin can, in {self._settings.policy_file}"
@@ -79,7 +83,7 @@ class Visitors:
         if serial in self._revoked:
             raise AccessRefusedError(f"the certificate of {kind} {name} was revoked; ask for a new one")
         until = float(ssl.cert_time_to_seconds(str(cert["notAfter"])))
-        return Visitor(Peer(uid=-1, role=role, user=name, address=address), kind, serial, until)
+        return Visitor(Peer(uid=-1, role=role, user=name, address=address), kind, kernel, serial, until)
 
     def note(self, pump: Pump, visitor: Visitor) -> None:
         """Remember whose connection this is."""
@@ -90,7 +94,7 @@ class Visitors:
         self._here.pop(pump, None)
 
     def unwelcome(self) -> list[Pump]:
-        """Return the connections whose certificates have ended or were revoked; takes up what is new on disk first."""
+        """Return the connections whose certificates or roles have ended; takes up what is new on disk first."""
         if written(self.identity) != self._written:
             try:
                 self._load()
@@ -100,10 +104,17 @@ class Visitors:
         now = time.time()
         found = []
         for pump, visitor in self._here.items():
-            why = "was revoked" if visitor.serial in self._revoked else "has expired" if visitor.until < now else ""
-            if why:
-                log.warning("%s at %s has to go: the certificate %s", visitor.peer.user, visitor.peer.address, why)
-                found.append(pump)
+            peer = visitor.peer
+            if visitor.serial in self._revoked:
+                why = "the certificate was revoked"
+            elif visitor.until < now:
+                why = "the certificate has expired"
+            elif self._policy.role_of(peer.user, visitor.kind, visitor.kernel, peer.address) is not peer.role:
+                why = "the policy gives another role now"
+            else:
+                continue
+            log.warning("%s at %s has to go: %s", peer.user, peer.address, why)
+            found.append(pump)
         return found
 
     def _read_revoked(self) -> frozenset[int]:
@@ -112,6 +123,3 @@ class Visitors:
         from pyrokernel.certs.crl import read_revoked  # loads `cryptography`, for those who have revoked something
 
         return read_revoked(self.identity.crl_file.read_bytes(), self.identity.ca_file.read_bytes())
-
-    def _role_of(self, name: str, kind: str, kernel: str, address: str) -> Role:
-        return Role.USER

@@ -154,6 +154,7 @@ class Host:
         # Imported here and not above: the template loads the same modules at this moment, on another processor.
         from pyrokernel.host.service import HostService
         from pyrokernel.wire.daemon import Daemon
+        from pyrokernel.wire.limits import Quota
         from pyrokernel.wire.nameserver import EmbeddedNameServer
 
         settings = self._settings
@@ -161,7 +162,7 @@ class Host:
             self._name_server = EmbeddedNameServer(self._places.name_server_socket)
             self._name_server.start()
         identity = {"host": settings.host_name, "instance": self._instance}
-        self._daemon = Daemon(settings.host_socket, identity=identity)
+        self._daemon = Daemon(settings.host_socket, identity=identity, quota=Quota.of(settings))
         service = HostService(
             self._loop,
             self._supervisor,

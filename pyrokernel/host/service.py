@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import os
+import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -18,9 +19,11 @@ from pyrokernel.host.supervisor import GATEWAY, STATE, Supervisor
 from pyrokernel.journal import JournalReader
 from pyrokernel.loop import Loop, gather
 from pyrokernel.messages import PROTOCOL_VERSION, START_SECONDS, STOP_SECONDS, KernelSpec, Shipped
+from pyrokernel.roles import Role
 from pyrokernel.settings import check_name
 from pyrokernel.shelf import Shelf
-from pyrokernel.wire.daemon import expose
+from pyrokernel.wire.daemon import current_peer
+from pyrokernel.wire.exposing import expose, refusal
 
 T = TypeVar("T")
 
@@ -29,7 +32,6 @@ MAX_WAIT_SECONDS = 60.0
 MAX_READ_BYTES = 8 * 1024 * 1024
 
 
-@expose
 class HostService:
     """What callers can ask of a host; every method is described in docs/protocol.md.
 
@@ -58,6 +60,7 @@ class HostService:
         self._shelf = Shelf(places.shelf)
         self._lock = threading.Lock()
 
+    @expose(Role.OBSERVER)
     def list_kernels(self) -> list[dict[str, Any]]:
         """Return a `KernelInfo` per kernel, with the memory it takes."""
         found = self._do(self._supervisor.kernels)
@@ -68,12 +71,14 @@ class HostService:
             for info in found
         ]
 
+    @expose(Role.ADMIN)
     def start_kernels(self, specs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Start kernels and return a `KernelInfo` for each once all are ready; those that could start stay."""
         wanted = [KernelSpec.from_wire(spec) for spec in specs]
         started = self._wait(lambda: gather(self._supervisor.start(wanted)), START_SECONDS + 5)
         return [info.to_wire() for info in started]
 
+    @expose(Role.ADMIN)
     def stop_kernels(
         self, names: Sequence[str], timeout: float = STOP_SECONDS, force: bool = False
     ) -> list[dict[str, Any]]:
@@ -81,30 +86,43 @@ class HostService:
         deaths = self._wait(lambda: self._supervisor.stop(names, force=force, timeout=timeout), timeout + START_SECONDS)
         return [death.to_wire() for death in deaths]
 
+    @expose(Role.ADMIN)
     def restart_kernels(self, names: Sequence[str], force: bool = False) -> list[dict[str, Any]]:
         """Give kernels a fresh instance and return a `KernelInfo` for each; `force` kills, and says yes."""
         started = self._wait(lambda: self._supervisor.restart(names, force=force), START_SECONDS + STOP_SECONDS + 5)
         return [info.to_wire() for info in started]
 
+    @expose(Role.USER)
     def signal_kernel(self, name: str, instance: str, signum: int, cell: str = "") -> bool:
-        """Send SIGINT (for a cell) or SIGKILL to a kernel's process group; False when that instance is gone."""
+        """Send SIGINT (for a cell) or SIGKILL to a kernel's process group; False when that instance is gone.
+
+        Raises:
+            AccessRefusedError: Who may run code interrupts what runs; only admins kill.
+        """
+        peer = current_peer()
+        if signum != signal.SIGINT and peer.role < Role.ADMIN:
+            raise refusal(peer, "killing a kernel", Role.ADMIN)
         return self._do(lambda: self._supervisor.send_signal(name, instance, signum, cell))
 
+    @expose(Role.OBSERVER)
     def await_kernel(self, name: str, instance: str, timeout: float = START_SECONDS) -> dict[str, Any]:
         """Return the `KernelInfo` of the instance that follows a dead one, once it is ready."""
         seconds = min(timeout, MAX_WAIT_SECONDS)
         return self._wait(lambda: self._supervisor.successor(name, instance), seconds).to_wire()
 
+    @expose(Role.OBSERVER)
     def obituary(self, instance: str, timeout: float = 0.0) -> dict[str, Any] | None:
         """Return the `Death` of an instance, None when none was noticed in time."""
         death = self._deaths.of(instance, min(timeout, MAX_WAIT_SECONDS))
         return death.to_wire() if death else None
 
+    @expose(Role.OBSERVER)
     def deaths(self, after: int = -1, timeout: float = 0.0) -> dict[str, Any]:
         """Return the deaths after a number, as soon as there are some, and the number to ask with next."""
         number, found = self._deaths.after(after, min(timeout, MAX_WAIT_SECONDS))
         return {"next": number, "deaths": [death.to_wire() for death in found]}
 
+    @expose(Role.OBSERVER)
     def read_journal(
         self, name: str, instance: str = "", after: int = 0, max_bytes: int = 1024 * 1024
     ) -> dict[str, Any]:
@@ -124,6 +142,7 @@ class HostService:
             "next": events[-1].seq if events else after,
         }
 
+    @expose(Role.OBSERVER)
     def instances(self, name: str) -> list[dict[str, Any]]:
         """Return the instances of a kernel whose journals are still there, newest first."""
         check_name(name, "kernel")
@@ -133,11 +152,13 @@ class HostService:
             for path in self._places.journals(name)
         ]
 
+    @expose(Role.USER)
     def store_shipped(self, modules: Sequence[Mapping[str, Any]]) -> None:
         """Put the files of modules on the shelf of this machine; nothing of them is run."""
         for one in modules:
             self._shelf.store(str(one["digest"]), one["files"], str(one["shown"]))
 
+    @expose(Role.USER)
     def keep_shipped(self, modules: Sequence[Mapping[str, Any]], words: Sequence[str]) -> list[str]:
         """Have kernels that start later load modules; return the names of those whose files are not here."""
         wanted = [Shipped.from_wire(one) for one in modules]
@@ -146,11 +167,13 @@ class HostService:
             self._shelf.keep([one for one in wanted if one.name not in missing], words)
         return missing
 
+    @expose(Role.USER)
     def drop_shipped(self, names: Sequence[str], words: Sequence[str], kernels: Sequence[str]) -> None:
         """Have kernels that start later no longer load modules; `words` chose those `kernels` that gave them back."""
         with self._lock:
             self._shelf.drop(names, words, kernels)
 
+    @expose(Role.OBSERVER)
     def start_state(self) -> dict[str, Any]:
         """Start the process of the shared state unless it lives; return a `KernelInfo` of it once it is ready.
 
@@ -165,10 +188,12 @@ class HostService:
             )
         return self._wait(self._supervisor.start_state, START_SECONDS + 5).to_wire()
 
+    @expose(Role.ADMIN)
     def stop_state(self) -> None:
         """End the process of the shared state, such as for a backup to be put in its place."""
         self._wait(self._supervisor.stop_state, STOP_SECONDS + START_SECONDS)
 
+    @expose(Role.OBSERVER)
     def describe(self) -> dict[str, Any]:
         """Return who this host is and where its files are."""
         return {
@@ -181,6 +206,7 @@ class HostService:
             "kernels": len(self._do(self._supervisor.kernels)),
         }
 
+    @expose(Role.ADMIN)
     def shutdown(self, reason: str = "", force: bool = False) -> list[dict[str, Any]]:
         """End all kernels and the host; return a `Death` for each kernel; `force` for protected ones."""
         deaths = self._wait(lambda: self._supervisor.stop_all(force=force), STOP_SECONDS + START_SECONDS)

@@ -52,6 +52,7 @@ def complete(
     namespace: dict[str, Any],
     *,
     allow_dir: bool = False,
+    ask: bool = True,
     extra: Iterable[str] = (),
     files: bool = False,
 ) -> Completion:
@@ -62,6 +63,7 @@ def complete(
         cursor: Offset in characters.
         namespace: The kernel's variables; may change while it is read.
         allow_dir: Whether a user's `__dir__` may be called: only while no cell runs.
+        ask: Whether other processes may be asked, in the name of this one: what a reference has, which keys are shared.
         extra: More names, such as commands; completed where a variable could stand.
         files: Whether the asker may know which files there are: completed in strings.
 
@@ -71,7 +73,7 @@ def complete(
     """
     cursor = max(0, min(cursor, len(code)))
     try:
-        start, matches = _Finder(code[:cursor], namespace, allow_dir, extra, files).find()
+        start, matches = _Finder(code[:cursor], namespace, allow_dir, ask, extra, files).find()
     except Exception:  # noqa: BLE001 - half-typed code over foreign objects: Tab shows nothing rather than an error
         start, matches = cursor, {}
     shown = dict(itertools.islice(matches.items(), MATCH_LIMIT))
@@ -87,11 +89,12 @@ class _Finder:
     """One question: the tokens before the cursor and what may be looked at."""
 
     def __init__(
-        self, source: str, namespace: dict[str, Any], allow_dir: bool, extra: Iterable[str], files: bool
+        self, source: str, namespace: dict[str, Any], allow_dir: bool, ask: bool, extra: Iterable[str], files: bool
     ) -> None:
         self.source = source
         self.namespace = namespace
         self.allow_dir = allow_dir
+        self.ask = ask
         self.extra = extra
         self.files = files
         self.words: dict[int, str] = {}
@@ -224,7 +227,9 @@ class _Finder:
         names: list[Any] = []
         kind = type(value)
         if kind is Reference:
-            return names_of(value)  # no code runs here, and its own kernel answers while it computes, too
+            return (
+                names_of(value) if self.ask else []
+            )  # no code runs here, and its own kernel answers while it computes, too
         if kind is Unknown:
             return []
         if issubclass(kind, types.ModuleType):
@@ -249,7 +254,9 @@ class _Finder:
         if "f" in prefix:
             at = open_brace(body)
             if at is not None:
-                inner, matches = _Finder(body[at:], self.namespace, self.allow_dir, self.extra, self.files).find()
+                rest = body[at:]
+                finder = _Finder(rest, self.namespace, self.allow_dir, self.ask, self.extra, self.files)
+                inner, matches = finder.find()
                 return start + at + inner, matches
         self.end = len(self.tail.tokens) - 1
         keys = {} if "f" in prefix else self._keys(prefix, quote, body)
@@ -282,6 +289,8 @@ class _Finder:
             return {}
         value = value_before(tail, opening, self.namespace)
         if type(value) is SharedMap and not listed:
+            if not self.ask:
+                return {}
             keys: Iterable[Any] = keys_of(value).complete_keys(typed or "", MATCH_LIMIT)
             return dict.fromkeys(spell_keys(keys, prefix, quote, typed, MATCH_LIMIT), "key")
         if issubclass(type(value), dict) and not listed:

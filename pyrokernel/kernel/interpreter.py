@@ -148,6 +148,10 @@ class Interpreter:
             found.give(self._given)
         return found
 
+    def existing(self, name: str = "") -> Namespace | None:
+        """Return a namespace if it was made; "" is the default one."""
+        return self._namespaces.get(name or DEFAULT_NAMESPACE)
+
     def give(self, names: Mapping[str, Any]) -> None:
         """Set names in all namespaces, those made later too, in place of those given before."""
         self._given = names

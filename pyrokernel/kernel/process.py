@@ -42,6 +42,7 @@ from pyrokernel.messages import KERNEL_OBJECT, EventKind, KernelBirth, KernelSpe
 from pyrokernel.shelf import Shelf
 from pyrokernel.wire.codec import Packed
 from pyrokernel.wire.daemon import Daemon
+from pyrokernel.wire.limits import Quota
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +119,11 @@ class KernelProcess:
         )
         greeting = {"kernel": spec.name, "instance": birth.instance, "pid": os.getpid()}
         self.daemon = Daemon(
-            Path(birth.socket), identity=greeting, on_work=self.loop.adopt, before_control=self.cells.await_settled
+            Path(birth.socket),
+            identity=greeting,
+            on_work=self.loop.adopt,
+            before_control=self.cells.await_settled,
+            quota=Quota.of(settings),
         )
         self.daemon.register(self.service, KERNEL_OBJECT)
         self.publications = Publications(birth, self.daemon, self.references)

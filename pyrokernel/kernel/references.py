@@ -315,6 +315,12 @@ class References:
                 self._end(entry, reason)
             return len(meant)
 
+    def maker(self, which: str) -> str:
+        """Return who made an entry, by its id or its token; "" where there is none."""
+        with self._changed:
+            self._sweep()
+            return next((entry.by for entry in self._entries.values() if which in (entry.id, entry.token)), "")
+
     def listing(self) -> list[RefInfo]:
         """List the entries, oldest first."""
         with self._changed:

@@ -34,7 +34,7 @@ from pyrokernel.kernel.reading import (
     mro,
     type_dict,
 )
-from pyrokernel.wire.daemon import exposed_members, is_exposed
+from pyrokernel.wire.exposing import exposed_members, is_exposed
 from pyrokernel.wire.plain import is_data
 
 _CONTAINERS: Final[tuple[type, ...]] = (

@@ -19,13 +19,7 @@ from typing import Any
 
 from pyrokernel.client import inside
 from pyrokernel.client.parcels import pack_variables
-from pyrokernel.errors import (
-    AccessRefusedError,
-    NotSerializableError,
-    ProtocolError,
-    SettingsError,
-    VariableNotFoundError,
-)
+from pyrokernel.errors import NotSerializableError, ProtocolError, SettingsError, VariableNotFoundError
 from pyrokernel.journal import Journal
 from pyrokernel.kernel.arrays import hand_over, measure
 from pyrokernel.kernel.burst import KeptJob
@@ -48,8 +42,10 @@ from pyrokernel.kernel.references import Entry, References
 from pyrokernel.kernel.requests import cell_id, origin, show_call, shown
 from pyrokernel.kernel.yielding import Yields
 from pyrokernel.messages import Completion, Event, EventKind, KernelBirth, KernelSpec, KernelStatus, Receipt, Shipped
+from pyrokernel.roles import Role
 from pyrokernel.wire.codec import Packed, is_plain
-from pyrokernel.wire.daemon import current_connection, current_peer, expose
+from pyrokernel.wire.daemon import current_connection, current_peer
+from pyrokernel.wire.exposing import expose, refusal
 
 MAX_FOLLOW_SECONDS = 60.0
 MAX_INTERRUPT_SECONDS = 5.0
@@ -106,20 +102,20 @@ class KernelService:
         """Whether a front end waits for events right now."""
         return self._followers > 0
 
-    @expose
+    @expose(Role.OBSERVER)
     def ping(self) -> str:
         """Answer with the instance id."""
         return self._birth.instance
 
-    @expose
+    @expose(Role.USER)
     def execute(self, source: str, options: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run a cell and return its reply."""
-        self._check_may_run()
+        self._cells.touch()
         cell = self._cell(source, options or {})
         cell.shown = shown(options or {})
         return self._run_or_wait(cell, options or {})
 
-    @expose
+    @expose(Role.USER)
     def call(self, function: Any, arguments: Any, options: dict[str, Any] | None = None) -> dict[str, Any]:
         """Call a function or command, by name or pickled, and return the reply of that cell.
 
@@ -133,13 +129,13 @@ class KernelService:
             return self._for_peer(self._cells.run_beside(cell))
         return self._run_or_wait(cell, options)
 
-    @expose
+    @expose(Role.USER)
     def more(self, arguments: Any, cell: str) -> dict[str, Any] | None:
         """Run another chunk of the job that this connection keeps (see `burst`); None where it keeps none."""
-        self._check_may_run()
+        self._cells.touch()
         return self._cells.known_reply(str(cell))
 
-    @expose
+    @expose(Role.USER)
     def submit(self, source: str, options: dict[str, Any] | None = None) -> dict[str, Any]:
         """Queue a cell and return at once: its id, and the journal position to follow it from.
 
@@ -149,7 +145,7 @@ class KernelService:
         options = options or {}
         call = options.get("call")
         if call is None:
-            self._check_may_run()
+            self._cells.touch()
         cell = self._cell(source, options) if call is None else self._call_cell(source, call[0], call[1], options)
         if cell.lend is None:
             cell.shown = shown(options)
@@ -167,7 +163,7 @@ class KernelService:
             current_connection().afterwards.append(lambda: self._cells.queue(cell))
         return {"cell": cell.id, "seq": position, "instance": self._birth.instance}
 
-    @expose
+    @expose(Role.USER)
     def values(self, cell: str, after: int = 0, timeout: float = 0.0) -> dict[str, Any]:
         """Return what a cell that was submitted with "yields" has yielded after the first so many values.
 
@@ -175,8 +171,6 @@ class KernelService:
         a reference is only made to pause.
         """
         found = self._cells.find(cell)
-        if found.lend is None:
-            self._check_may_run()
         if found.yields is None:
             raise SettingsError(f"cell {cell} was not submitted to be read value by value")
         if after < 0 and found.lend is not None:
@@ -186,10 +180,10 @@ class KernelService:
         wait = max(0.0, min(timeout, MAX_FOLLOW_SECONDS))
         return found.yields.take(after, wait, lambda: found.reply is not None, current_connection().sock)
 
-    @expose
+    @expose(Role.USER)
     def ship(self, modules: list[dict[str, Any]], options: dict[str, Any] | None = None) -> dict[str, Any]:
         """Load modules as a cell, whose value is a list of `Shipped`: from files that come along, or lie here."""
-        self._check_may_run()
+        self._cells.touch()
         options = {**(options or {}), "want": "value"}
         named = ", ".join(str(one.get("shown") or one.get("name")) for one in modules[:3])
         more = f" and {len(modules) - 3} more" if len(modules) > 3 else ""
@@ -204,37 +198,37 @@ class KernelService:
         cell.call = (run, Packed.dump(((), {})), False)
         return self._run_or_wait(cell, options)
 
-    @expose
+    @expose(Role.USER)
     def unship(self, names: list[str], options: dict[str, Any] | None = None) -> dict[str, Any]:
         """Forget shipped modules and their commands as a cell, whose value are the names of those that were loaded."""
-        self._check_may_run()
+        self._cells.touch()
         options = {**(options or {}), "want": "value"}
         cell = self._cell(shown(options) or f"unship {', '.join(map(str, names))}", options)
         cell.call = (self._extensions.unship, Packed.dump(((list(map(str, names)),), {})), False)
         return self._run_or_wait(cell, options)
 
-    @expose
+    @expose(Role.OBSERVER)
     def have(self, versions: list[list[str]]) -> list[list[str]]:
         """Say of each (name, digest) whether it is loaded ("unchanged", and its commands), lies here (""), or not."""
         shipping = self._extensions.shipping
         return [[shipping.state_of(name, digest), *shipping.commands_of(name, digest)] for name, digest in versions]
 
-    @expose
+    @expose(Role.OBSERVER)
     def shipped(self) -> list[dict[str, Any]]:
         """List the modules that were shipped here."""
         return [one.to_wire() for one in self._extensions.shipping.loaded()]
 
-    @expose
+    @expose(Role.OBSERVER)
     def commands(self) -> list[dict[str, Any]]:
         """List the commands: a `CommandInfo` each, by name."""
         return [info.to_wire() for info in self._extensions.commands()]
 
-    @expose
+    @expose(Role.OBSERVER)
     def plugins(self) -> list[dict[str, Any]]:
         """List the plugins: a `PluginInfo` each, by name."""
         return [info.to_wire() for info in self._extensions.plugins()]
 
-    @expose
+    @expose(Role.OBSERVER)
     def reference(self, token: str) -> dict[str, Any]:
         """Describe what a token reaches, a `Lent`.
 
@@ -243,7 +237,7 @@ class KernelService:
         """
         return self._reached(token).lent().to_wire()
 
-    @expose
+    @expose(Role.OBSERVER)
     def members(self, token: str, member: str = "") -> list[str]:
         """List the attributes of an object without running code of its owner, also while a cell runs.
 
@@ -255,17 +249,17 @@ class KernelService:
             return []
         return members(entry)
 
-    @expose
+    @expose(Role.USER)
     def renew(self, tokens: list[str], seconds: float, client: str) -> list[bool]:
         """Hold references for a client for so many seconds from now; say which live."""
         return self._references.renew([str(token) for token in tokens], float(seconds), str(client))
 
-    @expose
+    @expose(Role.USER)
     def give_back(self, tokens: dict[str, int], client: str) -> None:
         """End what a client holds, with each token how often it had been lent to it."""
         self._references.give_back(tokens, str(client))
 
-    @expose
+    @expose(Role.USER)
     def share(self, token: str, options: dict[str, Any] | None = None) -> str:
         """Make a token that others may have: options "seconds" (null for as long as the kernel lives), "exposed".
 
@@ -273,54 +267,60 @@ class KernelService:
             ReferenceGoneError: The token reaches nothing any more.
             SettingsError: Nothing of the object would be reached by it.
         """
-        self._check_may_run()
+        self._cells.touch()
         options = options or {}
         seconds = math.inf if options.get("seconds") is None else float(options["seconds"])
         by = origin(options, current_peer())["author"]
         return self._references.share(token, seconds=seconds, exposed=bool(options.get("exposed")), by=by).token
 
-    @expose
+    @expose(Role.OBSERVER)
     def refs(self) -> list[dict[str, Any]]:
         """List the references that there are: a `RefInfo` each, without their tokens."""
         return [info.to_wire() for info in self._references.listing()]
 
-    @expose
+    @expose(Role.USER)
     def revoke(self, which: str) -> int:
-        """End a reference, by its id or its token, and all that was reached by it; return how many those were."""
-        self._check_may_run()
+        """End a reference, by its id or its token, and all that was reached by it; return how many those were.
+
+        Raises:
+            AccessRefusedError: It was made by another user, and only admins end what others have made.
+        """
+        peer = current_peer()
+        if peer.role < Role.ADMIN and self._references.maker(str(which)) not in ("", peer.user):
+            raise refusal(peer, f"revoking what {self._references.maker(str(which))} has made", Role.ADMIN)
         return self._references.revoke(str(which))
 
-    @expose
+    @expose(Role.USER)
     def pin(self, token: str, name: str) -> None:
         """Keep a reference alive under a name, whoever renews it."""
-        self._check_may_run()
+        self._cells.touch()
         self._references.pin(token, name)
         self._pins.note(token, name)
 
-    @expose
+    @expose(Role.USER)
     def unpin(self, name: str) -> bool:
         """Let go of the reference that is kept under a name."""
-        self._check_may_run()
+        self._cells.touch()
         return self._references.unpin(name)
 
-    @expose
+    @expose(Role.OBSERVER)
     def reply(self, cell: str, timeout: float | None = None) -> dict[str, Any]:
         """Wait for the reply of a cell that was sent before, by anybody."""
         return self._for_peer(self._cells.wait(cell, timeout))
 
-    @expose
+    @expose(Role.USER)
     def cancel(self, cell: str | list[str]) -> bool | list[bool]:
         """Keep a cell from starting, or each of a list, in this order."""
         if isinstance(cell, str):
             return self._cells.cancel(cell)
         return [self._cells.cancel(str(one)) for one in cell]
 
-    @expose
+    @expose(Role.USER)
     def curtail(self, cell: str) -> int:
         """Take back the items of a mapped call that have not begun; say how many it keeps, -1 if that is not known."""
         return self._cells.curtail(cell)
 
-    @expose
+    @expose(Role.USER)
     def interrupt(self, cell: str = "", wait: float = 0.2) -> dict[str, Any]:
         """Interrupt the running cell, if it is the one that is meant; wait so many seconds for its end."""
         running = self._interrupts.running
@@ -330,13 +330,16 @@ class KernelService:
         )
         return receipt.to_wire()
 
-    @expose
+    @expose(Role.OBSERVER)
     def follow(self, after: int = 0, timeout: float = 0.0, options: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return events after a journal position; wait up to `timeout` seconds for the first.
 
         Options: "cell" (only its events), "max_bytes", "stdin" (this front end answers input()).
         """
         options = options or {}
+        peer = current_peer()
+        if options.get("stdin") and not peer.may_run_code:
+            raise refusal(peer, "answering input()", Role.USER)
         self._cells.touch()
         timeout = max(0.0, min(timeout, MAX_FOLLOW_SECONDS))
         cell = str(options.get("cell") or "")
@@ -358,12 +361,12 @@ class KernelService:
             "last": self._journal.last_seq,
         }
 
-    @expose
+    @expose(Role.USER)
     def answer(self, request: str, text: str | None) -> None:
         """Answer a question that input() asks; None is the end of input."""
         self._inputs.answer(request, text)
 
-    @expose
+    @expose(Role.OBSERVER)
     def complete(self, code: str, cursor: int = -1, options: dict[str, Any] | None = None) -> dict[str, Any]:
         """Complete Python at a cursor; with option "what", a "path" or "program" of this machine."""
         self._cells.touch()
@@ -374,33 +377,36 @@ class KernelService:
         if what not in _COMPLETED:
             raise SettingsError(f"what is one of {', '.join(_COMPLETED)}, not {what!r}")
         if what == "python":
-            return complete(code, position, self._variables(options), allow_dir=idle, files=may_run).to_wire()
+            variables = self._seen(options)
+            return complete(code, position, variables, allow_dir=idle and may_run, ask=may_run, files=may_run).to_wire()
         if not may_run:
             return Completion(cursor_start=position, cursor_end=position).to_wire()
         return (complete_program if what == "program" else complete_path)(code[:position]).to_wire()
 
-    @expose
+    @expose(Role.OBSERVER)
     def inspect(self, code: str, cursor: int = -1, options: dict[str, Any] | None = None) -> dict[str, Any]:
         """Describe what a name means; option "detail" 1 adds the source."""
         position = len(code) if cursor < 0 else cursor
         detail = int((options or {}).get("detail", 0))
-        return inspect_name(code, position, self._variables(options), detail=detail).to_wire()
+        return inspect_name(code, position, self._seen(options), detail=detail).to_wire()
 
-    @expose
+    @expose(Role.OBSERVER)
     def variables(self, options: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         """List the variables of a namespace: name, type, summary; with option "names", only these."""
         names = (options or {}).get("names")
-        space = self._space(options)
+        space = self._space(options) if current_peer().may_run_code else self._existing(options)
+        if space is None:
+            return []
         # What plugins and commands have put there is nobody's variable, until somebody sets it.
         given = frozenset(space.untouched())
         return list_variables(space.variables, None if names is None else frozenset(names), without=given)
 
-    @expose
+    @expose(Role.OBSERVER)
     def cells(self, limit: int = 100) -> list[dict[str, Any]]:
         """List the last cells whose replies are kept, all of one job counted as one: source, author, status ..."""
         return self._cells.recent(limit)
 
-    @expose
+    @expose(Role.USER)
     def push(self, items: Any, options: dict[str, Any] | None = None) -> None:
         """Set variables, at once, also while a cell runs.
 
@@ -408,14 +414,14 @@ class KernelService:
             SettingsError: A name is not an identifier.
             NotSerializableError: The values cannot be loaded here.
         """
-        self._check_may_run()
+        self._cells.touch()
         values = items.load() if isinstance(items, Packed) else items
         for name in values:
             if not isinstance(name, str) or not name.isidentifier():
                 raise SettingsError(f"cannot push to {name!r}: a variable is named by an identifier")
         self._variables(options).update(values)
 
-    @expose
+    @expose(Role.USER)
     def pull(self, names: list[str], options: dict[str, Any] | None = None) -> Any:
         """Return variables, at once, also while a cell runs: pickled, or as plain data for a stock client.
 
@@ -426,7 +432,7 @@ class KernelService:
             VariableNotFoundError: There is no such variable.
             NotSerializableError: It cannot travel.
         """
-        self._check_may_run()
+        self._cells.touch()
         variables = self._variables(options)
         missing = [name for name in names if name not in variables]
         if missing:
@@ -445,7 +451,7 @@ class KernelService:
             raise NotSerializableError("these values are not plain data, and this client does not read pickles")
         return values
 
-    @expose
+    @expose(Role.OBSERVER)
     def describe(self) -> dict[str, Any]:
         """Say what this kernel is and does."""
         running = self._cells.running
@@ -531,8 +537,9 @@ class KernelService:
         return made
 
     def _for_peer(self, reply: dict[str, Any]) -> dict[str, Any]:
-        """Leave out a pickled value that the asking client could not read."""
-        if isinstance(reply["value"], Packed) and not current_connection().vectored:
+        """Leave out a pickled value that the asking client could not read, or is not to."""
+        connection = current_connection()
+        if isinstance(reply["value"], Packed) and not (connection.vectored and connection.peer.may_run_code):
             return {**reply, "value": None, "value_missing": "this client does not read pickles"}
         return reply
 
@@ -540,7 +547,7 @@ class KernelService:
         """Make the cell of a call, which may be an operation on a reference."""
         if isinstance(function, dict):
             return self._operation_cell(function, arguments, options)
-        self._check_may_run()
+        self._cells.touch()
         cell = self._cell(source, options)
         cell.call = (function, _packed(arguments), options.get("map") or False)
         if options.get("map"):
@@ -553,8 +560,6 @@ class KernelService:
         """Make the cell of an operation on a reference; by one that is restricted only data comes and goes."""
         cell = self._cell("", options)
         makes = asked.get("op") == "make"  # nothing else is about variables, and asking for a namespace makes it
-        if makes:
-            self._check_may_run()
         operation = Operation(
             self._references,
             asked,
@@ -563,8 +568,7 @@ class KernelService:
             variables=self._executor.interpreter.namespace(cell.namespace).variables if makes else {},
             max_bytes=cell.max_result_bytes,
         )
-        if not operation.restricted:
-            self._check_may_run()
+        self._cells.touch()
         if options.get("map"):
             raise ProtocolError("an operation on a reference is not mapped")
         packed = _packed(arguments)
@@ -584,20 +588,26 @@ class KernelService:
     def _reached(self, token: str) -> Entry:
         """Return the entry of a token; one that is not restricted is for those who may run code."""
         entry = self._references.find(str(token))
-        if entry.rules is None:
-            self._check_may_run()
+        peer = current_peer()
+        if entry.rules is None and not peer.may_run_code:
+            raise refusal(peer, "what is reached by a reference", Role.USER)
         return entry
 
     def _space(self, options: dict[str, Any] | None) -> Namespace:
         return self._executor.interpreter.namespace(str((options or {}).get("namespace") or ""))
 
+    def _existing(self, options: dict[str, Any] | None) -> Namespace | None:
+        return self._executor.interpreter.existing(str((options or {}).get("namespace") or ""))
+
+    def _seen(self, options: dict[str, Any] | None) -> dict[str, Any]:
+        """Return the variables of a namespace; whoever may only look makes none by asking for it."""
+        if current_peer().may_run_code:
+            return self._variables(options)
+        space = self._existing(options)
+        return {} if space is None else space.variables
+
     def _variables(self, options: dict[str, Any] | None) -> dict[str, Any]:
         return self._space(options).variables
-
-    def _check_may_run(self) -> None:
-        if not current_connection().peer.may_run_code:
-            raise AccessRefusedError("this user may look, but not run code here")
-        self._cells.touch()
 
 
 def _packed(arguments: Any) -> Packed:

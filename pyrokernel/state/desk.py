@@ -25,6 +25,7 @@ from pyrokernel.state.engine import Engine
 from pyrokernel.state.parked import Parked, Wait
 from pyrokernel.state.service import Caller, StateService
 from pyrokernel.wire import codec
+from pyrokernel.wire.admission import OnRefused
 from pyrokernel.wire.alertness import Alertness
 from pyrokernel.wire.connection import (
     FLAGS_EXCEPTION,
@@ -36,6 +37,10 @@ from pyrokernel.wire.connection import (
     frame,
     send_now,
 )
+from pyrokernel.wire.exposing import refusal
+from pyrokernel.wire.limits import PATIENCE_SECONDS, Limits, Quota
+from pyrokernel.wire.opcodes import MAX_REQUEST_BYTES, SmallRequest
+from pyrokernel.wire.trust import Peer, is_own
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +50,8 @@ _IDLE_SECONDS = 0.2
 """After so long without a request there is time for upkeep."""
 _PRUNED_AT_ONCE = 500
 """Rows looked at between two requests, when there are too many."""
+_NOWHERE = "~early"
+"""A space in which nothing is ever written."""
 _STORAGE_SECONDS = 0.5
 """When the disk was full for what nobody asked for (expiry, upkeep), it is tried again after so long."""
 
@@ -66,7 +73,11 @@ class _Client:
         self.connection = connection
         connection.reader = EagerReader()
         peer = connection.peer
-        self.caller = Caller(user=peer.user, pid=peer.pid, nearby=bool(connection.greeting.get("files")))
+        if not peer.may_run_code:
+            connection.reader = EagerReader(MAX_REQUEST_BYTES)
+        # Names of files are for this very account: what a terminal server or a gateway speaks for is nowhere near.
+        nearby = bool(connection.greeting.get("files")) and is_own(peer)
+        self.caller = Caller(user=peer.user, role=peer.role, pid=peer.pid, nearby=nearby)
         self.seq = 0
         self.wait: Wait | None = None
         self.unsent: list[codec.Buffer] = []
@@ -78,11 +89,22 @@ class Desk:
     Args:
         engine, service: What it has carried out.
         on_close: Called with each connection that has ended.
+        limits: How much one user may ask for.
+        on_refused: Told who asked for what, and which role that takes.
     """
 
-    def __init__(self, engine: Engine, service: StateService, on_close: Callable[[Connection], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        service: StateService,
+        on_close: Callable[[Connection], None],
+        limits: Limits | None = None,
+        on_refused: OnRefused = lambda peer, what, role: None,
+    ) -> None:
         self._engine, self._service = engine, service
         self._on_close = on_close
+        self._limits = limits or Limits(Quota())
+        self._on_refused = on_refused
         self._selector = selectors.DefaultSelector()
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_out.setblocking(False)
@@ -245,10 +267,12 @@ class Desk:
         Raises:
             PyrokernelError: Whatever is wrong with it.
         """
-        object_id, name, args, kwargs = _envelope(message)
-        if object_id != STATE_OBJECT:
-            raise ProtocolError(f"no object {object_id!r:.80} is served here")
-        method = self._service.find(name)
+        peer = client.connection.peer
+        if self._limits.early(peer) > 0:
+            # Told after a moment, in which it cannot ask for more: the others have this thread meanwhile.
+            refused = self._limits.refusal(peer)
+            return Wait(_NOWHERE, "", lambda _: None, lambda: refused, time.monotonic() + PATIENCE_SECONDS)
+        name, method, args, kwargs = self._open(peer, message)
         try:
             return method(client.caller, *args, **kwargs)
         except PyrokernelError:
@@ -256,6 +280,28 @@ class Desk:
         except Exception as error:  # whatever arguments that do not fit lead to is their sender's, and nobody else's
             log.info("a request %s that does not fit: %r", name, error)
             raise ProtocolError(f"{name} was asked in a way it cannot be: {error!r:.200}") from error
+
+    def _open(self, peer: Peer, message: IncomingMessage) -> tuple[str, Callable[..., Any], Any, Any]:
+        """Return the name of a method, it, and its arguments, which are read only from whoever may call it.
+
+        Raises:
+            PyrokernelError: Whatever is wrong with the request.
+        """
+        request = None
+        if peer.may_run_code:
+            object_id, name, args, kwargs = _envelope(message)
+        else:
+            request = SmallRequest(message.payload)
+            object_id, name = request.object_id, request.method
+        if object_id != STATE_OBJECT:
+            raise ProtocolError(f"no object {object_id!r:.80} is served here")
+        method, role = self._service.find(name)
+        if peer.role < role:
+            self._on_refused(peer, f"shared.{name}", role)
+            raise refusal(peer, f"`{name}` of the shared state", role)
+        if request is not None:
+            args, kwargs = request.arguments()
+        return name, method, args, kwargs
 
     def _commit(self) -> None:
         """Answer those who waited for what was written, make all of it last, then send the answers."""

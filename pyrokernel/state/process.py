@@ -14,6 +14,7 @@ from pyrokernel.again import show_as
 from pyrokernel.birth import end_with_client, report, write_to
 from pyrokernel.errors import PyrokernelError, error_to_wire
 from pyrokernel.messages import STATE_OBJECT, KernelBirth
+from pyrokernel.roles import Role
 from pyrokernel.settings import Settings, private_directory
 from pyrokernel.state.backups import Backups
 from pyrokernel.state.claim import claim
@@ -25,6 +26,7 @@ from pyrokernel.state.service import StateService
 from pyrokernel.state.stock import StockState
 from pyrokernel.wire.connection import Connection
 from pyrokernel.wire.daemon import Daemon
+from pyrokernel.wire.limits import Quota
 
 log = logging.getLogger(__name__)
 
@@ -77,9 +79,15 @@ class StateProcess:
             "durability": settings.durability,
         }
         service = StateService(engine, identity, self._backups.directory)
-        self.desk = Desk(engine, service, self._drop)
+        self.daemon = Daemon(
+            Path(birth.socket),
+            identity={"instance": birth.instance},
+            on_work=lambda connection: self.desk.adopt(connection),
+            work_role=Role.OBSERVER,
+            quota=Quota.of(settings),
+        )
+        self.desk = Desk(engine, service, self._drop, self.daemon.admission.limits)
         self._backups.settle = lambda: self.desk.submit(self._store.idle).result()
-        self.daemon = Daemon(Path(birth.socket), identity={"instance": birth.instance}, on_work=self.desk.adopt)
         self.daemon.register(StockState(self.desk, service, self._backups), STATE_OBJECT)
         signal.signal(signal.SIGTERM, lambda *_: self.desk.stop())
         self.daemon.start()

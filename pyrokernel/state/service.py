@@ -18,12 +18,14 @@ from typing import Any, TypeVar
 
 from pyrokernel.errors import ProtocolError, StateStorageError, StateTypeError, StateValueError
 from pyrokernel.messages import PROTOCOL_VERSION
+from pyrokernel.roles import Role
 from pyrokernel.settings import check_name
 from pyrokernel.state.engine import LOCKS, QUEUES, Author, Engine, as_text, check_key
 from pyrokernel.state.parked import Wait
 from pyrokernel.stores import Row
 from pyrokernel.wire.codec import Packed
 from pyrokernel.wire.mapped import layout
+from pyrokernel.wire.values import PLAIN
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,6 +43,7 @@ class Caller:
 
     Attributes:
         user: Whom it acts for.
+        role: What it may do.
         pid: The process, 0 where it is not known.
         nearby: Whether it may be handed the names of files on this machine.
         leases: Those that it renewed and that were to end with its connection, unless another one renewed them since.
@@ -48,6 +51,7 @@ class Caller:
     """
 
     user: str
+    role: Role = Role.ADMIN
     pid: int = 0
     nearby: bool = False
     leases: set[str] = dataclasses.field(default_factory=set)
@@ -67,10 +71,14 @@ class _Process:
     staged: set[str] = dataclasses.field(default_factory=set)
 
 
-def method(function: F) -> F:
-    """Mark what can be called from outside."""
-    function.__dict__["asked"] = True
-    return function
+def method(role: Role) -> Callable[[F], F]:
+    """Mark what can be called from outside, and the least role that it takes."""
+
+    def mark(function: F) -> F:
+        function.__dict__["asked"] = role
+        return function
+
+    return mark
 
 
 class StateService:
@@ -86,15 +94,17 @@ class StateService:
         self._engine = engine
         self._identity = dict(identity)
         self._backups = backups
-        self._methods: dict[str, Callable[..., Any]] = {
-            name: getattr(self, name) for name, member in vars(type(self)).items() if getattr(member, "asked", False)
+        self._methods: dict[str, tuple[Callable[..., Any], Role]] = {
+            name: (getattr(self, name), member.asked)
+            for name, member in vars(type(self)).items()
+            if hasattr(member, "asked")
         }
         self._batch: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._processes: dict[int, _Process] = {}
         self._owners: dict[str, Caller] = {}
 
-    def find(self, name: Any) -> Callable[..., Any]:
-        """Return a method by its name.
+    def find(self, name: Any) -> tuple[Callable[..., Any], Role]:
+        """Return a method by its name, and the least role that it takes.
 
         Raises:
             ProtocolError: There is none.
@@ -127,7 +137,7 @@ class StateService:
 
     # Keys
 
-    @method
+    @method(Role.OBSERVER)
     def get(self, caller: Caller, space: str, key: str, unless: int = 0) -> Any:
         """Return a value as [revision, kind, type, author, value]; None if it is not there.
 
@@ -139,12 +149,12 @@ class StateService:
         value = None if row.revision == unless else self._value(row, caller)
         return [row.revision, row.kind, row.type, self._engine.author_of(row), value]
 
-    @method
+    @method(Role.OBSERVER)
     def get_many(self, caller: Caller, space: str, keys: Sequence[str]) -> list[Any]:
         """Return what `get` does for each key, all of the same moment."""
         return [self.get(caller, space, key) for key in keys]
 
-    @method
+    @method(Role.OBSERVER)
     def get_at(self, caller: Caller, space: str, key: str, revision: int) -> Any:
         """Return an earlier version of a value, as `get` does; None when it was a removal."""
         row = self._engine.at(_space(space), key, revision)
@@ -152,7 +162,7 @@ class StateService:
             return None
         return [row.revision, row.kind, row.type, self._engine.author_of(row), self._value(row, caller)]
 
-    @method
+    @method(Role.USER)
     def write(
         self,
         caller: Caller,
@@ -168,7 +178,7 @@ class StateService:
             rows = self._engine.write(_space(space), [_unpacked(write) for write in writes], conditions, author)
         return [[row.revision, row.op, _number(row)] for row in rows]
 
-    @method
+    @method(Role.OBSERVER)
     def keys(
         self, caller: Caller, space: str, prefix: str = "", after: str | None = None, limit: int = MAX_PAGE
     ) -> list[str]:
@@ -176,7 +186,7 @@ class StateService:
         rows = self._engine.store.scan(_space(space), check_prefix(prefix), after, max(1, min(limit, MAX_PAGE)))
         return [row.key for row in rows]
 
-    @method
+    @method(Role.OBSERVER)
     def entries(
         self, caller: Caller, space: str, prefix: str = "", after: str | None = None, limit: int = MAX_PAGE
     ) -> list[dict[str, Any]]:
@@ -184,7 +194,7 @@ class StateService:
         rows = self._engine.store.scan(_space(space), check_prefix(prefix), after, max(1, min(limit, MAX_PAGE)))
         return [self._entry(row) for row in rows]
 
-    @method
+    @method(Role.OBSERVER)
     def items(
         self, caller: Caller, space: str, prefix: str = "", after: str | None = None, limit: int = MAX_PAGE
     ) -> list[Any]:
@@ -201,31 +211,31 @@ class StateService:
                 )
         return found
 
-    @method
+    @method(Role.OBSERVER)
     def revision_of(self, caller: Caller, space: str, key: str) -> int:
         """Return the revision of a key, 0 if it is not there."""
         row = self._engine.get(_space(space), check_key(key))
         return row.revision if row else 0
 
-    @method
+    @method(Role.OBSERVER)
     def count(self, caller: Caller, space: str) -> int:
         """Return how many keys there are."""
         return self._engine.store.count(_space(space))
 
-    @method
+    @method(Role.OBSERVER)
     def spaces(self, caller: Caller) -> list[str]:
         """Return the names of the spaces that have keys; "" is the common one."""
         return [name for name in self._engine.store.spaces() if not name.startswith("~")]
 
     # The past
 
-    @method
+    @method(Role.OBSERVER)
     def history(self, caller: Caller, space: str, key: str, limit: int = 100) -> list[dict[str, Any]]:
         """Return the last writes to a key, newest first: a `StateChange` each, without values."""
         rows = self._engine.history(_space(space), check_key(key), max(1, min(limit, MAX_PAGE)))
         return [self._change(row, None) for row in rows]
 
-    @method
+    @method(Role.USER)
     def undo(
         self,
         caller: Caller,
@@ -240,7 +250,7 @@ class StateService:
         row = known[0] if known else self._engine.undo(_space(space), check_key(key), revision, author)
         return None if row is None else self._change(row, None)
 
-    @method
+    @method(Role.OBSERVER)
     def watch(
         self,
         caller: Caller,
@@ -275,7 +285,7 @@ class StateService:
         return attempt(since) or Wait(space, prefix, attempt, give_up, _deadline(timeout))
 
     def _changes(self, caller: Caller, space: str, prefix: str, since: int, limit: int, values: bool) -> dict[str, Any]:
-        shared = (space, prefix, since, limit, values, caller.nearby, self._engine.revision)
+        shared = (space, prefix, since, limit, values, caller.nearby, caller.role < Role.USER, self._engine.revision)
         if shared in self._batch:
             return self._batch[shared]
         rows, following = self._engine.changes(space, prefix, since, limit)
@@ -294,7 +304,7 @@ class StateService:
 
     # Leases, locks, queues
 
-    @method
+    @method(Role.USER)
     def grant(self, caller: Caller, ttl: float, bound: bool = False, options: Mapping[str, Any] | None = None) -> str:
         """Make a lease; one that is `bound` also ends with the connection that renewed it last."""
         lease = self._engine.grant(float(ttl), _author(caller, options))
@@ -302,7 +312,7 @@ class StateService:
             self._bind(caller, [lease])
         return lease
 
-    @method
+    @method(Role.USER)
     def renew(self, caller: Caller, leases: Sequence[str], bound: Sequence[str] = (), turn: int = 0) -> list[str]:
         """Give leases their whole time again; return those that are over."""
         caller.turn = int(turn)
@@ -322,7 +332,7 @@ class StateService:
             self._owners[lease] = caller
             caller.leases.add(lease)
 
-    @method
+    @method(Role.USER)
     def revoke(self, caller: Caller, lease: str) -> None:
         """End a lease, with what lives by it."""
         owner = self._owners.pop(lease, None)
@@ -330,7 +340,7 @@ class StateService:
             owner.leases.discard(lease)
         self._engine.expire([lease])
 
-    @method
+    @method(Role.USER)
     def lock(
         self, caller: Caller, space: str, name: str, lease: str, timeout: float = 0.0,
         options: Mapping[str, Any] | None = None,
@@ -347,7 +357,7 @@ class StateService:
 
         return attempt(0) or Wait(LOCKS + space, name, attempt, lambda: None, _deadline(timeout))
 
-    @method
+    @method(Role.USER)
     def unlock(
         self, caller: Caller, space: str, name: str, lease: str, options: Mapping[str, Any] | None = None
     ) -> bool:
@@ -357,7 +367,7 @@ class StateService:
             return True
         return self._engine.unlock(_space(space), name, lease, author)
 
-    @method
+    @method(Role.OBSERVER)
     def locks(self, caller: Caller, space: str) -> list[dict[str, Any]]:
         """List the locks that are held: name, token, author, via, since, expires."""
         return [
@@ -366,7 +376,7 @@ class StateService:
             for row in self._engine.store.scan(LOCKS + _space(space), "", None, MAX_PAGE)
         ]  # fmt: skip
 
-    @method
+    @method(Role.USER)
     def put(
         self,
         caller: Caller,
@@ -381,7 +391,7 @@ class StateService:
         row = known[0] if known else self._engine.put(_space(space), queue, _unpacked(write), author)
         return row.revision
 
-    @method
+    @method(Role.USER)
     def take(
         self, caller: Caller, space: str, queue: str, lease: str = "", timeout: float = 0.0,
         options: Mapping[str, Any] | None = None,
@@ -401,7 +411,7 @@ class StateService:
         hidden = f"{QUEUES}{space}/{queue}"
         return attempt(0) or Wait(hidden, "", attempt, lambda: None, _deadline(timeout))
 
-    @method
+    @method(Role.USER)
     def done(
         self, caller: Caller, space: str, queue: str, number: str, lease: str,
         options: Mapping[str, Any] | None = None,
@@ -412,14 +422,14 @@ class StateService:
             return True
         return self._engine.done(_space(space), queue, number, lease, author)
 
-    @method
+    @method(Role.OBSERVER)
     def length(self, caller: Caller, space: str, queue: str) -> int:
         """Return how many values a queue has, those that are taken and not done among them."""
         return self._engine.store.count(f"{QUEUES}{_space(space)}/{queue}")
 
     # Files and the service itself
 
-    @method
+    @method(Role.USER)
     def stage(self, caller: Caller, size: int) -> dict[str, str]:
         """Hand out a file to write a large value into: its name and its path."""
         if not caller.nearby:
@@ -434,12 +444,12 @@ class StateService:
         staged.add(name)
         return {"name": name, "path": str(files.path_of(name))}
 
-    @method
+    @method(Role.OBSERVER)
     def ping(self, caller: Caller) -> str:
         """Answer with the instance id."""
         return str(self._identity.get("instance", ""))
 
-    @method
+    @method(Role.OBSERVER)
     def describe(self, caller: Caller) -> dict[str, Any]:
         """Say what this service is, and how much it keeps."""
         limits = self._engine.limits
@@ -460,7 +470,9 @@ class StateService:
         return [row.key, [row.revision, row.kind, row.type, self._engine.author_of(row), self._value(row, caller)]]
 
     def _value(self, row: Row, caller: Caller) -> Any:
-        """Return a value as it travels: `Packed`, or where it can be mapped."""
+        """Return a value as it travels: `Packed`, or where it can be mapped; None for a pickle and an observer."""
+        if row.kind not in PLAIN and caller.role < Role.USER:
+            return None
         if row.kind == "" or not row.sizes:
             raise StateValueError(key=row.key, type=row.type, author=row.author, reason="that version is forgotten")
         if not row.file and len(row.sizes) == 1:

@@ -364,6 +364,8 @@ class EagerReader:
         end = HEADER_BYTES + message.size
         if message.pieces and message.pieces * PIECE_BYTES >= self._max_body_bytes:
             raise ProtocolError(f"{message.pieces + 1} GiB where at most {self._max_body_bytes} bytes are taken")
+        if message.size > self._max_body_bytes + 4096:
+            raise ProtocolError(f"{message.size} bytes where at most {self._max_body_bytes} are taken")
         if message.flags & _FLAGS_SEGMENT:
             message.check_segment(taken=False)
         if have >= end:
@@ -534,6 +536,7 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
         greeting: What the other side said of itself in the handshake.
         greeted: Whether the handshake is over.
         instance: Which life of the peer the client meant, "" for any.
+        counted: Whether it counts among those of its user.
         kept: What a kernel keeps of the job whose chunks come on it.
         afterwards: What a service wants done once its answer has been sent.
         seq: Number of the last request that was sent (`wire.direct`).
@@ -553,6 +556,7 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
         self.greeting: dict[str, Any] = {}
         self.greeted = True
         self.instance = ""
+        self.counted = False
         self.kept: Any = None
         self.afterwards: list[Callable[[], None]] = []
         self.patience = -1.0

@@ -18,17 +18,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from Pyro5 import config, server
 from Pyro5.callcontext import current_context
 from Pyro5.errors import PyroError
 from Pyro5.protocol import FLAGS_ONEWAY
 
-from pyrokernel.errors import ProtocolError, PyrokernelError, VersionMismatchError, error_to_wire
+from pyrokernel.errors import AccessRefusedError, ProtocolError, PyrokernelError, VersionMismatchError, error_to_wire
 from pyrokernel.messages import PROTOCOL_VERSION
+from pyrokernel.roles import Role
 from pyrokernel.settings import MAX_SOCKET_PATH_BYTES
 from pyrokernel.wire import codec
+from pyrokernel.wire.admission import Admission, OnRefused
 from pyrokernel.wire.connection import (
     FLAGS_COMPRESSED,
     FLAGS_EXCEPTION,
@@ -36,41 +38,23 @@ from pyrokernel.wire.connection import (
     MSG_RESULT,
     Connection,
     IncomingMessage,
+    MessageReader,
     frame,
 )
 from pyrokernel.wire.greeting import HANDSHAKE_BYTES, check_first
 from pyrokernel.wire.introduction import introduced, unpack
+from pyrokernel.wire.limits import Limits, Quota
+from pyrokernel.wire.opcodes import MAX_REQUEST_BYTES
 from pyrokernel.wire.segments import available
 from pyrokernel.wire.trust import Peer, check_peer, check_socket_path
 
-__all__ = ["Daemon", "current_connection", "current_peer", "expose", "exposed_members", "is_exposed"]
+__all__ = ["Daemon", "current_connection", "current_peer"]
 
 log = logging.getLogger(__name__)
 
 HANDSHAKE_SECONDS = 3.0
-MAX_CONNECTIONS = 4096
-"""More are closed at accept: a refusal costs this process nothing, a thread each would."""
-
 WORK_METHODS = ("execute", "call", "more", "ship", "unship")
 """What a work connection is for; everything else would wait for the running cell there, to no end."""
-
-Exposed = TypeVar("Exposed")
-
-
-def expose(member: Exposed) -> Exposed:
-    """Mark a method, a property or all members of a class as remotely reachable (Pyro's decorator, its type kept)."""
-    return cast(Exposed, server.expose(member))
-
-
-def exposed_members(value: Any) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the names of the methods, and of the properties, of an object that are marked, as Pyro decides it."""
-    found = server._get_exposed_members(value)
-    return frozenset(found["methods"]), frozenset(found["attrs"])
-
-
-def is_exposed(function: Any) -> bool:
-    """Whether a function is marked itself."""
-    return getattr(function, "_pyroExposed", False) is True
 
 
 def current_connection() -> Connection:
@@ -93,6 +77,10 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         unix_path: Where to listen; an old file there is replaced, so the caller must own the name.
         identity: What the handshake tells of this process (plain data).
         on_work: Takes over each connection of kind "work" after its handshake; None treats them as control.
+        work_role: The least role of those whose work connections are handed over; others are told by a thread of their
+            own that they may not.
+        quota: How much one user may ask for.
+        on_refused: Told who asked for what, on any thread, when somebody's role was too low for it.
         before_control: Called before each request of a control connection is carried out.
 
     Raises:
@@ -106,6 +94,9 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         *,
         identity: dict[str, Any],
         on_work: Callable[[Connection], None] | None = None,
+        work_role: Role = Role.USER,
+        quota: Quota = Quota(),  # noqa: B008  frozen
+        on_refused: OnRefused = lambda peer, what, role: None,
         before_control: Callable[[], None] = lambda: None,
     ) -> None:
         # A connected socket is the one way into Pyro's constructor that starts no threads and binds nothing.
@@ -120,10 +111,11 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
             "python": list(sys.version_info[:3]),
             "segments": available(),
         }
-        self.objectsById = _Objects(self.objectsById, unix_path.stem)
+        self.objectsById: _Objects = _Objects(self.objectsById, unix_path.stem)
         self._members: dict[tuple[str, str], tuple[Any, Callable[..., Any]]] = {}
         self._offered: set[str] = set()
-        self._on_work = on_work
+        self._on_work, self._work_role = on_work, work_role
+        self.admission = Admission(self.objectsById, self._offered, Limits(quota), on_refused)
         self._before_control = before_control
 
     def start(self) -> None:
@@ -171,7 +163,7 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
             if self._handshake(conn):
                 if conn.kind == "refused":
                     return
-                if conn.kind == "work" and self._on_work is not None:
+                if conn.kind == "work" and self._on_work is not None and conn.peer.role >= self._work_role:
                     handed_over = True
                     self._on_work(conn)
                     return
@@ -197,6 +189,9 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         if self.transportServer is not None:
             self.transportServer.connections.discard(conn)
             self._clientDisconnect(conn)
+        if conn.counted:
+            conn.counted = False
+            self.admission.limits.leave(conn.peer)
         conn.close()
 
     def _handshake(self, conn: Connection, denied_reason: str | None = None) -> bool:
@@ -205,13 +200,21 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         message = conn.recv_message(max_body_bytes=HANDSHAKE_BYTES, deadline=deadline)
         check_first(message)
         conn.peer = introduced(conn.peer, unpack(message.body[: message.annotations_size]))
+        try:
+            self.admission.check_connection(conn.peer)
+            conn.counted = True
+        except AccessRefusedError as error:
+            denied_reason = str(error)
+        if not conn.peer.may_run_code:
+            conn.reader = MessageReader(MAX_REQUEST_BYTES)
         conn.push_back(message)
         return bool(super()._handshake(conn, denied_reason))
 
     def validateHandshake(self, conn: Connection, data: Any) -> Any:
         """Settle kind and codec of a connection (called by Pyro); a stock client just says "hello"."""
+        identity = {**self._identity, "user": conn.peer.user, "role": conn.peer.role.word}
         if not isinstance(data, dict) or "pyrokernel" not in data:
-            return self._identity
+            return identity
         if data["pyrokernel"] != PROTOCOL_VERSION:
             raise VersionMismatchError(
                 f"this process speaks pyrokernel protocol {PROTOCOL_VERSION}, the client {data['pyrokernel']}; "
@@ -220,14 +223,14 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         if data.get("instance") not in ("", None, self._identity.get("instance")):
             # The client learns from our identity that it meant another; what it may have sent already is not read.
             conn.kind = "refused"
-            return self._identity
+            return identity
         conn.kind = "work" if data.get("kind") == "work" else "control"
         conn.vectored = data.get("codec") == "pickle5"
         conn.greeting = data
         wanted = conn.kind == "control" and data.get("segments") is True
         if wanted and conn.vectored and conn.peer.may_run_code and available():
             conn.take_segments()
-        return self._identity
+        return identity
 
     def handleRequest(self, conn: Connection) -> None:
         """Serve one request of a control connection; what is not in our codec is Pyro's."""
@@ -236,13 +239,23 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         try:
             if message.serializer_id == codec.SERIALIZER_ID:
                 conn.send(self.answer(conn, message))
-            else:
+            elif message.type != MSG_INVOKE or self._is_admitted(conn, message):
                 conn.push_back(message)
                 super().handleRequest(conn)
         finally:
             # Also when the client has gone: what it asked for is done all the same.
             while conn.afterwards:
                 conn.afterwards.pop(0)()
+
+    def _is_admitted(self, conn: Connection, message: IncomingMessage) -> bool:
+        """Whether Pyro may carry out a request of its own protocol; who may not ask for that is told so."""
+        try:
+            self.admission.check_stock(conn, message)
+        except AccessRefusedError as error:
+            if not message.flags & FLAGS_ONEWAY:
+                self._sendExceptionResponse(conn, message.seq, message.serializer_id, error, None)
+            return False
+        return True
 
     def answer(self, conn: Connection, message: IncomingMessage) -> list[codec.Buffer]:
         """Carry out a request in our codec and return the reply's buffers.
@@ -253,7 +266,7 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         try:
             if message.type != MSG_INVOKE or not conn.vectored or message.flags & (FLAGS_ONEWAY | FLAGS_COMPRESSED):
                 raise ProtocolError("only plain calls are taken in this codec, on a connection that asked for it")
-            object_id, method, args, kwargs = message.decode()
+            object_id, method, args, kwargs = self.admission.open(conn, message)
             if conn.kind == "work" and method not in WORK_METHODS:
                 raise ProtocolError(f"a work connection takes {' and '.join(WORK_METHODS)}, not {method!r}")
             current_context.client = conn
@@ -353,8 +366,9 @@ class _Listener:
             self._serve(client, peer)
 
     def _serve(self, client: socket.socket, peer: Peer) -> None:
-        if len(self.connections) >= MAX_CONNECTIONS:
-            log.warning("more than %d connections; one of pid %d is refused", MAX_CONNECTIONS, peer.pid)
+        most = self.daemon.admission.limits.quota.connections
+        if most and len(self.connections) >= most:  # a refusal costs this process nothing, a thread each would
+            log.warning("more than %d connections; one of pid %d is refused", most, peer.pid)
             client.close()
             return
         conn = Connection(client, peer)

@@ -68,6 +68,11 @@ def peer_of(sock: socket.socket) -> Peer:
     return Peer(uid=uid, pid=pid, role=Role.ADMIN if uid == os.getuid() else Role.NOBODY, user=account(uid))
 
 
+def is_own(peer: Peer) -> bool:
+    """Whether a peer is a process of this account that speaks for itself, and nobody is introduced by it."""
+    return peer.uid == os.getuid() and not peer.address and peer.user == account(peer.uid)
+
+
 @functools.cache
 def account(uid: int) -> str:
     """Return the name of an account, its number when it has none."""
@@ -75,6 +80,11 @@ def account(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+
+
+def account_of_process() -> str:
+    """Return the name of the account that this process runs as."""
+    return account(os.getuid())
 
 
 def check_peer(sock: socket.socket) -> Peer:

@@ -22,8 +22,8 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "hooks.md").read_text()
 HOOKS = {name: function for name, function in vars(hookspecs).items() if name.startswith("pyrokernel_")}
 SECTIONS: dict[str, str] = dict(re.findall(r"^## (pyrokernel_\w+)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
-ELSEWHERE = {"pyrokernel_register_command_sets", "pyrokernel_register_subcommands"}
-"""Hooks that act in a front end: their examples need no kernel."""
+ELSEWHERE = {"pyrokernel_register_command_sets", "pyrokernel_register_subcommands", "pyrokernel_policy"}
+"""Hooks that act in a front end, or in a gateway: their examples need no kernel."""
 
 EACH_HOOK = pytest.mark.parametrize("hook", HOOKS)
 

@@ -32,6 +32,7 @@ LAYERS = {
     "hookspecs": 1,
     "commands": 1,
     "plugins": 1,
+    "policy": 1,
     "stores": 1,
     "wire": 2,
     "client": 3,

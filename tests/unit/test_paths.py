@@ -73,7 +73,7 @@ def test_files_are_offered_only_where_that_is_asked_for() -> None:
 
 def test_who_may_not_run_code_is_told_no_names(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel: Any = SimpleNamespace(
-        _cells=SimpleNamespace(touch=lambda: None, running=None), _variables=lambda options: {"days": 1}
+        _cells=SimpleNamespace(touch=lambda: None, running=None), _seen=lambda options: {"days": 1}
     )
 
     def ask(code: str, **options: str) -> Any:

@@ -14,7 +14,7 @@ from pyrokernel.errors import ReferenceGoneError, SettingsError
 from pyrokernel.kernel import references
 from pyrokernel.kernel.references import References, public_id
 from pyrokernel.messages import LEASE_SECONDS
-from pyrokernel.wire.daemon import expose
+from pyrokernel.wire.exposing import expose
 
 
 class Thing:

@@ -112,3 +112,9 @@ def test_the_subcommand_asks_all_kernels(pyrokernel_mesh: Mesh) -> None:
     """What `pyrokernel_register_subcommands` adds."""
     assert in_front(pyrokernel_mesh, "hello-all", "Ada") == "bonjour Ada, this is k0\nbonjour Ada, this is k1\n"
     assert "have all kernels greet somebody" in in_front(pyrokernel_mesh, "--help")
+
+
+def test_guests_look_and_of_others_the_file_decides() -> None:
+    """What `pyrokernel_policy` says."""
+    assert pyrokernel_hello.pyrokernel_policy("mallory", {"guests": ["mallory"]}) == "observer"
+    assert pyrokernel_hello.pyrokernel_policy("ana", {}) is None

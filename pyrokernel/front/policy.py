@@ -1,0 +1,47 @@
+"""`policy check`: who may do what, and which line says so. Runs in the caller's process."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+from pyrokernel.front.configured import settings_of
+from pyrokernel.front.exits import ExitCode
+from pyrokernel.front.terminal import note, say, say_json
+from pyrokernel.policy import HOST, USER, Decider, Policy, Verdict
+from pyrokernel.texts import table
+from pyrokernel.wire.trust import account_of_process
+
+
+def main(args: argparse.Namespace) -> int:
+    """Tell one verdict, or all that the policy's file has lines for."""
+    settings = settings_of(args)
+    if args.user:
+        verdict = Decider(settings, account_of_process()).verdict(args.user, HOST if args.host else USER, args.kernel)
+        rows = [(args.user, args.kernel, verdict)]
+    else:
+        rows = list(_all(Policy.load(settings.policy_file, account_of_process())))
+    if args.json:
+        say_json([{"user": user, "kernel": kernel, "role": verdict.role.word, "line": verdict.line}
+                  for user, kernel, verdict in rows])  # fmt: skip
+        return ExitCode.OK
+    if not args.user and not settings.policy_file.exists():
+        note(f"there is no {settings.policy_file}; this holds without one")
+    shown = [[user, kernel or "(all)", verdict.role.word, verdict.line] for user, kernel, verdict in rows]
+    say(table(("user", "kernel", "role", "by"), shown))
+    return ExitCode.OK
+
+
+def _all(policy: Policy) -> Iterator[tuple[str, str, Verdict]]:
+    """Yield what each line says."""
+    for pattern, roles in policy.kernels:
+        for name, role in roles.items():
+            yield name, pattern, Verdict(role, f'[kernels."{pattern}"] {name}')
+    for name in policy.users:
+        yield name, "", policy.verdict(name)
+    if policy.owner not in policy.users:
+        yield policy.owner, "", policy.verdict(policy.owner)
+    yield "*", "", Verdict(policy.default, "default")
+    for name in policy.hosts:
+        yield f"host {name}", "", policy.verdict(name, HOST)
+    yield "host *", "", policy.verdict("", HOST)

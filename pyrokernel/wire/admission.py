@@ -1,0 +1,129 @@
+"""Who may ask for what: roles and limits, checked before it is done. Runs in every process that is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from Pyro5.protocol import FLAGS_BATCH, FLAGS_COMPRESSED, FLAGS_KEEPSERIALIZED
+from Pyro5.serializers import JsonSerializer, SerpentSerializer, serializers_by_id
+
+from pyrokernel.errors import ProtocolError, PyrokernelError
+from pyrokernel.roles import Role
+from pyrokernel.wire.connection import Connection, IncomingMessage
+from pyrokernel.wire.exposing import FOREIGN_ROLES, marked_role, refusal
+from pyrokernel.wire.limits import Limits
+from pyrokernel.wire.opcodes import SmallRequest
+from pyrokernel.wire.trust import Peer
+
+__all__ = ["Admission", "OnRefused"]
+
+_SERIALIZERS = frozenset({SerpentSerializer.serializer_id, JsonSerializer.serializer_id})
+"""Those of Pyro's own that are decoded at all: no marshal, no msgpack, from nobody."""
+
+OnRefused = Callable[[Peer, str, Role], None]
+"""Told who asked for what, and which role that takes."""
+
+
+class Admission:
+    """Checks what is asked of the objects of one daemon.
+
+    Args:
+        served: They, by their ids.
+        offered: The ids of those that are a user's own.
+        limits: How much one user may ask for.
+        on_refused: Told, on any thread, of whoever asked for more than their role is for.
+    """
+
+    def __init__(
+        self, served: Mapping[str, Any], offered: Collection[str], limits: Limits, on_refused: OnRefused
+    ) -> None:
+        self._served, self._offered = served, offered
+        self.limits = limits
+        self._on_refused = on_refused
+
+    def check_connection(self, peer: Peer) -> None:
+        """Refuse a connection of somebody who may nothing, or has too many; a good one is counted.
+
+        Raises:
+            AccessRefusedError: It is refused.
+        """
+        if peer.role < Role.OBSERVER:
+            self._refuse(peer, "a connection", Role.OBSERVER)
+        self.limits.arrive(peer)
+
+    def needed_role(self, object_id: str, method: str) -> Role:
+        """Return the least role that a method of an object takes; what nobody has marked takes the highest.
+
+        Of a user's own object, whatever it is marked with, each method runs code, and so does reading a property.
+        """
+        object_id = object_id.partition("/")[0]  # behind it stands which socket of this machine is meant
+        if object_id in self._offered:
+            return Role.USER
+        if object_id in FOREIGN_ROLES:
+            return FOREIGN_ROLES[object_id].get(method, Role.ADMIN)
+        marked = marked_role(self._served.get(object_id), method)
+        return Role.ADMIN if marked is None else marked
+
+    def check_role(self, peer: Peer, object_id: Any, method: Any) -> None:
+        """Refuse a call that takes a higher role.
+
+        Raises:
+            AccessRefusedError: So it does.
+        """
+        if peer.role < Role.ADMIN:
+            needed = self.needed_role(str(object_id), str(method))
+            if peer.role < needed:
+                self._refuse(peer, f"`{method!s:.80}`", needed)
+
+    def open(self, conn: Connection, message: IncomingMessage) -> tuple[Any, Any, Any, Any]:
+        """Return object, method, arguments and named arguments of a request in our codec that its peer may make.
+
+        Raises:
+            AccessRefusedError: It may not.
+            ProtocolError: It is none.
+        """
+        if conn.peer.role >= Role.ADMIN:
+            object_id, method, args, kwargs = message.decode()
+            return object_id, method, args, kwargs
+        self.limits.pace(conn.peer)
+        if conn.peer.role >= Role.USER:
+            object_id, method, args, kwargs = message.decode()
+            self.check_role(conn.peer, object_id, method)
+            return object_id, method, args, kwargs
+        request = SmallRequest(message.payload)
+        self.check_role(conn.peer, request.object_id, request.method)
+        return request.object_id, request.method, *request.arguments()
+
+    def check_stock(self, conn: Connection, message: IncomingMessage) -> None:
+        """Refuse a request in Pyro's own protocol that its peer may not make.
+
+        Raises:
+            AccessRefusedError: So it is.
+            ProtocolError: It is in a serializer or a form that is taken from nobody.
+        """
+        if message.serializer_id not in _SERIALIZERS or message.flags & FLAGS_KEEPSERIALIZED:
+            raise ProtocolError(f"serializer {message.serializer_id} is decoded from nobody: use serpent or JSON")
+        if conn.peer.role >= Role.ADMIN:
+            return
+        if message.flags & FLAGS_COMPRESSED:
+            raise ProtocolError("what is compressed may be of any size: only an admin sends that")
+        self.limits.pace(conn.peer)
+        for object_id, method in _asked(message):
+            self.check_role(conn.peer, object_id, method)
+
+    def _refuse(self, peer: Peer, what: str, needed: Role) -> None:
+        self._on_refused(peer, what.strip("`"), needed)
+        raise refusal(peer, what, needed)
+
+
+def _asked(message: IncomingMessage) -> list[tuple[str, str]]:
+    """Return object and method of each call in a request of Pyro's own."""
+    try:
+        object_id, method, args, _ = serializers_by_id[message.serializer_id].loadsCall(bytes(message.payload))
+        methods = [one[0] for one in args] if message.flags & FLAGS_BATCH else [method]
+    except PyrokernelError:
+        raise
+    except Exception as error:  # whatever is wrong with what a peer sends
+        raise ProtocolError(f"a request does not parse: {error!r:.200}") from error
+    return [(str(object_id), str(one)) for one in methods]

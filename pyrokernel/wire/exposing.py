@@ -1,0 +1,96 @@
+"""What of an object is reached from outside, and which role that takes, said beside each method. Runs in every process.
+
+`@expose(Role.OBSERVER)` marks a method for whoever may look, `@expose(Role.USER)` for whoever may run code. A method
+that is marked by `@expose` alone, or by nothing, is for the fewest: one that was forgotten is closed, never open.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast, overload
+
+from Pyro5 import core, server
+
+from pyrokernel.errors import AccessRefusedError
+from pyrokernel.roles import Role
+from pyrokernel.wire.trust import Peer
+
+__all__ = ["DAEMON_ROLES", "NAME_SERVER_ROLES", "expose", "exposed_members", "is_exposed", "marked_role", "refusal"]
+
+_ROLE = "_pyrokernel_role"
+
+_LOOK = dict.fromkeys(("ping", "info", "registered", "get_metadata"), Role.OBSERVER)
+DAEMON_ROLES: Mapping[str, Role] = {**_LOOK, "get_next_stream_item": Role.USER, "close_stream": Role.USER}
+"""What the methods of Pyro's own daemon object take; the next item of a stream is made by code of the object's."""
+
+NAME_SERVER_ROLES: Mapping[str, Role] = {
+    **dict.fromkeys(("ping", "count", "lookup", "list", "yplookup"), Role.OBSERVER),
+    **dict.fromkeys(("register", "remove", "set_metadata"), Role.USER),
+}
+"""What the methods of Pyro's name server take."""
+
+FOREIGN_ROLES: Mapping[str, Mapping[str, Role]] = {
+    core.DAEMON_NAME: DAEMON_ROLES,
+    core.NAMESERVER_NAME: NAME_SERVER_ROLES,
+}
+"""By object id, those of Pyro's own objects, which say nothing of roles."""
+
+Exposed = TypeVar("Exposed")
+
+
+@overload
+def expose(what: Role) -> Callable[[Exposed], Exposed]: ...
+@overload
+def expose(what: Exposed) -> Exposed: ...
+def expose(what: Any) -> Any:
+    """Mark a method, a property or all members of a class as remotely reachable (Pyro's decorator, its type kept).
+
+    Args:
+        what: It; or the least role that may call it: `@expose(Role.OBSERVER)`.
+    """
+    if not isinstance(what, Role):
+        return server.expose(what)
+
+    def mark(member: Exposed) -> Exposed:
+        vars(member)[_ROLE] = what
+        return cast(Exposed, server.expose(member))
+
+    return mark
+
+
+def exposed_members(value: Any) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the names of the methods, and of the properties, of an object that are marked, as Pyro decides it."""
+    found = server._get_exposed_members(value)
+    return frozenset(found["methods"]), frozenset(found["attrs"])
+
+
+def is_exposed(function: Any) -> bool:
+    """Whether a function is marked itself."""
+    return getattr(function, "_pyroExposed", False) is True
+
+
+def marked_role(value: Any, name: str) -> Role | None:
+    """Return the role that a method of an object is marked with, None for none; runs no code of the object's."""
+    function = inspect.getattr_static(type(value), name, None)
+    role = vars(function).get(_ROLE) if inspect.isfunction(function) else None
+    return role if isinstance(role, Role) else None
+
+
+def refusal(peer: Peer, what: str, role: Role) -> AccessRefusedError:
+    """Return the error of somebody who may not do something.
+
+    Args:
+        peer: Who asks.
+        what: What for, such as "execute".
+        role: The least that it takes.
+    """
+    who = f"{peer.user or 'somebody'} is {_shown(peer.role)} here"
+    return AccessRefusedError(
+        f"{who}, and {what} takes {_shown(role)}: an admin of this mesh can change that in its policy file "
+        f"(`pyrokernel policy check {peer.user or 'USER'}` says who may what)"
+    )
+
+
+def _shown(role: Role) -> str:
+    return {Role.NOBODY: "nobody", Role.OBSERVER: "an observer", Role.USER: "a user", Role.ADMIN: "an admin"}[role]

@@ -1,0 +1,128 @@
+"""How much one user may ask of a process, so that the others keep their speed. Runs in every process that is called.
+
+Counted are those below admin: admins could end the process, and the account that runs a mesh asks much of itself.
+Whoever asks more often than the limit waits for a moment, and is refused where that is not enough: a flood slows itself
+down.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import threading
+import time
+from collections.abc import Callable
+
+from pyrokernel.errors import AccessRefusedError
+from pyrokernel.roles import Role
+from pyrokernel.settings import Settings
+from pyrokernel.wire.trust import Peer
+
+__all__ = ["PATIENCE_SECONDS", "Limits", "Quota"]
+
+PATIENCE_SECONDS = 1.0
+"""How long a request waits that came too early; one that would have to wait for longer is refused then."""
+
+_KNOWN_USERS = 10_000
+"""Buckets that are kept; a full one is as good as none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Quota:
+    """What a process gives. 0 is no limit.
+
+    Attributes:
+        connections: Open ones, of everybody.
+        user_connections: Open ones of one user.
+        user_requests: Requests of one user in a second.
+    """
+
+    connections: int = 4096
+    user_connections: int = 256
+    user_requests: float = 2000.0
+
+    @classmethod
+    def of(cls, settings: Settings) -> Quota:
+        """Return what the settings say."""
+        return cls(settings.max_connections, settings.user_connections, settings.user_requests)
+
+
+class Limits:
+    """Counts the connections and requests of each user; for any thread.
+
+    Args:
+        quota: What each gets.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, quota: Quota, clock: Callable[[], float] = time.monotonic) -> None:
+        self.quota, self._clock = quota, clock
+        self._lock = threading.Lock()
+        self._connections: collections.Counter[str] = collections.Counter()
+        self._buckets: dict[str, tuple[float, float]] = {}
+        """By user the tokens that were left, below none where it is ahead of its time, and when that was."""
+
+    def arrive(self, peer: Peer) -> None:
+        """Count a connection.
+
+        Raises:
+            AccessRefusedError: It is one too many; it is not counted.
+        """
+        with self._lock:
+            count, most = self._connections[peer.user] + 1, self.quota.user_connections
+            if most and count > most and peer.role < Role.ADMIN:
+                raise AccessRefusedError(
+                    f"{peer.user} has {count - 1} connections to this process, and no user has more than {most} "
+                    "(setting user_connections): close some"
+                )
+            self._connections[peer.user] = count
+
+    def leave(self, peer: Peer) -> None:
+        """Count a connection no longer."""
+        with self._lock:
+            self._connections[peer.user] -= 1
+            if self._connections[peer.user] <= 0:
+                del self._connections[peer.user]
+
+    def early(self, peer: Peer) -> float:
+        """Count a request; return by how many seconds it came too early, 0.0 for not at all."""
+        rate = self.quota.user_requests
+        if not rate or peer.role >= Role.ADMIN:
+            return 0.0
+        with self._lock:
+            now = self._clock()
+            left, since = self._buckets.get(peer.user, (rate, now))
+            left = min(rate, left + (now - since) * rate) - 1.0
+            # Who is refused owes nothing for it, or a flood would go on for as long as it took.
+            left = max(left, -rate * 2 * PATIENCE_SECONDS)
+            self._buckets[peer.user] = (left, now)
+            if len(self._buckets) > _KNOWN_USERS:
+                self._forget(now, rate)
+            return -left / rate if left < 0 else 0.0
+
+    def pace(self, peer: Peer) -> None:
+        """Count a request, and wait with it for a moment if it came too early; never in the main thread.
+
+        Raises:
+            AccessRefusedError: That is not enough, or the main thread serves it: that is there for everybody.
+        """
+        early = self.early(peer)
+        if early <= 0:
+            return
+        if threading.current_thread() is threading.main_thread():
+            raise self.refusal(peer)
+        time.sleep(min(early, PATIENCE_SECONDS))
+        if early > PATIENCE_SECONDS:
+            raise self.refusal(peer)
+
+    def refusal(self, peer: Peer) -> AccessRefusedError:
+        """Return the error of a user who asks too often."""
+        return AccessRefusedError(
+            f"{peer.user} asks this process for more than {self.quota.user_requests:g} things a second "
+            "(setting user_requests): ask for several at once, or more slowly"
+        )
+
+    def _forget(self, now: float, rate: float) -> None:
+        full = [user for user, (left, since) in self._buckets.items() if left + (now - since) * rate >= rate]
+        for user in full:
+            del self._buckets[user]

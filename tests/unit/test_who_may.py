@@ -1,0 +1,169 @@
+"""The policy: which line wins, what a broken file does, what plugins may say."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyrokernel.cli import main
+from pyrokernel.errors import SettingsError
+from pyrokernel.policy import HOST, Decider, Policy, PolicyFile
+from pyrokernel.roles import Role
+from pyrokernel.settings import Settings
+
+POLICY = """
+default = "nobody"
+[users]
+ana = "admin"
+bob = "user"
+eve = "observer"
+[kernels."*"]
+eve = "nobody"
+[kernels."camera*"]
+bob = "observer"
+"*" = "nobody"
+[kernels.camera-2]
+bob = "admin"
+[hosts]
+lab2 = "observer"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "policy.toml"
+    path.write_text(POLICY)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("user", "kernel", "role"),
+    [
+        ("ana", "", Role.ADMIN),
+        ("ana", "k0", Role.ADMIN),
+        ("bob", "", Role.USER),
+        ("bob", "k0", Role.USER),
+        ("bob", "camera-1", Role.OBSERVER),
+        ("bob", "camera-2", Role.ADMIN),
+        ("ana", "camera-1", Role.NOBODY),
+        ("ana", "camera-2", Role.NOBODY),
+        ("eve", "", Role.OBSERVER),
+        ("eve", "k0", Role.NOBODY),
+        ("mallory", "", Role.NOBODY),
+        ("olga", "", Role.ADMIN),
+    ],
+)
+def test_the_most_specific_line_wins(file: Path, user: str, kernel: str, role: Role) -> None:
+    assert Policy.load(file, "olga").role_of(user, kernel=kernel) is role
+
+
+def test_without_a_file_the_owner_is_admin_others_look_and_hosts_act_for_users(tmp_path: Path) -> None:
+    policy = Policy.load(tmp_path / "none", "olga")
+    assert policy.role_of("olga") is Role.ADMIN
+    assert policy.role_of("bob") is Role.OBSERVER
+    assert policy.role_of("lab2", HOST) is Role.USER
+    assert policy.role_of("olga", HOST) is Role.USER, "a host of that name is not its owner"
+    assert policy.role_of("ca", "ca") is Role.NOBODY
+
+
+def test_a_host_has_lines_of_its_own(file: Path) -> None:
+    policy = Policy.load(file)
+    assert policy.role_of("lab2", HOST) is Role.OBSERVER
+    assert policy.role_of("lab2") is Role.NOBODY
+    assert policy.role_of("ana", HOST) is Role.USER
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("default = 'king'", "default: 'king' is no role"),
+        ("[users]\nana = 3", "users: ana: '3' is no role"),
+        ("users = 'ana'", "users is a table"),
+        ("[groups]\na = 'user'", "'groups'; it takes default, users, kernels and hosts"),
+        ("[kernels]\nk0 = 'user'", 'kernels."k0" is a table'),
+        ("[users", "is not valid TOML"),
+        ("\udcff", "cannot be read"),
+    ],
+)
+def test_a_wrong_line_is_an_error_that_names_it(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(SettingsError, match=message):
+        Policy.load(path)
+    with pytest.raises(SettingsError, match=message):
+        PolicyFile(path, "olga")
+
+
+def test_a_file_is_read_anew_when_it_changes_and_a_broken_one_changes_nothing(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    following = PolicyFile(file, "olga")
+    assert following.current.role_of("bob") is Role.USER
+    file.write_text("[users]\nbob = 'observer'\n")
+    assert following.current.role_of("bob") is Role.OBSERVER
+    before = os.stat(file)
+    with caplog.at_level(logging.ERROR):
+        file.write_text("[users]\nbob = 'admin'\nana = 'queen'\n")
+        assert following.current.role_of("bob") is Role.OBSERVER
+        assert following.current.role_of("bob") is Role.OBSERVER
+    assert [record.levelname for record in caplog.records].count("ERROR") == 1, "it is said once"
+    assert "'queen'" in caplog.text
+    assert "mend the file" in caplog.text
+    file.write_text("[users]\nbob = 'nobody'  #\n")
+    os.utime(file, ns=(before.st_mtime_ns, before.st_mtime_ns))
+    assert following.current.role_of("bob") is Role.NOBODY
+    file.unlink()
+    assert following.current.role_of("olga") is Role.ADMIN
+
+
+PLUGIN = """
+from pyrokernel import hookimpl
+@hookimpl
+def pyrokernel_policy(user, kind, kernel, address, settings):
+    if user == "bad":
+        raise ValueError("no idea")
+    return {"ana": "observer", "odd": "king", "far": "user" if address.startswith("10.") else "nobody"}.get(user)
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path, file: Path) -> Settings:
+    (tmp_path / "pyrokernel_judge.py").write_text(PLUGIN)
+    return Settings(policy=str(file), plugins_dir=str(tmp_path), no_plugin="hello,redis,sage,timeseries,terminal")
+
+
+def test_what_a_plugin_says_comes_before_the_file_and_one_that_fails_lets_nobody_in(settings: Settings) -> None:
+    decider = Decider(settings, "olga")
+    assert decider.role_of("ana", "user") is Role.OBSERVER
+    assert decider.role_of("bob", "user") is Role.USER
+    assert decider.role_of("far", "user", "", "10.0.0.1:5") is Role.USER
+    assert decider.role_of("far", "user", "", "192.168.0.1:5") is Role.NOBODY
+    assert decider.role_of("odd", "user") is Role.NOBODY
+    assert decider.verdict("bad", "user").line == "plugin judge failed: no idea"
+    assert decider.role_of("bad", "user") is Role.NOBODY
+
+
+@pytest.fixture
+def check(file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    monkeypatch.setenv("PYROKERNEL_POLICY", str(file))
+
+    def run(*words: str) -> str:
+        assert main(["policy", "check", *words]) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_the_command_line_says_who_may_and_by_which_line(check: Any) -> None:
+    assert check("bob", "camera-1").splitlines()[1].split() == [
+        "bob", "camera-1", "observer", '[kernels."camera*"]', "bob"
+    ]  # fmt: skip
+    assert check("lab2", "--host").splitlines()[1].split()[:3] == ["lab2", "(all)", "observer"]
+    assert '"role": "nobody"' in check("mallory", "--json")
+    everything = check()
+    assert "bob camera-2 admin" in " ".join(everything.split())
+    assert "host lab2" in everything
