@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from Pyro5.nameserver import MemoryStorage, SqlStorage
 
 from pyrokernel.errors import NameServerError
 
-__all__ = ["NamesFile", "check_database", "hold"]
+__all__ = ["NamesFile", "backup_names", "hold", "restore_names"]
 
 
 class NamesFile(MemoryStorage):  # type: ignore[misc]  # Pyro5 has no type information
@@ -45,7 +46,7 @@ class NamesFile(MemoryStorage):  # type: ignore[misc]  # Pyro5 has no type infor
 
     def _open(self, path: Path) -> sqlite3.Connection:
         try:
-            check_database(path)
+            _check(path)
             SqlStorage(str(path))  # makes the tables, or brings those of an older Pyro up to date
             # The lock of the name server takes care that no two threads use it at once.
             database = sqlite3.connect(path, check_same_thread=False)
@@ -108,7 +109,7 @@ class NamesFile(MemoryStorage):  # type: ignore[misc]  # Pyro5 has no type infor
         os.close(self._held)
 
 
-def check_database(path: Path) -> None:
+def _check(path: Path) -> None:
     """Refuse a file that is damaged or no SQLite file; an empty one is right.
 
     Raises:
@@ -141,3 +142,57 @@ def hold(path: Path) -> int:
         os.close(descriptor)
         raise NameServerError(f"a name server runs that has {path}; stop it first, or use another file") from None
     return descriptor
+
+
+def backup_names(path: Path, target: Path) -> int:
+    """Copy a file of names as it is at one moment, also while a name server has it; return how many there are.
+
+    The copy is whole or not there: a backup of that name which exists is replaced only then.
+
+    Raises:
+        NameServerError: There is no such file, it is damaged, or the copy cannot be written.
+    """
+    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        number = _copy(path, draft)
+        draft.replace(target)
+    except (sqlite3.Error, OSError) as error:
+        raise NameServerError(f"{path} cannot be backed up to {target}: {error}") from error
+    finally:
+        draft.unlink(missing_ok=True)
+    return number
+
+
+def restore_names(backup: Path, path: Path) -> tuple[int, Path | None]:
+    """Put a backup in place of a file of names; return how many names it has, and where what was there is now.
+
+    Raises:
+        NameServerError: The backup is none; a name server has the file; or it cannot be written.
+    """
+    draft, held = path.with_name(f".{path.name}.{os.getpid()}"), hold(path)
+    try:
+        number, aside = _copy(backup, draft), None
+        if path.exists():
+            aside = path.with_name(f"{path.name}.replaced-{time.strftime('%Y%m%d-%H%M%S')}")
+            for suffix in ("", "-journal"):  # a journal is half of what was there, if its last writer was killed
+                with contextlib.suppress(FileNotFoundError):
+                    os.replace(f"{path}{suffix}", f"{aside}{suffix}")
+        draft.replace(path)
+    except (sqlite3.Error, OSError) as error:
+        raise NameServerError(f"{backup} cannot be restored to {path}: {error}") from error
+    finally:
+        draft.unlink(missing_ok=True)
+        os.close(held)
+    return number, aside
+
+
+def _copy(path: Path, target: Path) -> int:
+    """Copy a file of names, whoever uses it; return how many there are."""
+    os.close(os.open(path, os.O_RDONLY))  # SQLite would make one that is not there
+    os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    with contextlib.closing(sqlite3.connect(path)) as source, contextlib.closing(sqlite3.connect(target)) as copy:
+        source.backup(copy)
+        copy.commit()
+        (number,) = copy.execute("SELECT COUNT(*) FROM pyro_names").fetchone()
+    _check(target)
+    return int(number)

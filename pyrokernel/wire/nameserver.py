@@ -305,6 +305,11 @@ class EmbeddedNameServer:
             self._storage.close()
             raise
 
+    @property
+    def names(self) -> int:
+        """How many names there are, its own included."""
+        return len(self._storage)
+
     def start(self) -> None:
         """Begin to answer."""
         self._daemon.start()

@@ -187,6 +187,10 @@ class Directory:
         found = self._ask(lambda proxy: proxy.yplookup(meta_all={word}, return_metadata=True))
         return [Entry.of(name, str(uri), metadata) for name, (uri, metadata) in sorted(found.items())]
 
+    def count(self) -> int:
+        """Return how many names there are."""
+        return int(self._ask(lambda proxy: proxy.count()))
+
     def ping(self) -> None:
         """Raise NameServerNotFoundError unless the name server answers."""
         self._ask(lambda proxy: proxy.ping())
