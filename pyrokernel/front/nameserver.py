@@ -6,26 +6,25 @@ In the foreground, as `pyro5-ns` does: what keeps it running is systemd, a conta
 from __future__ import annotations
 
 import argparse
-import contextlib
+import dataclasses
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pyrokernel.errors import AccessRefusedError, SettingsError
+from pyrokernel.errors import SettingsError
 from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.nameserver_files import ACTIONS_ON_FILES
+from pyrokernel.front.nameserver_places import SOCKET, listen_of, location_of, socket_of
 from pyrokernel.front.nameserver_status import status
 from pyrokernel.front.reach import settings_of
 from pyrokernel.front.terminal import note, say
+from pyrokernel.gateway.gateway import Gateway
+from pyrokernel.loop import Loop
 from pyrokernel.settings import Settings, command_line, private_directory
 from pyrokernel.texts import plural
 from pyrokernel.wire.names_file import hold
 from pyrokernel.wire.nameserver import EmbeddedNameServer
-
-_PORT = 9090
-"""Pyro5's own."""
 
 
 def main(args: argparse.Namespace) -> int:
@@ -53,93 +52,53 @@ def serve(settings: Settings, listen: str, unix: Path, storage: str, location: s
     Raises:
         SettingsError, AccessRefusedError, NameServerError: It cannot.
     """
+    if listen and unix.name != SOCKET:
+        raise SettingsError(
+            f"{unix}: beside -n and -p the socket is called {SOCKET}; name its folder, -u FOLDER/{SOCKET}"
+        )
+    settings = dataclasses.replace(settings, listen=listen)
     private_directory(unix.parent)
     held = hold(unix)
     try:
-        with _told_to_end() as wait, _served(settings, listen, unix, storage, location) as names:
-            _announce(settings, unix, names)
-            notify("READY=1")
-            wait()
-            notify("STOPPING=1")
+        server = EmbeddedNameServer(unix, storage, location or settings.address)
+        server.start()
+        try:
+            _be_there(settings, unix, server)
+        finally:
+            server.close()
     finally:
         os.close(held)
     note("name server: ended")
     return ExitCode.OK
 
 
-@contextlib.contextmanager
-def _served(settings: Settings, listen: str, unix: Path, storage: str, location: str) -> Iterator[int]:
-    """Answer on the socket, and through the gateway where one is asked for; tell how many names there are."""
-    if listen:
-        raise AccessRefusedError(
-            f"{listen} is TCP, where anybody could come in: that takes mutual TLS, which this version does not have; "
-            "use a unix socket (-u PATH), and ssh from elsewhere"
-        )
-    server = EmbeddedNameServer(unix, storage, location or listen)
-    server.start()
+def _be_there(settings: Settings, unix: Path, server: EmbeddedNameServer) -> None:
+    """Let others in, if that is asked for, and wait for the end."""
+    # Its socket for ways out is of no use here, but for who would look after this name server from a script.
+    gateway = Gateway(settings, unix.parent, unix.with_name("gateway")) if settings.listen else None
+    loop = gateway.loop if gateway is not None else Loop()
     try:
-        yield server.names
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.on_signal(number, loop.stop)
+        _announce(settings, unix, server)
+        notify("READY=1")
+        (gateway or loop).run()
+        notify("STOPPING=1")
     finally:
-        server.close()
+        loop.close()
 
 
-def listen_of(args: argparse.Namespace) -> str:
-    """Return where to listen for other machines, as `pyro5-ns` is told it; "" for nowhere."""
-    if args.host is None and args.port is None:
-        return ""
-    host = args.host or "localhost"
-    port = args.port if args.port is not None else int(os.environ.get("PYRO_NS_PORT") or _PORT)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def location_of(args: argparse.Namespace) -> str:
-    """Return by which address clients behind a router find it, "" for that at which it listens."""
-    if bool(args.nathost) != bool(args.natport):
-        raise SettingsError("--nathost and --natport belong together: the address outside, and the port there")
-    return f"{args.nathost}:{args.natport}" if args.nathost else ""
-
-
-def socket_of(args: argparse.Namespace, settings: Settings) -> Path:
-    """Return the path of the socket."""
-    if args.unixsocket:
-        return Path(os.path.abspath(os.path.expanduser(args.unixsocket)))
-    # In a folder of its own: the sockets of a mesh are its host's to clear up.
-    return settings.mesh_runtime_dir / "nameserver" / "ns.sock"
-
-
-def _announce(settings: Settings, unix: Path, names: int) -> None:
-    say(f"name server at {unix}: {plural(names, 'name')}")
-    base = Settings(mesh=settings.mesh, ns=f"./u:{unix}")
-    for purpose, words in (("start a mesh", "serve --detach"), ("look at it", "nameserver status")):
-        say(f"  {purpose + ':':<14} {command_line(base, words)}")
-    say(f"  {'list names:':<14} pyro5-nsc -u {unix} list")
-
-
-@contextlib.contextmanager
-def _told_to_end() -> Iterator[Callable[[], object]]:
-    """Give a function that waits for SIGTERM or Ctrl-C."""
-    ours, other = socket.socketpair()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.getsignal(number) for number in numbers}
-    with ours, other:
-        for number in numbers:
-            # A second one, while this one ends, changes nothing.
-            signal.signal(number, lambda *_: _tell(other))
-        try:
-            yield lambda: ours.recv(1)
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def _tell(sock: socket.socket) -> None:
-    with contextlib.suppress(BlockingIOError):
-        sock.send(b".", socket.MSG_DONTWAIT)
+def _announce(settings: Settings, unix: Path, server: EmbeddedNameServer) -> None:
+    say(f"name server at {server.address}: {plural(server.names, 'name')}")
+    to = command_line(dataclasses.replace(settings, ns=server.address), "")
+    say(f"  start a mesh:  {to}serve --detach" + (" --listen HOST:PORT" if settings.listen else ""))
+    say(f"  look at it:    {to}nameserver status")
+    say(f"  list names:    pyro5-nsc -u {unix} list")
 
 
 def notify(state: str) -> None:
     """Tell systemd, where it asked to be told (sd_notify(3)); elsewhere nothing happens."""
-    path = os.environ.get("NOTIFY_SOCKET", "")
+    path = os.environ.get("NOTIFYSOCKET", "")
     if not path:
         return
     address = "\0" + path[1:] if path.startswith("@") else path

@@ -12,11 +12,13 @@ from collections.abc import Iterator
 
 from pyrokernel.errors import PyrokernelError
 from pyrokernel.front.exits import ExitCode, code_of
+from pyrokernel.front.nameserver_places import listen_of, socket_of
 from pyrokernel.front.terminal import complain, say, say_json
 from pyrokernel.messages import HOST_PREFIX, KERNEL_PREFIX, STATE_OBJECT
 from pyrokernel.settings import Settings
 from pyrokernel.texts import label, plural, span
 from pyrokernel.wire.naming import Directory, Entry, answers
+from pyrokernel.wire.remote import Credentials
 
 _PATIENCE_SECONDS = 5.0
 
@@ -31,7 +33,7 @@ class Status:
         seconds: What a connection and a first answer took.
         names: How many there are, its own included.
         kernels, hosts: Of these; shared: whether there is a shared state.
-        dead: Names of this machine at whose sockets nobody listens.
+        dead: Names at whose sockets on this machine nobody listens.
         error: Why it did not answer.
     """
 
@@ -49,7 +51,10 @@ class Status:
 def status(args: argparse.Namespace, settings: Settings) -> int:
     """Say how a name server is; the exit code says whether it answers."""
     address = address_of(args, settings)
-    found, code = look(address, min(settings.timeout, _PATIENCE_SECONDS))
+    directory = Directory(
+        address, timeout=min(settings.timeout, _PATIENCE_SECONDS), credentials=Credentials.of(settings)
+    )
+    found, code = look(directory)
     if args.json:
         say_json(dataclasses.asdict(found))
     elif args.metrics:
@@ -63,16 +68,14 @@ def status(args: argparse.Namespace, settings: Settings) -> int:
 
 def address_of(args: argparse.Namespace, settings: Settings) -> str:
     """Return which name server is meant: that of -u, that of -n and -p, or that of the settings."""
-    from pyrokernel.front.nameserver import listen_of, socket_of
-
     if args.unixsocket:
         return f"./u:{socket_of(args, settings)}"
     return listen_of(args) or settings.ns_address
 
 
-def look(address: str, timeout: float) -> tuple[Status, ExitCode]:
+def look(directory: Directory) -> tuple[Status, ExitCode]:
     """Ask a name server."""
-    directory, found = Directory(address, timeout=timeout), Status(address)
+    found = Status(directory.address)
     try:
         begun = time.perf_counter()
         directory.ping()
@@ -93,16 +96,15 @@ def _sort(found: Status, entries: list[Entry]) -> None:
     found.kernels = sum(name.startswith(KERNEL_PREFIX) for name in names)
     found.hosts = tuple(name.removeprefix(HOST_PREFIX) for name in names if name.startswith(HOST_PREFIX))
     found.shared = STATE_OBJECT in names
-    found.dead = tuple(sorted(entry.name for entry in entries if not answers(entry.uri)))
+    found.dead = tuple(sorted(entry.name for entry in entries if not answers(entry.uri_here)))
 
 
 def _show(found: Status) -> None:
     say(f"name server at {found.address} answers in {span(found.seconds)}")
     hosts = f" ({label(found.hosts)})" if found.hosts else ""
     shared = "a shared state" if found.shared else "no shared state"
-    say(
-        f"  {plural(found.names, 'name')}: {plural(found.kernels, 'kernel')}, {plural(len(found.hosts), 'host')}{hosts}, {shared}"
-    )
+    kernels, number = plural(found.kernels, "kernel"), plural(len(found.hosts), "host")
+    say(f"  {plural(found.names, 'name')}: {kernels}, {number}{hosts}, {shared}")
     if found.dead:
         say(f"  nobody listens any more at: {label(found.dead)}; their host removes them when it is back")
 

@@ -1,4 +1,4 @@
-"""The name server's storage in a file that Pyro5's own can read and write too. Runs where the name server does.
+"""The name server's storage in a file that Pyro5's own can read and write too. Runs in a name server.
 
 All names are in memory as well, so that looking costs no query: Pyro's own storage asks the database once for each
 entry that it lists, and its prefixes are patterns of SQL, where "_" stands for anything.

@@ -1,4 +1,4 @@
-"""Pyro5's own name server behind our daemon, where names have owners. Runs in the host, or by itself.
+"""Pyro5's own name server behind our daemon, where names have owners. Runs in the host, or in a process of its own.
 
 `GuardedNameServer` is Pyro's class with its methods, storage and answers; before each it asks `registration` whether
 this peer may, and bounds what one client can cost the others.

@@ -1,4 +1,4 @@
-"""Patterns that clients send to the name server, bounded. Runs where the name server does.
+"""Patterns that clients send to the name server, bounded. Runs in a name server.
 
 Python's `re` tries alternatives one after the other, and a pattern such as `(a+)+b` has more of them than there is
 time; a match cannot be broken off either. So the choices that a pattern leaves are counted before it is used, and what

@@ -1,4 +1,4 @@
-"""Who may hold which name at the name server, and what an entry may look like. Runs where the name server does.
+"""Who may hold which name at the name server, and what an entry may look like. Runs in a name server.
 
 Decides only; `nameserver` asks it before it does anything. A name belongs to who registered it: an account of this
 machine, a user or a host, by kind and name. That is kept with the entry, in a word of its metadata that nobody else
@@ -153,13 +153,15 @@ def _check_word(peer: Peer, word: str) -> None:
     if word.startswith(OWNER) and word != OWNER + owner_of(peer) and peer.role < Role.ADMIN:
         raise NamingError(f"the metadata {word!r} are the name server's own; leave them out")
     key, _, value = word.partition(":")
+    if key == "socket" and (not value.startswith("/") or ".." in value):
+        raise NamingError(f"the metadata {word!r}: use an absolute path after socket:")
     if value and key in _KEYS and not _PLAIN.fullmatch(value):
         raise NamingError(f"the metadata {word!r}: use letters, digits, '.', '_' and '-' after {key}:")
     if peer.kind == "account":
         return
     if key == "host" and (peer.kind != "host" or value != peer.user):
         raise NamingError(f"the metadata {word!r} are for that host, and this is {peer.kind} {peer.user}")
-    if key == "class" and value.startswith(_OURS) and peer.kind != "host":
+    if peer.kind != "host" and (key == "socket" or (key == "class" and value.startswith(_OURS))):
         raise NamingError(f"the metadata {word!r} are for hosts, and {peer.user} is a {peer.kind}")
 
 

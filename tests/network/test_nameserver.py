@@ -191,7 +191,9 @@ def test_what_is_of_a_host_is_the_hosts_whoever_wrote_it(of: Callable[..., Any])
     assert of("lab1", kind="host").remove("pyrokernel.kernel.k0") == 1
 
 
-@pytest.mark.parametrize("word", ["host:lab2", "class:pyrokernel.kernel", "owner:user:ana", "owner:account:root"])
+@pytest.mark.parametrize(
+    "word", ["host:lab2", "class:pyrokernel.kernel", "socket:/tmp/x.sock", "owner:user:ana", "owner:account:root"]
+)
 def test_nobody_writes_words_that_say_he_is_somebody_else(of: Callable[..., Any], word: str) -> None:
     bob = of("bob")
     bob.register("own", URI)
