@@ -123,8 +123,8 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest=COMMAND)
     for add in (
         _add_serve, _add_shell, _add_run, _add_ship, _add_unship, _add_call, _add_commands, _add_ps, _add_cells,
-        _add_logs, _add_refs, _add_interrupt, _add_restart, _add_stop, _add_state, _add_certs, _add_plugins, _add_demo,
-        _add_doctor, _add_policy,
+        _add_logs, _add_refs, _add_interrupt, _add_restart, _add_stop, _add_state, _add_certs, _add_plugins,
+        _add_nameserver, _add_demo, _add_doctor, _add_policy,
     ):  # fmt: skip
         add_common(add(commands))
     return parser
@@ -476,6 +476,42 @@ def _add_certs(commands: _Commands) -> argparse.ArgumentParser:
         "the package cryptography: pip install 'pyrokernel[network]'.",
     )
     certs_words.add_actions(parser)
+    return parser
+
+
+def _add_nameserver(commands: _Commands) -> argparse.ArgumentParser:
+    parser = _command(
+        commands,
+        "nameserver",
+        "nameserver",
+        "run a name server by itself, or look after one",
+        "It is Pyro5's own, with the options of pyro5-ns and for the same pyro5-nsc, but a name belongs to who "
+        "registered it, and who says nothing holds nobody up. Without -n and -p it serves this account on a unix "
+        "socket; on TCP, loopback included, only with mutual TLS. There is no broadcast: clients name the address. "
+        "status tells whether one answers, also a pyro5-ns (code 3 if not); backup copies the file of -s while it is "
+        "in use; restore puts a backup in its place while it is not.",
+    )
+    parser.add_argument(
+        "action",
+        nargs="?",
+        choices=("status", "backup", "restore"),
+        metavar="ACTION",
+        help="status, backup or restore; none to serve",
+    )
+    parser.add_argument("file", nargs="?", default="", metavar="BACKUP", help="file to write, or to restore")
+    parser.add_argument("-n", "--host", metavar="HOST", help="address to listen at (default: localhost, with -p)")
+    parser.add_argument("-p", "--port", type=count, metavar="PORT", help="port to listen at (default: 9090, with -n)")
+    parser.add_argument(
+        "-u", "--unixsocket", metavar="PATH", help="unix socket of this account (default: in the runtime directory)"
+    )
+    parser.add_argument(
+        "-s", "--storage", default="memory", metavar="STORAGE", help="memory, or sql:FILE (default: memory)"
+    )
+    parser.add_argument("--nathost", default="", metavar="HOST", help="address by which clients beyond a router come")
+    parser.add_argument("--natport", type=count, default=0, metavar="PORT", help="port by which they come")
+    parser.add_argument("-x", "--nobc", action="store_true", help="no broadcast, as for pyro5-ns; there is none anyway")
+    _add_json(parser, "status in JSON")
+    parser.add_argument("--metrics", action="store_true", help="status in the text format of Prometheus")
     return parser
 
 

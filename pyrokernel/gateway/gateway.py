@@ -96,7 +96,7 @@ class Gateway:
         except (PyrokernelError, OSError) as error:
             self._refuse(newcomer, message, error)
             return
-        said = words_for(peer.user, peer.role, newcomer.address)
+        said = words_for(peer.user, peer.role, newcomer.address, peer.kind)
         pump = self._join(newcomer.sock, inner, with_annotations(message, {FOR: said}), self._visitors.forget)
         if pump is not None:
             self._visitors.note(pump, visitor)
@@ -142,7 +142,8 @@ class Gateway:
             return
         sock, _ = found
         proven = isinstance(sock, TlsSocket)
-        said = {FOR: words_for(peer.user, peer.role)} if proven else {}
+        # Who says nothing of others goes as this host: the name of an account means nothing elsewhere.
+        said = {FOR: words_for(peer.user, peer.role)} if proven and peer.kind != "account" else {}
         self._join(newcomer.sock, sock, with_annotations(message, said), lambda _: None)
 
     # Both

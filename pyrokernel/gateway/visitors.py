@@ -83,7 +83,8 @@ class Visitors:
         if serial in self._revoked:
             raise AccessRefusedError(f"the certificate of {kind} {name} was revoked; ask for a new one")
         until = float(ssl.cert_time_to_seconds(str(cert["notAfter"])))
-        return Visitor(Peer(uid=-1, role=role, user=name, address=address), kind, kernel, serial, until)
+        peer = Peer(uid=-1, role=role, user=name, kind=kind, address=address)
+        return Visitor(peer, kind, kernel, serial, until)
 
     def note(self, pump: Pump, visitor: Visitor) -> None:
         """Remember whose connection this is."""

@@ -11,7 +11,8 @@ with large bytes in them, `plain` those that anybody may send, `values` those of
 of which `mapped` has large ones in files. `segments` are memory that a process shares with those it
 sends large data to, `arrivals` how it looks to them, `copying` how it gets there; `memory` is what
 large messages are received into, and `spare` how all of it is kept for next time. `naming` is access
-to the name server, `nameserver` the embedded one.
+to the name server, `nameserver` the server itself: Pyro's own behind our daemon, with `registration`, who may hold
+which name, `names_file`, where names are kept, and `patterns`, which clients may send.
 
 Start at `daemon` for the way in, at `fanout` for the way out, and at
 docs/protocol.md for what is said.

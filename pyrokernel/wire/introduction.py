@@ -24,12 +24,14 @@ FOR = b"PKBY"
 TO = b"PKTO"
 """Annotation: where on another machine a connection is to lead, for the gateway of this one."""
 
+_KINDS = ("user", "host")
+
 _HEAD = struct.Struct("!4sI")
 
 
-def words_for(user: str, role: Role, address: str = "") -> bytes:
-    """Return what `FOR` says of somebody."""
-    return json.dumps({"user": user, "role": role.word, "address": address}).encode()
+def words_for(user: str, role: Role, address: str = "", kind: str = "user") -> bytes:
+    """Return what `FOR` says of a user, or of a host."""
+    return json.dumps({"user": user, "role": role.word, "address": address, "kind": kind}).encode()
 
 
 def introduced(peer: Peer, annotations: Mapping[bytes, bytes]) -> Peer:
@@ -47,13 +49,16 @@ def introduced(peer: Peer, annotations: Mapping[bytes, bytes]) -> Peer:
         return peer
     try:
         words = json.loads(said)
-        user, role, address = words["user"], Role.of(words["role"]), words.get("address", "")
+        user, role = words["user"], Role.of(words["role"])
+        address, kind = words.get("address", ""), words.get("kind", "user")
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # a SettingsError of Role.of is a ValueError
         raise ProtocolError("the introduction of a connection is malformed") from error
     if not (isinstance(user, str) and user and isinstance(address, str)):
         raise ProtocolError("an introduction names a user")
+    if kind not in _KINDS:
+        raise ProtocolError(f"an introduction is of a {' or a '.join(_KINDS)}, not of {kind!r}")
     uid = -1 if address else peer.uid
-    return dataclasses.replace(peer, uid=uid, role=min(role, peer.role), user=user, address=address)
+    return dataclasses.replace(peer, uid=uid, role=min(role, peer.role), user=user, kind=kind, address=address)
 
 
 def pack(annotations: Mapping[bytes, bytes]) -> bytes:

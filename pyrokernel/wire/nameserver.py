@@ -1,36 +1,320 @@
-"""Pyro5's own name server, embedded behind our daemon. Runs in the host process."""
+"""Pyro5's own name server behind our daemon, where names have owners. Runs in the host, or in a process of its own.
+
+`GuardedNameServer` is Pyro's class with its methods, storage and answers; before each it asks `registration` whether
+this peer may, and bounds what one client can cost the others.
+"""
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from Pyro5 import core
+from Pyro5.errors import NamingError
 from Pyro5.nameserver import MemoryStorage, NameServer
+from Pyro5.protocol import FLAGS_KEEPSERIALIZED
+from Pyro5.serializers import JsonSerializer, SerpentSerializer
 
-from pyrokernel.wire.daemon import Daemon
+from pyrokernel.errors import ProtocolError, SettingsError
+from pyrokernel.roles import Role
+from pyrokernel.wire import registration
+from pyrokernel.wire.connection import FLAGS_COMPRESSED, MSG_INVOKE, Connection, IncomingMessage, MessageReader
+from pyrokernel.wire.daemon import Daemon, current_peer, expose
+from pyrokernel.wire.names_file import NamesFile
+from pyrokernel.wire.patterns import BadPatternError, compile_bounded, matching
+from pyrokernel.wire.registration import NAMES_OF_ONE, OWNER, owner_of
+from pyrokernel.wire.trust import Peer
 
-__all__ = ["EmbeddedNameServer"]
+__all__ = ["EmbeddedNameServer", "GuardedNameServer", "open_storage"]
+
+log = logging.getLogger(__name__)
+
+MAX_NAMES = 100_000
+MAX_ANSWER_BYTES = 8 * 1024 * 1024
+"""Of a list: some 25,000 kernels. What is longer is asked for in parts."""
+
+MAX_REQUEST_BYTES = 1024 * 1024
+
+_SERIALIZERS = frozenset({SerpentSerializer.serializer_id, JsonSerializer.serializer_id})
+_ENTRY_BYTES = 24
+"""Of an entry in an answer, beside its texts: quotes, brackets, commas."""
+
+_Entries = Mapping[str, tuple[str, Iterable[str]]]
+
+
+def open_storage(text: str) -> Any:
+    """Open what names are kept in: "memory", or "sql:FILE" as pyro5-ns has it.
+
+    Raises:
+        SettingsError: It is neither.
+        NameServerError: The file is damaged, or another name server has it.
+    """
+    kind, _, path = text.partition(":")
+    if text == "memory":
+        return MemoryStorage()
+    if kind == "sql" and path:
+        return NamesFile(Path(path).absolute())
+    raise SettingsError(f"storage {text!r}: use memory, or sql:FILE")
+
+
+class GuardedNameServer(NameServer):  # type: ignore[misc]  # Pyro5 has no type information
+    """Pyro's name server, where a name is its owner's.
+
+    Args:
+        storage: One of Pyro's, or ours.
+        uri: Under which it lists itself, as stock tools expect it.
+    """
+
+    def __init__(self, storage: Any, uri: str) -> None:
+        super().__init__(storage)
+        self.storage[core.NAMESERVER_NAME] = uri, {"class:Pyro5.nameserver.NameServer"}
+        self._held = Counter(owner for _, metadata in storage.values() for owner in _owner_words(metadata))
+
+    @expose
+    def count(self) -> int:
+        """Return how many names there are."""
+        self._look()
+        return len(self.storage)
+
+    @expose
+    def ping(self) -> None:
+        """Answer."""
+        self._look()
+
+    @expose
+    def lookup(self, name: str, return_metadata: bool = False) -> Any:
+        """Return the URI of a name, with its metadata if asked."""
+        self._look()
+        return super().lookup(name, return_metadata)
+
+    @expose
+    def register(self, name: str, uri: Any, safe: bool = False, metadata: Iterable[str] | None = None) -> None:
+        """Register a name; replace what it led to, if that was the same owner's."""
+        peer = self._change("register names")
+        registration.check_name(name)
+        registration.check_claim(peer, name)
+        if not isinstance(uri, (str, core.URI)):
+            raise TypeError("only URIs or strings can be registered")
+        registration.check_location(peer, str(uri), name)
+        words = registration.check_metadata(peer, metadata or ())
+        with self.lock:
+            before = self.storage.get(name)
+            if before is not None and safe:
+                raise NamingError("name already registered: " + name)
+            if before is not None:
+                registration.check_change(peer, name, before[1])
+            self._check_room(peer, replaced=before)
+            self._put(name, str(uri), words | {OWNER + owner_of(peer)})
+        log.info("%s %s registered %s for %s", peer.kind, peer.user, name, uri)
+
+    @expose
+    def set_metadata(self, name: str, metadata: Iterable[str] | None) -> None:
+        """Give a name other metadata; whose it is stays."""
+        peer = self._change("change names")
+        words = registration.check_metadata(peer, metadata or ())
+        with self.lock:
+            before = self.storage.get(name)
+            if before is None:
+                raise NamingError(f"unknown name: {name}")
+            registration.check_change(peer, name, before[1])
+            self._put(name, before[0], words | {word for word in before[1] if word.startswith(OWNER)})
+
+    @expose
+    def remove(self, name: str | None = None, prefix: str | None = None, regex: str | None = None) -> int:
+        """Remove names and return how many; of those that match a prefix or a pattern, the caller's own."""
+        peer = self._change("remove names")
+        if name:
+            with self.lock:
+                if name not in self.storage:
+                    return 0
+                registration.check_change(peer, name, self.storage[name][1])
+                self._drop([name])
+            log.info("%s %s removed %s", peer.kind, peer.user, name)
+            return 1
+        if not prefix and not regex:
+            return 0
+        found = self._matching(prefix, None if prefix else regex)  # patterns take time: not under the lock
+        with self.lock:
+            mine = [each for each in found if each in self.storage and self._may_change(peer, each)]
+            self._drop(mine)
+        others = len(found) - len(mine)
+        if others and not mine:
+            raise NamingError(f"{others} names match, and all are held by others; an admin may remove them")
+        log.info("%s %s removed %d names", peer.kind, peer.user, len(mine))
+        return len(mine)
+
+    @expose
+    def list(
+        self, prefix: str | None = None, regex: str | None = None, return_metadata: bool = False
+    ) -> dict[str, Any]:
+        """Return names and their URIs, all or those that match."""
+        self._look()
+        if prefix and regex:
+            raise ValueError("you can only filter on one thing at a time")
+        return _answer(self._matching(prefix, regex), return_metadata)
+
+    @expose
+    def yplookup(self, meta_all: Any = None, meta_any: Any = None, return_metadata: bool = True) -> dict[str, Any]:
+        """Return the names that have all, or any, of some words in their metadata."""
+        self._look()
+        if meta_all and meta_any:
+            raise ValueError("you can't use meta_all or meta_any at the same time")
+        if isinstance(meta_all or meta_any, str):
+            raise TypeError("metadata should not be a str, but another iterable (set, list, etc)")
+        wanted = frozenset(meta_all or meta_any or ())
+        if not wanted:
+            return {}
+        entries = self._everything()
+        found = {
+            name: entry
+            for name, entry in entries.items()
+            if (wanted.issubset(entry[1]) if meta_all else not wanted.isdisjoint(entry[1]))
+        }
+        return _answer(found, return_metadata)
+
+    def _look(self) -> None:
+        registration.check_role(current_peer(), Role.OBSERVER, "look")
+
+    def _change(self, what: str) -> Peer:
+        peer = current_peer()
+        registration.check_role(peer, Role.USER, what)
+        return peer
+
+    def _may_change(self, peer: Peer, name: str) -> bool:
+        try:
+            registration.check_change(peer, name, self.storage[name][1])
+        except NamingError:
+            return False
+        return True
+
+    def _everything(self) -> _Entries:
+        # A copy, so that nobody waits while it is gone through.
+        with self.lock:
+            found: _Entries = self.storage.everything(return_metadata=True)
+        return found
+
+    def _matching(self, prefix: str | None, regex: str | None) -> _Entries:
+        """Return entries by the beginning of their names, by a pattern, or all."""
+        entries = self._everything()
+        if prefix:
+            return {name: entry for name, entry in entries.items() if name.startswith(prefix)}
+        if not regex:
+            return entries
+        try:
+            return {name: entries[name] for name in matching(compile_bounded(regex), entries)}
+        except BadPatternError as error:
+            raise NamingError(str(error)) from error
+
+    def _check_room(self, peer: Peer, replaced: object) -> None:
+        """Refuse a name too many."""
+        if replaced is not None:
+            return
+        if self._held[owner_of(peer)] >= NAMES_OF_ONE:
+            raise NamingError(
+                f"{peer.kind} {peer.user} holds {NAMES_OF_ONE} names, which is the limit; remove some first"
+            )
+        if len(self.storage) >= MAX_NAMES:
+            raise NamingError(f"there are {MAX_NAMES} names here, which is the limit; an admin may remove some")
+
+    def _put(self, name: str, uri: str, words: frozenset[str] | set[str]) -> None:
+        before = self.storage.get(name)
+        self.storage[name] = uri, frozenset(words)
+        if before is not None:
+            self._held.subtract(_owner_words(before[1]))
+        self._held.update(_owner_words(words))
+
+    def _drop(self, names: Iterable[str]) -> None:
+        gone = [(name, self.storage[name][1]) for name in names]
+        self.storage.remove_items([name for name, _ in gone])
+        for _, metadata in gone:
+            self._held.subtract(_owner_words(metadata))
+
+
+def _owner_words(metadata: Iterable[str]) -> tuple[str, ...]:
+    return tuple(word.removeprefix(OWNER) for word in metadata if word.startswith(OWNER))
+
+
+def _answer(entries: _Entries, return_metadata: bool) -> dict[str, Any]:
+    """Return entries as a client gets them.
+
+    Raises:
+        NamingError: They are too many for one answer.
+    """
+    size = sum(len(name) + len(uri) + _ENTRY_BYTES for name, (uri, _) in entries.items())
+    if return_metadata:
+        size += sum(len(word) + 4 for _, metadata in entries.values() for word in metadata)
+    if size > MAX_ANSWER_BYTES:
+        raise NamingError(
+            f"{len(entries)} names are more than one answer holds; ask for a part: a longer prefix, or without metadata"
+        )
+    return {name: (uri, set(words)) if return_metadata else uri for name, (uri, words) in entries.items()}
+
+
+class _RequestReader(MessageReader):
+    """Reads what a client of a name server may send: small, and in a serializer that makes plain data only."""
+
+    def read(self, sock: Any) -> IncomingMessage | None:
+        message = super().read(sock)
+        if message is not None and message.type == MSG_INVOKE:
+            if message.flags & FLAGS_COMPRESSED:
+                raise ProtocolError("compressed requests are not read here; set PYRO_COMPRESSION=0")
+            if message.flags & FLAGS_KEEPSERIALIZED:
+                # Pyro would decode an annotation by marshal, of which five bytes can cost two gigabytes.
+                raise ProtocolError("serialized blobs are not read here")
+            if message.serializer_id not in _SERIALIZERS:
+                raise ProtocolError("requests are read in serpent or JSON; set PYRO_SERIALIZER=serpent")
+        return message
+
+
+class _NameServerDaemon(Daemon):
+    def validateHandshake(self, conn: Connection, data: Any) -> Any:
+        conn.reader = _RequestReader(MAX_REQUEST_BYTES)
+        return super().validateHandshake(conn, data)
+
+    def log_lost(self, conn: Connection, error: Exception) -> None:
+        """Note why a connection ended; what was refused is for whoever keeps this name server."""
+        if isinstance(error, ProtocolError):
+            log.warning("a connection of %s %r was ended: %s", conn.peer.kind, conn.peer.user, error)
+        else:
+            super().log_lost(conn, error)
 
 
 class EmbeddedNameServer:
-    """Pyro5's own name server, with its memory storage, behind our daemon on a unix socket.
+    """Pyro5's own name server behind our daemon on a unix socket.
 
     Args:
-        unix_path: Where to listen. An old socket file there is replaced: hold the host's lock.
+        unix_path: Where to listen. An old socket file there is replaced: hold a lock.
+        storage: "memory" or "sql:FILE".
+        location: Where clients find it, "HOST:PORT", if that is not the socket.
+
+    Raises:
+        SettingsError, NameServerError: As `open_storage`.
     """
 
-    def __init__(self, unix_path: Path) -> None:
-        self._daemon = Daemon(unix_path, identity={"name_server": True})
-        server = NameServer(MemoryStorage())
-        uri = self._daemon.register(server, core.NAMESERVER_NAME)
-        # As NameServerDaemon does: tools such as pyro5-nsc expect the name server to list itself.
-        server.register(core.NAMESERVER_NAME, uri, metadata={"class:Pyro5.nameserver.NameServer"})
-        self.address = f"./u:{unix_path}"
+    def __init__(self, unix_path: Path, storage: str = "memory", location: str = "") -> None:
+        self._storage = open_storage(storage)
+        self.address = location or f"./u:{unix_path}"
+        try:
+            self._daemon = _NameServerDaemon(unix_path, identity={"name_server": True})
+            uri = f"PYRO:{core.NAMESERVER_NAME}@{self.address}"
+            self._daemon.register(GuardedNameServer(self._storage, uri), core.NAMESERVER_NAME)
+        except BaseException:
+            self._storage.close()
+            raise
+
+    @property
+    def names(self) -> int:
+        """How many names there are, its own included."""
+        return len(self._storage)
 
     def start(self) -> None:
         """Begin to answer."""
         self._daemon.start()
 
     def close(self) -> None:
-        """Stop answering and remove the socket's file."""
+        """Stop answering, remove the socket's file, and let go of the storage."""
         self._daemon.close()
+        self._storage.close()

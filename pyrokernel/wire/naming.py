@@ -31,6 +31,9 @@ __all__ = ["Directory", "Entry", "answers", "name_server_uri", "public_uri", "re
 
 T = TypeVar("T")
 
+_TAKEN = "name already registered"
+"""Begins what Pyro5's name server says of a name that exists; what else it says, only ours does."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
@@ -138,17 +141,28 @@ class Directory:
 
         Raises:
             NameTakenError: The name exists and `replace` is False.
+            AccessRefusedError: The name is for others, or the entry is not one that this name server takes.
             NameServerNotFoundError: Nobody answers.
         """
         words = sorted(metadata)
         try:
             self._ask(lambda proxy: proxy.register(name, uri, safe=not replace, metadata=words))
         except NamingError as error:
+            if not str(error).startswith(_TAKEN):
+                raise AccessRefusedError(f"the name server at {self.address} refused: {error}") from error
             raise NameTakenError(name=name, holder=self.lookup(name).uri) from error
 
     def remove(self, name: str) -> bool:
-        """Remove a name; say whether it existed."""
-        return bool(self._ask(lambda proxy: proxy.remove(name)))
+        """Remove a name; say whether it existed.
+
+        Raises:
+            AccessRefusedError: It is somebody else's.
+            NameServerNotFoundError: Nobody answers.
+        """
+        try:
+            return bool(self._ask(lambda proxy: proxy.remove(name)))
+        except NamingError as error:
+            raise AccessRefusedError(f"the name server at {self.address} refused: {error}") from error
 
     def lookup(self, name: str) -> Entry:
         """Return the entry of a name.
@@ -172,6 +186,10 @@ class Directory:
         """Return the entries that have a word in their metadata, sorted by name."""
         found = self._ask(lambda proxy: proxy.yplookup(meta_all={word}, return_metadata=True))
         return [Entry.of(name, str(uri), metadata) for name, (uri, metadata) in sorted(found.items())]
+
+    def count(self) -> int:
+        """Return how many names there are."""
+        return int(self._ask(lambda proxy: proxy.count()))
 
     def ping(self) -> None:
         """Raise NameServerNotFoundError unless the name server answers."""

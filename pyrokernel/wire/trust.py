@@ -35,6 +35,7 @@ class Peer:
         pid: Its process id, 0 where the system does not say.
         role: What it may do here.
         user: Who it acts for: the name in a certificate, or of an account.
+        kind: What `user` names: "account" of this machine, "user" (whom somebody else has let in) or "host".
         address: "HOST:PORT" of a peer on another machine; "" on this one.
     """
 
@@ -42,6 +43,7 @@ class Peer:
     pid: int = 0
     role: Role = Role.NOBODY
     user: str = ""
+    kind: str = "account"
     address: str = ""
 
     @property

@@ -23,6 +23,12 @@ def test_a_peer_is_whom_it_acts_for() -> None:
     assert introduced(OURS, {FOR: words_for("bob", Role.USER)}).uid == 1000
 
 
+def test_a_user_a_host_and_an_account_of_one_name_are_told_apart() -> None:
+    assert OURS.kind == "account"
+    assert introduced(OURS, {FOR: words_for("ana", Role.USER)}).kind == "user"
+    assert introduced(OURS, {FOR: words_for("ana", Role.USER, kind="host")}).kind == "host"
+
+
 def test_nobody_is_given_more_than_who_opened_the_connection_has() -> None:
     stranger = Peer(uid=5, role=Role.OBSERVER, user="eve")
     assert introduced(stranger, {FOR: words_for("ana", Role.ADMIN)}).role is Role.OBSERVER
@@ -37,6 +43,8 @@ def test_nobody_is_given_more_than_who_opened_the_connection_has() -> None:
         b"{}",
         b'{"user": "x", "role": "king"}',
         b'{"user": 5, "role": "user"}',
+        b'{"user": "x", "role": "user", "kind": "account"}',
+        b'{"user": "x", "role": "user", "kind": 7}',
         b"null",
         b'{"user": "", "role": "user"}',
         b'{"user": "x", "role": 3}',

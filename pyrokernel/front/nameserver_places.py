@@ -1,0 +1,42 @@
+"""Where a name server is, by the options that `pyro5-ns` has too. Runs in the caller's process."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from pyrokernel.errors import SettingsError
+from pyrokernel.settings import Settings
+
+_PORT = 9090
+"""Pyro5's own."""
+
+SOCKET = "ns.sock"
+"""How the gateway finds a name server in the folder that it serves."""
+
+
+def listen_of(args: argparse.Namespace) -> str:
+    """Return where to listen for other machines, as `pyro5-ns` is told it; "" for nowhere."""
+    if args.host is None and args.port is None:
+        return ""
+    host = args.host or "localhost"
+    port = args.port if args.port is not None else int(os.environ.get("PYRO_NS_PORT") or _PORT)
+    if not 0 < port < 65536:
+        raise SettingsError(f"-p {port}: use a port from 1 to 65535; clients have to know it")
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def location_of(args: argparse.Namespace) -> str:
+    """Return by which address clients behind a router find it, "" for that at which it listens."""
+    if bool(args.nathost) != bool(args.natport):
+        raise SettingsError("--nathost and --natport belong together: the address outside, and the port there")
+    return f"{args.nathost}:{args.natport}" if args.nathost else ""
+
+
+def socket_of(args: argparse.Namespace, settings: Settings) -> Path:
+    """Return the path of the socket."""
+    if args.unixsocket:
+        return Path(os.path.abspath(os.path.expanduser(args.unixsocket)))
+    # In a folder of its own: the sockets of a mesh are its host's to clear up.
+    return settings.mesh_runtime_dir / "nameserver" / SOCKET
