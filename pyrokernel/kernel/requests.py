@@ -12,7 +12,7 @@ from pyrokernel.kernel.operations import show_operation
 from pyrokernel.messages import new_id
 from pyrokernel.wire import codec
 from pyrokernel.wire.connection import HEADER_BYTES, Connection, IncomingMessage, peek, peek_cell
-from pyrokernel.wire.trust import Peer
+from pyrokernel.wire.trust import Peer, account
 
 _PEEK_BYTES = 64 * 1024
 """Longer requests are listed without their source."""
@@ -36,8 +36,8 @@ def cell_id(options: Mapping[str, Any]) -> str:
 
 
 def origin(options: Mapping[str, Any], peer: Peer) -> dict[str, str]:
-    """Return whose a cell is: author, client and job; on this machine front ends say whom they act for."""
-    said = "" if peer.address else options.get("author")
+    """Return whose a cell is: author, client and job; of the account itself, front ends say whom they act for."""
+    said = options.get("author") if peer.user == account(peer.uid) else ""
     return {
         "author": str(said or peer.user),
         "client": str(options.get("client") or "")[:_MAX_ID_CHARS],
