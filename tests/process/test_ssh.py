@@ -121,8 +121,8 @@ def test_a_client_that_is_killed_leaves_no_shell(usual: int, key: Path, config: 
     try:
         terminal.expect("k0>")
         terminal.enter("here import os; f'pid={os.getpid()}.'")
-        terminal.expect("'pid=")
-        shell = int(terminal.expect(".'")[:-2])
+        terminal.expect("\n'pid=")
+        shell = int(terminal.expect(".'\n")[:-3])
         assert is_alive(shell)
     finally:
         terminal.close()
