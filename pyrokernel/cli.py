@@ -245,6 +245,14 @@ def _add_shell(commands: _Commands) -> argparse.ArgumentParser:
         action="store_true",
         help="serve others: without what touches files and processes of this machine",
     )
+    parser.add_argument(
+        "--trust-environment",
+        action="store_true",
+        help="with --restricted: read PYROKERNEL_... and other variables, for whoever starts it with ones of their own",
+    )
+    parser.add_argument(
+        "--act-for", metavar="USER:ROLE", help="be this user to the mesh, with what an observer, user or admin may do"
+    )
     parser.add_argument("--no-startup", dest="startup", action="store_false", help="do not run the startup file")
     return parser
 

@@ -673,7 +673,8 @@ class StateEntry(Message):
         revision: Of the last write. created: Of the one by which the key came to be. version: How many there were.
         kind: Who may read it: "int", "float", "str", "bytes", "plain", "pickle" or "reference" (`wire.values`).
         type: Name of its class. summary: It in a few words. size: In bytes.
-        author: The account that wrote it. via: The kernel it was written from, "" for none.
+        author: The account that wrote it, or whom it acted for. via: The kernel it was written from, and whose cell it
+            ran if not of its account, "k0, ana"; "" for none.
         at: When, Unix time in seconds.
         expires: Seconds until it goes away unless somebody renews it; None for never.
     """

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pyrokernel.errors import AccessRefusedError, SettingsError
+from pyrokernel.roles import Role
 
 ENV_PREFIX = "PYROKERNEL_"
 MAX_SOCKET_PATH_BYTES = 100
@@ -66,6 +67,7 @@ class Settings:
         max_connections: How many connections each process takes; 0 for any number, here and in the next two.
         user_connections: How many of these one user may have, who is no admin.
         user_requests: How many requests a second one user may make to each process, who is no admin.
+        act_for: Whom the connections of this process are for, as "USER:ROLE"; "" for the account itself.
         plugins: A section for each plugin, by its name: `[plugins.NAME]` in a file, one JSON object as a variable.
     """
 
@@ -97,6 +99,7 @@ class Settings:
     max_connections: int = 4096
     user_connections: int = 256
     user_requests: float = 2000.0
+    act_for: str = ""
     plugins: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -115,6 +118,8 @@ class Settings:
             value = getattr(self, name)
             if not 0 < value < float("inf"):  # also refuses nan
                 raise SettingsError(f"{name} must be a finite number above 0, not {value}")
+        if self.act_for:
+            _read_act_for(self.act_for)
         for name, section in self.plugins.items():
             if not isinstance(section, Mapping):
                 raise SettingsError(f"plugins.{name} must be a table, [plugins.{name}], not {section!r}")
@@ -166,6 +171,11 @@ class Settings:
         return frozenset(name.strip() for name in self.trust.split(",") if name.strip())
 
     @property
+    def acts_for(self) -> tuple[str, Role] | None:
+        """User and role of `act_for`; None for the account itself."""
+        return _read_act_for(self.act_for) if self.act_for else None
+
+    @property
     def ns_address(self) -> str:
         """Address of the name server in use."""
         return self.ns or f"./u:{self.mesh_runtime_dir / 'ns.sock'}"
@@ -180,8 +190,8 @@ class Settings:
         return dataclasses.asdict(self)
 
     def to_env(self) -> dict[str, str]:
-        """Return the settings as PYROKERNEL_* variables, for a child process."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        """Return the settings as PYROKERNEL_* variables, for a child process, which acts for its account."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__} | {"act_for": ""}
         return {
             ENV_PREFIX + name.upper(): json.dumps(value) if isinstance(value, Mapping) else str(value)
             for name, value in values.items()
@@ -331,6 +341,13 @@ def _read_file(path: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is not valid TOML: {error}") from error
     return {_known(name, f"{name} in {path}"): value for name, value in data.items() if name != "kernel"}
+
+
+def _read_act_for(text: str) -> tuple[str, Role]:
+    user, colon, role = text.rpartition(":")
+    if not colon:
+        raise SettingsError(f"act_for is USER:ROLE, such as ana:observer, not {text!r}")
+    return check_name(user, "user"), Role.of(role)
 
 
 def _known(name: str, shown: str) -> str:

@@ -32,7 +32,7 @@ class Row(NamedTuple):
         data: The parts one after the other, or b"" when they are in a file.
         file: Name of the file that holds the parts, each at a multiple of 64, "" for none.
         author: The account that wrote it, as the operating system says.
-        via: The kernel it was written from, "" for none.
+        via: The kernel it was written from, and whose cell it ran if not of its account, "k0, ana"; "" for none.
         at: Unix time in seconds, never less than that of the row before.
         lease: Id of the lease that the key lives by, "" for none.
         previous: Revision of the row before this one of the same key, 0 for none.

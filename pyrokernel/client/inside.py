@@ -20,6 +20,7 @@ class _Inside:
     kernel: str = ""
     instance: str = ""
     waiters: tuple[tuple[str, str], ...] = ()
+    author: str = ""
     awaited: tuple[tuple[str, str], ...] = ()
 
 
@@ -36,9 +37,25 @@ def kernel_name() -> str:
     return _inside.kernel if _inside.pid == os.getpid() else ""
 
 
-def serve(waiters: Sequence[tuple[str, str]]) -> None:
-    """Say that a cell runs which these kernels wait for; () when it has ended."""
+def writer() -> str:
+    """Return what stands beside the account where it writes to the shared state: this kernel, and whose cell it runs.
+
+    A thread of its own may be anybody's, and is the kernel's alone; "" outside a kernel.
+    """
+    kernel = kernel_name()
+    of_a_cell = _inside.author and kernel and threading.current_thread() is threading.main_thread()
+    return f"{kernel}, {_inside.author}" if of_a_cell else kernel
+
+
+def serve(waiters: Sequence[tuple[str, str]], author: str = "") -> None:
+    """Say that a cell runs which these kernels wait for; () when it has ended.
+
+    Args:
+        waiters: They.
+        author: Whose cell it is, "" for one of this account.
+    """
     _inside.waiters = tuple((str(kernel), str(instance)) for kernel, instance in waiters) if waiters else ()
+    _inside.author = author
 
 
 def waiters() -> list[tuple[str, str]]:

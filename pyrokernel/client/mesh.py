@@ -40,6 +40,7 @@ from pyrokernel.messages import (
 )
 from pyrokernel.settings import Settings
 from pyrokernel.wire.fanout import Request
+from pyrokernel.wire.introduction import act_for
 from pyrokernel.wire.naming import Directory, Entry, reachable_uri
 from pyrokernel.wire.remote import Credentials
 
@@ -71,6 +72,8 @@ class Mesh:
 
     def __init__(self, settings: Settings, *, on_close: Callable[[], None] | None = None) -> None:
         self.settings = settings
+        if settings.acts_for:
+            act_for(*settings.acts_for)  # before anything is connected
         self.client = new_client_id()
         self._on_close = on_close
         self.credentials = Credentials.of(settings)

@@ -35,7 +35,9 @@ from pyrokernel.messages import STATE_OBJECT
 from pyrokernel.wire.codec import Buffer, Packed
 from pyrokernel.wire.direct import ask_directly
 from pyrokernel.wire.fanout import ConnectionLost, Request
+from pyrokernel.wire.introduction import acts_for
 from pyrokernel.wire.mapped import FILE_BYTES, check_size, layout, map_value, write_value
+from pyrokernel.wire.trust import account
 from pyrokernel.wire.values import PLAIN, Encoded, decode_value, encode_value
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ class StateLink:
     def __init__(self, reach: Callable[[], Mesh]) -> None:
         self._reach_mesh = reach
         self._mesh: Mesh | None = None
-        self.user = _account()
+        self.user = acts_for() or account(os.getuid())
         self._link: Link | None = None
         self._client = os.urandom(8).hex()
         self._numbers = itertools.count(1)
@@ -89,10 +91,10 @@ class StateLink:
             self._link.close()
 
     def write_options(self) -> dict[str, str]:
-        """Return what goes with each write: its id, and the kernel that it comes from."""
+        """Return what goes with each write: its id, and the kernel and cell that it comes from."""
         if self._pid != os.getpid():  # a forked child must not use the ids of its parent
             self._client, self._pid = os.urandom(8).hex(), os.getpid()
-        return {"request": f"{self._client}{next(self._numbers):x}", "via": inside.kernel_name()}
+        return {"request": f"{self._client}{next(self._numbers):x}", "via": inside.writer()}
 
     def ask(
         self, method: str, *args: Any, wait: float = 0.0, changes: bool = False, patience: float | None = None
@@ -309,13 +311,3 @@ class StateLink:
         except PyrokernelError as error:
             raise StateValueError(key=key, type=name, author=author, reason=str(error)) from error
         return from_data(value) if kind == "reference" else value
-
-
-def _account() -> str:
-    """Return the name of this account, as the service calls it."""
-    import pwd
-
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())

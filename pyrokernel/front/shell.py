@@ -7,6 +7,7 @@ import os
 import sys
 
 from pyrokernel.errors import NameServerNotFoundError
+from pyrokernel.front.environment import forget_environment
 from pyrokernel.front.reach import living_records, open_mesh, settings_of
 from pyrokernel.front.terminal import note
 from pyrokernel.messages import KernelSpec
@@ -15,6 +16,8 @@ from pyrokernel.settings import Settings, command_line
 
 def main(args: argparse.Namespace) -> int:
     """Start the shell, and a mesh for it if there is none."""
+    if args.restricted and not args.trust_environment:
+        forget_environment(os.environ)
     settings = settings_of(args)
     if sys.stdout is None:
         sys.exit("pyrokernel: standard output is closed")
@@ -23,7 +26,7 @@ def main(args: argparse.Namespace) -> int:
     try:
         open_mesh(settings).close()
     except NameServerNotFoundError:
-        if settings.ns:  # somebody else's name server: not ours to replace
+        if settings.ns or settings.act_for:  # not ours to replace, or of somebody for whom the account is not used
             raise
         _start_mesh(settings)
     from pyrokernel.shell.app import run_shell  # cmd2 takes a third of a second to import

@@ -65,6 +65,7 @@ class KeptJob:
         cell.call = (self._function, arguments, self._mapped)
         self._fields = {**cell.__dict__, "call": None, "begin": None}
         self._title, self._origin, self.waiters = cell.title, cell.origin, cell.waiters
+        self.author = cell.author
 
     def listed(self, cell_id: str) -> dict[str, Any]:
         """Return what lists say of a chunk that nobody has read yet."""
@@ -130,7 +131,7 @@ class _Burst:
         self._cells, self._executor = cells, cells.executor
         self._kept, self._freight = kept, connection.freight
         observed = self._executor.extensions.observed & {"pyrokernel_cell_started", "pyrokernel_cell_ended"}
-        self._as_cells = bool(observed or kept.waiters)
+        self._as_cells = bool(observed or kept.waiters or self._executor.is_for_another(kept.author))
         self._target: Callable[..., Any] | None = None
         self._first = ""
         self._status = "ok"

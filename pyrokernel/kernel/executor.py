@@ -24,6 +24,7 @@ from pyrokernel.kernel.interpreter import Interpreter, Outcome, outcome_of
 from pyrokernel.kernel.results import bundle_of, pack_value, text_of
 from pyrokernel.kernel.script import as_script
 from pyrokernel.messages import EventKind, Reply
+from pyrokernel.wire.trust import account
 
 _NO_SCRIPT = contextlib.nullcontext()
 
@@ -54,6 +55,7 @@ class Executor:
         self.extensions = extensions
         self.execution_count = 0
         self._pid = os.getpid()
+        self._account = account(os.getuid())
 
     def run(self, cell: Cell) -> dict[str, Any]:
         """Run a cell and return its reply, whatever goes wrong around it; `report` is to follow."""
@@ -62,6 +64,10 @@ class Executor:
             return self._run_whole(cell, count)
         except BaseException as error:  # noqa: BLE001  such as the TimeoutError of a SIGALRM handler of the user's
             return self.end_badly(cell, count, error)
+
+    def is_for_another(self, author: str) -> bool:
+        """Whether a cell is of somebody that this account is not."""
+        return author not in ("", self._account)
 
     def leave_child(self, outcome: Outcome | None) -> None:
         """End a child that user code forked and that ran to the end of the cell: there is one kernel, not two."""
@@ -170,10 +176,11 @@ class Executor:
             cell.begin()
         self.capture.begin(cell.id)
         self.journal.append(EventKind.STARTED, cell.id, source=short(cell.title), **cell.origin, execution_count=count)
-        if cell.waiters:
-            inside.serve(cell.waiters)
+        served = cell.waiters or self.is_for_another(cell.author)
+        if served:
+            inside.serve(cell.waiters, cell.author if self.is_for_another(cell.author) else "")
         outcome = self._run_source(cell, count) if cell.call is None else self._run_call(cell, count)
-        if cell.waiters:
+        if served:
             inside.serve(())
         self.leave_child(outcome)
         duration = time.perf_counter() - begun

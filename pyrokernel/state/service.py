@@ -29,6 +29,8 @@ from pyrokernel.wire.values import PLAIN
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+MAX_VIA_CHARS = 130
+"""Two names of at most 64, with a comma between."""
 MAX_WAIT_SECONDS = 60.0
 """The longest that one request waits; who wants to wait longer asks again."""
 
@@ -543,7 +545,7 @@ def _check_lease(lease: Any) -> None:
 def _author(caller: Caller, options: Mapping[str, Any] | None) -> Author:
     if not options:
         return Author(caller.user)
-    return Author(caller.user, as_text(options.get("via"), 64), as_text(options.get("request"), 64))
+    return Author(caller.user, as_text(options.get("via"), MAX_VIA_CHARS), as_text(options.get("request"), 64))
 
 
 def _unpacked(write: Mapping[str, Any]) -> Mapping[str, Any]:

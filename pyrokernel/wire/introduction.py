@@ -13,11 +13,11 @@ import json
 import struct
 from collections.abc import Mapping
 
-from pyrokernel.errors import ProtocolError
+from pyrokernel.errors import ProtocolError, SettingsError
 from pyrokernel.roles import Role
 from pyrokernel.wire.trust import Peer
 
-__all__ = ["FOR", "TO", "introduced", "pack", "unpack", "words_for"]
+__all__ = ["FOR", "TO", "act_for", "acts_for", "introduced", "pack", "said_of_us", "unpack", "words_for"]
 
 FOR = b"PKBY"
 """Annotation: whom a connection is for, as JSON."""
@@ -27,6 +27,52 @@ TO = b"PKTO"
 _KINDS = ("user", "host")
 
 _HEAD = struct.Struct("!4sI")
+
+
+@dataclasses.dataclass
+class _Ours:
+    """Whom this process acts for: one for all of its connections, since a connection without it would be the account's.
+
+    Attributes:
+        user: The name, "" for the account itself.
+        role: What that user may do.
+        said: The annotations of each connect message.
+    """
+
+    user: str = ""
+    role: Role = Role.ADMIN
+    said: bytes = b""
+
+
+_ours = _Ours()
+
+
+def act_for(user: str, role: Role) -> None:
+    """Have every connection that this process opens from now on be somebody's; there is no way back.
+
+    Args:
+        user: The name.
+        role: What that user may do.
+
+    Raises:
+        SettingsError: The process acts for another one already.
+    """
+    if _ours.user and (_ours.user, _ours.role) != (user, role):
+        raise SettingsError(
+            f"this process acts for {_ours.user}:{_ours.role.word}, and cannot act for {user}:{role.word} too; "
+            "start another one for that"
+        )
+    _ours.user, _ours.role, _ours.said = user, role, pack({FOR: words_for(user, role)})
+
+
+def acts_for() -> str:
+    """Return the name of the user that this process acts for, "" when it is the account itself."""
+    return _ours.user
+
+
+def said_of_us() -> bytes:
+    """Return the annotations with which this process opens connections on its machine, b"" where it says nothing."""
+    return _ours.said
 
 
 def words_for(user: str, role: Role, address: str = "", kind: str = "user") -> bytes:

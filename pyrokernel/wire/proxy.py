@@ -27,7 +27,7 @@ from pyrokernel.errors import (
 from pyrokernel.messages import PROTOCOL_VERSION
 from pyrokernel.wire.codec import MAX_PAYLOAD_BYTES
 from pyrokernel.wire.connection import Connection, EagerReader, IncomingMessage, frame
-from pyrokernel.wire.introduction import TO, pack
+from pyrokernel.wire.introduction import TO, acts_for, pack, said_of_us
 from pyrokernel.wire.remote import NOTHING, Credentials, dial
 from pyrokernel.wire.segments import available
 from pyrokernel.wire.tls import TlsSocket
@@ -67,10 +67,16 @@ def connect(
 
     Raises:
         AccessRefusedError: The socket's directory or its listener is not this user's; what listens on TCP does not
-            prove by TLS that it is a host of this mesh; or there is nothing to show to it.
+            prove by TLS that it is a host of this mesh; or there is nothing to show to it. Or it is on another
+            machine, and this process acts for somebody.
         KernelUnreachableError: Nobody listens there.
     """
     parsed = core.URI(uri)
+    if acts_for() and not (parsed.sockname or credentials.gateway):
+        raise AccessRefusedError(
+            f"{uri} is on another machine, which would take this process for its account instead of {acts_for()}; "
+            "a user reaches other machines with a certificate of their own, or by the terminal server there"
+        )
     conn = _dial(parsed, _CONNECT_SECONDS, credentials)
     conn.kind, conn.vectored, conn.instance, conn.greeted = kind, True, instance, False
     if kind == "work" or not parsed.sockname:
@@ -154,8 +160,10 @@ def _is_open(sock: socket.socket | TlsSocket) -> bool:
 
 def _send_hello(conn: Connection, uri: core.URI, hello: Any) -> None:
     payload = _SERPENT.dumps({"handshake": hello, "object": uri.object})
-    annotations = pack({TO: conn.leads_to.encode()}) if conn.leads_to else b""
-    conn.send(frame(MSG_CONNECT, [payload], serializer_id=_SERPENT.serializer_id, annotations=annotations))
+    # Beyond this machine a certificate says who we are; its gateway passes on what we say.
+    said = said_of_us() if uri.sockname or conn.leads_to else b""
+    to = pack({TO: conn.leads_to.encode()}) if conn.leads_to else b""
+    conn.send(frame(MSG_CONNECT, [payload], serializer_id=_SERPENT.serializer_id, annotations=said + to))
 
 
 def _handshake_answer(message: IncomingMessage) -> Any:

@@ -250,8 +250,8 @@ def test_sets_of_plugins_act_in_the_shell_and_a_taken_name_is_refused(mesh: pk.M
 
 
 def test_a_shell_for_others_goes_without_sets_that_are_local(mesh: pk.Mesh) -> None:
-    assert run(mesh, "--restricted", "-c", "lights").stdout == "lights of k0, k1\n"
-    done = run(mesh, "--restricted", "-c", "touch_file")
+    assert run(mesh, "--restricted", "--trust-environment", "-c", "lights").stdout == "lights of k0, k1\n"
+    done = run(mesh, "--restricted", "--trust-environment", "-c", "touch_file")
     assert "`touch_file` is not in this shell, which is served to others" in done.stderr
     assert done.stdout == ""
 

@@ -244,6 +244,6 @@ def test_what_is_longer_than_the_screen_is_shown_by_a_pager(start: Start) -> Non
     without = start("k0", PAGER="/nowhere/pager")
     without.enter("help")
     without.expect("\nKernels\n")
-    shell = start("k0", "--restricted", PAGER="sed s/^/paged:/")
+    shell = start("k0", "--restricted", "--trust-environment", PAGER="sed s/^/paged:/")
     shell.enter("help")
     shell.expect("\nKernels\n")

@@ -41,7 +41,7 @@ def home(tmp_path: Path) -> Path:
 def start(mesh: pk.Mesh, home: Path) -> Iterator[Start]:
     """Start a restricted shell on the first kernel and wait for its prompt."""
     environ = {"XDG_CONFIG_HOME": str(home / "config"), "EDITOR": "touch"}
-    with starting(mesh, prompt="", options=("k0", "--restricted"), **environ) as begin:
+    with starting(mesh, prompt="", options=("k0", "--restricted", "--trust-environment"), **environ) as begin:
 
         def begin_restricted(*arguments: str) -> Terminal:
             terminal = begin(*arguments)

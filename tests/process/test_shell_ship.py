@@ -116,12 +116,16 @@ def test_what_raises_while_it_is_loaded_shows_its_lines(mesh: pk.Mesh, words: st
 
 
 def test_a_restricted_shell_ships_what_is_pasted_and_reads_no_file(mesh: pk.Mesh, path: Path) -> None:
-    done = run(mesh, "--restricted", "-c", f"ship {path}")
+    done = run(mesh, "--restricted", "--trust-environment", "-c", f"ship {path}")
     assert (done.returncode, done.stdout) == (1, "")
     assert "`ship PATH` is not in this shell, which is served to others" in done.stderr
-    assert run(mesh, "--restricted", "-c", f"ship --watch {path}").returncode == 1
+    assert run(mesh, "--restricted", "--trust-environment", "-c", f"ship --watch {path}").returncode == 1
     done = run(
-        mesh, "--restricted", "-c", f"%%ship sent\ndef remote_sent(): return 5\n\nsent\nship\nship --watch {path}"
+        mesh,
+        "--restricted",
+        "--trust-environment",
+        "-c",
+        f"%%ship sent\ndef remote_sent(): return 5\n\nsent\nship\nship --watch {path}",
     )
     assert "[k0-k2] 5\n" in done.stdout
     assert re.search(r"^sent\.py .* sent ", done.stdout, re.MULTILINE)

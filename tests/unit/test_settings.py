@@ -70,7 +70,7 @@ def test_switches_are_understood_in_words(text: str, value: bool) -> None:
         ("TIMEOUT", "0", "timeout must be a finite number above 0"),
         ("MESH", "a/b", "mesh name 'a/b'"),
         ("HOST", "-x", "host name '-x'"),
-        ("COLOUR", "red", "unknown setting PYROKERNEL_COLOUR; known are: certs, durability,"),
+        ("COLOUR", "red", "unknown setting PYROKERNEL_COLOUR; known are: act_for,"),
     ],
 )
 def test_a_wrong_value_or_name_is_an_error_that_says_which(name: str, text: str, message: str) -> None:
