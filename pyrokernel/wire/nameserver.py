@@ -22,7 +22,8 @@ from pyrokernel.errors import ProtocolError, SettingsError
 from pyrokernel.roles import Role
 from pyrokernel.wire import registration
 from pyrokernel.wire.connection import FLAGS_COMPRESSED, MSG_INVOKE, Connection, IncomingMessage, MessageReader
-from pyrokernel.wire.daemon import Daemon, current_peer, expose
+from pyrokernel.wire.daemon import Daemon, current_peer
+from pyrokernel.wire.exposing import expose
 from pyrokernel.wire.names_file import NamesFile
 from pyrokernel.wire.patterns import BadPatternError, compile_bounded, matching
 from pyrokernel.wire.registration import NAMES_OF_ONE, OWNER, owner_of
@@ -73,24 +74,24 @@ class GuardedNameServer(NameServer):  # type: ignore[misc]  # Pyro5 has no type 
         self.storage[core.NAMESERVER_NAME] = uri, {"class:Pyro5.nameserver.NameServer"}
         self._held = Counter(owner for _, metadata in storage.values() for owner in _owner_words(metadata))
 
-    @expose
+    @expose(Role.OBSERVER)
     def count(self) -> int:
         """Return how many names there are."""
         self._look()
         return len(self.storage)
 
-    @expose
+    @expose(Role.OBSERVER)
     def ping(self) -> None:
         """Answer."""
         self._look()
 
-    @expose
+    @expose(Role.OBSERVER)
     def lookup(self, name: str, return_metadata: bool = False) -> Any:
         """Return the URI of a name, with its metadata if asked."""
         self._look()
         return super().lookup(name, return_metadata)
 
-    @expose
+    @expose(Role.USER)
     def register(self, name: str, uri: Any, safe: bool = False, metadata: Iterable[str] | None = None) -> None:
         """Register a name; replace what it led to, if that was the same owner's."""
         peer = self._change("register names")
@@ -110,7 +111,7 @@ class GuardedNameServer(NameServer):  # type: ignore[misc]  # Pyro5 has no type 
             self._put(name, str(uri), words | {OWNER + owner_of(peer)})
         log.info("%s %s registered %s for %s", peer.kind, peer.user, name, uri)
 
-    @expose
+    @expose(Role.USER)
     def set_metadata(self, name: str, metadata: Iterable[str] | None) -> None:
         """Give a name other metadata; whose it is stays."""
         peer = self._change("change names")
@@ -122,7 +123,7 @@ class GuardedNameServer(NameServer):  # type: ignore[misc]  # Pyro5 has no type 
             registration.check_change(peer, name, before[1])
             self._put(name, before[0], words | {word for word in before[1] if word.startswith(OWNER)})
 
-    @expose
+    @expose(Role.USER)
     def remove(self, name: str | None = None, prefix: str | None = None, regex: str | None = None) -> int:
         """Remove names and return how many; of those that match a prefix or a pattern, the caller's own."""
         peer = self._change("remove names")
@@ -146,7 +147,7 @@ class GuardedNameServer(NameServer):  # type: ignore[misc]  # Pyro5 has no type 
         log.info("%s %s removed %d names", peer.kind, peer.user, len(mine))
         return len(mine)
 
-    @expose
+    @expose(Role.OBSERVER)
     def list(
         self, prefix: str | None = None, regex: str | None = None, return_metadata: bool = False
     ) -> dict[str, Any]:
@@ -156,7 +157,7 @@ class GuardedNameServer(NameServer):  # type: ignore[misc]  # Pyro5 has no type 
             raise ValueError("you can only filter on one thing at a time")
         return _answer(self._matching(prefix, regex), return_metadata)
 
-    @expose
+    @expose(Role.OBSERVER)
     def yplookup(self, meta_all: Any = None, meta_any: Any = None, return_metadata: bool = True) -> dict[str, Any]:
         """Return the names that have all, or any, of some words in their metadata."""
         self._look()
