@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 256 * 1024
 """Taken from a socket with one call, and the most that waits for the other."""
 
+_NOW = int(socket.MSG_DONTWAIT)
+
 LINGER_SECONDS = 10.0
 """How long what is left may take to leave, after one side has hung up."""
 
@@ -102,13 +104,18 @@ class Pump:
     def _give(self, end: _End, data: bytes) -> None:
         """Send what one end has said to the other."""
         other = self._ends[1] if end is self._ends[0] else self._ends[0]
-        other.unsent = memoryview(data)
-        self._write(other)
+        try:
+            sent = other.sock.send(data, _NOW)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        if sent < len(data):  # else, as nearly always, nothing is to be watched that is not watched already
+            other.unsent = memoryview(data)[sent:]
+            self._write(other)
 
     def _write(self, end: _End) -> None:
         try:
             while end.unsent:
-                end.unsent = end.unsent[end.sock.send(end.unsent, socket.MSG_DONTWAIT) :]
+                end.unsent = end.unsent[end.sock.send(end.unsent, _NOW) :]
         except (BlockingIOError, InterruptedError):
             pass
         self.last_moved = time.monotonic()

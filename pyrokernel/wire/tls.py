@@ -21,6 +21,9 @@ __all__ = ["AnySocket", "TlsSocket", "keep_watch"]
 
 _CIPHER_BYTES = 256 * 1024
 """Taken from the socket with one call."""
+_NOW = int(socket.MSG_DONTWAIT)
+_WHOLE = int(socket.MSG_WAITALL)
+
 _PLAIN_BYTES = 64 * 1024
 """Encrypted with one call; what the socket does not take of it waits here."""
 
@@ -107,7 +110,7 @@ class TlsSocket:
 
     def recv(self, size: int, flags: int = 0) -> bytes:
         """Receive up to `size` bytes, with `MSG_WAITALL` all of them; b"" at the end of the connection."""
-        if flags & socket.MSG_WAITALL:
+        if flags & _WHOLE:
             buffer = bytearray(size)
             return bytes(buffer[: self.recv_into(memoryview(buffer), 0, flags)])
         if not (self._incoming.pending or self._engine.pending()):
@@ -129,7 +132,7 @@ class TlsSocket:
                 have += self._read_into(target[have:])
                 continue
             except ssl.SSLWantReadError:
-                if have and not flags & socket.MSG_WAITALL:
+                if have and not flags & _WHOLE:
                     break
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                 break
@@ -183,7 +186,7 @@ class TlsSocket:
             return False
 
     def _take(self, flags: int) -> None:
-        data = self.raw.recv(_CIPHER_BYTES, flags & socket.MSG_DONTWAIT)
+        data = self.raw.recv(_CIPHER_BYTES, flags & _NOW)
         if data:
             self._incoming.write(data)
         else:
@@ -198,7 +201,7 @@ class TlsSocket:
         Raises:
             BlockingIOError: The socket takes nothing now. What was encrypted waits here: the same data must come again.
         """
-        view = memoryview(data).cast("B") if type(data) is not bytes else memoryview(data)
+        view = memoryview(data)
         done = 0
         try:
             while done < len(view):
@@ -238,12 +241,11 @@ class TlsSocket:
         Raises:
             BlockingIOError: The socket does not take all of it now.
         """
-        while True:
+        flags &= _NOW
+        while self._unsent or self._outgoing.pending:
             if not self._unsent:
                 self._unsent = memoryview(self._outgoing.read())
-                if not self._unsent:
-                    return
-            self._unsent = self._unsent[self.raw.send(self._unsent, flags & socket.MSG_DONTWAIT) :]
+            self._unsent = self._unsent[self.raw.send(self._unsent, flags) :]
 
     def _try_to_flush(self) -> None:
         try:
