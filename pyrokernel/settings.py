@@ -25,6 +25,9 @@ ENV_PREFIX = "PYROKERNEL_"
 MAX_SOCKET_PATH_BYTES = 100
 """Linux allows 107 bytes in a unix socket's address, macOS 103."""
 
+GATEWAY_SOCKET = "gateway"
+"""In the directory of a mesh's sockets: the way to other machines. Not `.sock`, by which others come in."""
+
 DURABILITIES = ("process", "power")
 
 _SIZE_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}

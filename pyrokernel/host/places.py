@@ -27,7 +27,7 @@ import shutil
 from pathlib import Path
 
 from pyrokernel.errors import SettingsError
-from pyrokernel.settings import MAX_SOCKET_PATH_BYTES, Settings, private_directory
+from pyrokernel.settings import GATEWAY_SOCKET, MAX_SOCKET_PATH_BYTES, Settings, private_directory
 
 KEPT_INSTANCES = 5
 """How many journals of ended instances of a kernel stay."""
@@ -102,8 +102,8 @@ class Places:
 
     @property
     def gateway(self) -> Path:
-        """Socket by which processes of this machine reach others. Not `.sock`: it is no way in."""
-        return self.runtime / "gateway"
+        """Socket by which processes of this machine reach others."""
+        return self.runtime / GATEWAY_SOCKET
 
     def directory_of(self, role: str, name: str, instance: str) -> Path:
         """Directory in which a process keeps what it writes."""

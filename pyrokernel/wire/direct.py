@@ -13,7 +13,7 @@ from typing import Any
 
 from Pyro5.errors import ConnectionClosedError
 
-from pyrokernel.errors import KernelConnectionError, ProtocolError, VersionMismatchError
+from pyrokernel.errors import AccessRefusedError, KernelConnectionError, ProtocolError, VersionMismatchError
 from pyrokernel.wire import codec
 from pyrokernel.wire.alertness import ALERT_SECONDS, HEED_SECONDS
 from pyrokernel.wire.connection import MSG_INVOKE, Connection, EagerReader, IncomingMessage, frame, send_now
@@ -65,7 +65,7 @@ def await_answer(connection: Connection, seq: int, seconds: float | None, *, ale
         value, error = open_answer(_receive(connection, seconds, alert), seq)
     except (ConnectionClosedError, ProtocolError, KernelConnectionError) as lost:
         raise ConnectionLost(str(lost)) from lost
-    except TimeoutError:
+    except (TimeoutError, AccessRefusedError):
         raise
     except OSError as failed:
         raise ConnectionLost(str(failed)) from failed
@@ -110,7 +110,7 @@ def answer_at_once(
         return open_answer(_receive(connection, seconds, alert), seq)
     except TimeoutError:
         return None
-    except (KernelConnectionError, VersionMismatchError) as error:
+    except (KernelConnectionError, VersionMismatchError, AccessRefusedError) as error:
         connection.close()
         return None, error
     except (ConnectionClosedError, ProtocolError, OSError):

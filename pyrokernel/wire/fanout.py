@@ -20,7 +20,13 @@ from typing import Any, NamedTuple, Self
 
 from Pyro5.errors import ConnectionClosedError
 
-from pyrokernel.errors import KernelConnectionError, ProtocolError, VersionMismatchError, error_from_wire
+from pyrokernel.errors import (
+    AccessRefusedError,
+    KernelConnectionError,
+    ProtocolError,
+    VersionMismatchError,
+    error_from_wire,
+)
 from pyrokernel.wire import codec
 from pyrokernel.wire.alertness import HEED_SECONDS
 from pyrokernel.wire.connection import (
@@ -317,7 +323,7 @@ class Fanout:
                     self._send_held(lane)
                     follows = follows or functools.partial(reader.read, connection.sock)
                 message = None if follows is None else follows()
-        except (KernelConnectionError, VersionMismatchError) as error:
+        except (KernelConnectionError, VersionMismatchError, AccessRefusedError) as error:
             self._end(lane, error)
         except (OSError, ConnectionClosedError, ProtocolError) as error:
             self._lose(lane, error)

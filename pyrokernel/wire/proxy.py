@@ -193,7 +193,13 @@ def _open(uri: core.URI, hello: Any, timeout: float, credentials: Credentials) -
         return conn
     except (OSError, ConnectionClosedError) as error:
         conn.close()
-        raise KernelUnreachableError(f"{uri} did not complete the handshake: {error}") from error
+        if isinstance(error, AccessRefusedError):
+            raise
+        plain = not (uri.sockname or conn.leads_to or isinstance(conn.sock, TlsSocket))
+        hint = (
+            f"; if it speaks TLS, an identity belongs into {credentials.identity} (pyrokernel certs)" if plain else ""
+        )
+        raise KernelUnreachableError(f"{uri} did not complete the handshake: {error}{hint}") from error
     except BaseException:
         conn.close()
         raise

@@ -14,9 +14,10 @@ import time
 from pathlib import Path
 
 from pyrokernel.errors import AccessRefusedError, KernelUnreachableError
-from pyrokernel.settings import Settings
+from pyrokernel.settings import GATEWAY_SOCKET, Settings
 from pyrokernel.wire.identity import Identity, check_kind
-from pyrokernel.wire.refusals import explain
+from pyrokernel.wire.introduction import acts_for
+from pyrokernel.wire.refusals import explain, explain_dial
 from pyrokernel.wire.tls import AnySocket, TlsSocket, keep_watch
 from pyrokernel.wire.trust import Peer, check_loopback, is_loopback
 
@@ -39,7 +40,10 @@ class Credentials:
 
     @classmethod
     def of(cls, settings: Settings) -> Credentials:
-        """Return those of a user."""
+        """Return those of a user: a certificate, or else the gateway of this account's own host, if it has one."""
+        if not settings.gateway and (acts_for() or not settings.certs_dir.is_dir()):
+            way_out = settings.mesh_runtime_dir / GATEWAY_SOCKET
+            return cls(settings.certs_dir, str(way_out) if way_out.exists() else "")
         return cls(settings.certs_dir, settings.gateway)
 
     @classmethod
@@ -87,15 +91,15 @@ def dial(
         check_loopback(host)
         return _connect(host, port, timeout), Peer(uid=-1)
     try:
-        return _shake_hands(_connect(host, port, timeout), host, deadline, identity)
+        return _shake_hands(_connect(host, port, timeout), host, port, deadline, identity)
     except (ssl.SSLError, ConnectionError) as error:
         told = AccessRefusedError if isinstance(error, ssl.SSLError) else KernelUnreachableError
         if isinstance(error, ssl.SSLCertVerificationError) or not (stock and is_loopback(host)):
-            raise told(explain(error, f"{host}:{port}")) from error
+            raise told(explain_dial(error, f"{host}:{port}", identity)) from error
         # It may be a stock name server without TLS.
         return _connect(host, port, max(0.1, deadline - time.monotonic())), Peer(uid=-1)
     except TimeoutError as error:
-        raise KernelUnreachableError(explain(error, f"{host}:{port}")) from error
+        raise KernelUnreachableError(explain(error, f"{host}:{port}", identity)) from error
 
 
 _contexts: dict[tuple[Path, tuple[int, ...]], ssl.SSLContext] = {}
@@ -132,10 +136,13 @@ def _connect(host: str, port: int, timeout: float) -> socket.socket:
     return sock
 
 
-def _shake_hands(sock: socket.socket, host: str, deadline: float, identity: Identity) -> tuple[TlsSocket, Peer]:
+def _shake_hands(
+    sock: socket.socket, host: str, port: int, deadline: float, identity: Identity
+) -> tuple[TlsSocket, Peer]:
     try:
         secured = TlsSocket(sock, client_context(identity), server_hostname=host.strip("[]"))
         secured.shake_hands(deadline)
+        secured.explain = lambda error: explain(error, f"{host}:{port}", identity)
         _, name = check_kind(secured.getpeercert(), "host", where=host)
     except BaseException:
         with contextlib.suppress(OSError):

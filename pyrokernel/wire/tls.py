@@ -12,9 +12,10 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from pyrokernel.errors import AccessRefusedError
 from pyrokernel.wire.codec import Buffer
 
 __all__ = ["AnySocket", "TlsSocket", "keep_watch"]
@@ -39,14 +40,18 @@ class TlsSocket:
         context: Says whom to trust, and who this side is.
         server_side: Whether this side was connected to.
         server_hostname: Whose certificate the other side must show.
+
+    Attributes:
+        explain: Says what an error after the handshake means; None where nobody is to be told.
     """
 
-    __slots__ = ("_engine", "_incoming", "_outgoing", "_over", "_owed", "_unsent", "raw")
+    __slots__ = ("_engine", "_incoming", "_outgoing", "_over", "_owed", "_unsent", "explain", "raw")
 
     def __init__(
         self, sock: socket.socket, context: ssl.SSLContext, *, server_side: bool = False, server_hostname: str = ""
     ) -> None:
         self.raw = sock
+        self.explain: Callable[[ssl.SSLError], str] | None = None
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._engine = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname or None
@@ -122,6 +127,8 @@ class TlsSocket:
                 self._take(flags)
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                 return b""
+            except ssl.SSLError as error:
+                raise self._refused(error) from error
 
     def recv_into(self, buffer: memoryview, count: int = 0, flags: int = 0) -> int:
         """Receive into a buffer what is there; on a socket that waits, with `MSG_WAITALL`, until it is full."""
@@ -136,6 +143,8 @@ class TlsSocket:
                     break
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                 break
+            except ssl.SSLError as error:
+                raise self._refused(error) from error
             try:
                 self._take(flags)
             except (BlockingIOError, InterruptedError):
@@ -159,6 +168,8 @@ class TlsSocket:
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                 self._over = True
                 break
+            except ssl.SSLError as error:
+                raise self._refused(error) from error
             parts.append(part)
         return b"".join(parts)
 
@@ -174,6 +185,10 @@ class TlsSocket:
         self._take(socket.MSG_DONTWAIT)
         found = self.read_pending()
         return found if found or self._over else None
+
+    def _refused(self, error: ssl.SSLError) -> OSError:
+        """Return what to raise: in TLS 1.3 a server judges a certificate when the client is through already."""
+        return error if self.explain is None else AccessRefusedError(self.explain(error))
 
     def is_open(self) -> bool:
         """Whether the other side has neither hung up nor talked out of turn; looks, does not wait."""
