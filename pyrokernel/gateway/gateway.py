@@ -73,6 +73,10 @@ class Gateway:
             for listener in self._listeners:
                 listener.close()
             self._way_out.unlink(missing_ok=True)
+            self._newcomers.close()
+            for pump in list(self._pumps):
+                pump.close()
+            self.loop.close()
 
     # In
 

@@ -74,6 +74,13 @@ class Newcomers:
         if len(self._all) == 1:
             self._loop.after(ARRIVAL_SECONDS, self._look_at_clock)
 
+    def close(self) -> None:
+        """Hang up on all."""
+        while self._all:
+            newcomer = next(iter(self._all))
+            self._forget(newcomer)
+            newcomer.sock.close()
+
     def refuse(self, newcomer: Newcomer, why: str) -> None:
         """Close a connection and note why."""
         self._refusals.note(newcomer.address, why)

@@ -29,14 +29,15 @@ class _End:
     Attributes:
         unsent: What the other one has sent and this one has not taken.
         over: Whether it has hung up.
+        deaf: Whether it takes nothing any more; what it has said before is still to be read.
     """
 
-    __slots__ = ("events", "over", "sock", "unsent")
+    __slots__ = ("deaf", "events", "over", "sock", "unsent")
 
     def __init__(self, sock: AnySocket) -> None:
         self.sock = sock
         self.unsent = memoryview(b"")
-        self.over = False
+        self.over = self.deaf = False
         self.events = 0
 
 
@@ -104,10 +105,15 @@ class Pump:
     def _give(self, end: _End, data: bytes) -> None:
         """Send what one end has said to the other."""
         other = self._ends[1] if end is self._ends[0] else self._ends[0]
+        if other.deaf:
+            return
         try:
             sent = other.sock.send(data, _NOW)
         except (BlockingIOError, InterruptedError):
             sent = 0
+        except OSError:
+            other.deaf = True
+            return
         if sent < len(data):  # else, as nearly always, nothing is to be watched that is not watched already
             other.unsent = memoryview(data)[sent:]
             self._write(other)
@@ -118,6 +124,8 @@ class Pump:
                 end.unsent = end.unsent[end.sock.send(end.unsent, _NOW) :]
         except (BlockingIOError, InterruptedError):
             pass
+        except OSError:
+            end.deaf, end.unsent = True, memoryview(b"")
         self.last_moved = time.monotonic()
         self._settle()
 

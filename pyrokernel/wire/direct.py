@@ -6,6 +6,7 @@ a moment, and waits for several side by side.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import time
@@ -52,10 +53,8 @@ def ask_directly(
     """
     connection.seq = seq = (connection.seq + 1) & 0xFFFF
     buffers = frame(MSG_INVOKE, codec.encode((object_id, method, args, {})), seq=seq)
-    try:
+    with contextlib.suppress(ConnectionClosedError):  # why the other side has gone may be there to be read
         connection.send(buffers)
-    except ConnectionClosedError as error:
-        raise ConnectionLost(str(error)) from error
     return await_answer(connection, seq, seconds, alert=alert)
 
 
@@ -86,6 +85,8 @@ def send_short(connection: Connection, request: Request) -> bool:
         if left:
             connection.send(left)
     except (ConnectionClosedError, OSError):
+        if not connection.greeted:
+            return True  # its greeting, which says why it has gone, may be there to be read
         connection.close()
         return False
     return True

@@ -1,0 +1,275 @@
+"""A gateway before a daemon: who comes in, as whom, and how it leads out again. All in threads of the test process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from certificates import Authority
+from Pyro5.errors import PyroError
+from served import OBJECT, Service
+from waiting import wait_until
+
+from pyrokernel.errors import AccessRefusedError, KernelRestartedError, KernelUnreachableError, PyrokernelError
+from pyrokernel.gateway.gateway import Gateway
+from pyrokernel.gateway.newcomers import MAX_NEWCOMERS
+from pyrokernel.roles import Role
+from pyrokernel.settings import Settings
+from pyrokernel.wire import proxy
+from pyrokernel.wire.daemon import Daemon, current_peer
+from pyrokernel.wire.direct import ask_directly
+from pyrokernel.wire.exposing import expose
+from pyrokernel.wire.fanout import ConnectionLost, Fanout, Request
+from pyrokernel.wire.introduction import FOR, pack, words_for
+from pyrokernel.wire.naming import public_uri, reachable_uri
+from pyrokernel.wire.proxy import Proxy, connect
+from pyrokernel.wire.remote import Credentials
+
+POLICY = """
+[users]
+ana = "user"
+olga = "observer"
+nils = "nobody"
+"""
+
+
+class Asked(Service):
+    """Also tells who asks."""
+
+    @expose(Role.OBSERVER)
+    def whoami(self) -> list[Any]:
+        peer = current_peer()
+        return [peer.user, peer.role.word, peer.kind, peer.uid, bool(peer.address)]
+
+    @expose(Role.USER)
+    def echo(self, value: Any) -> Any:
+        return value
+
+    @expose(Role.USER)
+    def bulk(self, size: int) -> bytes:
+        return bytes(size)
+
+
+class Machine:
+    """A daemon behind a gateway, in a directory of its own, listening at a port that was free."""
+
+    def __init__(self, folder: Path, authority: Authority, name: str) -> None:
+        folder.mkdir(mode=0o700)
+        self.address = f"127.0.0.1:{_free_port()}"
+        policy = folder / "policy.toml"
+        policy.write_text(POLICY)
+        self.certs = authority.identity("host", name, ["127.0.0.1"], at=f"host-{name}")
+        settings = Settings(listen=self.address, host_certs=str(self.certs), policy=str(policy))
+        self.service = Asked()
+        self.daemon = Daemon(folder / "abc123.sock", identity={"kernel": "k", "instance": "abc123"})
+        self.daemon.register(self.service, OBJECT)
+        self.daemon.start()
+        self.gateway = Gateway(settings, folder, folder / "gateway")
+        self.thread = threading.Thread(target=self.gateway.run)
+        self.thread.start()
+        self.uri = public_uri(self.daemon.uri_for(OBJECT), self.address)
+        self.way_out = Credentials.of_process(str(folder / "gateway"))
+
+    def close(self) -> None:
+        self.service.gate.set()
+        self.gateway.loop.stop()
+        self.thread.join(10)
+        self.daemon.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="module")
+def users(authority: Authority) -> dict[str, Credentials]:
+    return {name: Credentials(authority.identity("user", name)) for name in ("ana", "olga", "nils", "zoe")}
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Machine]:
+    made = Machine(tmp_path_factory.mktemp("m") / "one", authority, "lab1")
+    yield made
+    made.close()
+
+
+def asked(uri: str, credentials: Credentials, method: str, *args: Any, instance: str = "") -> Any:
+    connection = connect(uri, kind="control", instance=instance, credentials=credentials)
+    try:
+        return ask_directly(connection, OBJECT, method, args, 20)
+    except ConnectionLost as lost:
+        raise lost.__cause__ or lost from lost
+    finally:
+        connection.close()
+
+
+def test_who_comes_in_is_who_its_certificate_says_with_the_role_of_the_policy(
+    machine: Machine, users: dict[str, Credentials]
+) -> None:
+    assert asked(machine.uri, users["ana"], "whoami") == ["ana", "user", "user", -1, True]
+    assert asked(machine.uri, users["olga"], "whoami") == ["olga", "observer", "user", -1, True]
+    assert asked(machine.uri, users["zoe"], "whoami")[1] == "observer"  # of whom the policy says nothing
+
+
+def test_who_has_no_role_is_told_so_by_the_gateway(machine: Machine, users: dict[str, Credentials]) -> None:
+    with pytest.raises(PyrokernelError, match="gives user nils no role"):
+        asked(machine.uri, users["nils"], "whoami")
+
+
+def test_an_observer_is_refused_what_takes_a_user(machine: Machine, users: dict[str, Credentials]) -> None:
+    with pytest.raises(AccessRefusedError, match="olga is an observer here"):
+        asked(machine.uri, users["olga"], "bulk", 5)
+
+
+def test_large_answers_and_requests_pass_whole(machine: Machine, users: dict[str, Credentials]) -> None:
+    assert asked(machine.uri, users["ana"], "bulk", 30_000_000) == bytes(30_000_000)
+    data = os.urandom(20_000_000)
+    assert asked(machine.uri, users["ana"], "echo", data) == data
+
+
+def test_64_connections_are_served_in_one_loop(machine: Machine, users: dict[str, Credentials]) -> None:
+    connections = [connect(machine.uri, kind="control", credentials=users["ana"]) for _ in range(64)]
+    with Fanout() as fanout:
+        for turn in range(3):
+            for number, connection in enumerate(connections):
+                fanout.send(connection, Request(OBJECT, "echo", [[turn, number]]), number)
+            answers = {answer.token: answer.value for answer in fanout.answers(time.monotonic() + 30)}
+            assert answers == {number: [turn, number] for number in range(64)}
+    for connection in connections:
+        connection.close()
+
+
+def test_another_life_of_a_kernel_is_noticed(machine: Machine, users: dict[str, Credentials]) -> None:
+    with pytest.raises(KernelRestartedError):
+        asked(machine.uri, users["ana"], "whoami", instance="an older one")
+
+
+@pytest.mark.parametrize(
+    "word", ["../one/abc123", "gateway", "", "nothing", "abc123.sock", "abc\x00d", "a" * 5000, "/etc/passwd", ".", ".."]
+)
+def test_a_word_that_is_no_socket_of_the_mesh_leads_nowhere(
+    machine: Machine, users: dict[str, Credentials], word: str
+) -> None:
+    with pytest.raises(
+        (PyrokernelError, ConnectionLost, PyroError),
+        match=r"there is no|closed|too large|bytes|unknown object|invalid uri",
+    ):
+        asked(f"PYRO:{OBJECT}/{word}@{machine.address}", users["ana"], "whoami")
+
+
+def test_what_a_user_says_of_itself_is_not_believed(
+    machine: Machine, users: dict[str, Credentials], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forged = pack({FOR: words_for("root", Role.ADMIN)})
+    original, sent = proxy.frame, []
+
+    def with_forged(*args: Any, **options: Any) -> Any:
+        sent.append(args)
+        return original(*args, **{**options, "annotations": forged})
+
+    monkeypatch.setattr(proxy, "frame", with_forged)
+    assert asked(machine.uri, users["ana"], "whoami")[:2] == ["ana", "user"]
+    assert sent
+
+
+def test_a_process_without_a_key_reaches_another_machine_by_its_gateway(
+    machine: Machine, authority: Authority, tmp_path: Path
+) -> None:
+    other = Machine(tmp_path / "two", authority, "lab2")
+    try:
+        found = asked(machine.uri, other.way_out, "whoami")
+        assert found[0] == "lab2"
+        assert found[2] == "host"
+        data = os.urandom(5_000_000)
+        assert asked(machine.uri, other.way_out, "echo", data) == data
+        with pytest.raises(KernelUnreachableError, match=r"nobody answers at 127\.0\.0\.1:1"):
+            asked(f"PYRO:{OBJECT}/abc123@127.0.0.1:1", other.way_out, "whoami")
+    finally:
+        other.close()
+
+
+def test_a_stock_client_reaches_an_object_by_its_public_name(machine: Machine, users: dict[str, Credentials]) -> None:
+    proxy = Proxy(machine.uri, 10, users["ana"])
+    assert proxy.echo([1, "x"]) == [1, "x"]
+    assert proxy.still_connected()
+    proxy.close()
+
+
+def test_a_user_who_serves_is_no_host(machine: Machine, users: dict[str, Credentials], authority: Authority) -> None:
+    """Neither by its kind nor by what its certificate is for."""
+    fake = socket.create_server(("127.0.0.1", 0))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    mallory = authority.identity("user", "mallory", ["127.0.0.1"])
+    context.load_cert_chain(mallory / "key.pem")
+
+    def serve() -> None:
+        with fake, fake.accept()[0] as plain, contextlib.suppress(OSError):  # it is refused, as it should be
+            context.wrap_socket(plain, server_side=True).recv(1)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    with pytest.raises(AccessRefusedError):
+        asked(f"PYRO:{OBJECT}/abc123@127.0.0.1:{fake.getsockname()[1]}", users["ana"], "whoami")
+    thread.join(10)
+
+
+def test_silent_clients_by_the_hundred_hold_nobody_up(machine: Machine, users: dict[str, Credentials]) -> None:
+    host, _, port = machine.address.partition(":")
+    silent = [socket.create_connection((host, int(port))) for _ in range(MAX_NEWCOMERS + 50)]
+    for each in silent[:100]:
+        each.send(b"\x16\x03\x01\x02\x00")  # the beginning of a ClientHello
+    assert asked(machine.uri, users["ana"], "whoami")[0] == "ana"
+    wait_until(lambda: len(machine.gateway._newcomers) <= MAX_NEWCOMERS)
+    for each in silent:
+        each.close()
+    wait_until(lambda: len(machine.gateway._newcomers) == 0)
+
+
+def test_a_changed_policy_ends_connections_with_the_old_role(
+    authority: Authority, users: dict[str, Credentials], tmp_path: Path
+) -> None:
+    machine = Machine(tmp_path / "one", authority, "lab3")
+    try:
+        connection = connect(machine.uri, kind="control", credentials=users["ana"])
+        assert ask_directly(connection, OBJECT, "whoami", (), 20)[1] == "user"
+        (tmp_path / "one" / "policy.toml").write_text('[users]\nana = "observer"\n')
+        wait_until(lambda: connection.has_input)
+        assert asked(machine.uri, users["ana"], "whoami")[1] == "observer"
+    finally:
+        machine.close()
+
+
+def test_a_renewed_certificate_of_the_host_is_shown_without_a_restart(
+    authority: Authority, users: dict[str, Credentials], tmp_path: Path
+) -> None:
+    machine = Machine(tmp_path / "one", authority, "lab4")
+    try:
+        before = machine.gateway._visitors.context
+        anew = authority.identity("host", "lab4", ["127.0.0.1"], at="host-lab4-anew")
+        os.replace(anew / "key.pem", machine.certs / "key.pem")
+        wait_until(lambda: machine.gateway._visitors.context is not before)
+        assert asked(machine.uri, users["ana"], "whoami")[0] == "ana"
+    finally:
+        machine.close()
+
+
+def test_what_is_on_the_same_machine_is_reached_without_a_detour(machine: Machine) -> None:
+    near = machine.daemon.uri_for(OBJECT)
+    assert reachable_uri(near, machine.address) == near
+    gone = near.replace("abc123", "gone")
+    assert reachable_uri(gone, machine.address) == f"PYRO:{OBJECT}/gone@{machine.address}"
