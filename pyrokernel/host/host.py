@@ -163,7 +163,10 @@ class Host:
 
         settings = self._settings
         if not settings.ns:
-            self._name_server = EmbeddedNameServer(self._places.name_server_socket)
+            self._name_server = EmbeddedNameServer(
+                self._places.name_server_socket,
+                on_refused=refusals_to(self._recorder.record, {"object": "name server"}),
+            )
             self._name_server.start()
         identity = {"host": settings.host_name, "instance": self._instance}
         self._recorder.start()
