@@ -124,7 +124,7 @@ def build_parser() -> Parser:
     for add in (
         _add_serve, _add_shell, _add_run, _add_ship, _add_unship, _add_call, _add_commands, _add_ps, _add_cells,
         _add_logs, _add_refs, _add_interrupt, _add_restart, _add_stop, _add_state, _add_certs, _add_plugins,
-        _add_nameserver, _add_demo, _add_doctor, _add_policy,
+        _add_nameserver, _add_demo, _add_doctor, _add_policy, _add_audit,
     ):  # fmt: skip
         add_common(add(commands))
     return parser
@@ -428,6 +428,26 @@ def _add_policy(commands: _Commands) -> argparse.ArgumentParser:
     parser.add_argument("kernel", nargs="?", default="", metavar="KERNEL", help="with which kernel (default: the rest)")
     parser.add_argument("--host", action="store_true", help="USER is the name of a host")
     _add_json(parser)
+    return parser
+
+
+def _add_audit(commands: _Commands) -> argparse.ArgumentParser:
+    parser = _command(
+        commands,
+        "audit",
+        "audit",
+        "show who ran what, where and when, from the record that the hosts keep; for admins",
+        "Cells and calls, starts, restarts, stops and deaths of kernels, and refusals. Like calls that follow each "
+        "other are one line with their number; the journal of the kernel has each (pyrokernel logs). Times are those "
+        "of the hosts. A cell without an end still runs, or died with its kernel.",
+    )
+    parser.add_argument("--user", default="", metavar="USER", help="only what this user did")
+    parser.add_argument("--kernel", default="", metavar="NAME", help="only what was done in or to this kernel")
+    parser.add_argument("--since", type=seconds, metavar="TIME", help="only what is no older, such as 90, 30m or 2h")
+    parser.add_argument("-n", dest="number", type=count, metavar="N", help="only the last N")
+    parser.add_argument("--state", action="store_true", help="writes to the shared state, too, as far as it has them")
+    parser.add_argument("-f", "--follow", action="store_true", help="then show what comes")
+    _add_json(parser, "each record as a line of JSON")
     return parser
 
 

@@ -93,9 +93,9 @@ class EventKind(enum.StrEnum):
     """What a journal event reports; `Event.data` holds the fields named here."""
 
     QUEUED = "queued"
-    """A submitted cell waits: source, author, client, job."""
+    """A submitted cell waits: source, author, client, job; via ("HOST:PORT") if it came from another machine."""
     STARTED = "started"
-    """A cell began: source, author, client, job, execution_count."""
+    """A cell began: source, author, client, job, execution_count; via as above."""
     OUTPUT = "output"
     """Text was written: stream ("stdout" or "stderr"), text, late (true after the cell ended)."""
     RESULT = "result"

@@ -71,6 +71,7 @@ class Settings:
         user_connections: How many of these one user may have, who is no admin.
         user_requests: How many requests a second one user may make to each process, who is no admin.
         act_for: Whom the connections of this process are for, as "USER:ROLE"; "" for the account itself.
+        audit_bytes: How much the record of who did what may take on disk, 0 for none; outside of Python also "64M".
         plugins: A section for each plugin, by its name: `[plugins.NAME]` in a file, one JSON object as a variable.
     """
 
@@ -103,6 +104,7 @@ class Settings:
     user_connections: int = 256
     user_requests: float = 2000.0
     act_for: str = ""
+    audit_bytes: int = 256 * 1024 * 1024
     plugins: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -114,7 +116,14 @@ class Settings:
         check_name(self.state_store, "state_store")
         if self.durability not in DURABILITIES:
             raise SettingsError(f"durability is one of {', '.join(DURABILITIES)}, not {self.durability!r}")
-        for name in ("state_file_bytes", "state_backup", "max_connections", "user_connections", "user_requests"):
+        for name in (
+            "state_file_bytes",
+            "state_backup",
+            "max_connections",
+            "user_connections",
+            "user_requests",
+            "audit_bytes",
+        ):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise SettingsError(f"{name} must be a finite number, 0 or above, not {getattr(self, name)}")
         for name in ("timeout", "input_timeout", "max_result_bytes", "state_versions", "state_changes"):

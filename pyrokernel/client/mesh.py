@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pyrokernel import settings as settings_module
 from pyrokernel.client import reaching
+from pyrokernel.client.auditing import Audit
 from pyrokernel.client.calls import ask_kernel
 from pyrokernel.client.ears import Ear, obituary
 from pyrokernel.client.group import Group
@@ -444,6 +445,18 @@ class Mesh:
         except (KernelNotFoundError, KernelUnreachableError):
             return {"events": [], "next": after, "instance": instance}
         return answer
+
+    def audit(self, *, user: str = "", kernel: str = "", since: float = 0.0) -> Audit:
+        """Return who did what, as the hosts have written it down: iterate for what there is, again for what is new.
+
+        Args:
+            user, kernel: Only of this one, "" for all.
+            since: Unix time.
+
+        Raises:
+            AccessRefusedError: When it is read, by who is no admin.
+        """
+        return Audit(self, {"user": user, "kernel": kernel, "since": since})
 
     def host_of(self, name: str) -> Link | None:
         """Return a link to the host that watches over a kernel, None when there is none to ask."""

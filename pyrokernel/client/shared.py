@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -331,6 +331,17 @@ class Shared:
         """Return the last writes to a key, newest first."""
         found = self._link.ask("history", self.space, text(key), limit)
         return [Change.from_wire(one).of(self._link, self.space) for one in found]
+
+    def writes(self) -> Iterator[Change]:
+        """Yield the writes to this namespace that are still known, oldest first; values are fetched when asked for."""
+        after = self._link.ask("describe")["floor"]
+        while True:
+            answer = self._link.ask("watch", self.space, "", after, 0.0, PAGE, False)
+            for one in answer["changes"]:
+                yield Change.from_wire(one).of(self._link, self.space)
+            if not answer["changes"]:
+                return
+            after = answer["next"]
 
     def at(self, key: str, revision: int) -> Any:
         """Return the value that a key had at one of the revisions of its history.

@@ -7,6 +7,7 @@ import ssl
 import time
 from typing import NamedTuple
 
+from pyrokernel.audit import AuditFile, refusals_to
 from pyrokernel.errors import AccessRefusedError, PyrokernelError
 from pyrokernel.gateway.pump import Pump
 from pyrokernel.policy import Decider
@@ -51,6 +52,7 @@ class Visitors:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._policy = Decider(settings, account_of_process())
+        self._on_refused = refusals_to(AuditFile.beside(settings), {"object": "gateway"})
         self._here: dict[Pump, Visitor] = {}
         self._revoked: frozenset[int] = frozenset()
         self._load()
@@ -75,15 +77,17 @@ class Visitors:
         cert = sock.getpeercert()
         kind, name = kind_and_name(cert)
         role = self._policy.role_of(name, kind, kernel, address)
+        peer = Peer(uid=-1, role=role, user=name, kind=kind, address=address)
         if role is Role.NOBODY:
+            self._on_refused(peer, f"kernel {kernel}" if kernel else "a connection", Role.OBSERVER)
             raise AccessRefusedError(
                 f"the policy of this machine gives {kind} {name} no role; an admin can, in {self._settings.policy_file}"
             )
         serial = int(str(cert["serialNumber"]), 16)
         if serial in self._revoked:
+            self._on_refused(peer, "a connection with a revoked certificate", Role.OBSERVER)
             raise AccessRefusedError(f"the certificate of {kind} {name} was revoked; ask for a new one")
         until = float(ssl.cert_time_to_seconds(str(cert["notAfter"])))
-        peer = Peer(uid=-1, role=role, user=name, kind=kind, address=address)
         return Visitor(peer, kind, kernel, serial, until)
 
     def note(self, pump: Pump, visitor: Visitor) -> None:

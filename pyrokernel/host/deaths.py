@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,15 @@ _MAX_FILE_BYTES = 8 * 1024 * 1024
 
 
 class DeathLog:
-    """The last deaths, numbered from 1 in the order they were recorded; a file keeps them for the next host."""
+    """The last deaths, numbered from 1 in the order they were recorded; a file keeps them for the next host.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Args:
+        path: The file.
+        told: Called with each that is recorded.
+    """
+
+    def __init__(self, path: Path, told: Callable[[Death], None] = lambda death: None) -> None:
+        self._path, self._told = path, told
         self._changed = threading.Condition()
         self._closed = False
         self._deaths: collections.deque[Death] = collections.deque(maxlen=KEPT_DEATHS)
@@ -49,6 +55,7 @@ class DeathLog:
                 stream.write(line)
         except OSError as error:  # a full disk; the callers have been told all the same
             log.warning("cannot record a death in %s: %s", self._path, error)
+        self._told(death)
 
     def after(self, number: int, timeout: float) -> tuple[int, list[Death]]:
         """Return the deaths after a number and the number to ask with next; wait for one if there is none yet.

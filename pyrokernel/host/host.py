@@ -16,12 +16,14 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from pyrokernel.again import CAN_FORK
+from pyrokernel.audit import AuditFile, refusals_to
 from pyrokernel.errors import PyrokernelError, error_to_wire
 from pyrokernel.host import processes
 from pyrokernel.host.deaths import DeathLog
 from pyrokernel.host.launcher import Launcher
 from pyrokernel.host.lifecycle import Situation
 from pyrokernel.host.places import Places
+from pyrokernel.host.recorder import Recorder
 from pyrokernel.host.spawn import TemplateProcess
 from pyrokernel.host.supervisor import Supervisor
 from pyrokernel.loop import Loop, when_done
@@ -64,7 +66,9 @@ class Host:
         self._loop = Loop()
         self._launcher = Launcher(self._loop, os.environ, settings)
         self._launcher.warm(template)
-        self._deaths = DeathLog(places.deaths)
+        record = AuditFile(places.state, 0 if config.private else settings.audit_bytes)
+        self._recorder = Recorder(record, places.state / "journals")
+        self._deaths = DeathLog(places.deaths, self._recorder.on_death)
         # By it whatever runs here reaches other machines, this process too: the key is the gateway's alone.
         self._way_out = str(places.gateway) if settings.listen else ""
         situation = Situation(
@@ -159,10 +163,19 @@ class Host:
 
         settings = self._settings
         if not settings.ns:
-            self._name_server = EmbeddedNameServer(self._places.name_server_socket)
+            self._name_server = EmbeddedNameServer(
+                self._places.name_server_socket,
+                on_refused=refusals_to(self._recorder.record, {"object": "name server"}),
+            )
             self._name_server.start()
         identity = {"host": settings.host_name, "instance": self._instance}
-        self._daemon = Daemon(settings.host_socket, identity=identity, quota=Quota.of(settings))
+        self._recorder.start()
+        self._daemon = Daemon(
+            settings.host_socket,
+            identity=identity,
+            quota=Quota.of(settings),
+            on_refused=refusals_to(self._recorder.record, {"object": "host"}),
+        )
         service = HostService(
             self._loop,
             self._supervisor,
@@ -174,6 +187,7 @@ class Host:
                           "python": sys.executable},
              "started": time.time()},
             shutdown=self._say_goodbye,
+            recorder=self._recorder,
         )  # fmt: skip
         self._daemon.register(service, HOST_OBJECT)
         self._daemon.start()
@@ -251,6 +265,7 @@ class Host:
         """Let callers go, and leave nothing behind but living kernels and what they need."""
         self._launcher.close()
         self._deaths.close()
+        self._recorder.close()
         if self._names is not None:
             if not self._config.private:
                 self._names.withdraw_host(self._instance)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
+import functools
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from pyrokernel.errors import HostError, KernelNotFoundError
+from pyrokernel.audit import Filter
+from pyrokernel.errors import HostError, KernelNotFoundError, PyrokernelError
 from pyrokernel.host import processes
 from pyrokernel.host.deaths import DeathLog
 from pyrokernel.host.places import Places
+from pyrokernel.host.recorder import Recorder
 from pyrokernel.host.supervisor import GATEWAY, STATE, Supervisor
 from pyrokernel.journal import JournalReader
 from pyrokernel.loop import Loop, gather
@@ -30,6 +34,7 @@ T = TypeVar("T")
 MAX_WAIT_SECONDS = 60.0
 """The longest that one request waits: a caller that has gone must not keep a thread for ever."""
 MAX_READ_BYTES = 8 * 1024 * 1024
+_ERROR_CHARS = 400
 
 
 class HostService:
@@ -40,6 +45,7 @@ class HostService:
         deaths, places: Where the past is kept.
         identity: What `describe` tells.
         shutdown: Begins the end of the host.
+        recorder: Writes down who asked for what.
     """
 
     def __init__(
@@ -50,6 +56,7 @@ class HostService:
         places: Places,
         identity: Mapping[str, Any],
         shutdown: Callable[[], None],
+        recorder: Recorder,
     ) -> None:
         self._loop = loop
         self._supervisor = supervisor
@@ -57,6 +64,7 @@ class HostService:
         self._places = places
         self._identity = dict(identity)
         self._shutdown = shutdown
+        self._recorder = recorder
         self._shelf = Shelf(places.shelf)
         self._lock = threading.Lock()
 
@@ -75,7 +83,8 @@ class HostService:
     def start_kernels(self, specs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Start kernels and return a `KernelInfo` for each once all are ready; those that could start stay."""
         wanted = [KernelSpec.from_wire(spec) for spec in specs]
-        started = self._wait(lambda: gather(self._supervisor.start(wanted)), START_SECONDS + 5)
+        with self._noted("start", kernels=[spec.name for spec in wanted]):
+            started = self._wait(lambda: gather(self._supervisor.start(wanted)), START_SECONDS + 5)
         return [info.to_wire() for info in started]
 
     @expose(Role.ADMIN)
@@ -83,13 +92,16 @@ class HostService:
         self, names: Sequence[str], timeout: float = STOP_SECONDS, force: bool = False
     ) -> list[dict[str, Any]]:
         """End kernels for good and return a `Death` for each; kill those that take longer; `force` for protected."""
-        deaths = self._wait(lambda: self._supervisor.stop(names, force=force, timeout=timeout), timeout + START_SECONDS)
+        with self._noted("stop", kernels=list(names), force=force):
+            stop = functools.partial(self._supervisor.stop, names, force=force, timeout=timeout)
+            deaths = self._wait(stop, timeout + START_SECONDS)
         return [death.to_wire() for death in deaths]
 
     @expose(Role.ADMIN)
     def restart_kernels(self, names: Sequence[str], force: bool = False) -> list[dict[str, Any]]:
         """Give kernels a fresh instance and return a `KernelInfo` for each; `force` kills, and says yes."""
-        started = self._wait(lambda: self._supervisor.restart(names, force=force), START_SECONDS + STOP_SECONDS + 5)
+        with self._noted("restart", kernels=list(names), force=force):
+            started = self._wait(lambda: self._supervisor.restart(names, force=force), START_SECONDS + STOP_SECONDS + 5)
         return [info.to_wire() for info in started]
 
     @expose(Role.USER)
@@ -102,7 +114,8 @@ class HostService:
         peer = current_peer()
         if signum != signal.SIGINT and peer.role < Role.ADMIN:
             raise refusal(peer, "killing a kernel", Role.ADMIN)
-        return self._do(lambda: self._supervisor.send_signal(name, instance, signum, cell))
+        with self._noted("signal", kernel=name, instance=instance, signal=signum, cell=cell):
+            return self._do(lambda: self._supervisor.send_signal(name, instance, signum, cell))
 
     @expose(Role.OBSERVER)
     def await_kernel(self, name: str, instance: str, timeout: float = START_SECONDS) -> dict[str, Any]:
@@ -162,7 +175,7 @@ class HostService:
     def keep_shipped(self, modules: Sequence[Mapping[str, Any]], words: Sequence[str]) -> list[str]:
         """Have kernels that start later load modules; return the names of those whose files are not here."""
         wanted = [Shipped.from_wire(one) for one in modules]
-        with self._lock:
+        with self._noted("keep", modules=[one.name for one in wanted], kernels=list(words)), self._lock:
             missing = [one.name for one in wanted if not self._shelf.has(one.digest)]
             self._shelf.keep([one for one in wanted if one.name not in missing], words)
         return missing
@@ -191,7 +204,21 @@ class HostService:
     @expose(Role.ADMIN)
     def stop_state(self) -> None:
         """End the process of the shared state, such as for a backup to be put in its place."""
-        self._wait(self._supervisor.stop_state, STOP_SECONDS + START_SECONDS)
+        with self._noted("stop state"):
+            self._wait(self._supervisor.stop_state, STOP_SECONDS + START_SECONDS)
+
+    @expose(Role.ADMIN)
+    def audit(self, wanted: Mapping[str, Any], position: str = "") -> dict[str, Any]:
+        """Return records of who did what, oldest first, from a position on: `records`, `next`, and `end` if no more.
+
+        Args:
+            wanted: "user", "kernel" and "since" (Unix time), as far as records are to be left out.
+            position: The `next` of the answer before, "" for the first question.
+        """
+        self._recorder.catch_up()
+        chosen = Filter(str(wanted.get("user") or ""), str(wanted.get("kernel") or ""), float(wanted.get("since") or 0))
+        records, following, end = self._recorder.record.read(chosen, str(position))
+        return {"records": records, "next": following, "end": end, "kept": self._recorder.record.kept}
 
     @expose(Role.OBSERVER)
     def describe(self) -> dict[str, Any]:
@@ -209,9 +236,21 @@ class HostService:
     @expose(Role.ADMIN)
     def shutdown(self, reason: str = "", force: bool = False) -> list[dict[str, Any]]:
         """End all kernels and the host; return a `Death` for each kernel; `force` for protected ones."""
-        deaths = self._wait(lambda: self._supervisor.stop_all(force=force), STOP_SECONDS + START_SECONDS)
+        with self._noted("shutdown", reason=reason, force=force):
+            deaths = self._wait(lambda: self._supervisor.stop_all(force=force), STOP_SECONDS + START_SECONDS)
         self._shutdown()
         return [death.to_wire() for death in deaths if death.kernel not in (STATE, GATEWAY)]
+
+    @contextlib.contextmanager
+    def _noted(self, what: str, **fields: Any) -> Iterator[None]:
+        """Write down who asks for something, and that it failed where it does."""
+        peer = current_peer()
+        try:
+            yield
+        except PyrokernelError as error:
+            self._recorder.note(what, peer, **fields, error=str(error)[:_ERROR_CHARS])
+            raise
+        self._recorder.note(what, peer, **fields)
 
     def _living(self) -> set[str]:
         """Return the instances that are alive."""

@@ -31,7 +31,8 @@ class Cell:
             ("calls": each a whole call); or None.
         want: "none", "text", "mime" or "value".
         plain: The client reads no pickles.
-        author, client: Who sent it, and from where: the id of that client, "" where it has none.
+        author, client: Who sent it, and by which client: its id, "" where it has none.
+        via: "HOST:PORT" from where, "" for this machine.
         job: Id of the job it is a part of, "" for none.
         waiters: (kernel, instance) of the kernels that wait for it.
         namespace, filename: Where it runs, and how tracebacks call it ("" for its number).
@@ -51,6 +52,7 @@ class Cell:
     plain: bool = False
     author: str = ""
     client: str = ""
+    via: str = ""
     job: str = ""
     waiters: Sequence[tuple[str, str]] = ()
     namespace: str = ""
@@ -81,8 +83,9 @@ class Cell:
 
     @property
     def origin(self) -> dict[str, str]:
-        """Whose it is, as lists and events have it."""
-        return {"author": self.author, "client": self.client, "job": self.job}
+        """Whose it is, as lists and events have it; where from only for other machines."""
+        told = {"author": self.author, "client": self.client, "job": self.job}
+        return {**told, "via": self.via} if self.via else told
 
 
 def listed(cell: str, source: str, origin: Mapping[str, str]) -> dict[str, Any]:

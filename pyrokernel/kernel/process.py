@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from pyrokernel import settings as settings_module
 from pyrokernel.again import show_as
+from pyrokernel.audit import AuditFile, refusals_to
 from pyrokernel.birth import end_with_client, report
 from pyrokernel.client import inside, own, publishing
 from pyrokernel.client.shared import of_this_process
@@ -124,6 +125,7 @@ class KernelProcess:
             on_work=self.loop.adopt,
             before_control=self.cells.await_settled,
             quota=Quota.of(settings),
+            on_refused=refusals_to(AuditFile.beside(settings), {"kernel": spec.name, "instance": birth.instance}),
         )
         self.daemon.register(self.service, KERNEL_OBJECT)
         self.publications = Publications(birth, self.daemon, self.references)

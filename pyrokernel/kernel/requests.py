@@ -36,13 +36,21 @@ def cell_id(options: Mapping[str, Any]) -> str:
 
 
 def origin(options: Mapping[str, Any], peer: Peer) -> dict[str, str]:
-    """Return whose a cell is: author, client and job; front ends of this account say whom they act for."""
-    said = options.get("author") if is_own(peer) else ""
-    return {
+    """Return whose a cell is: author, client and job, and from which machine if it is another one.
+
+    Front ends of this account say whom they act for; of others it is known.
+    """
+    said = options.get("author")
+    if said and not is_own(peer):
+        said = ""
+    found = {
         "author": str(said or peer.user),
         "client": str(options.get("client") or "")[:_MAX_ID_CHARS],
         "job": str(options.get("job") or "")[:_MAX_ID_CHARS],
     }
+    if peer.address:
+        found["via"] = peer.address
+    return found
 
 
 def shown(options: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from pyrokernel import settings as settings_module
 from pyrokernel.again import show_as
+from pyrokernel.audit import AuditFile, refusals_to
 from pyrokernel.birth import end_with_client, report, write_to
 from pyrokernel.errors import PyrokernelError, error_to_wire
 from pyrokernel.messages import STATE_OBJECT, KernelBirth
@@ -79,14 +80,16 @@ class StateProcess:
             "durability": settings.durability,
         }
         service = StateService(engine, identity, self._backups.directory)
+        refused = refusals_to(AuditFile.beside(settings), {"object": "shared"})
         self.daemon = Daemon(
             Path(birth.socket),
             identity={"instance": birth.instance},
             on_work=lambda connection: self.desk.adopt(connection),
             work_role=Role.OBSERVER,
             quota=Quota.of(settings),
+            on_refused=refused,
         )
-        self.desk = Desk(engine, service, self._drop, self.daemon.admission.limits)
+        self.desk = Desk(engine, service, self._drop, self.daemon.admission.limits, refused)
         self._backups.settle = lambda: self.desk.submit(self._store.idle).result()
         self.daemon.register(StockState(self.desk, service, self._backups), STATE_OBJECT)
         signal.signal(signal.SIGTERM, lambda *_: self.desk.stop())

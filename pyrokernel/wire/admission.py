@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from Pyro5.core import DAEMON_NAME
 from Pyro5.protocol import FLAGS_BATCH, FLAGS_COMPRESSED, FLAGS_KEEPSERIALIZED
 from Pyro5.serializers import JsonSerializer, SerpentSerializer, serializers_by_id
 
 from pyrokernel.errors import ProtocolError, PyrokernelError
 from pyrokernel.roles import Role
 from pyrokernel.wire.connection import Connection, IncomingMessage
-from pyrokernel.wire.exposing import FOREIGN_ROLES, marked_role, refusal
+from pyrokernel.wire.exposing import DAEMON_ROLES, marked_role, refusal
 from pyrokernel.wire.limits import Limits
 from pyrokernel.wire.opcodes import SmallRequest
 from pyrokernel.wire.trust import Peer
@@ -60,8 +61,8 @@ class Admission:
         object_id = object_id.partition("/")[0]  # behind it stands which socket of this machine is meant
         if object_id in self._offered:
             return Role.USER
-        if object_id in FOREIGN_ROLES:
-            return FOREIGN_ROLES[object_id].get(method, Role.ADMIN)
+        if object_id == DAEMON_NAME:
+            return DAEMON_ROLES.get(method, Role.ADMIN)
         marked = marked_role(self._served.get(object_id), method)
         return Role.ADMIN if marked is None else marked
 

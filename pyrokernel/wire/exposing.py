@@ -10,31 +10,19 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast, overload
 
-from Pyro5 import core, server
+from Pyro5 import server
 
 from pyrokernel.errors import AccessRefusedError
 from pyrokernel.roles import Role
 from pyrokernel.wire.trust import Peer
 
-__all__ = ["DAEMON_ROLES", "NAME_SERVER_ROLES", "expose", "exposed_members", "is_exposed", "marked_role", "refusal"]
+__all__ = ["DAEMON_ROLES", "expose", "exposed_members", "is_exposed", "marked_role", "refusal"]
 
 _ROLE = "_pyrokernel_role"
 
 _LOOK = dict.fromkeys(("ping", "info", "registered", "get_metadata"), Role.OBSERVER)
 DAEMON_ROLES: Mapping[str, Role] = {**_LOOK, "get_next_stream_item": Role.USER, "close_stream": Role.USER}
 """What the methods of Pyro's own daemon object take; the next item of a stream is made by code of the object's."""
-
-NAME_SERVER_ROLES: Mapping[str, Role] = {
-    **dict.fromkeys(("ping", "count", "lookup", "list", "yplookup"), Role.OBSERVER),
-    **dict.fromkeys(("register", "remove", "set_metadata"), Role.USER),
-}
-"""What the methods of Pyro's name server take."""
-
-FOREIGN_ROLES: Mapping[str, Mapping[str, Role]] = {
-    core.DAEMON_NAME: DAEMON_ROLES,
-    core.NAMESERVER_NAME: NAME_SERVER_ROLES,
-}
-"""By object id, those of Pyro's own objects, which say nothing of roles."""
 
 Exposed = TypeVar("Exposed")
 

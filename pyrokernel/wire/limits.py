@@ -58,8 +58,8 @@ class Limits:
     def __init__(self, quota: Quota, clock: Callable[[], float] = time.monotonic) -> None:
         self.quota, self._clock = quota, clock
         self._lock = threading.Lock()
-        self._connections: collections.Counter[str] = collections.Counter()
-        self._buckets: dict[str, tuple[float, float]] = {}
+        self._connections: collections.Counter[tuple[str, str]] = collections.Counter()
+        self._buckets: dict[tuple[str, str], tuple[float, float]] = {}
         """By user the tokens that were left, below none where it is ahead of its time, and when that was."""
 
     def arrive(self, peer: Peer) -> None:
@@ -69,20 +69,22 @@ class Limits:
             AccessRefusedError: It is one too many; it is not counted.
         """
         with self._lock:
-            count, most = self._connections[peer.user] + 1, self.quota.user_connections
+            whose = _whose(peer)
+            count, most = self._connections[whose] + 1, self.quota.user_connections
             if most and count > most and peer.role < Role.ADMIN:
                 raise AccessRefusedError(
                     f"{peer.user} has {count - 1} connections to this process, and no user has more than {most} "
                     "(setting user_connections): close some"
                 )
-            self._connections[peer.user] = count
+            self._connections[whose] = count
 
     def leave(self, peer: Peer) -> None:
         """Count a connection no longer."""
         with self._lock:
-            self._connections[peer.user] -= 1
-            if self._connections[peer.user] <= 0:
-                del self._connections[peer.user]
+            whose = _whose(peer)
+            self._connections[whose] -= 1
+            if self._connections[whose] <= 0:
+                del self._connections[whose]
 
     def early(self, peer: Peer) -> float:
         """Count a request; return by how many seconds it came too early, 0.0 for not at all."""
@@ -91,11 +93,11 @@ class Limits:
             return 0.0
         with self._lock:
             now = self._clock()
-            left, since = self._buckets.get(peer.user, (rate, now))
+            left, since = self._buckets.get(_whose(peer), (rate, now))
             left = min(rate, left + (now - since) * rate) - 1.0
             # Who is refused owes nothing for it, or a flood would go on for as long as it took.
             left = max(left, -rate * 2 * PATIENCE_SECONDS)
-            self._buckets[peer.user] = (left, now)
+            self._buckets[_whose(peer)] = (left, now)
             if len(self._buckets) > _KNOWN_USERS:
                 self._forget(now, rate)
             return -left / rate if left < 0 else 0.0
@@ -126,3 +128,8 @@ class Limits:
         full = [user for user, (left, since) in self._buckets.items() if left + (now - since) * rate >= rate]
         for user in full:
             del self._buckets[user]
+
+
+def _whose(peer: Peer) -> tuple[str, str]:
+    """Return what counts as one: a host may have the name of a user."""
+    return peer.kind, peer.user

@@ -21,6 +21,7 @@ from Pyro5.serializers import JsonSerializer, SerpentSerializer
 from pyrokernel.errors import ProtocolError, SettingsError
 from pyrokernel.roles import Role
 from pyrokernel.wire import registration
+from pyrokernel.wire.admission import OnRefused
 from pyrokernel.wire.connection import FLAGS_COMPRESSED, MSG_INVOKE, Connection, IncomingMessage, MessageReader
 from pyrokernel.wire.daemon import Daemon, current_peer
 from pyrokernel.wire.exposing import expose
@@ -290,16 +291,23 @@ class EmbeddedNameServer:
         unix_path: Where to listen. An old socket file there is replaced: hold a lock.
         storage: "memory" or "sql:FILE".
         location: Where clients find it, "HOST:PORT", if that is not the socket.
+        on_refused: As for `Daemon`.
 
     Raises:
         SettingsError, NameServerError: As `open_storage`.
     """
 
-    def __init__(self, unix_path: Path, storage: str = "memory", location: str = "") -> None:
+    def __init__(
+        self,
+        unix_path: Path,
+        storage: str = "memory",
+        location: str = "",
+        on_refused: OnRefused = lambda peer, what, role: None,
+    ) -> None:
         self._storage = open_storage(storage)
         self.address = location or f"./u:{unix_path}"
         try:
-            self._daemon = _NameServerDaemon(unix_path, identity={"name_server": True})
+            self._daemon = _NameServerDaemon(unix_path, identity={"name_server": True}, on_refused=on_refused)
             uri = f"PYRO:{core.NAMESERVER_NAME}@{self.address}"
             self._daemon.register(GuardedNameServer(self._storage, uri), core.NAMESERVER_NAME)
         except BaseException:

@@ -72,7 +72,7 @@ def peer_of(sock: socket.socket) -> Peer:
 
 def is_own(peer: Peer) -> bool:
     """Whether a peer is a process of this account that speaks for itself, and nobody is introduced by it."""
-    return peer.uid == os.getuid() and not peer.address and peer.user == account(peer.uid)
+    return peer.kind == "account" and not peer.address and peer.uid == os.getuid()
 
 
 @functools.cache

@@ -33,6 +33,7 @@ LAYERS = {
     "commands": 1,
     "plugins": 1,
     "policy": 1,
+    "audit": 1,
     "stores": 1,
     "wire": 2,
     "client": 3,

@@ -1,0 +1,63 @@
+"""The record of who did what, read from the hosts of a mesh. Runs in the caller's process."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyrokernel.client.mesh import Mesh
+    from pyrokernel.client.shared import Shared
+
+__all__ = ["Audit", "state_writes"]
+
+
+class Audit:
+    """Records of all hosts, oldest first; iterate once more for what has come since.
+
+    Args:
+        mesh: Whose.
+        wanted: Which records: "user", "kernel", "since".
+    """
+
+    def __init__(self, mesh: Mesh, wanted: Mapping[str, Any]) -> None:
+        self._mesh, self._wanted = mesh, dict(wanted)
+        self._positions: dict[str, str] = {}
+        self.without: list[str] = []
+        """Hosts that keep no record."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        self.without = []
+        hosts = [self._read(link.name) for link in self._mesh.hosts()]
+        return heapq.merge(*hosts, key=lambda record: float(record["at"]))
+
+    def _read(self, host: str) -> Iterator[dict[str, Any]]:
+        end = False
+        while not end:
+            link = next(link for link in self._mesh.hosts() if link.name == host)
+            answer = self._mesh.ask_host(link, "audit", self._wanted, self._positions.get(host, ""), timeout=60.0)
+            if not answer["kept"]:
+                self.without.append(host)
+                return
+            self._positions[host], end = answer["next"], answer["end"]
+            for record in answer["records"]:
+                yield {**record, "host": host}
+
+
+def state_writes(shared: Shared, user: str = "", since: float = 0.0) -> list[dict[str, Any]]:
+    """Return the writes to the shared state that are still known, as records of who did what, oldest first.
+
+    Args:
+        shared: The shared state; all its namespaces are looked at.
+        user: Only of this one, "" for all.
+        since: Unix time.
+    """
+    found = [
+        {"at": change.at, "what": "state", "user": change.author, "via": change.via,
+         "source": f"{change.op} {f'{space}: ' if space else ''}{change.key}", "revision": change.revision}
+        for space in shared.spaces()
+        for change in (shared[space] if space else shared).writes()
+        if change.at >= since and user in ("", change.author)
+    ]  # fmt: skip
+    return sorted(found, key=lambda record: int(record["revision"]))

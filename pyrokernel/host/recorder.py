@@ -1,0 +1,313 @@
+"""Writes down who ran what, from the journals of the kernels. Runs in the host process, on a thread of its own.
+
+A kernel does nothing for it: each cell is in its journal anyway, on disk before it runs, and stays there when the
+kernel or this host is killed. What is behind the last line of the record about an instance is read when there is time:
+the record says itself how far it goes, and a host that takes over goes on from there. Only where a journal has dropped
+its oldest events by its cap before they were read is something missing, and then the record says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pyrokernel.audit import AuditFile, entry
+from pyrokernel.journal_files import list_segments, parse_event, parse_seq
+from pyrokernel.messages import Death, Event, EventKind
+
+log = logging.getLogger(__name__)
+
+SOURCE_CHARS = 400
+"""Of what was run; the journal has all of it."""
+
+_BUSY_SECONDS, _IDLE_SECONDS = 1.0, 4.0
+"""How often journals are looked at that grow, and that do not: a flood of output fills one in more than that."""
+_BLOCK_BYTES = 4 * 1024 * 1024
+_TOLD = re.compile(rb'^\{"seq":\d+,"kind":"(?:started|ended)",.*\n', re.MULTILINE)
+_UPTO = re.compile(rb'"instance":"([0-9a-f]+)".*"upto":(\d+)')
+
+
+@dataclasses.dataclass(eq=False)
+class _Reading:
+    """How far the journal of one instance was read.
+
+    Attributes:
+        kernel, directory: Whose, and where.
+        upto: Number of the last event.
+        recorded: Number of the last event of which the record knows.
+        segment, offset: Where the last one ends.
+        changed: Time stamp that the directory had then.
+        running: Records of cells that have begun, by id.
+        over: It is of an instance that has ended, and was read to its end.
+    """
+
+    kernel: str
+    directory: Path
+    upto: int = 0
+    recorded: int = 0
+    segment: Path | None = None
+    offset: int = 0
+    changed: int = 0
+    running: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    over: bool = False
+
+    @property
+    def instance(self) -> str:
+        """Which."""
+        return self.directory.name
+
+    @property
+    def is_up_to_date(self) -> bool:
+        """Whether nothing has come since: no new segment, and the last one is as long as it was."""
+        if self.segment is None or _changed(self.directory) != self.changed:
+            return False
+        return self.segment.stat().st_size == self.offset
+
+
+class Recorder:
+    """Keeps the record.
+
+    Args:
+        record: Where it is written.
+        journals: Directory of the journals of all kernels.
+    """
+
+    def __init__(self, record: AuditFile, journals: Path) -> None:
+        self.record, self._journals = record, journals
+        record.header = self._known
+        self._readings: dict[str, _Reading] = {}
+        self._upto: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="pyrokernel-audit", daemon=True)
+
+    def start(self) -> None:
+        """Begin, if there is to be a record."""
+        if self.record.kept:
+            self.record.create()
+            self._thread.start()
+
+    def close(self) -> None:
+        """Write down what there is, and end."""
+        if self._thread.is_alive():
+            self._closing.set()
+            self._thread.join()
+            self.catch_up()
+
+    def note(self, what: str, peer: Any, **fields: Any) -> None:
+        """Write down what somebody asked of the host.
+
+        Args:
+            what: "start", say.
+            peer: Who.
+            fields: What else is to be known.
+        """
+        self.record.append([entry(what, user=peer.user, via=peer.address, **fields)])
+
+    def on_death(self, death: Death) -> None:
+        """Write down that a kernel has ended."""
+        running = (death.last_cell or {}).get("cell", "")
+        how = {"cause": death.cause, "asked": bool(death.asked), "cell": running}
+        self.record.append([entry("death", death.at, kernel=death.kernel, instance=death.instance, **how)])
+
+    def catch_up(self) -> bool:
+        """Read what the journals have beyond the record; say whether there was anything."""
+        if not self.record.kept:
+            return False
+        with self._lock:
+            found = False
+            for reading, is_newest in self._find():
+                with contextlib.suppress(FileNotFoundError):  # forgotten by the host meanwhile
+                    grew = not reading.is_up_to_date and self._read(reading)
+                    reading.over = not (grew or is_newest)
+                    found = found or grew
+            return found
+
+    def _run(self) -> None:
+        try:
+            self._recall()
+        except OSError as error:
+            log.error("the audit record cannot be read: %s", error)
+        pause = _BUSY_SECONDS
+        while not self._closing.wait(pause):
+            try:
+                grew = self.catch_up()
+            except OSError as error:
+                log.error("the journals cannot be read for the audit record: %s", error)
+                grew = False
+            pause = _BUSY_SECONDS if grew else min(2 * pause, _IDLE_SECONDS)
+
+    def _recall(self) -> None:
+        """Find in the record how far it goes."""
+        with self._lock:
+            for line in self.record.lines():
+                if line.startswith(b'{"at":') and b'"what":"known"' in line:
+                    for instance, upto in json.loads(line)["upto"].items():
+                        self._upto[instance] = max(upto, self._upto.get(instance, 0))
+                    continue
+                match = _UPTO.search(line)
+                if match:
+                    instance = match[1].decode()
+                    self._upto[instance] = max(int(match[2]), self._upto.get(instance, 0))
+
+    def _known(self) -> dict[str, Any] | None:
+        """Return the first line of a new file: how far the others go, which may be gone one day."""
+        upto = {name: reading.recorded for name, reading in list(self._readings.items()) if reading.recorded}
+        return entry("known", upto=upto) if upto else None
+
+    def _find(self) -> Iterator[tuple[_Reading, bool]]:
+        """Yield the instances whose journals may have grown, and whether it is the newest of its kernel."""
+        here: set[str] = set()
+        for kernel in _folders(self._journals):
+            instances = _folders(kernel)
+            newest = max(instances, key=_changed, default=None)
+            for directory in instances:
+                here.add(directory.name)
+                reading = self._readings.get(directory.name)
+                if reading is None:
+                    upto = self._upto.get(directory.name, 0)
+                    reading = self._readings[directory.name] = _Reading(kernel.name, directory, upto, upto)
+                if not reading.over:
+                    yield reading, directory == newest
+        for gone in self._readings.keys() - here:
+            del self._readings[gone]
+
+    def _read(self, reading: _Reading) -> bool:
+        """Write down what is new of one instance; say whether anything was."""
+        events: list[Event] = []
+        gaps: list[tuple[int, int]] = []
+        reading.changed = _changed(reading.directory)
+        begun = (reading.segment, reading.offset, reading.upto)
+        for block, missing in _blocks(reading):
+            if missing:
+                gaps.append(missing)
+            events += filter(None, map(parse_event, _TOLD.findall(block)))
+            if len(events) >= 10_000:
+                break
+        if begun == (reading.segment, reading.offset, reading.upto):
+            return False
+        records = [self._entry(reading, "gap", 0.0, first=first, last=last) for first, last in gaps]
+        before = dict(reading.running)
+        records += self._records(reading, events)
+        if records:
+            records[-1]["upto"] = reading.upto
+            if not self.record.append(records):
+                reading.segment, reading.offset, reading.upto = begun
+                reading.running = before
+                return False
+        reading.recorded = reading.upto
+        return True
+
+    def _records(self, reading: _Reading, events: list[Event]) -> list[dict[str, Any]]:
+        """Return what is to be written of some events; like cells that follow each other are one record."""
+        fresh: dict[str, dict[str, Any]] = {}
+        order: list[dict[str, Any]] = []
+        for event in events:
+            if event.kind == EventKind.STARTED:
+                made = self._entry(reading, "cell", event.at, cell=event.cell, **_begun(event.data))
+                fresh[event.cell] = reading.running[event.cell] = made
+                order.append(made)
+                continue
+            begun = reading.running.pop(event.cell, None)
+            ended = {
+                "status": event.data.get("status", ""),
+                "seconds": round(float(event.data.get("duration", 0.0)), 6),
+            }
+            if event.cell in fresh:
+                fresh.pop(event.cell).update(ended)
+            elif begun is not None:
+                whose = {name: begun[name] for name in ("user", "via") if name in begun}
+                order.append(self._entry(reading, "end", event.at, cell=event.cell, **whose, **ended))
+            elif ended["status"] != "cancelled":  # begun while another host wrote this down
+                order.append(self._entry(reading, "end", event.at, cell=event.cell, **ended))
+        return _folded(order)
+
+    def _entry(self, reading: _Reading, what: str, at: float, **fields: Any) -> dict[str, Any]:
+        where = {"kernel": reading.kernel, "instance": reading.instance}
+        return entry(what, at or None, **fields, **where)
+
+
+def _begun(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a record says of a cell that has begun."""
+    source = str(data.get("source", ""))
+    cut = len(source) > SOURCE_CHARS
+    shown = source[:SOURCE_CHARS] + "..." if cut else source
+    told = {name: data.get(name, "") for name in ("via", "client", "job")}
+    return {"user": data.get("author", ""), **told, "source": shown}
+
+
+def _folded(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Make one record of cells that follow each other and differ in nothing but their ids and times."""
+    found: list[dict[str, Any]] = []
+    for record in records:
+        last = found[-1] if found else None
+        if last is not None and "status" in record and _alike(last) == _alike(record):
+            last["count"] = last.get("count", 1) + 1
+            last["seconds"] = round(last["seconds"] + record["seconds"], 6)
+            last["last"], last["last_at"] = record["cell"], record["at"]
+        else:
+            found.append(record)
+    return found
+
+
+def _alike(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(record.get(name) for name in ("what", "user", "via", "client", "job", "source", "status"))
+
+
+def _blocks(reading: _Reading) -> Iterator[tuple[bytes, tuple[int, int] | None]]:
+    """Yield whole lines that are new, and before them the first and last number of events that are missing."""
+    for first, path in list_segments(reading.directory):
+        if reading.segment is not None and path < reading.segment:
+            continue
+        if path != reading.segment:
+            missing = (reading.upto + 1, first - 1) if first > reading.upto + 1 else None
+            reading.segment, reading.offset = path, 0
+            if missing:
+                yield b"", missing
+        with path.open("rb") as stream:
+            stream.seek(reading.offset)
+            while data := stream.read(_BLOCK_BYTES):
+                end = data.rfind(b"\n") + 1
+                if not end:
+                    break  # still being written; a line is shorter than a block
+                lines = data[:end]
+                known = reading.upto
+                reading.offset += end
+                stream.seek(reading.offset)
+                upto = parse_seq(lines[lines.rfind(b"\n", 0, end - 1) + 1 :])
+                reading.upto = max(upto, known)
+                if upto > known:
+                    yield _after(lines, known), None
+
+
+def _after(lines: bytes, known: int) -> bytes:
+    """Leave out the events up to a number, where a journal is read again from its beginning."""
+    if not known:
+        return lines
+    at = 0
+    while at < len(lines) and parse_seq(lines[at : at + 40]) <= known:
+        at = lines.find(b"\n", at) + 1
+    return lines[at:]
+
+
+def _folders(directory: Path) -> list[Path]:
+    try:
+        with os.scandir(directory) as found:
+            return [directory / one.name for one in found if one.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,242 @@
+"""The record of who did what: complete, capped, told once, whatever is killed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyrokernel import audit as room
+from pyrokernel.audit import AuditFile, Filter, entry, refusals_to
+from pyrokernel.host.recorder import Recorder
+from pyrokernel.journal import Journal
+from pyrokernel.messages import Death, EventKind
+from pyrokernel.roles import Role
+from pyrokernel.settings import Settings
+from pyrokernel.wire.trust import Peer
+
+ANA = Peer(uid=-1, role=Role.USER, user="ana", address="10.0.0.7:9")
+INSTANCE = "0123456789abcdef"
+
+
+class Desk:
+    """A record, and the journals it is made of.
+
+    Args:
+        directory: For all of it.
+        cap_bytes: Of the record.
+    """
+
+    def __init__(self, directory: Path, cap_bytes: int = 1 << 20) -> None:
+        self.directory = directory
+        self.file = AuditFile(directory, cap_bytes)
+        self.file.create()
+        self.recorder = Recorder(self.file, directory / "journals")
+        self.journals: dict[str, Journal] = {}
+
+    def journal(self, kernel: str = "k0", instance: str = INSTANCE, **more: Any) -> Journal:
+        if instance not in self.journals:
+            (self.directory / "journals" / kernel).mkdir(parents=True, exist_ok=True)
+            self.journals[instance] = Journal(self.directory / "journals" / kernel / instance, **more)
+        return self.journals[instance]
+
+    def run(self, source: str, cell: str = "c" * 32, author: str = "ana", status: str = "ok", **where: Any) -> None:
+        journal = self.journal(**where)
+        self.begin(source, cell, author, **where)
+        journal.append(EventKind.OUTPUT, cell, stream="stdout", text=source * 3, late=False)
+        journal.append(EventKind.ENDED, cell, status=status, duration=0.5, cpu=0.1)
+
+    def begin(self, source: str, cell: str = "c" * 32, author: str = "ana", **where: Any) -> None:
+        told = {"author": author, "client": "x", "job": "", "execution_count": 1}
+        self.journal(**where).append(EventKind.STARTED, cell, source=source, **told)
+
+    def records(self, **wanted: Any) -> list[dict[str, Any]]:
+        found, position, end = [], "", False
+        while not end:
+            records, position, end = self.file.read(Filter(**wanted), position)
+            found += records
+        return found
+
+    def successor(self, **more: Any) -> Desk:
+        """Return what a host makes of it that comes after this one."""
+        after = Desk(self.directory, **more)
+        after.journals = self.journals
+        after.recorder._recall()
+        return after
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def test_a_cell_is_told_with_who_where_what_and_how_it_ended(desk: Desk) -> None:
+    desk.run("x = 1", status="error")
+    assert desk.recorder.catch_up()
+    (record,) = desk.records()
+    assert {name: record[name] for name in ("what", "user", "kernel", "instance", "source", "status", "seconds")} == {
+        "what": "cell", "user": "ana", "kernel": "k0", "instance": INSTANCE, "source": "x = 1", "status": "error",
+        "seconds": 0.5,
+    }  # fmt: skip
+    assert not desk.recorder.catch_up()
+    assert len(desk.records()) == 1
+
+
+def test_the_end_of_a_cell_is_told_when_it_comes(desk: Desk) -> None:
+    desk.begin("slow()")
+    desk.recorder.catch_up()
+    assert "status" not in desk.records()[0]
+    desk.journal().append(EventKind.ENDED, "c" * 32, status="ok", duration=9.0, cpu=0.1)
+    desk.recorder.catch_up()
+    end = desk.records()[1]
+    assert (end["what"], end["user"], end["status"], end["seconds"]) == ("end", "ana", "ok", 9.0)
+
+
+def test_like_calls_are_one_record_with_their_number(desk: Desk) -> None:
+    for number in range(50):
+        desk.run("f(...)", cell=f"{number:032x}")
+    desk.run("f(...)", cell="e" * 32, status="error")
+    desk.run("f(...)", cell="f" * 32, author="bob")
+    desk.recorder.catch_up()
+    first, failed, other = desk.records()
+    assert (first["count"], first["cell"], first["last"], first["seconds"]) == (50, f"{0:032x}", f"{49:032x}", 25.0)
+    assert (failed["status"], other["user"]) == ("error", "bob")
+
+
+def test_what_a_dead_kernel_ran_is_told_although_half_a_line_is_at_its_end(desk: Desk) -> None:
+    desk.run("x = 1")
+    desk.begin("os._exit(1)", cell="d" * 32)
+    (segment,) = desk.journal().directory.glob("events-*")
+    with segment.open("ab") as stream:
+        stream.write(b'{"seq":9,"kind":"sta')
+    desk.recorder.catch_up()
+    desk.recorder.catch_up()
+    assert [record["source"] for record in desk.records()] == ["x = 1", "os._exit(1)"]
+
+
+def test_a_host_that_takes_over_tells_nothing_twice_and_misses_nothing(desk: Desk) -> None:
+    desk.run("one")
+    desk.recorder.catch_up()
+    desk.run("two", cell="2" * 32)
+    after = desk.successor()
+    after.recorder.catch_up()
+    after.run("three", cell="3" * 32)
+    after.successor().recorder.catch_up()
+    assert [record["source"] for record in desk.records()] == ["one", "two", "three"]
+
+
+def test_the_record_is_capped_and_a_host_after_that_still_knows_how_far_it_goes(desk: Desk, tmp_path: Path) -> None:
+    small = Desk(tmp_path, cap_bytes=64 * 1024)
+    small.run("first")
+    small.recorder.catch_up()
+    for number in range(3000):
+        small.recorder.note("start", ANA, kernels=[f"k{number}"])
+    files = sorted(tmp_path.glob("audit*.jsonl"))
+    assert sum(path.stat().st_size for path in files) <= 64 * 1024
+    assert 4 <= len(files) <= room.FILES
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in files)
+    assert not any(record.get("source") == "first" for record in small.records()), "it has gone"
+    after = small.successor(cap_bytes=64 * 1024)
+    after.recorder.catch_up()
+    assert not any(record.get("source") == "first" for record in small.records()), "it is not told as if it were new"
+    numbers = [int(record["kernels"][0][1:]) for record in small.records() if record["what"] == "start"]
+    assert numbers == list(range(numbers[0], 3000)), "what is kept has no holes"
+
+
+def test_what_a_journal_dropped_before_it_was_read_is_told_as_missing(desk: Desk) -> None:
+    desk.run("one", cap_bytes=40_000)
+    desk.recorder.catch_up()
+    for number in range(400):
+        desk.run("x" * 200, cell=f"{number:032x}")
+    desk.recorder.catch_up()
+    gaps = [record for record in desk.records() if record["what"] == "gap"]
+    assert len(gaps) == 1
+    assert gaps[0]["first"] == 4
+    assert gaps[0]["last"] > 100
+
+
+def test_a_full_disk_is_said_and_what_could_not_be_written_is_written_later(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk.run("x = 1")
+    whole = os.write
+
+    def half(descriptor: int, data: bytes) -> int:
+        return whole(descriptor, data[: len(data) // 2])
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
+        patch.setattr(room.os, "write", half)
+        desk.recorder.catch_up()
+    assert "cannot be written" in caplog.text
+    assert desk.records() == []
+    assert (desk.directory / room.NAME).read_bytes() == b""
+    desk.recorder.catch_up()
+    assert [record["source"] for record in desk.records()] == ["x = 1"]
+
+
+def test_records_are_chosen_by_user_kernel_and_time(desk: Desk) -> None:
+    desk.file.append([entry("cell", 100.0, user="ana", kernel="k0"), entry("cell", 200.0, user="bob", kernel="k0"),
+                      entry("cell", 300.0, user="ana", kernel="k1", source='"user":"bob"')])  # fmt: skip
+    assert [record["at"] for record in desk.records(user="ana")] == [100.0, 300.0]
+    assert [record["at"] for record in desk.records(user="bob")] == [200.0]
+    assert [record["at"] for record in desk.records(kernel="k0", since=150.0)] == [200.0]
+
+
+def test_a_damaged_line_harms_no_other(desk: Desk) -> None:
+    desk.file.append([entry("one")])
+    with (desk.directory / room.NAME).open("ab") as stream:
+        stream.write(b"\xff{]\n[1]\n")
+    desk.file.append([entry("two")])
+    assert [record["what"] for record in desk.records()] == ["one", "two"]
+
+
+def test_deaths_are_told(desk: Desk) -> None:
+    last = {"cell": "c1", "source": "x", "started": 1.0}
+    desk.recorder.on_death(Death(kernel="k0", instance="i", at=5.0, cause="killed by SIGKILL", last_cell=last))
+    (record,) = desk.records()
+    assert (record["what"], record["kernel"], record["cell"], record["cause"]) == (
+        "death", "k0", "c1", "killed by SIGKILL"
+    )  # fmt: skip
+
+
+def test_a_flood_of_refusals_is_one_line_with_a_number(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(room.time, "monotonic", lambda: now[0])
+    refused = refusals_to(desk.file, {"kernel": "k0"})
+    for _ in range(1000):
+        refused(ANA, "execute", Role.USER)
+    now[0] += room.REFUSALS_SECONDS
+    refused(ANA, "execute", Role.USER)
+    first, second = desk.records()
+    assert {name: first[name] for name in ("what", "user", "via", "role", "asked", "takes", "kernel")} == {
+        "what": "refused", "user": "ana", "via": "10.0.0.7:9", "role": "user", "asked": "execute", "takes": "user",
+        "kernel": "k0",
+    }  # fmt: skip
+    assert second["count"] == 1000
+
+
+def test_processes_beside_the_host_add_to_a_record_and_begin_none(tmp_path: Path) -> None:
+    settings = Settings(state_dir=str(tmp_path), host="h")
+    settings.mesh_state_dir.mkdir(parents=True)
+    beside = AuditFile.beside(settings)
+    beside.append([entry("refused")])
+    assert not (settings.mesh_state_dir / room.NAME).exists()
+    AuditFile(settings.mesh_state_dir, 1000).create()
+    for _ in range(20):
+        beside.append([entry("refused")])
+    lines = (settings.mesh_state_dir / room.NAME).read_text().splitlines()
+    assert [json.loads(line)["what"] for line in lines] == ["refused"] * 20
+
+
+def test_with_no_room_for_it_there_is_no_record(tmp_path: Path) -> None:
+    none = Desk(tmp_path, cap_bytes=0)
+    none.run("x = 1")
+    none.recorder.start()
+    none.recorder.note("start", ANA)
+    assert not none.recorder.catch_up()
+    assert not (tmp_path / room.NAME).exists()
+    none.recorder.close()

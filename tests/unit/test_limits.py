@@ -1,0 +1,105 @@
+"""What one user may ask of a process: counted for each, and not for admins."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from pyrokernel.errors import AccessRefusedError
+from pyrokernel.roles import Role
+from pyrokernel.wire import limits as room
+from pyrokernel.wire.limits import PATIENCE_SECONDS, Limits, Quota
+from pyrokernel.wire.trust import Peer
+
+ANA, BOB = (Peer(uid=-1, role=Role.USER, user=name) for name in ("ana", "bob"))
+ROOT = Peer(uid=0, role=Role.ADMIN, user="root")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_user_has_so_many_requests_a_second_and_others_as_many() -> None:
+    clock = Clock()
+    limits = Limits(Quota(user_requests=10), clock)
+    assert [limits.early(ANA) for _ in range(10)] == [0.0] * 10
+    assert limits.early(ANA) == pytest.approx(0.1)
+    assert limits.early(BOB) == 0.0
+    clock.now = 0.5
+    assert [limits.early(ANA) for _ in range(4)] == [0.0] * 4
+    assert limits.early(ANA) > 0
+
+
+def test_a_flood_owes_no_more_than_a_moment() -> None:
+    clock = Clock()
+    limits = Limits(Quota(user_requests=10), clock)
+    assert max(limits.early(ANA) for _ in range(10_000)) <= 2 * PATIENCE_SECONDS
+    clock.now = 2 * PATIENCE_SECONDS + 0.11
+    assert limits.early(ANA) == 0.0
+
+
+def test_admins_are_not_counted_and_0_is_no_limit() -> None:
+    limits = Limits(Quota(user_requests=1, user_connections=1), Clock())
+    assert {limits.early(ROOT) for _ in range(100)} == {0.0}
+    for _ in range(5):
+        limits.arrive(ROOT)
+    limits = Limits(Quota(user_requests=0, user_connections=0), Clock())
+    assert {limits.early(ANA) for _ in range(100)} == {0.0}
+    for _ in range(1000):
+        limits.arrive(ANA)
+
+
+def test_a_connection_too_many_is_refused_until_another_is_closed() -> None:
+    limits = Limits(Quota(user_connections=2))
+    limits.arrive(ANA)
+    limits.arrive(ANA)
+    with pytest.raises(AccessRefusedError, match=r"ana has 2 connections.*user_connections"):
+        limits.arrive(ANA)
+    limits.arrive(BOB)
+    limits.leave(ANA)
+    limits.arrive(ANA)
+
+
+def test_who_is_early_waits_and_who_is_too_early_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(room.time, "sleep", slept.append)
+    limits = Limits(Quota(user_requests=10), Clock())
+    outcomes: list[str] = []
+
+    def ask() -> None:
+        for _ in range(30):
+            try:
+                limits.pace(ANA)
+                outcomes.append("done")
+            except AccessRefusedError as error:
+                outcomes.append("refused" if "user_requests" in str(error) else str(error))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    assert outcomes == ["done"] * 20 + ["refused"] * 10
+    assert slept[0] == pytest.approx(0.1)
+    assert max(slept) == PATIENCE_SECONDS
+
+
+def test_the_main_thread_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room.time, "sleep", lambda seconds: pytest.fail("it slept"))
+    limits = Limits(Quota(user_requests=1), Clock())
+    limits.pace(ANA)
+    with pytest.raises(AccessRefusedError):
+        limits.pace(ANA)
+
+
+def test_users_who_ask_no_more_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_KNOWN_USERS", 10)
+    clock = Clock()
+    limits = Limits(Quota(user_requests=5), clock)
+    for number in range(100):
+        clock.now += 1.0
+        limits.early(Peer(uid=-1, role=Role.USER, user=f"u{number}"))
+    assert len(limits._buckets) <= 11
