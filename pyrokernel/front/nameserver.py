@@ -23,6 +23,7 @@ from pyrokernel.gateway.gateway import Gateway
 from pyrokernel.loop import Loop
 from pyrokernel.settings import Settings, command_line, private_directory
 from pyrokernel.texts import plural
+from pyrokernel.wire.limits import Quota
 from pyrokernel.wire.names_file import hold
 from pyrokernel.wire.nameserver import EmbeddedNameServer
 
@@ -60,7 +61,7 @@ def serve(settings: Settings, listen: str, unix: Path, storage: str, location: s
     private_directory(unix.parent)
     held = hold(unix)
     try:
-        server = EmbeddedNameServer(unix, storage, location or settings.address)
+        server = EmbeddedNameServer(unix, storage, location or settings.address, Quota.of(settings))
         server.start()
         try:
             _be_there(settings, unix, server)

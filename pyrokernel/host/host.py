@@ -159,7 +159,7 @@ class Host:
 
         settings = self._settings
         if not settings.ns:
-            self._name_server = EmbeddedNameServer(self._places.name_server_socket)
+            self._name_server = EmbeddedNameServer(self._places.name_server_socket, quota=Quota.of(settings))
             self._name_server.start()
         identity = {"host": settings.host_name, "instance": self._instance}
         self._daemon = Daemon(settings.host_socket, identity=identity, quota=Quota.of(settings))

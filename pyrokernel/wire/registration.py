@@ -26,7 +26,6 @@ __all__ = [
     "check_location",
     "check_metadata",
     "check_name",
-    "check_role",
     "owner_of",
     "owners_in",
 ]
@@ -64,19 +63,6 @@ def owners_in(metadata: Iterable[str]) -> frozenset[str]:
     words = frozenset(metadata)
     mine = {word.removeprefix(OWNER) for word in words if word.startswith(OWNER)}
     return frozenset(mine | {word for word in words if word.startswith("host:")})
-
-
-def check_role(peer: Peer, least: Role, what: str) -> None:
-    """Refuse what a peer's role does not allow.
-
-    Raises:
-        NamingError: It has less.
-    """
-    if peer.role < least:
-        raise NamingError(
-            f"{peer.user} may not {what} here: that takes the role {least.word}, and this is {peer.role.word}; "
-            "an admin of the mesh changes that in the policy file"
-        )
 
 
 def check_name(name: object) -> None:
