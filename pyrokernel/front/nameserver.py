@@ -99,7 +99,7 @@ def _announce(settings: Settings, unix: Path, server: EmbeddedNameServer) -> Non
 
 def notify(state: str) -> None:
     """Tell systemd, where it asked to be told (sd_notify(3)); elsewhere nothing happens."""
-    path = os.environ.get("NOTIFYSOCKET", "")
+    path = os.environ.get("NOTIFY_SOCKET", "")
     if not path:
         return
     address = "\0" + path[1:] if path.startswith("@") else path

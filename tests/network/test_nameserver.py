@@ -138,7 +138,7 @@ def test_observers_look_and_change_nothing_and_nobody_does_not_even_look(of: Cal
     for ask in look:
         ask(observer)
     for ask in change:
-        with pytest.raises(RuntimeError, match="olga is an observer here, and .* takes a user"):
+        with pytest.raises(RuntimeError, match=r"olga is an observer here, and .* takes a user"):
             ask(observer)
     with pytest.raises(errors.CommunicationError, match="nils is nobody here"):
         of("nils", Role.NOBODY)

@@ -271,6 +271,13 @@ def authority(folder: Path) -> Any:
     return Authority(folder / "issued")
 
 
+def policy(folder: Path) -> str:
+    """Write a policy by which users may register names, but for olga."""
+    file = folder / "policy.toml"
+    file.write_text('default = "user"\n[users]\nolga = "observer"\n')
+    return str(file)
+
+
 @pytest.fixture(params=["ours", "stock"])
 def secured(request: pytest.FixtureRequest, authority: Any, folder: Path, start: Start) -> NameServerProcess:
     """A name server on TCP with mutual TLS, ours or Pyro5's."""
@@ -279,7 +286,7 @@ def secured(request: pytest.FixtureRequest, authority: Any, folder: Path, start:
     where = ["-n", "127.0.0.1", "-p", port, "-x"]
     address = f"127.0.0.1:{port}"
     if request.param == "ours":
-        environ = {"PYROKERNEL_HOST_CERTS": str(identity)}
+        environ = {"PYROKERNEL_HOST_CERTS": str(identity), "PYROKERNEL_POLICY": policy(folder)}
         return start(*where, address=address, environ=environ, credentials=credentials)
     environ = stock_environ(identity)
     return start(*where, words=["-m", "Pyro5.nameserver"], address=address, environ=environ, credentials=credentials)
@@ -328,17 +335,18 @@ def test_over_tls_nobody_comes_in_without_a_certificate_of_the_mesh(
 def test_ours_knows_users_and_hosts_by_their_certificates(authority: Any, folder: Path, start: Start) -> None:
     identity = authority.identity("host", "names", ["127.0.0.1"])
     port, storage = str(free_port()), f"sql:{folder}/names.sqlite"
-    ana, bob = (Credentials(authority.identity("user", name)) for name in ("ana", "bob"))
+    ana, bob, olga = (Credentials(authority.identity("user", name)) for name in ("ana", "bob", "olga"))
     lab1, lab2 = (Credentials(authority.identity("host", name, ["127.0.0.1"])) for name in ("lab1", "lab2"))
     address = f"127.0.0.1:{port}"
     server = start(
         "-n", "127.0.0.1", "-p", port, "-s", storage,
-        address=address, environ={"PYROKERNEL_HOST_CERTS": str(identity)}, credentials=ana,
+        address=address, environ={"PYROKERNEL_HOST_CERTS": str(identity), "PYROKERNEL_POLICY": policy(folder)},
+        credentials=ana,
     )  # fmt: skip
     with contextlib.ExitStack() as stack:
-        ana_, bob_, lab1_, lab2_ = (
+        ana_, bob_, olga_, lab1_, lab2_ = (
             stack.enter_context(contextlib.closing(Directory(address, credentials=each)))
-            for each in (ana, bob, lab1, lab2)
+            for each in (ana, bob, olga, lab1, lab2)
         )
         ana_.register("camera", URI, ())
         lab1_.register("pyrokernel.host.lab1", URI, {"host:lab1"})
@@ -357,6 +365,8 @@ def test_ours_knows_users_and_hosts_by_their_certificates(authority: Any, folder
         ):
             with pytest.raises(AccessRefusedError, match="refused: "):
                 attempt()
+        with pytest.raises(AccessRefusedError, match="olga is an observer"):
+            olga_.remove("camera")
         with pytest.raises(NameTakenError):
             lab2_.register("pyrokernel.kernel.k0", URI, ())
         assert lab1_.remove("pyrokernel.kernel.k0")
