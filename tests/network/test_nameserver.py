@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import socket
 import sqlite3
@@ -98,6 +99,20 @@ def test_a_name_is_its_owners(of: Callable[..., Any]) -> None:
     assert bob.lookup("camera", return_metadata=True)[1] == {"owner:user:ana"}
     assert ana.remove("camera") == 1
     assert ana.remove("camera") == 0
+
+
+def test_who_changed_names_and_who_was_refused_is_noted(
+    of: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "pyrokernel.wire.nameserver")
+    of("ana").register("camera", URI)
+    with pytest.raises(errors.NamingError):
+        of("bob", address="10.0.0.9:4").remove("camera")
+    of().remove("camera")
+    noted = [record.getMessage() for record in caplog.records]
+    assert noted[0] == f"user ana registered camera for {URI}"
+    assert noted[1].startswith("refused user bob 10.0.0.9:4: the name camera is held by user ana")
+    assert re.fullmatch(r"account \S+ removed camera", noted[2])
 
 
 def test_a_user_a_host_and_an_account_of_one_name_are_three(of: Callable[..., Any]) -> None:

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -330,6 +331,58 @@ def test_over_tls_nobody_comes_in_without_a_certificate_of_the_mesh(
         with contextlib.suppress(ConnectionResetError):
             assert b"PYRO" not in plain.recv(100)
     assert secured.answers()
+
+
+HALF_A_HELLO = bytes.fromhex("16030100f0010000ec0303")
+"""Of TLS: a client hello that never gets further."""
+
+
+def test_silent_clients_by_the_hundred_stall_nobody_over_tls(authority: Any, folder: Path, start: Start) -> None:
+    port, ana = free_port(), authority.identity("user", "ana")
+    environ = {"PYROKERNEL_HOST_CERTS": str(authority.identity("host", "names", ["127.0.0.1"]))}
+    address = f"127.0.0.1:{port}"
+    server = start("-n", "127.0.0.1", "-p", str(port), address=address, environ=environ, credentials=Credentials(ana))
+    alone = min(cost(server, ana) for _ in range(3))
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 10)) for _ in range(300)]
+        for sock in silent[::2]:
+            with contextlib.suppress(ConnectionError):  # of very many the oldest have gone already
+                sock.sendall(HALF_A_HELLO)
+        assert min(cost(server, ana) for _ in range(3)) < 3 * alone + 1
+        # And each of them is shown the door, without having been asked in.
+        for sock in silent:
+            sock.settimeout(20)
+            with contextlib.suppress(ConnectionError):
+                while sock.recv(100):
+                    pass
+
+
+def cost(server: NameServerProcess, identity: Path) -> float:
+    """Return the seconds that Pyro's own tool takes for a list."""
+    begun = time.monotonic()
+    assert "Pyro.NameServer" in nsc(*at(server), "list", environ=stock_environ(identity)).stdout
+    return time.monotonic() - begun
+
+
+def test_a_stock_name_server_is_stalled_by_one_silent_client_as_the_page_says(
+    authority: Any, folder: Path, start: Start
+) -> None:
+    port, ana = free_port(), authority.identity("user", "ana")
+    environ = stock_environ(authority.identity("host", "names", ["127.0.0.1"]))
+    server = start(
+        "-n", "127.0.0.1", "-p", str(port), "-x", words=["-m", "Pyro5.nameserver"],
+        address=f"127.0.0.1:{port}", environ=environ, credentials=Credentials(ana),
+    )  # fmt: skip
+    with socket.create_connection(("127.0.0.1", port), 5), pytest.raises(subprocess.TimeoutExpired):
+        nsc(*at(server), "list", environ=stock_environ(ana), timeout=2 + 2 * cost_of_python())
+    assert cost(server, ana) < 20
+
+
+def cost_of_python() -> float:
+    """Return the seconds that the tool takes to load, on this machine at this moment."""
+    begun = time.monotonic()
+    nsc("--help")
+    return time.monotonic() - begun
 
 
 def test_ours_knows_users_and_hosts_by_their_certificates(authority: Any, folder: Path, start: Start) -> None:
