@@ -45,6 +45,8 @@ _OURS = "pyrokernel."
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 """What the names of kernels and hosts are made of."""
 
+_LOCAL_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback")
+
 _KEYS = ("class", "host", "instance", "kernel", "pid", "tag", "version")
 """Words `KEY:VALUE` that pyrokernel itself reads, so their values are plain."""
 
@@ -191,7 +193,7 @@ def _is_nowhere(host: str, origin: str) -> bool:
     except ValueError:
         origin_local = False
     name = host.strip("[]").rstrip(".").lower()
-    if name == "localhost" or name.endswith(".localhost"):
+    if name in _LOCAL_NAMES or name.endswith(".localhost"):
         return not origin_local
     try:
         found = ipaddress.ip_address(name)

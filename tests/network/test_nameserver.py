@@ -261,6 +261,7 @@ def test_metadata_that_are_none_are_refused(of: Callable[..., Any], metadata: An
         "x", "PYRO:x", "PYRO:x@", "PYRO:x@host:port", "PYRO:x@host:0", "PYRO:x@host:70000", "PYRO:x@h\x1b[m:1",
         "P" * 500,
         "PYRO:x@./u:/tmp/x.sock", "PYRO:x@127.0.0.1:22", "PYRO:x@localhost:22", "PYRO:x@a.localhost.:22",
+        "PYRO:x@ip6-localhost:22",
         "PYRO:x@[::1]:22", "PYRO:x@[::ffff:127.0.0.1]:22", "PYRO:x@0.0.0.0:22", "PYRO:x@127.1:22",
         "PYRO:x@0x7f000001:22",
         "PYRO:x@2130706433:22", "PYRO:x@224.0.0.1:22", "PYRONAME:other", "PYROMETA:a,b",
