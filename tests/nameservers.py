@@ -71,7 +71,7 @@ class NameServerProcess:
         return self.process.wait(10)
 
 
-def nsc(*words: str, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def nsc(*words: str, environ: Mapping[str, str] | None = None, timeout: float = 30) -> subprocess.CompletedProcess[str]:
     """Run Pyro5's own tool."""
     return subprocess.run(
         [sys.executable, "-m", "Pyro5.nsc", *words],
@@ -79,7 +79,7 @@ def nsc(*words: str, environ: Mapping[str, str] | None = None) -> subprocess.Com
         input="y\n",
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=timeout,
         check=False,
     )
 

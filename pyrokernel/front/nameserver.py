@@ -23,6 +23,7 @@ from pyrokernel.gateway.gateway import Gateway
 from pyrokernel.loop import Loop
 from pyrokernel.settings import Settings, command_line, private_directory
 from pyrokernel.texts import plural
+from pyrokernel.wire.limits import Quota
 from pyrokernel.wire.names_file import hold
 from pyrokernel.wire.nameserver import EmbeddedNameServer
 
@@ -60,7 +61,7 @@ def serve(settings: Settings, listen: str, unix: Path, storage: str, location: s
     private_directory(unix.parent)
     held = hold(unix)
     try:
-        server = EmbeddedNameServer(unix, storage, location or settings.address)
+        server = EmbeddedNameServer(unix, storage, location or settings.address, Quota.of(settings))
         server.start()
         try:
             _be_there(settings, unix, server)
@@ -98,7 +99,7 @@ def _announce(settings: Settings, unix: Path, server: EmbeddedNameServer) -> Non
 
 def notify(state: str) -> None:
     """Tell systemd, where it asked to be told (sd_notify(3)); elsewhere nothing happens."""
-    path = os.environ.get("NOTIFYSOCKET", "")
+    path = os.environ.get("NOTIFY_SOCKET", "")
     if not path:
         return
     address = "\0" + path[1:] if path.startswith("@") else path

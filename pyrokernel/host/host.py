@@ -165,6 +165,7 @@ class Host:
         if not settings.ns:
             self._name_server = EmbeddedNameServer(
                 self._places.name_server_socket,
+                quota=Quota.of(settings),
                 on_refused=refusals_to(self._recorder.record, {"object": "name server"}),
             )
             self._name_server.start()

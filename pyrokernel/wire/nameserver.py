@@ -6,25 +6,25 @@ this peer may, and bounds what one client can cost the others.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from Pyro5 import core
 from Pyro5.errors import NamingError
 from Pyro5.nameserver import MemoryStorage, NameServer
-from Pyro5.protocol import FLAGS_KEEPSERIALIZED
-from Pyro5.serializers import JsonSerializer, SerpentSerializer
 
 from pyrokernel.errors import ProtocolError, SettingsError
 from pyrokernel.roles import Role
 from pyrokernel.wire import registration
 from pyrokernel.wire.admission import OnRefused
-from pyrokernel.wire.connection import FLAGS_COMPRESSED, MSG_INVOKE, Connection, IncomingMessage, MessageReader
+from pyrokernel.wire.connection import Connection, MessageReader
 from pyrokernel.wire.daemon import Daemon, current_peer
 from pyrokernel.wire.exposing import expose
+from pyrokernel.wire.limits import Quota
 from pyrokernel.wire.names_file import NamesFile
 from pyrokernel.wire.patterns import BadPatternError, compile_bounded, matching
 from pyrokernel.wire.registration import NAMES_OF_ONE, OWNER, owner_of
@@ -34,13 +34,15 @@ __all__ = ["EmbeddedNameServer", "GuardedNameServer", "open_storage"]
 
 log = logging.getLogger(__name__)
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 MAX_NAMES = 100_000
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
 """Of a list: some 25,000 kernels. What is longer is asked for in parts."""
 
 MAX_REQUEST_BYTES = 1024 * 1024
 
-_SERIALIZERS = frozenset({SerpentSerializer.serializer_id, JsonSerializer.serializer_id})
 _ENTRY_BYTES = 24
 """Of an entry in an answer, beside its texts: quotes, brackets, commas."""
 
@@ -62,6 +64,21 @@ def open_storage(text: str) -> Any:
     raise SettingsError(f"storage {text!r}: use memory, or sql:FILE")
 
 
+def _noted(method: Callable[P, T]) -> Callable[P, T]:
+    """Note in the log what is refused, and to whom."""
+
+    @functools.wraps(method)
+    def noting(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(*args, **kwargs)
+        except NamingError as error:
+            peer = current_peer()
+            log.info("refused %s %s %s: %s", peer.kind, peer.user, peer.address or "of this machine", error)
+            raise
+
+    return noting
+
+
 class GuardedNameServer(NameServer):  # type: ignore[misc]  # Pyro5 has no type information
     """Pyro's name server, where a name is its owner's.
 
@@ -78,24 +95,22 @@ class GuardedNameServer(NameServer):  # type: ignore[misc]  # Pyro5 has no type 
     @expose(Role.OBSERVER)
     def count(self) -> int:
         """Return how many names there are."""
-        self._look()
         return len(self.storage)
 
     @expose(Role.OBSERVER)
     def ping(self) -> None:
         """Answer."""
-        self._look()
 
     @expose(Role.OBSERVER)
     def lookup(self, name: str, return_metadata: bool = False) -> Any:
         """Return the URI of a name, with its metadata if asked."""
-        self._look()
         return super().lookup(name, return_metadata)
 
     @expose(Role.USER)
+    @_noted
     def register(self, name: str, uri: Any, safe: bool = False, metadata: Iterable[str] | None = None) -> None:
         """Register a name; replace what it led to, if that was the same owner's."""
-        peer = self._change("register names")
+        peer = current_peer()
         registration.check_name(name)
         registration.check_claim(peer, name)
         if not isinstance(uri, (str, core.URI)):
@@ -113,9 +128,10 @@ class GuardedNameServer(NameServer):  # type: ignore[misc]  # Pyro5 has no type 
         log.info("%s %s registered %s for %s", peer.kind, peer.user, name, uri)
 
     @expose(Role.USER)
+    @_noted
     def set_metadata(self, name: str, metadata: Iterable[str] | None) -> None:
         """Give a name other metadata; whose it is stays."""
-        peer = self._change("change names")
+        peer = current_peer()
         words = registration.check_metadata(peer, metadata or ())
         with self.lock:
             before = self.storage.get(name)
@@ -125,9 +141,10 @@ class GuardedNameServer(NameServer):  # type: ignore[misc]  # Pyro5 has no type 
             self._put(name, before[0], words | {word for word in before[1] if word.startswith(OWNER)})
 
     @expose(Role.USER)
+    @_noted
     def remove(self, name: str | None = None, prefix: str | None = None, regex: str | None = None) -> int:
         """Remove names and return how many; of those that match a prefix or a pattern, the caller's own."""
-        peer = self._change("remove names")
+        peer = current_peer()
         if name:
             with self.lock:
                 if name not in self.storage:
@@ -153,7 +170,6 @@ class GuardedNameServer(NameServer):  # type: ignore[misc]  # Pyro5 has no type 
         self, prefix: str | None = None, regex: str | None = None, return_metadata: bool = False
     ) -> dict[str, Any]:
         """Return names and their URIs, all or those that match."""
-        self._look()
         if prefix and regex:
             raise ValueError("you can only filter on one thing at a time")
         return _answer(self._matching(prefix, regex), return_metadata)
@@ -161,7 +177,6 @@ class GuardedNameServer(NameServer):  # type: ignore[misc]  # Pyro5 has no type 
     @expose(Role.OBSERVER)
     def yplookup(self, meta_all: Any = None, meta_any: Any = None, return_metadata: bool = True) -> dict[str, Any]:
         """Return the names that have all, or any, of some words in their metadata."""
-        self._look()
         if meta_all and meta_any:
             raise ValueError("you can't use meta_all or meta_any at the same time")
         if isinstance(meta_all or meta_any, str):
@@ -176,14 +191,6 @@ class GuardedNameServer(NameServer):  # type: ignore[misc]  # Pyro5 has no type 
             if (wanted.issubset(entry[1]) if meta_all else not wanted.isdisjoint(entry[1]))
         }
         return _answer(found, return_metadata)
-
-    def _look(self) -> None:
-        registration.check_role(current_peer(), Role.OBSERVER, "look")
-
-    def _change(self, what: str) -> Peer:
-        peer = current_peer()
-        registration.check_role(peer, Role.USER, what)
-        return peer
 
     def _may_change(self, peer: Peer, name: str) -> bool:
         try:
@@ -255,25 +262,9 @@ def _answer(entries: _Entries, return_metadata: bool) -> dict[str, Any]:
     return {name: (uri, set(words)) if return_metadata else uri for name, (uri, words) in entries.items()}
 
 
-class _RequestReader(MessageReader):
-    """Reads what a client of a name server may send: small, and in a serializer that makes plain data only."""
-
-    def read(self, sock: Any) -> IncomingMessage | None:
-        message = super().read(sock)
-        if message is not None and message.type == MSG_INVOKE:
-            if message.flags & FLAGS_COMPRESSED:
-                raise ProtocolError("compressed requests are not read here; set PYRO_COMPRESSION=0")
-            if message.flags & FLAGS_KEEPSERIALIZED:
-                # Pyro would decode an annotation by marshal, of which five bytes can cost two gigabytes.
-                raise ProtocolError("serialized blobs are not read here")
-            if message.serializer_id not in _SERIALIZERS:
-                raise ProtocolError("requests are read in serpent or JSON; set PYRO_SERIALIZER=serpent")
-        return message
-
-
 class _NameServerDaemon(Daemon):
     def validateHandshake(self, conn: Connection, data: Any) -> Any:
-        conn.reader = _RequestReader(MAX_REQUEST_BYTES)
+        conn.reader = MessageReader(MAX_REQUEST_BYTES)
         return super().validateHandshake(conn, data)
 
     def log_lost(self, conn: Connection, error: Exception) -> None:
@@ -292,6 +283,7 @@ class EmbeddedNameServer:
         storage: "memory" or "sql:FILE".
         location: Where clients find it, "HOST:PORT", if that is not the socket.
         on_refused: As for `Daemon`.
+        quota: How much one user may ask for.
 
     Raises:
         SettingsError, NameServerError: As `open_storage`.
@@ -303,11 +295,13 @@ class EmbeddedNameServer:
         storage: str = "memory",
         location: str = "",
         on_refused: OnRefused = lambda peer, what, role: None,
+        quota: Quota = Quota(),  # noqa: B008  frozen
     ) -> None:
         self._storage = open_storage(storage)
         self.address = location or f"./u:{unix_path}"
         try:
-            self._daemon = _NameServerDaemon(unix_path, identity={"name_server": True}, on_refused=on_refused)
+            identity = {"name_server": True}
+            self._daemon = _NameServerDaemon(unix_path, identity=identity, quota=quota, on_refused=on_refused)
             uri = f"PYRO:{core.NAMESERVER_NAME}@{self.address}"
             self._daemon.register(GuardedNameServer(self._storage, uri), core.NAMESERVER_NAME)
         except BaseException:

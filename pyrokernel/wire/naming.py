@@ -31,6 +31,9 @@ __all__ = ["Directory", "Entry", "answers", "name_server_uri", "public_uri", "re
 
 T = TypeVar("T")
 
+_REFUSED = "AccessRefusedError: "
+"""Begins what a daemon of ours tells a stock client whose role is too low."""
+
 _TAKEN = "name already registered"
 """Begins what Pyro5's name server says of a name that exists; what else it says, only ours does."""
 
@@ -215,6 +218,8 @@ class Directory:
             if self._proxy is not None:
                 try:
                     return self._use(operation)
+                except AccessRefusedError:
+                    raise  # an OSError too, but nothing is wrong with the connection
                 except (CommunicationError, ConnectionClosedError, OSError):
                     self._drop()
             try:
@@ -235,6 +240,10 @@ class Directory:
         proxy._pyroClaimOwnership()
         try:
             return operation(proxy)
+        except RuntimeError as error:
+            if str(error).startswith(_REFUSED):
+                raise AccessRefusedError(str(error).removeprefix(_REFUSED)) from error
+            raise
         except (TypeError, ValueError) as error:
             raise NameServerError(f"the name server at {self.address} refused: {error}") from error
 

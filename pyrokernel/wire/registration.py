@@ -26,7 +26,6 @@ __all__ = [
     "check_location",
     "check_metadata",
     "check_name",
-    "check_role",
     "owner_of",
     "owners_in",
 ]
@@ -46,6 +45,8 @@ _OURS = "pyrokernel."
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 """What the names of kernels and hosts are made of."""
 
+_LOCAL_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback")
+
 _KEYS = ("class", "host", "instance", "kernel", "pid", "tag", "version")
 """Words `KEY:VALUE` that pyrokernel itself reads, so their values are plain."""
 
@@ -64,19 +65,6 @@ def owners_in(metadata: Iterable[str]) -> frozenset[str]:
     words = frozenset(metadata)
     mine = {word.removeprefix(OWNER) for word in words if word.startswith(OWNER)}
     return frozenset(mine | {word for word in words if word.startswith("host:")})
-
-
-def check_role(peer: Peer, least: Role, what: str) -> None:
-    """Refuse what a peer's role does not allow.
-
-    Raises:
-        NamingError: It has less.
-    """
-    if peer.role < least:
-        raise NamingError(
-            f"{peer.user} may not {what} here: that takes the role {least.word}, and this is {peer.role.word}; "
-            "an admin of the mesh changes that in the policy file"
-        )
 
 
 def check_name(name: object) -> None:
@@ -205,7 +193,7 @@ def _is_nowhere(host: str, origin: str) -> bool:
     except ValueError:
         origin_local = False
     name = host.strip("[]").rstrip(".").lower()
-    if name == "localhost" or name.endswith(".localhost"):
+    if name in _LOCAL_NAMES or name.endswith(".localhost"):
         return not origin_local
     try:
         found = ipaddress.ip_address(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import socket
 import sqlite3
@@ -100,6 +101,20 @@ def test_a_name_is_its_owners(of: Callable[..., Any]) -> None:
     assert ana.remove("camera") == 0
 
 
+def test_who_changed_names_and_who_was_refused_is_noted(
+    of: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "pyrokernel.wire.nameserver")
+    of("ana").register("camera", URI)
+    with pytest.raises(errors.NamingError):
+        of("bob", address="10.0.0.9:4").remove("camera")
+    of().remove("camera")
+    noted = [record.getMessage() for record in caplog.records]
+    assert noted[0] == f"user ana registered camera for {URI}"
+    assert noted[1].startswith("refused user bob 10.0.0.9:4: the name camera is held by user ana")
+    assert re.fullmatch(r"account \S+ removed camera", noted[2])
+
+
 def test_a_user_a_host_and_an_account_of_one_name_are_three(of: Callable[..., Any]) -> None:
     of("lab1", kind="host").register("camera", URI)
     with pytest.raises(errors.NamingError, match="held by host lab1, not by user lab1"):
@@ -127,8 +142,6 @@ def test_of_what_matches_only_ones_own_is_removed(of: Callable[..., Any]) -> Non
 def test_observers_look_and_change_nothing_and_nobody_does_not_even_look(of: Callable[..., Any]) -> None:
     of("ana").register("camera", URI, metadata={"big"})
     observer = of("olga", Role.OBSERVER)
-    with pytest.raises(errors.CommunicationError, match="nils is nobody here"):
-        of("nils", Role.NOBODY)
     look: list[Callable[[Any], Any]] = [
         lambda ns: ns.ping(), lambda ns: ns.count(), lambda ns: ns.list(), lambda ns: ns.list(prefix="c"),
         lambda ns: ns.list(regex="c"), lambda ns: ns.lookup("camera"), lambda ns: ns.yplookup(meta_any={"big"}),
@@ -140,8 +153,10 @@ def test_observers_look_and_change_nothing_and_nobody_does_not_even_look(of: Cal
     for ask in look:
         ask(observer)
     for ask in change:
-        with pytest.raises(RuntimeError, match="olga is an observer here, and .* takes a user"):
+        with pytest.raises(RuntimeError, match=r"olga is an observer here, and .* takes a user"):
             ask(observer)
+    with pytest.raises(errors.CommunicationError, match="nils is nobody here"):
+        of("nils", Role.NOBODY)
 
 
 def test_every_method_that_a_client_reaches_is_one_of_ours() -> None:
@@ -246,6 +261,7 @@ def test_metadata_that_are_none_are_refused(of: Callable[..., Any], metadata: An
         "x", "PYRO:x", "PYRO:x@", "PYRO:x@host:port", "PYRO:x@host:0", "PYRO:x@host:70000", "PYRO:x@h\x1b[m:1",
         "P" * 500,
         "PYRO:x@./u:/tmp/x.sock", "PYRO:x@127.0.0.1:22", "PYRO:x@localhost:22", "PYRO:x@a.localhost.:22",
+        "PYRO:x@ip6-localhost:22",
         "PYRO:x@[::1]:22", "PYRO:x@[::ffff:127.0.0.1]:22", "PYRO:x@0.0.0.0:22", "PYRO:x@127.1:22",
         "PYRO:x@0x7f000001:22",
         "PYRO:x@2130706433:22", "PYRO:x@224.0.0.1:22", "PYRONAME:other", "PYROMETA:a,b",
@@ -413,9 +429,10 @@ def test_a_list_has_an_end_and_many_names_stall_nobody(private_dir: Path) -> Non
         server.close()
 
 
-def hello(object_id: str = core.NAMESERVER_NAME) -> bytes:
-    data = serializers.SerpentSerializer().dumps({"handshake": "hello", "object": object_id})
-    return bytes(protocol.SendingMessage(protocol.MSG_CONNECT, 0, 1, 1, data).data)
+def hello(words: bytes = b"") -> bytes:
+    data = serializers.SerpentSerializer().dumps({"handshake": "hello", "object": core.NAMESERVER_NAME})
+    said = {"PKBY": words} if words else None
+    return bytes(protocol.SendingMessage(protocol.MSG_CONNECT, 0, 1, 1, data, annotations=said).data)
 
 
 def dial(server: EmbeddedNameServer) -> socket.socket:
@@ -466,7 +483,7 @@ def call_message(serializer_id: int, data: bytes, flags: int = 0, annotations: d
 )
 def test_what_could_cost_much_is_not_decoded(server: EmbeddedNameServer, message: bytes) -> None:
     with dial(server) as sock, contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        sock.sendall(hello())
+        sock.sendall(hello(words_for("bob", Role.USER, "10.0.0.2:7")))
         assert sock.recv(4)
         sock.sendall(message)
         while sock.recv(65536):
@@ -555,3 +572,24 @@ def test_threads_that_register_one_name_agree_on_one_owner(server: EmbeddedNameS
 
 def test_the_bounds_are_what_the_rules_say() -> None:
     assert registration.NAMES_OF_ONE < ours.MAX_NAMES
+
+
+def test_what_the_page_says_of_a_stock_name_server_is_so(private_dir: Path) -> None:
+    """docs/nameserver.md, "What a stock name server cannot refuse": should Pyro learn one of these, the page has to."""
+    stock = nameserver.NameServerDaemon(
+        unixsocket=str(private_dir / "stock.sock"), storage=f"sql:{private_dir / 'names.sqlite'}"
+    )
+    thread = threading.Thread(target=stock.requestLoop, daemon=True)
+    thread.start()
+    try:
+        with api.Proxy(f"PYRO:{core.NAMESERVER_NAME}@./u:{private_dir / 'stock.sock'}") as anybody:
+            for name in ("pyrokernel.kernel.k0", core.NAMESERVER_NAME, "a\x1b[2J", "a_1", "ab1"):
+                anybody.register(name, URI)
+            assert anybody.remove(prefix="a_") == 3  # the underscore stands for anything
+            anybody.set_metadata("pyrokernel.kernel.k0", {"host:lab1", "owner:user:ana"})
+            assert anybody.remove(regex="pyrokernel") == 1
+            assert str(anybody.lookup(core.NAMESERVER_NAME)) == URI
+    finally:
+        stock.shutdown()
+        thread.join(10)
+        stock.close()

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -271,6 +272,13 @@ def authority(folder: Path) -> Any:
     return Authority(folder / "issued")
 
 
+def policy(folder: Path) -> str:
+    """Write a policy by which users may register names, but for olga."""
+    file = folder / "policy.toml"
+    file.write_text('default = "user"\n[users]\nolga = "observer"\n')
+    return str(file)
+
+
 @pytest.fixture(params=["ours", "stock"])
 def secured(request: pytest.FixtureRequest, authority: Any, folder: Path, start: Start) -> NameServerProcess:
     """A name server on TCP with mutual TLS, ours or Pyro5's."""
@@ -279,7 +287,7 @@ def secured(request: pytest.FixtureRequest, authority: Any, folder: Path, start:
     where = ["-n", "127.0.0.1", "-p", port, "-x"]
     address = f"127.0.0.1:{port}"
     if request.param == "ours":
-        environ = {"PYROKERNEL_HOST_CERTS": str(identity)}
+        environ = {"PYROKERNEL_HOST_CERTS": str(identity), "PYROKERNEL_POLICY": policy(folder)}
         return start(*where, address=address, environ=environ, credentials=credentials)
     environ = stock_environ(identity)
     return start(*where, words=["-m", "Pyro5.nameserver"], address=address, environ=environ, credentials=credentials)
@@ -325,20 +333,73 @@ def test_over_tls_nobody_comes_in_without_a_certificate_of_the_mesh(
     assert secured.answers()
 
 
+HALF_A_HELLO = bytes.fromhex("16030100f0010000ec0303")
+"""Of TLS: a client hello that never gets further."""
+
+
+def test_silent_clients_by_the_hundred_stall_nobody_over_tls(authority: Any, folder: Path, start: Start) -> None:
+    port, ana = free_port(), authority.identity("user", "ana")
+    environ = {"PYROKERNEL_HOST_CERTS": str(authority.identity("host", "names", ["127.0.0.1"]))}
+    address = f"127.0.0.1:{port}"
+    server = start("-n", "127.0.0.1", "-p", str(port), address=address, environ=environ, credentials=Credentials(ana))
+    alone = min(cost(server, ana) for _ in range(3))
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 10)) for _ in range(300)]
+        for sock in silent[::2]:
+            with contextlib.suppress(ConnectionError):  # of very many the oldest have gone already
+                sock.sendall(HALF_A_HELLO)
+        assert min(cost(server, ana) for _ in range(3)) < 3 * alone + 1
+        # And each of them is shown the door, without having been asked in.
+        for sock in silent:
+            sock.settimeout(20)
+            with contextlib.suppress(ConnectionError):
+                while sock.recv(100):
+                    pass
+
+
+def cost(server: NameServerProcess, identity: Path) -> float:
+    """Return the seconds that Pyro's own tool takes for a list."""
+    begun = time.monotonic()
+    assert "Pyro.NameServer" in nsc(*at(server), "list", environ=stock_environ(identity)).stdout
+    return time.monotonic() - begun
+
+
+def test_a_stock_name_server_is_stalled_by_one_silent_client_as_the_page_says(
+    authority: Any, folder: Path, start: Start
+) -> None:
+    port, ana = free_port(), authority.identity("user", "ana")
+    environ = stock_environ(authority.identity("host", "names", ["127.0.0.1"]))
+    server = start(
+        "-n", "127.0.0.1", "-p", str(port), "-x", words=["-m", "Pyro5.nameserver"],
+        address=f"127.0.0.1:{port}", environ=environ, credentials=Credentials(ana),
+    )  # fmt: skip
+    with socket.create_connection(("127.0.0.1", port), 5), pytest.raises(subprocess.TimeoutExpired):
+        nsc(*at(server), "list", environ=stock_environ(ana), timeout=2 + 2 * cost_of_python())
+    assert cost(server, ana) < 20
+
+
+def cost_of_python() -> float:
+    """Return the seconds that the tool takes to load, on this machine at this moment."""
+    begun = time.monotonic()
+    nsc("--help")
+    return time.monotonic() - begun
+
+
 def test_ours_knows_users_and_hosts_by_their_certificates(authority: Any, folder: Path, start: Start) -> None:
     identity = authority.identity("host", "names", ["127.0.0.1"])
     port, storage = str(free_port()), f"sql:{folder}/names.sqlite"
-    ana, bob = (Credentials(authority.identity("user", name)) for name in ("ana", "bob"))
+    ana, bob, olga = (Credentials(authority.identity("user", name)) for name in ("ana", "bob", "olga"))
     lab1, lab2 = (Credentials(authority.identity("host", name, ["127.0.0.1"])) for name in ("lab1", "lab2"))
     address = f"127.0.0.1:{port}"
     server = start(
         "-n", "127.0.0.1", "-p", port, "-s", storage,
-        address=address, environ={"PYROKERNEL_HOST_CERTS": str(identity)}, credentials=ana,
+        address=address, environ={"PYROKERNEL_HOST_CERTS": str(identity), "PYROKERNEL_POLICY": policy(folder)},
+        credentials=ana,
     )  # fmt: skip
     with contextlib.ExitStack() as stack:
-        ana_, bob_, lab1_, lab2_ = (
+        ana_, bob_, olga_, lab1_, lab2_ = (
             stack.enter_context(contextlib.closing(Directory(address, credentials=each)))
-            for each in (ana, bob, lab1, lab2)
+            for each in (ana, bob, olga, lab1, lab2)
         )
         ana_.register("camera", URI, ())
         lab1_.register("pyrokernel.host.lab1", URI, {"host:lab1"})
@@ -357,6 +418,8 @@ def test_ours_knows_users_and_hosts_by_their_certificates(authority: Any, folder
         ):
             with pytest.raises(AccessRefusedError, match="refused: "):
                 attempt()
+        with pytest.raises(AccessRefusedError, match="olga is an observer"):
+            olga_.remove("camera")
         with pytest.raises(NameTakenError):
             lab2_.register("pyrokernel.kernel.k0", URI, ())
         assert lab1_.remove("pyrokernel.kernel.k0")
