@@ -104,10 +104,7 @@ def _meaning(error: BaseException, where: str, identity: Identity | None, shown:
     if isinstance(error, ssl.SSLCertVerificationError):
         return _refused_here(error, where, identity, shown)
     if isinstance(error, (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError, ssl.SSLZeroReturnError, EOFError)):
-        return (
-            f"{where} closed the connection while shaking hands: it speaks no TLS, or refuses this address; see its "
-            f"log. {_without_tls()}"
-        )
+        return _closed(where, identity)
     if isinstance(error, TimeoutError):
         return f"{where} does not answer a TLS handshake in time: it may speak no TLS. {_without_tls()}"
     if isinstance(error, ssl.SSLError):
@@ -121,6 +118,20 @@ def _meaning(error: BaseException, where: str, identity: Identity | None, shown:
         refused = _ALERTS.get(reason)
         return refused(where, identity) if refused else ""
     return ""
+
+
+def _closed(where: str, identity: Identity | None) -> str:
+    """Explain a connection that ended: the alert that says why may be lost on the way."""
+    try:
+        own = trouble_of(identity) if identity else ""
+    except PyrokernelError as damaged:
+        own = str(damaged)
+    if own:
+        return f"{where} closed the connection while shaking hands: {own}"
+    return (
+        f"{where} closed the connection while shaking hands: it speaks no TLS, or refuses what {_directory(identity)} "
+        f"says; see its log. {_without_tls()}"
+    )
 
 
 def _refused_here(

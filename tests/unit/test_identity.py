@@ -392,6 +392,15 @@ def test_a_server_that_speaks_no_tls_is_told_so(user: Identity, answer: bytes) -
     assert "speaks no TLS" in explain(error, "lab1:5", user)
 
 
+def test_a_connection_that_just_ends_is_explained_by_the_certificate_here(lab: Authority, user: Identity) -> None:
+    old = Identity.load(lab.identity("user", "cut-off", days=1, begun=3))
+    told = explain(ConnectionResetError(104, "Connection reset by peer"), "lab1:5", old)
+    assert told.startswith("lab1:5 closed the connection while shaking hands: the certificate of user cut-off in ")
+    assert "expired 2 d 0 h ago" in told
+    told = explain(ConnectionResetError(104, "Connection reset by peer"), "lab1:5", user)
+    assert f"it speaks no TLS, or refuses what {user.directory} says; see its log. " in told
+
+
 def test_a_server_that_says_nothing_is_told_so(user: Identity) -> None:
     near, far = socket.socketpair()
     near.settimeout(0.05)
