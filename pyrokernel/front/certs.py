@@ -51,9 +51,7 @@ def init(args: argparse.Namespace) -> int:
     for one in found:
         say(_line_of(one))
     say("another machine: pyrokernel certs issue-host HOST --name ADDRESS; another user: pyrokernel certs issue USER;")
-    say(
-        "each says what to copy, and where to. Others reach this machine with: pyrokernel serve, and listen = HOST:PORT"
-    )
+    say("each says what to copy, and where to. This machine lets others in by: pyrokernel serve --listen HOST:PORT")
     return ExitCode.OK
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,6 +14,8 @@ from pathlib import Path
 
 import pytest
 from certificates import Authority
+
+from pyrokernel.wire.identity import Identity, kind_and_name, shake_hands
 
 SCRIPTS = Path(sys.executable).parent
 NAME_SERVER = "Pyro.NameServer --> PYRO:Pyro.NameServer@127.0.0.1:"
@@ -171,3 +176,46 @@ def test_pyrokernel_works_in_the_environment_of_stock_tools(home: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "hello\n"), done.stderr
+
+
+def test_the_page_of_certificates_is_what_one_types(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "certificates.md").read_text()
+    commands = [
+        line
+        for block in re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+        for line in block.splitlines()
+    ]
+    assert len(commands) > 8
+    for command in commands:
+        program, *words = shlex.split(command)
+        assert program == "pyrokernel"
+        assert words[0] == "certs"
+        certs(tmp_path, *words[1:])
+    listed = {one["name"]: one["state"] for one in json.loads(certs(tmp_path, "list", "--json"))}
+    assert (listed["lab2"], listed["ana"]) == ("valid", "revoked")
+
+
+OPENSSL = """
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 5 -subj /CN=theirs \
+  -keyout ca.key -out ca.pem -addext "basicConstraints=critical,CA:TRUE"
+for what in host:lab1:serverAuth,clientAuth user:ana:clientAuth; do
+  kind=${what%%:*}; rest=${what#*:}; name=${rest%%:*}; usage=${rest#*:}
+  mkdir -m 700 $kind; cp ca.pem $kind
+  printf 'subjectAltName=URI:pyrokernel:%s:%s,DNS:lab1\nextendedKeyUsage=%s\n' $kind $name $usage >extensions
+  openssl req -newkey rsa:2048 -nodes -subj /CN=$name -keyout $kind/key.pem -out request
+  openssl x509 -req -in request -CA ca.pem -CAkey ca.key -days 5 -extfile extensions -out $kind/cert.pem
+done
+"""
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl")
+def test_identities_may_be_made_by_other_tools(tmp_path: Path) -> None:
+    subprocess.run(["sh", "-ec", "umask 077\n" + OPENSSL], cwd=tmp_path, capture_output=True, check=True, timeout=30)
+    host, user = Identity.load(tmp_path / "host", "host"), Identity.load(tmp_path / "user", "user")
+    server, client = shake_hands(host.server_context(), user.client_context(), "lab1")
+    assert kind_and_name(server.getpeercert() or {}) == ("user", "ana")
+    assert kind_and_name(client.getpeercert() or {}) == ("host", "lab1")
+    for port in serve(with_env(tmp_path, str(tmp_path / "host"))):
+        theirs = with_env(tmp_path, str(tmp_path / "user"))
+        told = ask(theirs, port, "list")
+        assert "certificate is not valid for '127.0.0.1'" in told, "theirs are for lab1 only"
