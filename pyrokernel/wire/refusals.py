@@ -138,17 +138,14 @@ def _refused_here(
     error: ssl.SSLCertVerificationError, where: str, identity: Identity | None, shown: PeerCert | None
 ) -> str:
     """Explain why the certificate of the other end is refused."""
-    code, whose = (
-        error.verify_code,
-        f"{where} shows the certificate of {_who(shown)}" if shown else f"{where} shows one",
-    )
+    code, whose = error.verify_code, f"the certificate of {_who(shown)}" if shown else "a certificate"
     if code in _FOREIGN:
         return (
             f"{where} shows a certificate that {_authority(identity)} did not sign; both ends need identities of one "
             "authority: where that lies, run pyrokernel certs issue-host HOST (or issue USER), and copy what it names"
         )
     if code in (_EXPIRED, _NOT_YET):
-        return f"{whose} that {_when(code, shown)}; {_renew(shown)}{_clock(code, shown, identity)}"
+        return f"{where} shows {whose} that {_when(code, shown)}; {_renew(shown)}{_clock(code, identity)}"
     if code in (_HOST_NAME, _ADDRESS):
         return _wrong_name(where, shown)
     if code == _REVOKED:
@@ -199,7 +196,7 @@ def _renew(cert: PeerCert | None, to: str = "there") -> str:
     return f"renew it where its authority lies (pyrokernel certs renew {name}) and copy it {to}"
 
 
-def _clock(code: int, cert: PeerCert | None, identity: Identity | None) -> str:
+def _clock(code: int, identity: Identity | None) -> str:
     """Name the clock where that is the likelier reason: certificates are made to be valid at once."""
     own = _own(identity)
     if code != _NOT_YET and (own is None or _is_current(own)):

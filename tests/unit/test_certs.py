@@ -160,17 +160,24 @@ def _key_in(identity: Path) -> ec.EllipticCurvePrivateKey:
 def test_a_list_says_what_was_revoked_and_which_is_newer(tmp_path: Path) -> None:
     lab = Quick(tmp_path)
     ca_pem = (lab.identity("user", "ana") / "ca.pem").read_bytes()
-    older = make_crl({}, 1, ca_key=lab.key, ca=lab.cert, now=NOW)
-    newer = make_crl({5: NOW, 2**150: NOW}, 2, ca_key=lab.key, ca=lab.cert, now=NOW)
+    older = make_crl({}, 1, ca_key=lab.key, ca=lab.cert)
+    newer = make_crl({5: NOW, 2**150: NOW}, 2, ca_key=lab.key, ca=lab.cert)
     assert (read_revoked(older, ca_pem), number_of(older, ca_pem)) == (frozenset(), 1)
     assert (read_revoked(newer, ca_pem), number_of(newer, ca_pem)) == (frozenset({5, 2**150}), 2)
+
+
+def test_a_list_is_valid_as_long_as_its_authority(tmp_path: Path) -> None:
+    lab = Quick(tmp_path)
+    crl = x509.load_pem_x509_crl(make_crl({5: NOW}, 2, ca_key=lab.key, ca=lab.cert))
+    assert crl.last_update_utc == lab.cert.not_valid_before_utc, "a clock that is behind refuses it"
+    assert crl.next_update_utc == lab.cert.not_valid_after_utc
 
 
 def test_a_list_by_somebody_else_is_refused(tmp_path: Path) -> None:
     lab, other = Quick(tmp_path / "a"), Quick(tmp_path / "b")
     ca_pem = (lab.identity("user", "ana") / "ca.pem").read_bytes()
-    forged = make_crl({5: NOW}, 2, ca_key=other.key, ca=lab.cert, now=NOW)
-    foreign = make_crl({5: NOW}, 2, ca_key=other.key, ca=Quick(tmp_path / "c", "mars").cert, now=NOW)
+    forged = make_crl({5: NOW}, 2, ca_key=other.key, ca=lab.cert)
+    foreign = make_crl({5: NOW}, 2, ca_key=other.key, ca=Quick(tmp_path / "c", "mars").cert)
     for crl in (forged, foreign, b"", b"nonsense", ca_pem):
         with pytest.raises(ValueError, match=r"."):
             read_revoked(crl, ca_pem)
@@ -211,16 +218,12 @@ def test_the_list_goes_only_to_identities_of_its_authority(ca: Path, tmp_path: P
 def test_a_list_that_was_forged_closes_the_door(tmp_path: Path) -> None:
     lab, other = Quick(tmp_path / "a"), Quick(tmp_path / "b")
     host, user = lab.identity("host", "lab1", ["lab1"]), lab.identity("user", "ana")
-    (host / "crl.pem").write_bytes(make_crl({}, 9, ca_key=other.key, ca=lab.cert, now=_now()))
+    (host / "crl.pem").write_bytes(make_crl({}, 9, ca_key=other.key, ca=lab.cert))
     with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
         meet(host, user, "lab1")
     (host / "crl.pem").write_text("nonsense")
     with pytest.raises(SettingsError, match=r"crl\.pem cannot be used"):
         meet(host, user, "lab1")
-
-
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
 
 
 # The authority
@@ -483,6 +486,11 @@ def test_init_leaves_the_identity_of_another_authority(home: Path, capsys: pytes
     assert Identity.load(foreign).name == "eve"
     assert main(["doctor"]) == ExitCode.UNWELL
     assert "are of different authorities, and refuse each other" in capsys.readouterr().out
+
+
+def test_a_user_of_the_name_of_the_machine_is_asked_for_another(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["certs", "init", "--user", "lab1"]) == ExitCode.USAGE
+    assert "both called lab1; name yourself: pyrokernel certs init --user NAME" in capsys.readouterr().err
 
 
 def test_init_says_what_to_do_next(capsys: pytest.CaptureFixture[str]) -> None:

@@ -248,6 +248,31 @@ def test_a_peer_of_the_wrong_kind_is_refused(user: Identity) -> None:
         check_kind(user.cert, "host", where="lab1:5")
 
 
+def test_a_renewal_that_comes_between_two_readings_is_read_again(
+    lab: Authority, user: Identity, host: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = host.server_context()
+    older = iter([lab.identity("user", "ana", at="older") / "cert.pem"])
+    monkeypatch.setattr(Identity, "chain_file", property(lambda self: next(older, self.key_file)))
+    shake_hands(server, user.client_context(), "lab1")
+
+
+def test_a_certificate_of_another_key_is_refused(lab: Authority) -> None:
+    found, other = lab.identity("user", "ana", at="one-key"), lab.identity("user", "ana", at="another")
+    key = (found / "key.pem").read_text()
+    (found / "key.pem").write_text(key[: key.index("-----BEGIN CERTIFICATE")])
+    shutil.copy(other / "cert.pem", found)
+    with pytest.raises(SettingsError, match=r"key\.pem in .* cannot be used \(KEY_VALUES_MISMATCH\)"):
+        Identity.load(found).client_context()
+
+
+def test_a_renewed_identity_shows_its_new_certificate(lab: Authority) -> None:
+    found = Identity.load(lab.identity("user", "ana", at="renewed"))
+    before = found.cert["serialNumber"]
+    shutil.copy(lab.identity("user", "ana", at="newer") / "key.pem", found.key_file)
+    assert found.cert["serialNumber"] != before
+
+
 # What a failed handshake means, told by the end that refuses
 
 
@@ -287,7 +312,7 @@ def test_a_client_without_certificate_is_told_to_both(host: Identity, user: Iden
 def test_an_expired_client_is_told_to_both(lab: Authority, host: Identity) -> None:
     old = Identity.load(lab.identity("user", "late", days=1, begun=3))
     told = explain(refusal(host.server_context(), old.client_context()), "10.0.0.9:5", host)
-    assert told.startswith("10.0.0.9:5 shows one that has expired; renew it where its authority lies")
+    assert told.startswith("10.0.0.9:5 shows a certificate that has expired; renew it where its authority lies")
     assert "clock" not in told
     told = explain(alert(host.server_context(), old.client_context()), "lab1:5", old)
     assert f"the certificate in {old.directory} expired 2 d 0 h ago (" in told
