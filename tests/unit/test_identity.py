@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import ssl
@@ -117,6 +118,12 @@ def test_an_address_is_a_name_like_any_other(host: Identity, user: Identity) -> 
     shake_hands(host.server_context(), user.client_context(), "127.0.0.1")
 
 
+def test_the_name_of_a_host_is_not_one_by_which_it_is_reached(lab: Authority, user: Identity) -> None:
+    unreachable = Identity.load(lab.identity("host", "by-name-only"))
+    error = refusal(unreachable.server_context(), user.client_context(), "by-name-only")
+    assert "Hostname mismatch" in str(error)
+
+
 def test_a_host_connects_to_another(host: Identity, lab: Authority) -> None:
     other = Identity.load(lab.identity("host", "lab2", ["lab2"]))
     server, _ = shake_hands(host.server_context(), other.client_context(), "lab1")
@@ -187,6 +194,16 @@ def test_a_directory_that_others_may_enter_is_refused(lab: Authority) -> None:
     found = lab.identity("user", "ana", at="open-directory")
     found.chmod(0o755)
     with pytest.raises(AccessRefusedError, match="run: chmod 700"):
+        Identity.load(found)
+
+
+def test_a_key_of_somebody_else_is_refused(lab: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = lab.identity("user", "ana", at="their-key")
+    if os.getuid() == 0:
+        os.chown(found / "key.pem", 1234, -1)
+    else:
+        monkeypatch.setattr(os, "getuid", lambda: 4242)
+    with pytest.raises(AccessRefusedError, match=r"belongs to uid \d+; an identity is used by its owner only"):
         Identity.load(found)
 
 
