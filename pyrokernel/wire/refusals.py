@@ -115,17 +115,15 @@ def _meaning(error: BaseException, where: str, identity: Identity | None, shown:
             return f"{where} speaks no TLS 1.3, and older versions are refused; update its Python and OpenSSL"
         if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
             return f"{where} shows no certificate; it needs an identity: pyrokernel certs issue NAME, copied to it"
-        refused = _ALERTS.get(reason)
-        return refused(where, identity) if refused else ""
+        if refused := _ALERTS.get(reason):
+            damage = _damage(identity)
+            return f"{where} refuses the certificate here: {damage}" if damage else refused(where, identity)
     return ""
 
 
 def _closed(where: str, identity: Identity | None) -> str:
     """Explain a connection that ended: the alert that says why may be lost on the way."""
-    try:
-        own = trouble_of(identity) if identity else ""
-    except PyrokernelError as damaged:
-        own = str(damaged)
+    own = _damage(identity) or (trouble_of(identity) if identity else "")
     if own:
         return f"{where} closed the connection while shaking hands: {own}"
     return (
@@ -205,11 +203,16 @@ def _clock(code: int, identity: Identity | None) -> str:
 
 
 def _own(identity: Identity | None) -> PeerCert | None:
-    """Return one's own certificate; None where it is damaged, which is somebody else's to tell."""
+    """Return one's own certificate; None where there is none that can be used."""
+    return None if identity is None or _damage(identity) else identity.cert
+
+
+def _damage(identity: Identity | None) -> str:
+    """Say why an identity can be used for nothing, "" if it can."""
     try:
-        return identity.cert if identity else None
-    except PyrokernelError:
-        return None
+        return "" if identity is None or identity.cert else "it is empty"
+    except PyrokernelError as error:
+        return str(error)
 
 
 def _is_current(cert: PeerCert) -> bool:
@@ -223,8 +226,9 @@ def _compare_clocks() -> str:
 
 def _refused_as_foreign(where: str, identity: Identity | None) -> str:
     return (
-        f"{where} does not know {_authority(identity)}; take an identity of its authority: there, pyrokernel certs "
-        f"issue NAME, and copy it to {_directory(identity)}"
+        f"{where} does not know {_authority(identity)}, and both ends need identities of one; take one of its "
+        f"authority (where that lies: pyrokernel certs issue NAME), copied to {_directory(identity)}, or give it one "
+        "of yours"
     )
 
 
@@ -292,7 +296,9 @@ def _directory(identity: Identity | None) -> str:
 
 
 def _without_tls() -> str:
-    return 'Is it pyro5-ns without its TLS variables? There: eval "$(pyrokernel certs env)", then start it again'
+    return (
+        'Is it a stock Pyro5 tool without its TLS variables? There: eval "$(pyrokernel certs env)", then start it again'
+    )
 
 
 def _utc(seconds: float) -> str:
