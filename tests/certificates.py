@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pyrokernel.certs.making import DAYS, certificate_pem, key_pem, make_ca, make_identity
@@ -48,3 +51,39 @@ class Authority:
 
 def _now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
+
+
+def shaking_hands() -> Iterator[Callable[[ssl.SSLContext], str]]:
+    """Serve handshakes with a context at a port of loopback, as often as somebody comes.
+
+    Yields:
+        What serves a context, and returns the address.
+    """
+    listeners, threads = [], []
+
+    def serve(context: ssl.SSLContext) -> str:
+        listener = socket.create_server(("127.0.0.1", 0))
+        listeners.append(listener)
+
+        def run() -> None:
+            while True:
+                try:
+                    sock, _ = listener.accept()
+                except OSError:
+                    return
+                with sock:
+                    try:
+                        context.wrap_socket(sock, server_side=True).close()
+                    except OSError:
+                        continue
+
+        threads.append(threading.Thread(target=run))
+        threads[-1].start()
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
+    yield serve
+    for listener in listeners:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+    for thread in threads:
+        thread.join()

@@ -59,7 +59,7 @@ def create(directory: Path, name: str, *, days: float = DAYS["ca"]) -> bool:
         write_private(directory / "ca.key", key_pem(key))
         index = Index(crl_number=1)
         index.write(directory / "index.json")
-        write_private(directory / "crl.pem", make_crl({}, 1, ca_key=key, ca=cert, now=_now()))
+        write_private(directory / "crl.pem", make_crl({}, 1, ca_key=key, ca=cert))
         write_private(directory / "ca.pem", certificate_pem(cert))  # the last: now there is one
         return True
 
@@ -247,7 +247,7 @@ class Authority:
             for record in self.index.records
             if record.revoked
         }
-        crl = make_crl(revoked, self.index.crl_number, ca_key=self._key, ca=self._cert, now=_now())
+        crl = make_crl(revoked, self.index.crl_number, ca_key=self._key, ca=self._cert)
         write_private(self.directory / "crl.pem", crl)
 
 

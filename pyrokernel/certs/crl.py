@@ -1,7 +1,7 @@
 """Lists of what was revoked, signed by the authority (RFC 5280, section 5). Runs in the caller's and gateway process.
 
-A list says in its number which is the newer of two. It is valid for ten years: that no news arrives must not close a
-mesh, and the certificates themselves are short-lived.
+A list says in its number which is the newer of two. It is valid as long as its authority: that no news arrives must not
+close a mesh, nor must news that arrives where a clock is behind. The certificates themselves are short-lived.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from pyrokernel.certs.making import CLOCKS_APART, DAYS
-
 __all__ = ["make_crl", "number_of", "read_revoked"]
 
 
@@ -25,7 +23,6 @@ def make_crl(
     *,
     ca_key: ec.EllipticCurvePrivateKey,
     ca: x509.Certificate,
-    now: datetime.datetime,
 ) -> bytes:
     """Return a list of revoked certificates as it stands in a file.
 
@@ -34,13 +31,12 @@ def make_crl(
         number: Of this list; above that of every earlier one.
         ca_key: Signs it.
         ca: What says whose key that is.
-        now: What the time is.
     """
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(ca.subject)
-        .last_update(now - CLOCKS_APART)
-        .next_update(now + datetime.timedelta(days=DAYS["ca"]))
+        .last_update(ca.not_valid_before_utc)
+        .next_update(ca.not_valid_after_utc)
         .add_extension(x509.CRLNumber(number), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.public_key()),  # type: ignore[arg-type]  # is one of EC

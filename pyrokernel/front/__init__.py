@@ -14,9 +14,11 @@
     control    interrupt, restart, stop
     state      the shared state: read, written, followed, undone (`state_words` has its subcommands, `state_files` its
                exports and backups)
+    certs      certificates: made, renewed, revoked, shown (`certs_words` has its subcommands)
     shell      hand over to the interactive shell
     demo       the main job on real input, and what survives a kill (`progress` shows how far it is)
-    doctor     what is configured, reachable, wrong; how to mend it (`machine` has its local checks)
+    doctor     what is configured, reachable, wrong; how to mend it (`machine` has its local checks, `identities`
+               those of certificates)
 
 `parsing` reads command lines, `configured` settings; `exits` names the exit codes, `reach` finds the mesh,
 `terminal` and `writer` write; `pyrokernel.texts` has the words they share with the shell.

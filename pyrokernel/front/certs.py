@@ -34,13 +34,17 @@ _PLACES = {"user": ".config/pyrokernel/certs", "host": ".config/pyrokernel/host"
 def init(args: argparse.Namespace) -> int:
     """Make an authority, and the identities of this machine."""
     settings, directory = settings_of(args), _ca_directory(args)
-    made = _load("authority").create(directory, args.authority or settings.host_name, **_given_days(args))
-    hostname = _as_name(socket.gethostname())
-    names = [settings.host_name, *([hostname] if hostname else []), *_LOOPBACK, *(args.names or ())]
+    host, hostname = settings.host_name, _as_name(socket.gethostname())
+    names = dict.fromkeys([host, *([hostname] if hostname else []), *_LOOPBACK, *(args.names or ())])
     user = args.user or _as_name(account(os.getuid())) or "user"
+    if user == host:
+        raise SettingsError(
+            f"this machine and you are both called {user}; name yourself: pyrokernel certs init --user NAME"
+        )
+    made = _load("authority").create(directory, args.authority or host, **_given_days(args))
     with _load("authority").opened(directory) as authority:
         records = [
-            *_provide(authority, "host", settings.host_name, names, settings.host_certs_dir),
+            *_provide(authority, "host", host, list(names), settings.host_certs_dir),
             *_provide(authority, "user", user, [], settings.certs_dir),
         ]
         found = [_told(authority, record) for record in records]
@@ -51,9 +55,7 @@ def init(args: argparse.Namespace) -> int:
     for one in found:
         say(_line_of(one))
     say("another machine: pyrokernel certs issue-host HOST --name ADDRESS; another user: pyrokernel certs issue USER;")
-    say(
-        "each says what to copy, and where to. Others reach this machine with: pyrokernel serve, and listen = HOST:PORT"
-    )
+    say("each says what to copy, and where to. This machine lets others in by: pyrokernel serve --listen HOST:PORT")
     return ExitCode.OK
 
 

@@ -9,7 +9,6 @@ revoked, which may be missing. What a refusal means, `wire.refusals` explains.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import re
 import ssl
@@ -99,7 +98,7 @@ class Identity:
         """What was revoked; may be missing."""
         return self.directory / "crl.pem"
 
-    @functools.cached_property
+    @property
     def cert(self) -> PeerCert:
         """Its own certificate, as `getpeercert()` of the other end would return it; also one that has expired.
 
@@ -196,7 +195,7 @@ class Identity:
         self._trust(context)
         check_owned(self.key_file)
         try:
-            context.load_cert_chain(self.chain_file, self.key_file, _no_passphrase)
+            self._load_pair(context)
         except ssl.SSLError as error:
             why = error.reason or str(error)
             raise SettingsError(
@@ -206,6 +205,15 @@ class Identity:
         except OSError as error:
             raise SettingsError(f"cannot read the identity {self.directory}: {error}") from error
         return context
+
+    def _load_pair(self, context: ssl.SSLContext) -> None:
+        """Load certificate and key. OpenSSL opens the file once for each: a renewal may come between, but not twice."""
+        try:
+            context.load_cert_chain(self.chain_file, self.key_file, _no_passphrase)
+        except ssl.SSLError as error:
+            if error.reason != "KEY_VALUES_MISMATCH":
+                raise
+            context.load_cert_chain(self.chain_file, self.key_file, _no_passphrase)
 
     def _trust(self, context: ssl.SSLContext) -> None:
         try:

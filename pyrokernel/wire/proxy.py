@@ -188,7 +188,12 @@ def _open(uri: core.URI, hello: Any, timeout: float, credentials: Credentials) -
     deadline = time.monotonic() + timeout
     conn = _dial(uri, timeout, credentials, stock=True)
     try:
-        _send_hello(conn, uri, hello)
+        try:
+            _send_hello(conn, uri, hello)
+        except ConnectionClosedError:
+            if not isinstance(conn.sock, TlsSocket):
+                raise
+            # Who refuses our certificate says so when we have shaken hands already, and hangs up: read it.
         _handshake_answer(conn.recv_message(max_body_bytes=_HANDSHAKE_REPLY_BYTES, deadline=deadline))
         return conn
     except (OSError, ConnectionClosedError) as error:

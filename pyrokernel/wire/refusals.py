@@ -104,10 +104,7 @@ def _meaning(error: BaseException, where: str, identity: Identity | None, shown:
     if isinstance(error, ssl.SSLCertVerificationError):
         return _refused_here(error, where, identity, shown)
     if isinstance(error, (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError, ssl.SSLZeroReturnError, EOFError)):
-        return (
-            f"{where} closed the connection while shaking hands: it speaks no TLS, or refuses this address; see its "
-            f"log. {_without_tls()}"
-        )
+        return _closed(where, identity)
     if isinstance(error, TimeoutError):
         return f"{where} does not answer a TLS handshake in time: it may speak no TLS. {_without_tls()}"
     if isinstance(error, ssl.SSLError):
@@ -118,26 +115,35 @@ def _meaning(error: BaseException, where: str, identity: Identity | None, shown:
             return f"{where} speaks no TLS 1.3, and older versions are refused; update its Python and OpenSSL"
         if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
             return f"{where} shows no certificate; it needs an identity: pyrokernel certs issue NAME, copied to it"
-        refused = _ALERTS.get(reason)
-        return refused(where, identity) if refused else ""
+        if refused := _ALERTS.get(reason):
+            damage = _damage(identity)
+            return f"{where} refuses the certificate here: {damage}" if damage else refused(where, identity)
     return ""
+
+
+def _closed(where: str, identity: Identity | None) -> str:
+    """Explain a connection that ended: the alert that says why may be lost on the way."""
+    own = _damage(identity) or (trouble_of(identity) if identity else "")
+    if own:
+        return f"{where} closed the connection while shaking hands: {own}"
+    return (
+        f"{where} closed the connection while shaking hands: it speaks no TLS, or refuses what {_directory(identity)} "
+        f"says; see its log. {_without_tls()}"
+    )
 
 
 def _refused_here(
     error: ssl.SSLCertVerificationError, where: str, identity: Identity | None, shown: PeerCert | None
 ) -> str:
     """Explain why the certificate of the other end is refused."""
-    code, whose = (
-        error.verify_code,
-        f"{where} shows the certificate of {_who(shown)}" if shown else f"{where} shows one",
-    )
+    code, whose = error.verify_code, f"the certificate of {_who(shown)}" if shown else "a certificate"
     if code in _FOREIGN:
         return (
             f"{where} shows a certificate that {_authority(identity)} did not sign; both ends need identities of one "
             "authority: where that lies, run pyrokernel certs issue-host HOST (or issue USER), and copy what it names"
         )
     if code in (_EXPIRED, _NOT_YET):
-        return f"{whose} that {_when(code, shown)}; {_renew(shown)}{_clock(code, shown, identity)}"
+        return f"{where} shows {whose} that {_when(code, shown)}; {_renew(shown)}{_clock(code, identity)}"
     if code in (_HOST_NAME, _ADDRESS):
         return _wrong_name(where, shown)
     if code == _REVOKED:
@@ -188,7 +194,7 @@ def _renew(cert: PeerCert | None, to: str = "there") -> str:
     return f"renew it where its authority lies (pyrokernel certs renew {name}) and copy it {to}"
 
 
-def _clock(code: int, cert: PeerCert | None, identity: Identity | None) -> str:
+def _clock(code: int, identity: Identity | None) -> str:
     """Name the clock where that is the likelier reason: certificates are made to be valid at once."""
     own = _own(identity)
     if code != _NOT_YET and (own is None or _is_current(own)):
@@ -197,11 +203,16 @@ def _clock(code: int, cert: PeerCert | None, identity: Identity | None) -> str:
 
 
 def _own(identity: Identity | None) -> PeerCert | None:
-    """Return one's own certificate; None where it is damaged, which is somebody else's to tell."""
+    """Return one's own certificate; None where there is none that can be used."""
+    return None if identity is None or _damage(identity) else identity.cert
+
+
+def _damage(identity: Identity | None) -> str:
+    """Say why an identity can be used for nothing, "" if it can."""
     try:
-        return identity.cert if identity else None
-    except PyrokernelError:
-        return None
+        return "" if identity is None or identity.cert else "it is empty"
+    except PyrokernelError as error:
+        return str(error)
 
 
 def _is_current(cert: PeerCert) -> bool:
@@ -215,8 +226,9 @@ def _compare_clocks() -> str:
 
 def _refused_as_foreign(where: str, identity: Identity | None) -> str:
     return (
-        f"{where} does not know {_authority(identity)}; take an identity of its authority: there, pyrokernel certs "
-        f"issue NAME, and copy it to {_directory(identity)}"
+        f"{where} does not know {_authority(identity)}, and both ends need identities of one; take one of its "
+        f"authority (where that lies: pyrokernel certs issue NAME), copied to {_directory(identity)}, or give it one "
+        "of yours"
     )
 
 
@@ -284,7 +296,9 @@ def _directory(identity: Identity | None) -> str:
 
 
 def _without_tls() -> str:
-    return 'Is it pyro5-ns without its TLS variables? There: eval "$(pyrokernel certs env)", then start it again'
+    return (
+        'Is it a stock Pyro5 tool without its TLS variables? There: eval "$(pyrokernel certs env)", then start it again'
+    )
 
 
 def _utc(seconds: float) -> str:

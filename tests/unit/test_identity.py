@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import ssl
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from certificates import Authority
+from certificates import Authority, shaking_hands
 
 from pyrokernel.errors import AccessRefusedError, SettingsError
 from pyrokernel.wire.identity import Identity, check_kind, kind_and_name, names_in, shake_hands
@@ -74,35 +75,7 @@ def alert(server: ssl.SSLContext, client: ssl.SSLContext) -> OSError:
 
 @pytest.fixture
 def listening() -> Iterator[Callable[[ssl.SSLContext], str]]:
-    """Serve handshakes with a context at a port of loopback, as often as somebody comes; returns the address."""
-    listeners, threads = [], []
-
-    def serve(context: ssl.SSLContext) -> str:
-        listener = socket.create_server(("127.0.0.1", 0))
-        listeners.append(listener)
-
-        def run() -> None:
-            while True:
-                try:
-                    sock, _ = listener.accept()
-                except OSError:
-                    return
-                with sock:
-                    try:
-                        context.wrap_socket(sock, server_side=True).close()
-                    except OSError:
-                        continue
-
-        threads.append(threading.Thread(target=run))
-        threads[-1].start()
-        return f"127.0.0.1:{listener.getsockname()[1]}"
-
-    yield serve
-    for listener in listeners:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-    for thread in threads:
-        thread.join()
+    yield from shaking_hands()
 
 
 def test_both_ends_learn_who_the_other_is(host: Identity, user: Identity) -> None:
@@ -115,6 +88,12 @@ def test_both_ends_learn_who_the_other_is(host: Identity, user: Identity) -> Non
 
 def test_an_address_is_a_name_like_any_other(host: Identity, user: Identity) -> None:
     shake_hands(host.server_context(), user.client_context(), "127.0.0.1")
+
+
+def test_the_name_of_a_host_is_not_one_by_which_it_is_reached(lab: Authority, user: Identity) -> None:
+    unreachable = Identity.load(lab.identity("host", "by-name-only"))
+    error = refusal(unreachable.server_context(), user.client_context(), "by-name-only")
+    assert "Hostname mismatch" in str(error)
 
 
 def test_a_host_connects_to_another(host: Identity, lab: Authority) -> None:
@@ -190,6 +169,16 @@ def test_a_directory_that_others_may_enter_is_refused(lab: Authority) -> None:
         Identity.load(found)
 
 
+def test_a_key_of_somebody_else_is_refused(lab: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = lab.identity("user", "ana", at="their-key")
+    if os.getuid() == 0:
+        os.chown(found / "key.pem", 1234, -1)
+    else:
+        monkeypatch.setattr(os, "getuid", lambda: 4242)
+    with pytest.raises(AccessRefusedError, match=r"belongs to uid \d+; an identity is used by its owner only"):
+        Identity.load(found)
+
+
 def test_an_identity_of_the_other_kind_is_refused(host: Identity, user: Identity) -> None:
     with pytest.raises(SettingsError, match="is the identity of host lab1, and that of a user belongs there; "):
         Identity.load(host.directory, "user")
@@ -248,6 +237,31 @@ def test_a_peer_of_the_wrong_kind_is_refused(user: Identity) -> None:
         check_kind(user.cert, "host", where="lab1:5")
 
 
+def test_a_renewal_that_comes_between_two_readings_is_read_again(
+    lab: Authority, user: Identity, host: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = host.server_context()
+    older = iter([lab.identity("user", "ana", at="older") / "cert.pem"])
+    monkeypatch.setattr(Identity, "chain_file", property(lambda self: next(older, self.key_file)))
+    shake_hands(server, user.client_context(), "lab1")
+
+
+def test_a_certificate_of_another_key_is_refused(lab: Authority) -> None:
+    found, other = lab.identity("user", "ana", at="one-key"), lab.identity("user", "ana", at="another")
+    key = (found / "key.pem").read_text()
+    (found / "key.pem").write_text(key[: key.index("-----BEGIN CERTIFICATE")])
+    shutil.copy(other / "cert.pem", found)
+    with pytest.raises(SettingsError, match=r"key\.pem in .* cannot be used \(KEY_VALUES_MISMATCH\)"):
+        Identity.load(found).client_context()
+
+
+def test_a_renewed_identity_shows_its_new_certificate(lab: Authority) -> None:
+    found = Identity.load(lab.identity("user", "ana", at="renewed"))
+    before = found.cert["serialNumber"]
+    shutil.copy(lab.identity("user", "ana", at="newer") / "key.pem", found.key_file)
+    assert found.cert["serialNumber"] != before
+
+
 # What a failed handshake means, told by the end that refuses
 
 
@@ -261,7 +275,7 @@ def test_a_foreign_authority_is_told_to_both(lab: Authority, host: Identity, use
     assert explain(error, "lab1:5", foreign).startswith("lab1:5 shows a certificate that the authority mars (")
     told = explain(alert(host.server_context(), trusting_all(foreign)), "lab1:5", foreign)
     assert told.startswith("lab1:5 does not know the authority mars (")
-    assert told.endswith(f"pyrokernel certs issue NAME, and copy it to {foreign.directory}")
+    assert f"pyrokernel certs issue NAME), copied to {foreign.directory}, or give it one of yours" in told
 
 
 def test_an_authority_of_the_same_name_is_foreign_all_the_same(host: Identity, tmp_path: Path) -> None:
@@ -287,7 +301,7 @@ def test_a_client_without_certificate_is_told_to_both(host: Identity, user: Iden
 def test_an_expired_client_is_told_to_both(lab: Authority, host: Identity) -> None:
     old = Identity.load(lab.identity("user", "late", days=1, begun=3))
     told = explain(refusal(host.server_context(), old.client_context()), "10.0.0.9:5", host)
-    assert told.startswith("10.0.0.9:5 shows one that has expired; renew it where its authority lies")
+    assert told.startswith("10.0.0.9:5 shows a certificate that has expired; renew it where its authority lies")
     assert "clock" not in told
     told = explain(alert(host.server_context(), old.client_context()), "lab1:5", old)
     assert f"the certificate in {old.directory} expired 2 d 0 h ago (" in told
@@ -390,6 +404,15 @@ def test_a_server_that_speaks_no_tls_is_told_so(user: Identity, answer: bytes) -
         far.shutdown(socket.SHUT_WR)
         error = failure_of(lambda: read_behind_handshake(user.client_context(), near, "lab1"))
     assert "speaks no TLS" in explain(error, "lab1:5", user)
+
+
+def test_a_connection_that_just_ends_is_explained_by_the_certificate_here(lab: Authority, user: Identity) -> None:
+    old = Identity.load(lab.identity("user", "cut-off", days=1, begun=3))
+    told = explain(ConnectionResetError(104, "Connection reset by peer"), "lab1:5", old)
+    assert told.startswith("lab1:5 closed the connection while shaking hands: the certificate of user cut-off in ")
+    assert "expired 2 d 0 h ago" in told
+    told = explain(ConnectionResetError(104, "Connection reset by peer"), "lab1:5", user)
+    assert f"it speaks no TLS, or refuses what {user.directory} says; see its log. " in told
 
 
 def test_a_server_that_says_nothing_is_told_so(user: Identity) -> None:
