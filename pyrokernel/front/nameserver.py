@@ -60,7 +60,7 @@ def serve(settings: Settings, listen: str, unix: Path, storage: str, location: s
     private_directory(unix.parent)
     held = hold(unix)
     try:
-        server = EmbeddedNameServer(unix, storage, location or settings.address)
+        server = EmbeddedNameServer(unix, storage, location or settings.address, portable=settings.portable)
         server.start()
         try:
             _be_there(settings, unix, server)

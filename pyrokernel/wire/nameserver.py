@@ -290,16 +290,17 @@ class EmbeddedNameServer:
         unix_path: Where to listen. An old socket file there is replaced: hold a lock.
         storage: "memory" or "sql:FILE".
         location: Where clients find it, "HOST:PORT", if that is not the socket.
+        portable: As of `Daemon`; Pyro's own tools cannot reach it then.
 
     Raises:
         SettingsError, NameServerError: As `open_storage`.
     """
 
-    def __init__(self, unix_path: Path, storage: str = "memory", location: str = "") -> None:
+    def __init__(self, unix_path: Path, storage: str = "memory", location: str = "", *, portable: bool = False) -> None:
         self._storage = open_storage(storage)
         self.address = location or f"./u:{unix_path}"
         try:
-            self._daemon = _NameServerDaemon(unix_path, identity={"name_server": True})
+            self._daemon = _NameServerDaemon(unix_path, identity={"name_server": True}, portable=portable)
             uri = f"PYRO:{core.NAMESERVER_NAME}@{self.address}"
             self._daemon.register(GuardedNameServer(self._storage, uri), core.NAMESERVER_NAME)
         except BaseException:
