@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pyrokernel import journal_files as files
+from pyrokernel import systems
 from pyrokernel.messages import Event, EventKind
 
 READ_BYTES = 1024 * 1024
@@ -127,10 +128,10 @@ class Journal:
         """
         try:
             if self._mark_fd < 0:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+                flags = os.O_WRONLY | os.O_CREAT | systems.OWN
                 self._mark_fd = os.open(self.directory / files.MARK, flags, 0o600)
             mark = (first + chunk).encode("ascii")
-            return os.pwrite(self._mark_fd, mark, 0) == len(mark)
+            return systems.pwrite(self._mark_fd, mark, 0) == len(mark)
         except OSError as error:
             self.disk_error = str(error)
             return False
@@ -258,7 +259,7 @@ class Journal:
         """Start the segment whose first event will have number `first`, and delete what is beyond the cap."""
         self._close_segment()
         path = files.segment_path(self.directory, first)
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | systems.OWN, 0o600)
         self._header = f'{{"running":{_encoder.encode(self._running)},"first":{first}}}\n'
         total = sum(size for _, _, size in self._segments)
         while self._segments and total + self._segment_bytes > self.cap_bytes:

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pyrokernel import systems
 from pyrokernel.messages import Event, EventKind
 
 EVENT_MARK = b'{"seq":'
@@ -154,7 +155,7 @@ def _bisect(fd: int, after: int, size: int) -> int:
     while high - low > BLOCK_BYTES:
         middle = (low + high) // 2
         start = _next_line(fd, middle, high)
-        seq = parse_seq(os.pread(fd, 40, start)) if start < high else 0
+        seq = parse_seq(systems.pread(fd, 40, start)) if start < high else 0
         if 0 < seq <= after:
             low = start
         else:
@@ -165,7 +166,7 @@ def _bisect(fd: int, after: int, size: int) -> int:
 def _next_line(fd: int, offset: int, limit: int) -> int:
     """Return where the first line after `offset` starts, `limit` when there is none before it."""
     while offset < limit:
-        block = os.pread(fd, BLOCK_BYTES, offset)
+        block = systems.pread(fd, BLOCK_BYTES, offset)
         if not block:
             break
         found = block.find(b"\n")
@@ -179,7 +180,7 @@ def lines_backwards(directory: Path) -> Iterator[bytes]:
     """Yield the complete lines of all segments, headers included, newest first."""
     for _, path in reversed(list_segments(directory)):
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDONLY | systems.OWN)
         except FileNotFoundError:
             continue
         try:
@@ -195,7 +196,7 @@ def _segment_backwards(fd: int) -> Iterator[bytes]:
     while offset > 0:
         size = min(BLOCK_BYTES, offset)
         offset -= size
-        *starts, last = os.pread(fd, size, offset).split(b"\n")
+        *starts, last = systems.pread(fd, size, offset).split(b"\n")
         later.append(last)
         while starts:
             if complete:

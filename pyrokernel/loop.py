@@ -9,15 +9,24 @@ import collections
 import heapq
 import itertools
 import logging
-import os
 import selectors
 import signal
+import socket
+import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
+from pyrokernel.again import pipe_is_ready
+
 log = logging.getLogger(__name__)
+
+SOCKETS_ONLY = sys.platform == "win32"
+"""Whether the system selects on nothing else."""
+
+_PIPE_SECONDS = 0.02
+"""How often pipes are looked at then."""
 
 T = TypeVar("T")
 Callback = Callable[[], object]
@@ -49,15 +58,20 @@ class Loop:
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
         self._calls: collections.deque[Callback] = collections.deque()
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)
-        os.set_blocking(self._wake_write, False)
+        # Not a pipe: Windows selects on sockets only, and its signals write to nothing else.
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_read.setblocking(False)
+        self._wake_write.setblocking(False)
+        self._pipes: dict[int, Callback] = {}
         self._selector.register(self._wake_read, selectors.EVENT_READ, self._drain)
         self._running = True
         self._earlier_handlers: dict[int, Any] = {}
 
     def watch(self, source: int | HasFileno, callback: Callback) -> None:
         """Call `callback` whenever a descriptor is readable."""
+        if SOCKETS_ONLY and isinstance(source, int):
+            self._pipes[source] = callback
+            return
         self._selector.register(source, selectors.EVENT_READ, callback)
 
     def watch_for(self, source: int | HasFileno, events: int, callback: Callback) -> None:
@@ -73,6 +87,9 @@ class Loop:
 
     def unwatch(self, source: int | HasFileno) -> None:
         """Stop watching; do so before the descriptor is closed."""
+        if SOCKETS_ONLY and isinstance(source, int):
+            del self._pipes[source]
+            return
         self._selector.unregister(source)
 
     def after(self, seconds: float, callback: Callback) -> Timer:
@@ -102,7 +119,7 @@ class Loop:
     def on_signal(self, number: int, callback: Callback) -> None:
         """Call `callback` in the loop after a signal; needs the process's main thread."""
         # The interpreter writes to this descriptor whichever thread the signal meets, and so ends the select.
-        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._wake_write.fileno(), warn_on_full_buffer=False)
         earlier = signal.signal(number, lambda *_: self.call(callback))
         self._earlier_handlers.setdefault(number, earlier)
 
@@ -113,10 +130,13 @@ class Loop:
                 # An earlier callback of this round may have closed it; by number, for a closed file has none to ask.
                 if self._selector.get_map().get(key.fd) is key:
                     self._guard(key.data)
-            while self._timers and self._timers[0][0] <= time.monotonic():
-                callback = heapq.heappop(self._timers)[2].callback
-                if callback is not None:
+            for descriptor, callback in list(self._pipes.items()):
+                if descriptor in self._pipes and pipe_is_ready(descriptor, 0.0):
                     self._guard(callback)
+            while self._timers and self._timers[0][0] <= time.monotonic():
+                due = heapq.heappop(self._timers)[2].callback
+                if due is not None:
+                    self._guard(due)
             while self._calls and self._running:
                 self._guard(self._calls.popleft())
 
@@ -132,25 +152,26 @@ class Loop:
         for number, handler in self._earlier_handlers.items():
             signal.signal(number, handler)
         self._selector.close()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        self._wake_read.close()
+        self._wake_write.close()
 
     def _pause(self) -> float | None:
         while self._timers and self._timers[0][2].callback is None:
             heapq.heappop(self._timers)
         if self._calls:
             return 0
-        return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
+        pause = max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
+        return pause if not self._pipes else min(_PIPE_SECONDS, _PIPE_SECONDS if pause is None else pause)
 
     def _wake(self) -> None:
         try:
-            os.write(self._wake_write, b"\0")
+            self._wake_write.send(b"\0")
         except BlockingIOError:
             return  # the pipe is full of wake-ups already
 
     def _drain(self) -> None:
         try:
-            while os.read(self._wake_read, 4096):
+            while self._wake_read.recv(4096):
                 pass
         except BlockingIOError:
             return

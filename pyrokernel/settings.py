@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pyrokernel import systems
 from pyrokernel.errors import AccessRefusedError, SettingsError
 from pyrokernel.roles import Role
 
@@ -311,7 +312,7 @@ def default_runtime_root() -> Path:
     except OSError:
         boot = ""
     key = hashlib.sha256(f"{socket.gethostname()}/{boot}".encode()).hexdigest()[:8]
-    return Path("/tmp") / f"pyrokernel-{os.getuid()}" / key
+    return Path(systems.temporary_root()) / f"pyrokernel-{systems.own_uid()}" / key
 
 
 def private_directory(path: Path) -> Path:
@@ -336,6 +337,8 @@ def check_private(path: Path) -> None:
     info = path.lstat()
     if not stat.S_ISDIR(info.st_mode):
         raise AccessRefusedError(f"{path} is not a directory (links are not followed); remove it or set runtime_dir")
+    if not hasattr(os, "getuid"):
+        return  # Windows: what is below a user's own folder is private by the rights that it inherits
     if info.st_uid != os.getuid():
         raise AccessRefusedError(f"{path} belongs to uid {info.st_uid}, not to you; set runtime_dir to one of your own")
     if stat.S_IMODE(info.st_mode) & 0o077:

@@ -5,11 +5,20 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import pytest
+
+from pyrokernel import settings
 from pyrokernel.errors import CellNotFoundError
 from pyrokernel.wire.daemon import current_peer
 from pyrokernel.wire.exposing import expose
 
 OBJECT = "test.object"
+
+PORTABLE = settings.load().portable
+"""Whether daemons under test do without unix sockets: the whole suite is to pass with PYROKERNEL_PORTABLE=1."""
+
+stock_clients = pytest.mark.skipif(PORTABLE, reason="stock clients need unix sockets, which portable mode has not")
+from_template = pytest.mark.skipif(PORTABLE, reason="portable mode has no template that kernels are forked from")
 
 
 class Service:

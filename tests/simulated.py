@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from Pyro5.errors import ConnectionClosedError
+from served import PORTABLE
 
 from pyrokernel.client.group import Group
 from pyrokernel.client.kernel import Kernel
@@ -102,7 +103,7 @@ def serve(path: Path, real: str) -> None:
         connection.reader = MessageReader()
         loop.register(connection.sock, selectors.EVENT_READ, connection)
 
-    daemon = Daemon(path, identity={"kernel": "simulated", "instance": str(path)}, on_work=adopt)
+    daemon = Daemon(path, identity={"kernel": "simulated", "instance": str(path)}, on_work=adopt, portable=PORTABLE)
     daemon.offer(_Control(), KERNEL_OBJECT)
     daemon.start()
     print("listening", flush=True)

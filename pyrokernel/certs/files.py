@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from pyrokernel import systems
 from pyrokernel.errors import AccessRefusedError
 from pyrokernel.wire.identity import check_owned
 
@@ -56,7 +56,7 @@ def locked(directory: Path) -> Iterator[None]:
         AccessRefusedError: Another command goes on for too long.
     """
     # A file, because a network file system locks nothing that is open for reading only.
-    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | systems.OWN, 0o600)
     try:
         _await_lock(descriptor, directory)
         sweep(directory)
@@ -75,22 +75,17 @@ def sweep(directory: Path) -> None:
 
 def _await_lock(descriptor: int, directory: Path) -> None:
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise AccessRefusedError(
-                    f"another `pyrokernel certs` works in {directory} for over {_PATIENCE_SECONDS:.0f} s; end it "
-                    f"(fuser {directory / 'lock'} names it), then try again"
-                ) from None
-            time.sleep(_LOOK_AGAIN_SECONDS)  # flock itself waits for ever or not at all
-        else:
-            return
+    while not systems.try_lock(descriptor):
+        if time.monotonic() > deadline:
+            raise AccessRefusedError(
+                f"another `pyrokernel certs` works in {directory} for over {_PATIENCE_SECONDS:.0f} s; end it "
+                f"(fuser {directory / 'lock'} names it), then try again"
+            )
+        time.sleep(_LOOK_AGAIN_SECONDS)  # flock itself waits for ever or not at all
 
 
 def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | systems.OWN)
     try:
         os.fsync(descriptor)
     finally:

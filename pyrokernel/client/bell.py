@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pyrokernel.client.calls import Exchange
 from pyrokernel.client.links import Link
 from pyrokernel.errors import PyrokernelError
+from pyrokernel.systems import own_uid
 from pyrokernel.wire import codec
 from pyrokernel.wire.connection import MSG_RESULT, Connection, frame
 from pyrokernel.wire.fanout import Answer, Fanout, Request
@@ -33,7 +34,7 @@ class Bell:
     def __init__(self) -> None:
         near, self._button = socket.socketpair()
         near.setblocking(False)
-        self._connection = Connection(near, Peer(uid=os.getuid(), pid=os.getpid()))
+        self._connection = Connection(near, Peer(uid=own_uid(), pid=os.getpid()))
         self._sound = b"".join(bytes(part) for part in frame(MSG_RESULT, codec.encode(None)))
         self._rung = False
 

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pyrokernel import systems
 from pyrokernel.client.calls import gather, kernel_request
 from pyrokernel.client.links import Link
 from pyrokernel.errors import PyrokernelError
@@ -103,7 +104,7 @@ def _kill(mesh: Mesh, link: Link, cell: str, why: str) -> Receipt:
     if mesh.is_protected(link.name):
         return receipt("refused", "the kernel is protected; only a restart by force ends what it runs")
     try:
-        if not mesh.signal_kernel(link, signal.SIGKILL):
+        if not mesh.signal_kernel(link, systems.KILL):
             return receipt("not running", "that instance is gone")
     except PyrokernelError as error:
         return receipt("unanswered", f"its host cannot help: {error}")

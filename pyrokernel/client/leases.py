@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import os
 import threading
 import time
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pyrokernel import systems
 from pyrokernel.client import keeper
 from pyrokernel.errors import KernelConnectionError, LockLostError, NameServerError, StateUnavailableError
 from pyrokernel.messages import STATE_OBJECT
@@ -168,7 +168,7 @@ _all: weakref.WeakSet[Leases] = weakref.WeakSet()
 @functools.cache
 def _mind_forks() -> None:
     """Have forked children let go of their parent's connections; once in a process."""
-    os.register_at_fork(after_in_child=_start_over)
+    systems.at_fork(after_in_child=_start_over)
 
 
 def _start_over() -> None:

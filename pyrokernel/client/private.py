@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pyrokernel import settings as settings_module
+from pyrokernel import systems
 from pyrokernel.client.mesh import Mesh
 from pyrokernel.client.starting import StartingHost
 from pyrokernel.errors import error_from_wire
@@ -35,7 +36,7 @@ class PrivateHost:
 
     def __init__(self, starting: StartingHost, specs: Sequence[KernelSpec], **options: Any) -> None:
         # Short, because a unix socket's address is; unguessable, and nobody else's, or mkdir fails.
-        self.directory = f"/tmp/pyrokernel-{os.getuid()}-{os.urandom(6).hex()}"
+        self.directory = f"{systems.temporary_root()}/pyrokernel-{systems.own_uid()}-{os.urandom(6).hex()}"
         own = {
             "mesh": "local",
             "ns": "",
@@ -49,7 +50,7 @@ class PrivateHost:
         self._running = True
         self._ending = threading.RLock()
         atexit.register(self.stop)
-        os.register_at_fork(after_in_child=self._let_go)
+        systems.at_fork(after_in_child=self._let_go)
         try:
             os.mkdir(self.directory, mode=0o700)
             told = HostConfig(

@@ -7,10 +7,9 @@ starts, on another processor.
 from __future__ import annotations
 
 import os
-import select
 import time
 
-from pyrokernel.again import Child, python_with, read_end, scratch_file, start_python
+from pyrokernel.again import Child, handed, pipe_is_ready, python_with, read_end, scratch_file, start_python
 
 # As in `again`: what is imported here, the host waits for.
 TYPE_CHECKING = False
@@ -37,6 +36,7 @@ class StartingHost:
         detached: Whether it goes on without this client. It writes a log of its own then; another one
             complains where its client does.
         private: Whether it ends with this client.
+        portable: As the setting, where that is known so early.
 
     Attributes:
         process: The process; None before it has begun.
@@ -44,34 +44,35 @@ class StartingHost:
             -1 for a lasting one.
     """
 
-    def __init__(self, *, detached: bool = False, private: bool = False) -> None:
+    def __init__(self, *, detached: bool = False, private: bool = False, portable: bool = False) -> None:
         self._private = private
         self._untold = True
-        self._told = self._ready = self._complaints = self.lifeline = self._life_out = -1
+        self._told = self._ready = self._complaints = self.lifeline = -1
         self.process: Child | None = None
         try:
-            self._start(detached)
+            self._start(detached, portable)
         except BaseException:
             self.give_up()
             raise
 
-    def _start(self, detached: bool) -> None:
-        handed: list[int] = []
+    def _start(self, detached: bool, portable: bool) -> None:
+        theirs: list[int] = []
         try:
             told_out, self._told = os.pipe()
-            handed.append(told_out)
-            self._ready, self._ready_in = os.pipe()
-            handed.append(self._ready_in)
+            theirs.append(told_out)
+            self._ready, ready_in = os.pipe()
+            theirs.append(ready_in)
             if self._private:
-                self._life_out, self.lifeline = os.pipe()
-                handed.append(self._life_out)
-            self._complaints = scratch_file() if detached else -1
+                life_out, self.lifeline = os.pipe()
+                theirs.append(life_out)
+            self._complaints = scratch_file(portable=portable) if detached else -1
+            self._numbers = [handed(one) for one in theirs[1:]]
             output = self._complaints if detached else None
             command = python_with("pyrokernel.host")
-            self.process = Child(start_python(command, os.environ, stdin=told_out, output=output, passed=handed[1:]))
+            self.process = Child(start_python(command, os.environ, stdin=told_out, output=output, passed=theirs[1:]))
         finally:
             # The numbers are the host's from now on; a copy here would keep it from seeing the end of ours.
-            for descriptor in handed:
+            for descriptor in theirs:
                 os.close(descriptor)
 
     def tell(self, config: HostConfig) -> None:
@@ -82,7 +83,8 @@ class StartingHost:
         """
         import json
 
-        told = {**config.to_wire(), "ready_fd": self._ready_in, "lifeline_fd": self._life_out}
+        ready, lifeline = (*self._numbers, -1)[:2]
+        told = {**config.to_wire(), "ready_fd": ready, "lifeline_fd": lifeline}
         text = json.dumps(told).encode()
         try:
             while text:
@@ -143,11 +145,9 @@ class StartingHost:
     def _read_line(self, timeout: float) -> bytes:
         """Read until a newline or the end, or the time has passed."""
         deadline, line = time.monotonic() + timeout, b""
-        poller = select.poll()
-        poller.register(self._ready, select.POLLIN)
         while not line.endswith(b"\n"):
             left = deadline - time.monotonic()
-            if left <= 0 or not poller.poll(left * 1e3):
+            if left <= 0 or not pipe_is_ready(self._ready, left):
                 break
             piece = os.read(self._ready, 65536)
             if not piece:

@@ -32,6 +32,7 @@ from pyrokernel.errors import (
     StateValueError,
 )
 from pyrokernel.messages import STATE_OBJECT
+from pyrokernel.systems import own_uid
 from pyrokernel.wire.codec import Buffer, Packed
 from pyrokernel.wire.direct import ask_directly
 from pyrokernel.wire.fanout import ConnectionLost, Request
@@ -72,7 +73,7 @@ class StateLink:
     def __init__(self, reach: Callable[[], Mesh]) -> None:
         self._reach_mesh = reach
         self._mesh: Mesh | None = None
-        self.user = acts_for() or account(os.getuid())
+        self.user = acts_for() or account(own_uid())
         self._link: Link | None = None
         self._client = os.urandom(8).hex()
         self._numbers = itertools.count(1)

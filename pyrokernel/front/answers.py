@@ -8,6 +8,7 @@ from __future__ import annotations
 import getpass
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,6 +65,11 @@ def _until(deadline: float | None) -> Iterator[None]:
         yield
         return
 
+    if not hasattr(signal, "setitimer"):
+        with _interrupted_at(deadline):
+            yield
+        return
+
     def ring(number: int, frame: FrameType | None) -> None:
         raise OutOfTimeError
 
@@ -74,3 +80,24 @@ def _until(deadline: float | None) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def _interrupted_at(deadline: float) -> Iterator[None]:
+    """As `_until`, where there are no signals that come by the clock: by what Ctrl-C does."""
+    rung = threading.Event()
+
+    def ring() -> None:
+        rung.set()
+        signal.raise_signal(signal.SIGINT)
+
+    timer = threading.Timer(max(0.001, deadline - time.monotonic()), ring)
+    timer.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if rung.is_set():
+            raise OutOfTimeError from None
+        raise
+    finally:
+        timer.cancel()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import re
 import shlex
 import socket
@@ -19,6 +18,7 @@ from pyrokernel.front.configured import settings_of
 from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.terminal import note, say, say_json
 from pyrokernel.settings import Settings, configuration_dir
+from pyrokernel.systems import own_uid
 from pyrokernel.wire.identity import Identity
 from pyrokernel.wire.trust import account
 
@@ -36,7 +36,7 @@ def init(args: argparse.Namespace) -> int:
     settings, directory = settings_of(args), _ca_directory(args)
     host, hostname = settings.host_name, _as_name(socket.gethostname())
     names = dict.fromkeys([host, *([hostname] if hostname else []), *_LOOPBACK, *(args.names or ())])
-    user = args.user or _as_name(account(os.getuid())) or "user"
+    user = args.user or _as_name(account(own_uid())) or "user"
     if user == host:
         raise SettingsError(
             f"this machine and you are both called {user}; name yourself: pyrokernel certs init --user NAME"

@@ -10,13 +10,12 @@ from __future__ import annotations
 import argparse
 import heapq
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from pyrokernel import survey
+from pyrokernel import survey, systems
 from pyrokernel.client.group import Group
 from pyrokernel.client.kernel import Kernel
 from pyrokernel.client.launch import local
@@ -201,11 +200,11 @@ def show_kernel_killed(mesh: Mesh) -> bool:
         for event in cell.follow():
             if event.kind == EventKind.OUTPUT:
                 killed = time.perf_counter()
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, systems.KILL)
     except KernelDiedError as death:
         say(f"{kernel.name} (process {pid}) was killed; its caller knew {span(time.perf_counter() - killed)} later:")
         _describe_death(death)
-        known = death.signal == signal.SIGKILL and (death.last_cell or {}).get("cell") == cell.id
+        known = death.signal == systems.KILL and (death.last_cell or {}).get("cell") == cell.id
     else:
         complain(f"{kernel.name} did not die")
         return False

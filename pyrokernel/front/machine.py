@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
-import resource
 import shlex
 import shutil
 import sys
@@ -15,8 +14,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pyrokernel import systems
 from pyrokernel.errors import AccessRefusedError, SettingsError
-from pyrokernel.front.reach import is_answered, living_records
+from pyrokernel.front.reach import living_records
 from pyrokernel.host.places import Places, filesystem_type, refuse_network_filesystem
 from pyrokernel.settings import (
     ENV_PREFIX,
@@ -27,6 +27,7 @@ from pyrokernel.settings import (
     configuration_dir,
 )
 from pyrokernel.texts import label, plural, size
+from pyrokernel.wire.endpoints import answers
 
 _LIBRARIES = ("Pyro5", "serpent", "pluggy", "cmd2", "cloudpickle")
 _TESTED = ((3, 11), (3, 13))
@@ -113,6 +114,9 @@ def _check_libraries() -> Iterator[Finding]:
 
 
 def _check_descriptors() -> Finding:
+    resource = systems.limits()
+    if resource is None:
+        return Finding("ok", "descriptors", "this system does not limit them")
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     shown = "unlimited" if soft == resource.RLIM_INFINITY else f"{soft:,}"
     text = f"{shown} open files allowed"
@@ -141,7 +145,7 @@ def _check_runtime_dir(settings: Settings) -> Finding:
 def _private_remedy(path: Path) -> str:
     """Return what makes a directory private, "" when it is not ours to change."""
     info = path.lstat()
-    return f"chmod 700 {path}" if info.st_uid == os.getuid() and path.is_dir() and not path.is_symlink() else ""
+    return f"chmod 700 {path}" if info.st_uid == systems.own_uid() and path.is_dir() and not path.is_symlink() else ""
 
 
 def _check_state_dir(settings: Settings) -> Iterator[Finding]:
@@ -177,11 +181,11 @@ def _check_sockets(settings: Settings) -> Iterator[Finding]:
     alive = [record for record in living if record.role == "kernel"]
     hosts_own = {settings.host_socket, places.name_server_socket}
     sockets = sorted(set(places.runtime.glob("*.sock")) - hosts_own)
-    stale = [str(path) for path in sockets if not is_answered(path)]
+    stale = [str(path) for path in sockets if not answers(path)]
     if stale:
         text = f"{plural(len(stale), 'socket')} left by kernels that are gone"
         yield Finding("wrong", "sockets", text, shlex.join(["rm", *stale]))
-    if is_answered(settings.host_socket):
+    if answers(settings.host_socket):
         return
     if living or any(path.exists() for path in hosts_own):
         text = "the host is gone without a goodbye"
@@ -208,7 +212,7 @@ def find_other_meshes(settings: Settings) -> Iterator[Finding]:
         except (SettingsError, AccessRefusedError, FileNotFoundError):
             continue  # no mesh of this user's
         alive = living_records(other)
-        if alive or is_answered(other.host_socket):
+        if alive or answers(other.host_socket):
             kernels = f": {label(record.name for record in alive)}" if alive else ""
             text = f"{folder.name!r} runs here too, with {plural(len(alive), 'kernel')}{kernels}"
             yield Finding("note", "other mesh", f"{text}; see: {command_line(other, 'ps')}")

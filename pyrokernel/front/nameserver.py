@@ -61,7 +61,9 @@ def serve(settings: Settings, listen: str, unix: Path, storage: str, location: s
     private_directory(unix.parent)
     held = hold(unix)
     try:
-        server = EmbeddedNameServer(unix, storage, location or settings.address, Quota.of(settings))
+        server = EmbeddedNameServer(
+            unix, storage, location or settings.address, quota=Quota.of(settings), portable=settings.portable
+        )
         server.start()
         try:
             _be_there(settings, unix, server)

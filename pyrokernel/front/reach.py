@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import socket
-from pathlib import Path
 
 from pyrokernel.client.links import Link
 from pyrokernel.client.mesh import Mesh, connect
@@ -16,6 +14,7 @@ from pyrokernel.host.registry import Record, Registry
 from pyrokernel.messages import HOST_OBJECT
 from pyrokernel.settings import Settings, command_line
 from pyrokernel.texts import label
+from pyrokernel.wire.endpoints import answers
 
 _LEAST_SECONDS = 0.1
 """Settings want a time above 0; so much beyond a deadline of 0 is not noticed."""
@@ -54,20 +53,7 @@ def open_mesh(settings: Settings) -> Mesh:
 def host_here(settings: Settings) -> Link | None:
     """Return the way to the host of the mesh on this machine, whether a name server knows it or not; None without."""
     path = settings.host_socket
-    return Link(settings.host_name, f"PYRO:{HOST_OBJECT}@./u:{path}") if is_answered(path) else None
-
-
-def is_answered(path: Path) -> bool:
-    """Tell whether somebody listens at a unix socket."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(path))
-        except BlockingIOError:  # a full backlog: somebody is very much there
-            return True
-        except OSError as error:
-            return isinstance(error, TimeoutError)
-    return True
+    return Link(settings.host_name, f"PYRO:{HOST_OBJECT}@./u:{path}") if answers(path) else None
 
 
 def living_records(settings: Settings, *, state: bool = False) -> list[Record]:

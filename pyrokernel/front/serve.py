@@ -103,7 +103,7 @@ def start_detached(settings: Settings, specs: Sequence[KernelSpec]) -> dict[str,
 
 def _start(config: HostConfig) -> dict[str, Any]:
     """Start a detached host and return its report."""
-    starting = StartingHost(detached=True)
+    starting = StartingHost(detached=True, portable=bool(config.settings.get("portable")))
     starting.tell(config)
     return starting.report(2 * START_SECONDS)
 

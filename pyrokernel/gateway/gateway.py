@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import socket
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from pyrokernel.errors import AccessRefusedError, ProtocolError, PyrokernelError, SettingsError
+from pyrokernel.errors import ProtocolError, PyrokernelError, SettingsError
 from pyrokernel.gateway.newcomers import Newcomer, Newcomers
 from pyrokernel.gateway.pump import Pump
 from pyrokernel.gateway.routes import Routes
 from pyrokernel.gateway.visitors import Visitors
 from pyrokernel.loop import Loop
 from pyrokernel.settings import Settings
+from pyrokernel.wire import endpoints, sockets
 from pyrokernel.wire.connection import IncomingMessage
 from pyrokernel.wire.greeting import object_of, refusal, with_annotations
 from pyrokernel.wire.introduction import FOR, TO, introduced, unpack, words_for
 from pyrokernel.wire.proxy import dial_unix
 from pyrokernel.wire.remote import Credentials, dial
 from pyrokernel.wire.tls import AnySocket, TlsSocket, keep_watch
-from pyrokernel.wire.trust import Peer, check_peer
+from pyrokernel.wire.trust import Peer
 
 log = logging.getLogger(__name__)
 
 DIAL_SECONDS = 4.0
 """How long another machine may take to answer."""
 _DIALLING = 16
+_ADMITTING = 64
 _NEAR_SECONDS = 2.0
 _LOOK_SECONDS = 1.0
 _MAX_CONNECTIONS = 4096
@@ -58,9 +61,11 @@ class Gateway:
         self._newcomers = Newcomers(self.loop, lambda: self._visitors.identity)
         self._pumps: set[Pump] = set()
         self._dialling = ThreadPoolExecutor(_DIALLING, "pyrokernel-dial")
-        self._way_out = way_out
-        self._listeners = [_listen_tcp(settings.listen), _listen_unix(way_out)]
-        for listener, accept in zip(self._listeners, (self._admit_stranger, self._admit_neighbour), strict=True):
+        self._admitting = ThreadPoolExecutor(_ADMITTING, "pyrokernel-admit")
+        self._listener = _listen_tcp(settings.listen)
+        self._inner = endpoints.listen(way_out, portable=settings.portable)
+        self._inner.sock.setblocking(False)
+        for listener, accept in ((self._listener, self._admit_stranger), (self._inner.sock, self._admit_neighbour)):
             self.loop.watch(listener, _accepting(listener, accept))
         self._look_around()
 
@@ -69,10 +74,10 @@ class Gateway:
         try:
             self.loop.run()
         finally:
-            self._dialling.shutdown(wait=False, cancel_futures=True)
-            for listener in self._listeners:
-                listener.close()
-            self._way_out.unlink(missing_ok=True)
+            for threads in (self._dialling, self._admitting):
+                threads.shutdown(wait=False, cancel_futures=True)
+            self._listener.close()
+            self._inner.close()
             self._newcomers.close()
             for pump in list(self._pumps):
                 pump.close()
@@ -108,23 +113,29 @@ class Gateway:
     # Out
 
     def _admit_neighbour(self, sock: socket.socket, _: Any) -> None:
-        try:
-            check_peer(sock)
-        except AccessRefusedError as error:
+        # On threads of its own: where it has to prove itself, that takes as long as the other end likes.
+        admitted = self._admitting.submit(self._inner.admit, sock)
+        admitted.add_done_callback(lambda _: self.loop.call(lambda: self._on_admitted(sock, admitted)))
+
+    def _on_admitted(self, sock: socket.socket, admitted: Future[Peer]) -> None:
+        error = admitted.exception()
+        if error is not None:
+            if not isinstance(error, OSError):
+                raise error
             log.warning("%s", error)
             sock.close()
             return
         sock.setblocking(False)
-        self._newcomers.add(Newcomer(sock, "", self._on_neighbour))
+        self._newcomers.add(Newcomer(sock, "", functools.partial(self._on_neighbour, admitted.result())))
 
-    def _on_neighbour(self, newcomer: Newcomer, message: IncomingMessage) -> None:
+    def _on_neighbour(self, neighbour: Peer, newcomer: Newcomer, message: IncomingMessage) -> None:
         try:
             annotations = unpack(message.body[: message.annotations_size])
             way, _, location = annotations.get(TO, b"").decode("ascii", "replace").partition(":")
             host, colon, port = location.rpartition(":")
             if not (colon and port.isdecimal()):
                 raise ProtocolError("where to is not said")
-            peer = introduced(check_peer(newcomer.sock), annotations)  # type: ignore[arg-type]  # a unix socket
+            peer = introduced(neighbour, annotations)
         except (PyrokernelError, OSError) as error:
             self._refuse(newcomer, message, error)
             return
@@ -161,7 +172,7 @@ class Gateway:
 
         try:
             far.setblocking(False)
-            sent = far.send(greeting, socket.MSG_DONTWAIT)
+            sent = far.send(greeting, sockets.NOW)
             if sent != len(greeting):  # a few hundred bytes, the first on this socket
                 raise BlockingIOError("the socket takes nothing")
         except OSError as error:
@@ -177,7 +188,7 @@ class Gateway:
     def _refuse(self, newcomer: Newcomer, message: IncomingMessage, error: Exception) -> None:
         """Say why, and hang up."""
         with contextlib.suppress(OSError):
-            newcomer.sock.send(refusal(message, str(error)), socket.MSG_DONTWAIT)
+            newcomer.sock.send(refusal(message, str(error)), sockets.NOW)
             newcomer.sock.shutdown(socket.SHUT_RDWR)
         self._newcomers.refuse(newcomer, str(error))
 
@@ -216,16 +227,6 @@ def _listen_tcp(address: str) -> socket.socket:
     except OSError as error:
         sock.close()
         raise OSError(error.errno, f"cannot listen at {address}: {error.strerror or error}") from error
-    sock.listen(1024)
-    sock.setblocking(False)
-    return sock
-
-
-def _listen_unix(path: Path) -> socket.socket:
-    path.unlink(missing_ok=True)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.bind(str(path))
-    path.chmod(0o600)
     sock.listen(1024)
     sock.setblocking(False)
     return sock

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pyrokernel.wire import sockets
+from pyrokernel.wire.endpoints import Unproven
 from pyrokernel.wire.tls import AnySocket, TlsSocket
 
 if TYPE_CHECKING:
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 256 * 1024
 """Taken from a socket with one call, and the most that waits for the other."""
-
-_NOW = int(socket.MSG_DONTWAIT)
 
 LINGER_SECONDS = 10.0
 """How long what is left may take to leave, after one side has hung up."""
@@ -94,6 +94,9 @@ class Pump:
             data = end.sock.recv_available() if isinstance(end.sock, TlsSocket) else end.sock.recv(CHUNK_BYTES)
         except (BlockingIOError, InterruptedError):
             return
+        finally:
+            if end.unsent and not isinstance(end.sock, Unproven) and not end.events & selectors.EVENT_WRITE:
+                self._write(end)  # it has proved itself just now
         if data is None:
             return
         if data:
@@ -108,7 +111,7 @@ class Pump:
         if other.deaf:
             return
         try:
-            sent = other.sock.send(data, _NOW)
+            sent = other.sock.send(data, sockets.NOW)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:
@@ -121,7 +124,7 @@ class Pump:
     def _write(self, end: _End) -> None:
         try:
             while end.unsent:
-                end.unsent = end.unsent[end.sock.send(end.unsent, _NOW) :]
+                end.unsent = end.unsent[end.sock.send(end.unsent, sockets.NOW) :]
         except (BlockingIOError, InterruptedError):
             pass
         except OSError:
@@ -141,7 +144,7 @@ class Pump:
     def _watch(self, end: _End) -> None:
         other = self._ends[1] if end is self._ends[0] else self._ends[0]
         wanted = 0 if other.unsent or end.over else selectors.EVENT_READ
-        if end.unsent:
+        if end.unsent and not isinstance(end.sock, Unproven):  # which takes no more before it has something to read
             wanted |= selectors.EVENT_WRITE
         if wanted != end.events:
             end.events = wanted

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 
-from pyrokernel.again import CAN_FORK, keep_open
+from pyrokernel.again import CAN_FORK, keep_open, taken
 
 
 def main() -> int:
@@ -26,7 +26,7 @@ def main() -> int:
         text = stdin.read()
     if not text:
         return 0  # whoever started this host has thought better of it
-    given = json.loads(text)
+    given = taken(json.loads(text))
     keep_open(given["ready_fd"], given["lifeline_fd"])
     chosen = given.get("settings", {})
     gc.freeze()

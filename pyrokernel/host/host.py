@@ -80,6 +80,7 @@ class Host:
             lifeline_fd=config.lifeline_fd,
             environ=os.environ,
             extra_environ=dataclasses.replace(settings, gateway=self._way_out).to_env(),
+            portable=settings.portable,
         )
         self._supervisor = Supervisor(self._loop, self._launcher, places, self._deaths, situation)
         self._names: Announcer | None = None
@@ -165,6 +166,7 @@ class Host:
         if not settings.ns:
             self._name_server = EmbeddedNameServer(
                 self._places.name_server_socket,
+                portable=settings.portable,
                 quota=Quota.of(settings),
                 on_refused=refusals_to(self._recorder.record, {"object": "name server"}),
             )
@@ -174,6 +176,7 @@ class Host:
         self._daemon = Daemon(
             settings.host_socket,
             identity=identity,
+            portable=settings.portable,
             quota=Quota.of(settings),
             on_refused=refusals_to(self._recorder.record, {"object": "host"}),
         )
@@ -224,13 +227,15 @@ class Host:
 
     def _mind_signals(self) -> None:
         loop, config = self._loop, self._config
-        loop.on_signal(signal.SIGCHLD, self._supervisor.reap)
+        if hasattr(signal, "SIGCHLD"):
+            loop.on_signal(signal.SIGCHLD, self._supervisor.reap)
         # A handler that does nothing, and not SIG_IGN, which kernels would inherit.
         nothing: Callable[[], None] = lambda: None  # noqa: E731
         leave = self._stop_everything if config.private else self._leave
         loop.on_signal(signal.SIGTERM, leave)
         loop.on_signal(signal.SIGINT, nothing if config.private else leave)
-        loop.on_signal(signal.SIGHUP, nothing if config.private or config.detached else leave)
+        if hasattr(signal, "SIGHUP"):
+            loop.on_signal(signal.SIGHUP, nothing if config.private or config.detached else leave)
 
     def _leave(self) -> None:
         """End the host and let its kernels live; the next one adopts them."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 from collections.abc import Callable
 from typing import Any
 
-from pyrokernel.again import read_end, scratch_file
+from pyrokernel.again import pipe_is_ready, read_end, scratch_file
 from pyrokernel.loop import Loop
 from pyrokernel.messages import KernelBirth
 
@@ -23,6 +22,7 @@ class Launch:
         on_born: Called with the process id, once.
         on_ready: Called with the kernel's report, at most once.
         on_unborn: Called with an error when no process came of it.
+        portable: As the setting.
 
     Attributes:
         tries: How often a process was asked for.
@@ -38,6 +38,7 @@ class Launch:
         on_born: Callable[[int], None],
         on_ready: Callable[[dict[str, Any]], None],
         on_unborn: Callable[[Exception], None],
+        portable: bool = False,
     ) -> None:
         self.birth = birth
         self.tries = 0
@@ -47,7 +48,7 @@ class Launch:
         self._on_born = on_born
         self._on_ready = on_ready
         self._on_unborn = on_unborn
-        self._output = scratch_file()
+        self._output = scratch_file(portable=portable)
         self._ready_read = self._ready_write = -1
         self._report = b""
         self._born = False
@@ -108,7 +109,7 @@ class Launch:
 
     def take_report(self) -> None:
         """Read a report that has come and that the loop has not looked at yet: whoever sent it may have ended since."""
-        while self._ready_read >= 0 and select.select([self._ready_read], [], [], 0)[0]:
+        while self._ready_read >= 0 and pipe_is_ready(self._ready_read, 0.0):
             self._on_readable()
 
     def _on_readable(self) -> None:

@@ -11,13 +11,13 @@ import dataclasses
 import json
 import logging
 import os
-import signal
 import socket
 import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from pyrokernel.again import CAN_FORK, python_with, read_end, scratch_file, start_python
+from pyrokernel import systems
+from pyrokernel.again import CAN_FORK, handed, python_with, read_end, scratch_file, start_python
 from pyrokernel.errors import HostError
 from pyrokernel.host.launch import Launch
 from pyrokernel.host.roles import ROLES
@@ -109,7 +109,7 @@ class Template:
     def kill(self) -> None:
         """End the process at once."""
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self._process.pid, signal.SIGKILL)
+            os.kill(self._process.pid, systems.KILL)
 
     def close(self) -> None:
         """Let the process end."""
@@ -243,8 +243,9 @@ class Launcher:
 
     def _spawn(self, launch: Launch) -> None:
         output, ready_write, *lifeline = launch.open()
-        birth = dataclasses.replace(launch.birth, ready_fd=ready_write)
-        stdin = scratch_file()
+        numbers = [handed(one) for one in lifeline]
+        birth = dataclasses.replace(launch.birth, ready_fd=handed(ready_write), lifeline_fd=(*numbers, -1)[0])
+        stdin = scratch_file(portable=self._settings.portable)
         os.write(stdin, json.dumps(birth.to_wire()).encode())
         os.lseek(stdin, 0, os.SEEK_SET)
         try:

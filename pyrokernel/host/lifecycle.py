@@ -10,14 +10,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import select
-import signal
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol
 
+from pyrokernel import systems
+from pyrokernel.again import pipe_is_ready
 from pyrokernel.errors import HostError, NameTakenError, StateError, error_from_wire
 from pyrokernel.host import policy, processes
 from pyrokernel.host.deaths import DeathLog, examine
@@ -53,6 +53,7 @@ class Situation:
         environ: The host's environment.
         extra_environ: What each kernel gets besides: the settings, so that `connect()` in it finds this mesh.
         address, gateway: As in `KernelBirth`.
+        portable: As the setting.
     """
 
     mesh: str
@@ -63,6 +64,7 @@ class Situation:
     extra_environ: Mapping[str, str]
     address: str = ""
     gateway: str = ""
+    portable: bool = False
 
 
 class LifeCycle:
@@ -145,6 +147,7 @@ class LifeCycle:
             on_born=lambda pid: self._on_born(kernel, life, pid),
             on_ready=lambda report: self._on_report(kernel, life, report),
             on_unborn=lambda error: self._on_unborn(kernel, life, error),
+            portable=self._situation.portable,
         )
         self._launcher.launch(life.launch)
 
@@ -175,7 +178,7 @@ class LifeCycle:
 
     def _on_born(self, kernel: Kernel, life: Life, pid: int) -> None:
         if not kernel.has(life):  # given up on in the meantime
-            processes.send_signal(pid, signal.SIGKILL)
+            processes.send_signal(pid, systems.KILL)
             return
         life.pid = pid
         life.start_time = processes.start_time(pid)
@@ -186,7 +189,7 @@ class LifeCycle:
             return
         self.registry.write(kernel.record())
         if life.asked is not Asked.NOT:
-            processes.send_signal(pid, signal.SIGKILL)
+            processes.send_signal(pid, systems.KILL)
 
     def _on_report(self, kernel: Kernel, life: Life, report: dict[str, Any]) -> None:
         if not report.get("ok"):
@@ -210,7 +213,7 @@ class LifeCycle:
     def _on_late(self, life: Life) -> None:
         life.failure = HostError(f"it was not ready within {START_SECONDS:.0f} s{life.first_words()}")
         if life.pid:
-            processes.send_signal(life.pid, signal.SIGKILL)
+            processes.send_signal(life.pid, systems.KILL)
         elif life.launch is not None:
             self._launcher.give_up(life.launch, life.failure)
 
@@ -238,9 +241,9 @@ class LifeCycle:
         life.cancel_timer()
         if timeout > 0 and life.status is not KernelStatus.STARTING:
             processes.ask_to_end(life.pid)
-            life.timer = self._loop.after(timeout, lambda: processes.send_signal(life.pid, signal.SIGKILL))
+            life.timer = self._loop.after(timeout, lambda: processes.send_signal(life.pid, systems.KILL))
         else:
-            processes.send_signal(life.pid, signal.SIGKILL)
+            processes.send_signal(life.pid, systems.KILL)
 
     def on_end(self, kernel: Kernel, life: Life) -> None:
         """Find out how an instance ended, and kill what is left of it."""
@@ -248,7 +251,7 @@ class LifeCycle:
             return  # in a mesh that is over, all kernels are about to be collected together
         if not life.adopted:
             # Before it is collected: until then nobody else can get its number, nor a group of that number.
-            processes.send_signal(life.pid, signal.SIGKILL)
+            processes.send_signal(life.pid, systems.KILL)
         ending = Ending() if life.adopted else processes.collect(life.pid)
         processes.kill_sessions({life.pid: life.start_time})
         cause = policy.describe_ending(ending, life.asked)
@@ -292,7 +295,7 @@ class LifeCycle:
     def is_over(self) -> bool:
         """Tell whether the client of a private mesh is gone: its kernels see that too, and some before this host."""
         lifeline_fd = self._situation.lifeline_fd
-        return lifeline_fd >= 0 and bool(select.select([lifeline_fd], [], [], 0)[0])
+        return lifeline_fd >= 0 and pipe_is_ready(lifeline_fd, 0.0)
 
     def _lay_down(self, kernel: Kernel, life: Life, death: Death) -> None:
         """Let the kernel stay dead: nobody may find it alive, and whoever waits for it is told why it is not."""

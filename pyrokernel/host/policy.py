@@ -7,6 +7,7 @@ import signal
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from pyrokernel import systems
 from pyrokernel.errors import NameTakenError, SettingsError
 from pyrokernel.messages import KernelSpec
 from pyrokernel.settings import check_name
@@ -108,7 +109,7 @@ def describe_ending(ending: Ending, asked: Asked = Asked.NOT) -> str:
         text += f" (peak memory {ending.peak_memory_bytes / 2**20:.0f} MiB)"
     if asked is not Asked.NOT:
         return f"{text}, because a {asked.value} was asked for"
-    if ending.signal == signal.SIGKILL:
+    if ending.signal == systems.KILL:
         text += "; not by this host: its own code, another process, or the system because memory ran out"
     return text
 

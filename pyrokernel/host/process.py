@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
+from pyrokernel import systems
 from pyrokernel.errors import HostError, PyrokernelError, error_to_wire
 from pyrokernel.host.host import Host
 from pyrokernel.host.places import Places
@@ -64,17 +64,16 @@ def try_lock(settings: Settings) -> int | None:
     """
     path = private_directory(settings.mesh_runtime_dir) / "host.lock"
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | systems.OWN, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not systems.try_lock(descriptor):
+                os.close(descriptor)
+                return None
             # The host that held it may just have removed the file: a lock on a file without a name is none.
             if os.fstat(descriptor).st_ino == os.stat(path).st_ino:
                 os.ftruncate(descriptor, 0)
                 os.write(descriptor, b"%d\n" % os.getpid())
                 return descriptor
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
         except FileNotFoundError:
             pass  # removed between lock and look: try again with a new file
         os.close(descriptor)
@@ -110,8 +109,9 @@ def _already_running(places: Places) -> HostError:
 
 def _detach(places: Places) -> None:
     """Let go of the terminal."""
-    with contextlib.suppress(PermissionError):  # leads a session already
-        os.setsid()
+    if hasattr(os, "setsid"):
+        with contextlib.suppress(PermissionError):  # leads a session already
+            os.setsid()
     log = os.open(places.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     null = os.open(os.devnull, os.O_RDONLY)
     sys.stdout.flush()

@@ -5,23 +5,29 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import resource
 import select
 import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pyrokernel import again, systems
 from pyrokernel.host.policy import Ending
-from pyrokernel.wire.trust import peer_of
+from pyrokernel.wire.endpoints import prove
 
 log = logging.getLogger(__name__)
 
 _PR_SET_CHILD_SUBREAPER = 36
 """From <linux/prctl.h>."""
 _MAX_DESCRIPTORS = 65536
+_PROBE_SECONDS = 5.0
+_LOOK_SECONDS = 0.2
+_SYNCHRONIZE = 0x100000
+"""From <winnt.h>."""
 _TEMPLATE = b"pyrokernel.host.template"
 """In the command line of templates with an interpreter of their own, and so of what they fork."""
 
@@ -35,8 +41,12 @@ class ProcessWatch:
 
     def __init__(self, pid: int) -> None:
         self._queue: Any = None
-        if sys.platform == "linux":
+        if hasattr(os, "pidfd_open"):
             self._fd = os.pidfd_open(pid)
+        elif sys.platform != "darwin":
+            self._queue, told = socket.socketpair()
+            self._fd = self._queue.fileno()
+            threading.Thread(target=_tell_end, args=(pid, told), name="pyrokernel-watch", daemon=True).start()
         else:
             self._queue = select.kqueue()
             event = select.kevent(
@@ -57,6 +67,38 @@ class ProcessWatch:
             os.close(self._fd)
 
 
+def _tell_end(pid: int, told: socket.socket) -> None:
+    """Close a socket when a process ends, where the system has nothing to select on for that."""
+    with told:
+        if pid in again.started:
+            again.started[pid].wait()
+        else:
+            while is_alive(pid):
+                time.sleep(_LOOK_SECONDS)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process."""
+    if sys.platform == "win32":  # where os.kill(pid, 0) sends it an event of its console
+        import _winapi
+
+        try:
+            handle = _winapi.OpenProcess(_SYNCHRONIZE, False, pid)
+        except OSError:
+            return False
+        try:
+            return bool(_winapi.WaitForSingleObject(handle, 0) == _winapi.WAIT_TIMEOUT)
+        finally:
+            _winapi.CloseHandle(handle)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def become_subreaper() -> None:
     """Make orphaned descendants children of this process: what a template forks, and what dead kernels leave.
 
@@ -73,6 +115,9 @@ def become_subreaper() -> None:
 
 def raise_descriptor_limit() -> None:
     """Allow this process the descriptors that a thousand kernels and their callers take."""
+    resource = systems.limits()
+    if resource is None:
+        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MAX_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -88,11 +133,18 @@ def start_time(pid: int) -> int:
 def is_same(pid: int, started: int) -> bool:
     """Tell whether the process of that number is alive and the one that started then."""
     fields = _stat_fields(pid)
+    if not fields and not os.path.exists("/proc/self/stat"):
+        return pid > 0 and is_alive(pid)  # the system does not say more
     return bool(fields) and fields[0] != "Z" and int(fields[19]) == started
 
 
 def collect(pid: int) -> Ending:
     """Reap a process that has ended and say how; nothing is known of one that is not a child."""
+    if pid in again.started:
+        code = again.started.pop(pid).wait()
+        return Ending(signal=-code) if code < 0 else Ending(exit_code=code)
+    if not hasattr(os, "wait4"):
+        return Ending()
     try:
         _, status, usage = os.wait4(pid, 0)
     except ChildProcessError:
@@ -106,7 +158,7 @@ def collect(pid: int) -> Ending:
 
 def ended_children() -> Iterable[int]:
     """Yield the ended children of this process; the caller reaps each before it asks for the next."""
-    while True:
+    while hasattr(os, "waitid"):
         try:
             found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
@@ -118,7 +170,7 @@ def ended_children() -> Iterable[int]:
 
 def send_signal(pid: int, number: int) -> None:
     """Signal the group of a process, or the process alone if it was just born and does not lead one yet."""
-    for send in (os.killpg, os.kill):
+    for send in (os.killpg, os.kill) if hasattr(os, "killpg") else (os.kill,):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             send(pid, number)
             return
@@ -170,7 +222,7 @@ def kill_sessions(leaders: Mapping[int, int]) -> None:
             fields = _stat_fields(int(entry))
             if fields and int(fields[3]) in dead:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(int(entry), signal.SIGKILL)
+                    os.kill(int(entry), systems.KILL)
 
 
 def kill_unknown_births(except_pids: Collection[int] = ()) -> None:
@@ -187,7 +239,7 @@ def kill_unknown_births(except_pids: Collection[int] = ()) -> None:
         found = [pid for pid in unknown if _TEMPLATE in (command := _command(pid)) or command == ours]
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, systems.KILL)
         for pid in found:
             collect(pid)
         if not found:
@@ -196,10 +248,10 @@ def kill_unknown_births(except_pids: Collection[int] = ()) -> None:
 
 def listener_pid(socket_path: str) -> int:
     """Return the process that listens on a unix socket, 0 when nobody does or the system does not say."""
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.connect(socket_path)
-        return peer_of(probe).pid
-    return 0
+    try:
+        return prove(socket_path, _PROBE_SECONDS).pid
+    except OSError:
+        return 0
 
 
 def proportional_memory(pid: int) -> int:

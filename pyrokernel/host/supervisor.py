@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import signal
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
+from pyrokernel import systems
 from pyrokernel.errors import AccessRefusedError, HostError, KernelNotFoundError
 from pyrokernel.host import policy, processes
 from pyrokernel.host.deaths import DeathLog
@@ -165,7 +167,9 @@ class Supervisor:
         kernel = self._kernels.get(name)
         if kernel is None or not kernel.alive or kernel.life.instance != instance or not kernel.life.pid:
             return False
-        if number == signal.SIGKILL:
+        if number == signal.SIGINT and not hasattr(os, "killpg"):
+            raise HostError("here only a kernel itself can interrupt its cell; restart it to end what it runs")
+        if number == systems.KILL:
             kernel.life.ask(Asked.RESTART)
         elif number != signal.SIGINT:
             raise HostError(f"signal {number} is not sent to kernels; SIGINT and SIGKILL are")
@@ -229,7 +233,7 @@ class Supervisor:
         """End all kernels for good, at once, without asking and without announcing."""
         born = [kernel for kernel in self._living() if kernel.life.pid]
         for kernel in born:
-            processes.send_signal(kernel.life.pid, signal.SIGKILL)
+            processes.send_signal(kernel.life.pid, systems.KILL)
         # What is being born right now must not write into directories that are about to be removed.
         processes.kill_unknown_births(except_pids=[kernel.life.pid for kernel in born])
         for kernel in born:

@@ -3,8 +3,9 @@
 import json
 import sys
 
+from pyrokernel.again import taken
 from pyrokernel.kernel.process import main
 from pyrokernel.messages import KernelBirth
 
 if __name__ == "__main__":
-    main(KernelBirth.from_wire(json.loads(sys.stdin.read())), preload=True)
+    main(KernelBirth.from_wire(taken(json.loads(sys.stdin.read()))), preload=True)

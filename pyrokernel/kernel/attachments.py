@@ -15,6 +15,8 @@ import select
 import socket
 import time
 
+from pyrokernel.wire import sockets
+
 GRACE_SECONDS = 5.0
 """How long a front end counts after it was last seen: it may be between two polls, or connect again."""
 
@@ -81,6 +83,8 @@ class Attachments:
 def has_hung_up(sock: socket.socket) -> bool:
     """Tell whether a connection has ended, on this side or the other."""
     try:
+        if not hasattr(select, "poll"):
+            return sockets.is_ready(sock, 0.0) and not sockets.look(sock, 1)
         poller = select.poll()
         poller.register(sock, _HUNG_UP)
         return bool(poller.poll(0))

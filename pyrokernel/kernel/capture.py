@@ -12,15 +12,14 @@ import contextlib
 import functools
 import itertools
 import os
-import resource
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from pyrokernel import journal_files
+from pyrokernel import journal_files, systems
 from pyrokernel.journal import Journal, in_main_thread
 from pyrokernel.kernel import clib
 from pyrokernel.kernel.drain import Drainer
@@ -66,12 +65,13 @@ class Capture:
         self._lost = False
         self._due: BaseException | None = None
         self._drainer: Drainer | None = None
-        self._children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self._limits = systems.limits()
+        self._children = self._used_by_children()
         self._spool = Spool(self._directory, 1, journal.cap_bytes)
         self._writer = Writer(self._spool, self.poke)
         self._late = LateOutput(self._writer, self._drain_spool, self._lose_spool)
         self._positions_fd = os.open(
-            self._directory / journal_files.POSITIONS, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
+            self._directory / journal_files.POSITIONS, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | systems.OWN, 0o600
         )
         self._note_current()
 
@@ -263,15 +263,20 @@ class Capture:
 
     def _has_forked(self) -> bool:
         """Tell whether a process was started since the last call, or one started earlier still lives."""
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        usage = self._used_by_children()
         if usage != self._children:
             self._children = usage
             return True
+        if not hasattr(os, "waitid"):
+            return True  # the system does not say: each cell gets files of its own
         try:
             os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
             return False
         return True
+
+    def _used_by_children(self) -> Any:
+        return self._limits.getrusage(self._limits.RUSAGE_CHILDREN) if self._limits else None
 
     def _rotate(self, routes: list[Route]) -> None:
         """Give the next cell files of its own, for the last one left processes or threads behind."""
@@ -311,7 +316,7 @@ class Capture:
 
     def _write_position(self, record: bytes, offset: int) -> None:
         with contextlib.suppress(OSError):  # a full disk: some output may be reported twice after our death
-            os.pwrite(self._positions_fd, record, offset)
+            systems.pwrite(self._positions_fd, record, offset)
 
 
 _SHIELDED = frozenset({Capture.drain.__code__, Writer.commit.__code__, Journal.append.__code__})

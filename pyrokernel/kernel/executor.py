@@ -24,6 +24,7 @@ from pyrokernel.kernel.interpreter import Interpreter, Outcome, outcome_of
 from pyrokernel.kernel.results import bundle_of, pack_value, text_of
 from pyrokernel.kernel.script import as_script
 from pyrokernel.messages import EventKind, Reply
+from pyrokernel.systems import own_uid
 from pyrokernel.wire.trust import account
 
 _NO_SCRIPT = contextlib.nullcontext()
@@ -55,7 +56,7 @@ class Executor:
         self.extensions = extensions
         self.execution_count = 0
         self._pid = os.getpid()
-        self._account = account(os.getuid())
+        self._account = account(own_uid())
 
     def run(self, cell: Cell) -> dict[str, Any]:
         """Run a cell and return its reply, whatever goes wrong around it; `report` is to follow."""

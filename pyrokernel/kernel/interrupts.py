@@ -142,7 +142,7 @@ class Interrupts:
                 return "not running"
             if time.monotonic() > deadline:
                 return "unanswered"
-            signal.pthread_kill(_main_ident(), signal.SIGINT)
+            _signal_main()
             pause = _REPEAT_SECONDS
 
     def _await_end(self, target: str, deadline: float) -> str:
@@ -156,10 +156,10 @@ class Interrupts:
         return "interrupted"
 
     def _signal_group(self) -> None:
-        if os.getpgrp() == os.getpid():
+        if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
             os.killpg(0, signal.SIGINT)
         else:  # not the leader: the group holds processes that are not ours to signal
-            signal.pthread_kill(_main_ident(), signal.SIGINT)
+            _signal_main()
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if not self._armed:
@@ -191,6 +191,14 @@ class Interrupts:
             self._request_file.unlink()
             return text
         return ""
+
+
+def _signal_main() -> None:
+    """Interrupt the main thread."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(_main_ident(), signal.SIGINT)
+    else:  # there a handler that runs in any thread wakes the main thread from its sleep
+        signal.raise_signal(signal.SIGINT)
 
 
 def _main_ident() -> int:

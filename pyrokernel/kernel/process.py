@@ -7,20 +7,20 @@ import errno
 import importlib
 import logging
 import os
-import resource
 import signal
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pyrokernel import settings as settings_module
+from pyrokernel import systems
 from pyrokernel.again import show_as
 from pyrokernel.audit import AuditFile, refusals_to
 from pyrokernel.birth import end_with_client, report
 from pyrokernel.client import inside, own, publishing
 from pyrokernel.client.shared import of_this_process
 from pyrokernel.commands import KernelIdentity
-from pyrokernel.errors import PyrokernelError, error_to_wire
+from pyrokernel.errors import PyrokernelError, SettingsError, error_to_wire
 from pyrokernel.journal import Journal
 from pyrokernel.kernel.burst import Bursts
 from pyrokernel.kernel.capture import Capture
@@ -122,6 +122,7 @@ class KernelProcess:
         self.daemon = Daemon(
             Path(birth.socket),
             identity=greeting,
+            portable=settings.portable,
             on_work=self.loop.adopt,
             before_control=self.cells.await_settled,
             quota=Quota.of(settings),
@@ -136,7 +137,7 @@ class KernelProcess:
         interrupts.install()
         self._handlers.install()
         Figures(directory / "figures", self._announce_figure).install()
-        os.register_at_fork(before=self.capture.before_fork, after_in_child=self._abandon)
+        systems.at_fork(before=self.capture.before_fork, after_in_child=self._abandon)
         self.capture.start_drainer(lambda: self.service.followed)
         self.daemon.start()
         end_with_client(birth)
@@ -264,12 +265,7 @@ def _prepare_process(spec: KernelSpec) -> None:
     show_as(f"pk:{spec.name}")
     if spec.cwd:
         os.chdir(spec.cwd)
-    if spec.memory_bytes:
-        # Data, not address space: BLAS and memory maps reserve far more of that than they use.
-        resource.setrlimit(resource.RLIMIT_DATA, (spec.memory_bytes, spec.memory_bytes))
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = spec.descriptors or hard
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
+    _set_limits(spec)
     sys.setswitchinterval(SWITCH_SECONDS)
     sys.argv = [""]
     if not sys.path or sys.path[0] != "":
@@ -280,3 +276,22 @@ def _prepare_process(spec: KernelSpec) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # A parent that ignores SIGINT (a shell's background job) hands that down.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _set_limits(spec: KernelSpec) -> None:
+    """Limit memory and descriptors.
+
+    Raises:
+        SettingsError: Memory is to be limited where the system has no such thing.
+    """
+    resource = systems.limits()
+    if resource is None:
+        if spec.memory_bytes:
+            raise SettingsError(f"kernel {spec.name!r}: this system limits no memory; start it without `memory_bytes`")
+        return
+    if spec.memory_bytes:
+        # Data, not address space: BLAS and memory maps reserve far more of that than they use.
+        resource.setrlimit(resource.RLIMIT_DATA, (spec.memory_bytes, spec.memory_bytes))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = spec.descriptors or hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))

@@ -9,15 +9,15 @@ from __future__ import annotations
 import codecs
 import collections
 import contextlib
-import fcntl
 import os
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from pyrokernel import journal_files
+from pyrokernel import journal_files, systems
 from pyrokernel.kernel import clib
 
 STREAMS = ("stdout", "stderr")
@@ -88,8 +88,8 @@ class Spool:
         self._other_size = 0
         try:
             for side in self.sides:
-                os.close(os.open(side.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
-                side.read_fd = os.open(side.path, os.O_RDONLY | os.O_CLOEXEC)
+                os.close(os.open(side.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | systems.OWN, 0o600))
+                side.read_fd = os.open(side.path, os.O_RDONLY | systems.OWN)
         except OSError:
             self.close()
             raise
@@ -178,7 +178,7 @@ class Spool:
     def _read_side(self, index: int, end: int, emit: Emit) -> None:
         side = self.sides[index]
         while side.read_to < end:
-            data = os.pread(side.read_fd, min(end - side.read_to, READ_BYTES), side.read_to)
+            data = systems.pread(side.read_fd, min(end - side.read_to, READ_BYTES), side.read_to)
             if not data:  # somebody truncated the file
                 side.read_to = side.size()
                 return
@@ -209,7 +209,7 @@ class Spool:
     def _free(self, side: Side, lock: AbstractContextManager[Any]) -> None:
         """Give the space of what was read back to the file system."""
         with contextlib.suppress(OSError):
-            fd = os.open(side.path, os.O_WRONLY | os.O_CLOEXEC)
+            fd = os.open(side.path, os.O_WRONLY | systems.OWN)
             try:
                 if clib.punch_hole(fd, side.read_to):
                     side.punched_to = side.read_to
@@ -229,15 +229,16 @@ class Spool:
 
         A read lease is granted only when nobody has the file open for writing; see fcntl(2).
         """
-        set_lease = getattr(fcntl, "F_SETLEASE", None)
-        if self._write_fds or set_lease is None:
+        if self._write_fds or not sys.platform.startswith("linux"):
             return True
+        import fcntl  # not on every system that has this module
+
         try:
             for side in self.sides:
                 # Should somebody open the file in the instant the lease is held, SIGURG is ignored; SIGIO would kill.
                 fcntl.fcntl(side.read_fd, fcntl.F_SETSIG, signal.SIGURG)
-                fcntl.fcntl(side.read_fd, set_lease, fcntl.F_RDLCK)
-                fcntl.fcntl(side.read_fd, set_lease, fcntl.F_UNLCK)
+                fcntl.fcntl(side.read_fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+                fcntl.fcntl(side.read_fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
         except OSError:
             return True
         return False
@@ -280,4 +281,4 @@ def write_all(fd: int, data: bytes) -> tuple[int, OSError | None]:
 
 
 def _open_append(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    return os.open(path, os.O_WRONLY | os.O_APPEND | systems.OWN)

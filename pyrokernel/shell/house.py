@@ -7,7 +7,6 @@ import codecs
 import os
 import shutil
 import sys
-import termios
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TextIO
@@ -245,7 +244,7 @@ class House(Redirecting):
         if self.interactive:
             if afresh:
                 # Keys wait in two places: in the terminal, and where prompt_toolkit keeps what its last prompt left.
-                termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
+                _forget_keys()
                 clear_typeahead(self.main_session.input)
             with given_up(until, lambda: self.active_session.app):
                 return self.read_secret(harmless(prompt)) if password else self.read_input(harmless(prompt))
@@ -327,3 +326,16 @@ class House(Redirecting):
     def do_quit(self, _: Statement | str) -> bool:
         """Leave the shell; the kernels stay."""
         return True
+
+
+def _forget_keys() -> None:
+    """Have the terminal forget what was typed and not read yet."""
+    try:
+        import termios
+    except ImportError:  # Windows
+        import msvcrt
+
+        while msvcrt.kbhit():  # type: ignore[attr-defined,unused-ignore]  # Windows only
+            msvcrt.getwch()  # type: ignore[attr-defined,unused-ignore]  # Windows only
+    else:
+        termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)

@@ -71,5 +71,6 @@ def refusal(name: str, fail: Callable[[str], None]) -> Callable[[Statement], Non
 
 def ignore_job_control() -> None:
     """Ignore the keys that stop or dump a process: nobody sits there who could bring it back or wants its core."""
-    signal.signal(signal.SIGTSTP, signal.SIG_IGN)
-    signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+    for name in ("SIGTSTP", "SIGQUIT"):
+        if hasattr(signal, name):  # Windows has neither
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -3,8 +3,9 @@
 import json
 import sys
 
+from pyrokernel.again import taken
 from pyrokernel.messages import KernelBirth
 from pyrokernel.state.process import main
 
 if __name__ == "__main__":
-    main(KernelBirth.from_wire(json.load(sys.stdin)))
+    main(KernelBirth.from_wire(taken(json.load(sys.stdin))))

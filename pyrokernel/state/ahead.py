@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pyrokernel import systems
 from pyrokernel.errors import StateCorruptError, StateStorageError
 from pyrokernel.state.sqlite import SQLiteStore
 from pyrokernel.stores import Row
@@ -85,7 +86,7 @@ class WriteAhead:
     def _recover(self) -> None:
         """Give the database what the last service had committed and not given to it."""
         with self._explained():
-            data = os.pread(self._file, self._size, 0) if self._size else b""
+            data = systems.pread(self._file, self._size, 0) if self._size else b""
         operations: list[tuple[Any, ...]] = []
         place = 0
         while (record := _record(data, place)) is not None:

@@ -5,11 +5,11 @@ The database has a lock of its own, but on a file that `restore` takes away and 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from pathlib import Path
 
+from pyrokernel import systems
 from pyrokernel.errors import StateStorageError
 
 _LOOK_AGAIN_SECONDS = 0.01
@@ -25,16 +25,15 @@ def claim(directory: Path, patience: float = 0.0) -> int:
     Raises:
         StateStorageError: Another process has it.
     """
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    else:  # Windows opens no directories
+        descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | systems.OWN, 0o600)
     deadline = time.monotonic() + patience
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if time.monotonic() >= deadline:
-                os.close(descriptor)
-                reason = "another process has it open: there can be only one service"
-                raise StateStorageError(path=str(directory), reason=reason) from error
-            time.sleep(_LOOK_AGAIN_SECONDS)  # flock itself waits for ever or not at all
-        else:
-            return descriptor
+    while not systems.try_lock(descriptor):
+        if time.monotonic() >= deadline:
+            os.close(descriptor)
+            reason = "another process has it open: there can be only one service"
+            raise StateStorageError(path=str(directory), reason=reason)
+        time.sleep(_LOOK_AGAIN_SECONDS)  # flock itself waits for ever or not at all
+    return descriptor

@@ -16,15 +16,16 @@ A file that was handed out outlives the service: its writer asks the next one to
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import secrets
+import shutil
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
+from pyrokernel import systems
 from pyrokernel.errors import ProtocolError, StateStorageError
 from pyrokernel.settings import private_directory
 from pyrokernel.wire.codec import Buffer
@@ -96,7 +97,7 @@ class Files:
                     return name
             except FileNotFoundError:
                 log.debug("%s was put to use elsewhere", spare)
-            os.close(os.open(self.path_of(name), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            os.close(os.open(self.path_of(name), os.O_CREAT | os.O_EXCL | os.O_RDWR | systems.OWN, 0o600))
         return name
 
     def _best_spare(self, size: int) -> Path | None:
@@ -181,7 +182,7 @@ class Files:
         staged = self.stage(end)
         try:
             with self._explained():
-                descriptor = os.open(self._spares / staged, os.O_RDWR)
+                descriptor = os.open(self._spares / staged, os.O_RDWR | systems.OWN)
                 try:
                     write_parts(descriptor, parts, offsets)
                 finally:
@@ -195,7 +196,12 @@ class Files:
         """Give a value's file one more name, for another row that holds the same value."""
         other = secrets.token_hex(8)
         with self._explained():
-            os.link(self.values / name, self.values / other)
+            try:
+                os.link(self.values / name, self.values / other)
+            except FileNotFoundError:
+                raise
+            except OSError:  # a disk without links
+                shutil.copyfile(self.values / name, self.values / other)
         return other
 
     def release(self, name: str) -> None:
@@ -224,16 +230,15 @@ class Files:
     def _is_free(self, path: Path) -> bool:
         """Whether nobody maps a file that has lost its name already."""
         try:
-            descriptor = os.open(path, os.O_RDWR)
+            descriptor = os.open(path, os.O_RDWR | systems.OWN)
         except OSError:
             return False
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return systems.try_lock(descriptor)
         except OSError:
             return False
         finally:
             os.close(descriptor)
-        return True
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -244,6 +249,8 @@ class Files:
 
 
 def _sync(path: Path) -> None:
+    if path.is_dir() and not hasattr(os, "O_DIRECTORY"):
+        return  # Windows opens no directories, and keeps names by itself
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -84,6 +84,7 @@ class StateProcess:
         self.daemon = Daemon(
             Path(birth.socket),
             identity={"instance": birth.instance},
+            portable=settings.portable,
             on_work=lambda connection: self.desk.adopt(connection),
             work_role=Role.OBSERVER,
             quota=Quota.of(settings),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import mmap
 import os
 import time
@@ -16,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pyrokernel import systems
 from pyrokernel.errors import ProtocolError, StateStorageError, StateTypeError, StateValueError
 from pyrokernel.messages import PROTOCOL_VERSION
 from pyrokernel.roles import Role
@@ -491,8 +491,11 @@ class StateService:
             return {"path": str(path), "sizes": list(row.sizes)}
         with _explained(path), path.open("rb") as stream:
             # Held by the answer until it is sent; a lock as readers take it keeps the file from being used anew.
-            fcntl.flock(stream.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
-            view = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+            if systems.has_shared_locks():
+                systems.try_lock(stream.fileno(), shared=True)
+                view = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+            else:
+                view = memoryview(stream.read())
         offsets, _ = layout(row.sizes)
         parts = [view[offset : offset + size] for offset, size in zip(offsets, row.sizes, strict=True)]
         return Packed(parts[0], parts[1:])

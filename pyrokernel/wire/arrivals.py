@@ -10,7 +10,6 @@ large map it takes milliseconds to say, so that is asked behind the back of whoe
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import mmap
 import os
@@ -100,6 +99,8 @@ class Arrival:
             raise ProtocolError(f"{len(data)} bytes cannot be written to a segment: {error}") from error
 
     def _check(self, start: int, end: int) -> None:
+        import fcntl  # not on every system that has this module
+
         try:
             seals, size = fcntl.fcntl(self._descriptor, fcntl.F_GET_SEALS), os.fstat(self._descriptor).st_size
         except OSError as error:

@@ -7,12 +7,9 @@ selector loop; `Connection` adds what a Pyro daemon expects of a connection.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import select
 import socket
 import struct
-import termios
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -30,10 +27,11 @@ from Pyro5.protocol import (
 from Pyro5.socketutil import SocketConnection
 
 from pyrokernel.errors import ProtocolError, SettingsError
-from pyrokernel.wire import codec
+from pyrokernel.wire import codec, sockets
 from pyrokernel.wire.alertness import Alertness
 from pyrokernel.wire.arrivals import Arrival, receive
 from pyrokernel.wire.codec import MAX_PAYLOAD_BYTES, SERIALIZER_ID, Buffer
+from pyrokernel.wire.endpoints import Unproven
 from pyrokernel.wire.memory import own_memory
 from pyrokernel.wire.segments import Attached, Freight
 from pyrokernel.wire.tls import AnySocket, TlsSocket
@@ -205,7 +203,7 @@ class _Body:
                         wanted = count
                     else:
                         # Where the socket is one that waits, the system does so until all is here, or its time is up.
-                        count = sock.recv_into(message.body[self._have : self._end], 0, socket.MSG_WAITALL)
+                        count = sock.recv_into(message.body[self._have : self._end], 0, sockets.WAIT_ALL)
                     if count == 0:
                         raise ConnectionClosedError("the peer closed the connection")
                     self._have += count
@@ -470,7 +468,7 @@ def send_now(sock: AnySocket, buffers: list[Buffer]) -> list[Buffer]:
     while buffers:
         try:
             if len(buffers) == 1 and type(buffers[0]) is not Attached:  # the usual case, and half as much work
-                sent = sock.send(buffers[0], socket.MSG_DONTWAIT)
+                sent = sockets.send_one(sock, buffers[0])
                 if sent == len(buffers[0]):
                     return []
             else:
@@ -490,7 +488,7 @@ def _send_some(sock: AnySocket, buffers: list[Buffer]) -> int:
                 several = several[:index]
                 break
             ancillary = buffer.ancillary
-    return sock.sendmsg(several, ancillary, socket.MSG_DONTWAIT)
+    return sockets.send_some(sock, several, ancillary)
 
 
 def _skip(buffers: list[Buffer], count: int) -> list[Buffer]:
@@ -518,7 +516,7 @@ def peek(connection: Connection, size: int) -> bytes:
     """
     reader = connection.reader
     data = reader.peek()[:size] if isinstance(reader, EagerReader) else b""
-    return data or connection.sock.recv(size, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    return data or sockets.look(connection.sock, size)
 
 
 _unread: list[Connection] = []
@@ -591,7 +589,10 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
         return Freight()
 
     def has_unread(self) -> bool:
-        """Whether the other side has not read all that was sent."""
+        """Whether the other side has not read all that was sent; only of a connection with segments."""
+        import fcntl  # not on every system that has this module
+        import termios
+
         try:
             return bool(_COUNT.unpack(fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(_COUNT.size)))[0])
         except (OSError, ValueError):  # closed
@@ -612,7 +613,7 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
         while True:
             if deadline is not None:
                 left = deadline - time.monotonic()
-                if left <= 0 or not _wait(self.sock, select.POLLIN, left):
+                if left <= 0 or not _wait(self.sock, left):
                     raise TimeoutError("the peer did not finish its message in time")
                 self.sock.setblocking(False)
             try:
@@ -626,7 +627,7 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
     @property
     def has_input(self) -> bool:
         """Whether something can be read at once, the end of the connection included."""
-        return self.sock.fileno() >= 0 and _wait(self.sock, select.POLLIN, 0.0)
+        return self.sock.fileno() >= 0 and _wait(self.sock, 0.0)
 
     def push_back(self, message: IncomingMessage) -> None:
         """Let Pyro's own code read a message that was already received."""
@@ -653,7 +654,9 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
                 left = send_now(self.sock, left)
                 if not left:
                     return
-                if not _wait(self.sock, select.POLLOUT, _STALL_SECONDS):
+                if isinstance(self.sock, Unproven):
+                    self.sock.prove(_STALL_SECONDS)
+                elif not _wait(self.sock, _STALL_SECONDS, to_write=True):
                     raise ConnectionClosedError(f"the peer took nothing for {_STALL_SECONDS:g} s")
         except OSError as error:
             raise ConnectionClosedError(f"sending: {error}") from error
@@ -668,9 +671,7 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
         super().close()
 
 
-def _wait(sock: AnySocket, event: int, timeout: float) -> bool:
+def _wait(sock: AnySocket, seconds: float, *, to_write: bool = False) -> bool:
     if sock.fileno() < 0:
         raise ConnectionClosedError("this side closed the connection")
-    poller = select.poll()
-    poller.register(sock, event)
-    return bool(poller.poll(max(0, timeout * 1000)))
+    return sockets.is_ready(sock, seconds, to_write=to_write)

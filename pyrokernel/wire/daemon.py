@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import socket
 import sys
 import threading
@@ -28,8 +27,7 @@ from Pyro5.protocol import FLAGS_ONEWAY
 from pyrokernel.errors import AccessRefusedError, ProtocolError, PyrokernelError, VersionMismatchError, error_to_wire
 from pyrokernel.messages import PROTOCOL_VERSION
 from pyrokernel.roles import Role
-from pyrokernel.settings import MAX_SOCKET_PATH_BYTES
-from pyrokernel.wire import codec
+from pyrokernel.wire import codec, endpoints
 from pyrokernel.wire.admission import Admission, OnRefused
 from pyrokernel.wire.connection import (
     FLAGS_COMPRESSED,
@@ -46,13 +44,16 @@ from pyrokernel.wire.introduction import introduced, unpack
 from pyrokernel.wire.limits import Limits, Quota
 from pyrokernel.wire.opcodes import MAX_REQUEST_BYTES
 from pyrokernel.wire.segments import available
-from pyrokernel.wire.trust import Peer, check_peer, check_socket_path
+from pyrokernel.wire.trust import Peer
 
 __all__ = ["Daemon", "current_connection", "current_peer"]
 
 log = logging.getLogger(__name__)
 
 HANDSHAKE_SECONDS = 3.0
+MAX_UNPROVEN = 256
+"""So many may be about to show who they are; where more come, the one that takes longest has to go."""
+
 WORK_METHODS = ("execute", "call", "more", "ship", "unship")
 """What a work connection is for; everything else would wait for the running cell there, to no end."""
 
@@ -71,10 +72,11 @@ def current_peer() -> Peer:
 
 
 class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type information
-    """Serves exposed objects on one unix socket.
+    """Serves exposed objects at one endpoint.
 
     Args:
         unix_path: Where to listen; an old file there is replaced, so the caller must own the name.
+        portable: Without a unix socket, and without segments (`endpoints`).
         identity: What the handshake tells of this process (plain data).
         on_work: Takes over each connection of kind "work" after its handshake; None treats them as control.
         work_role: The least role of those whose work connections are handed over; others are told by a thread of their
@@ -93,6 +95,7 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         unix_path: Path,
         *,
         identity: dict[str, Any],
+        portable: bool = False,
         on_work: Callable[[Connection], None] | None = None,
         work_role: Role = Role.USER,
         quota: Quota = Quota(),  # noqa: B008  frozen
@@ -103,13 +106,14 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         ours, other = socket.socketpair()
         with ours, other, _without_ssl():
             super().__init__(connected_socket=ours)
-        self.transportServer: _Listener | None = _Listener(self, unix_path)
+        self.transportServer: _Listener | None = _Listener(self, unix_path, portable=portable)
         self.locationStr = self.transportServer.locationStr
+        self._has_segments = not portable and available()
         self._identity = {
             **identity,
             "protocol": PROTOCOL_VERSION,
             "python": list(sys.version_info[:3]),
-            "segments": available(),
+            "segments": self._has_segments,
         }
         self.objectsById: _Objects = _Objects(self.objectsById, unix_path.stem)
         self._members: dict[tuple[str, str], tuple[Any, Callable[..., Any]]] = {}
@@ -228,7 +232,7 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         conn.vectored = data.get("codec") == "pickle5"
         conn.greeting = data
         wanted = conn.kind == "control" and data.get("segments") is True
-        if wanted and conn.vectored and conn.peer.may_run_code and available():
+        if wanted and conn.vectored and conn.peer.may_run_code and self._has_segments:
             conn.take_segments()
         return identity
 
@@ -325,30 +329,26 @@ class _Objects(dict[str, Any]):
 class _Listener:
     """The transport of a `Daemon`: accepts on its own thread, decodes nothing there."""
 
-    def __init__(self, daemon: Daemon, unix_path: Path) -> None:
-        path = check_socket_path(unix_path)
-        if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
-            raise OSError(f"the socket path {path} is longer than {MAX_SOCKET_PATH_BYTES} bytes; set runtime_dir")
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
+    def __init__(self, daemon: Daemon, path: Path, *, portable: bool) -> None:
         self.daemon = daemon
-        self.path = path
-        self.locationStr = f"./u:{path}"
+        self.endpoint = endpoints.listen(path, portable=portable)
+        self.locationStr = f"./u:{self.endpoint.path}"
         self.connections: set[Connection] = set()
-        self.sock: socket.socket | None = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.bind(str(path))
-        path.chmod(0o600)
-        self.sock.listen(1024)
+        self._unproven: dict[Connection, None] = {}
         self._closing = threading.Event()
         self._gate = threading.Lock()
         self._thread = threading.Thread(target=self._accept_loop, name="pyrokernel-accept", daemon=True)
+
+    @property
+    def sock(self) -> socket.socket:
+        """The listening socket (asked for by Pyro)."""
+        return self.endpoint.sock
 
     def start(self) -> None:
         self._thread.start()
 
     def _accept_loop(self) -> None:
-        listener = self.sock
-        assert listener is not None
+        listener = self.endpoint.sock
         while not self._closing.is_set():
             try:
                 client, _ = listener.accept()
@@ -357,47 +357,55 @@ class _Listener:
                 if not self._closing.wait(0.1):
                     log.warning("accept: %s", error)
                 continue
-            try:
-                peer = check_peer(client)
-            except PyrokernelError as error:
-                log.warning("%s", error)
-                client.close()
-                continue
-            self._serve(client, peer)
+            self._take(client)
 
-    def _serve(self, client: socket.socket, peer: Peer) -> None:
+    def _take(self, client: socket.socket) -> None:
+        """Give a connection its thread."""
+        conn = Connection(client, Peer(uid=-1))
         most = self.daemon.admission.limits.quota.connections
         if most and len(self.connections) >= most:  # a refusal costs this process nothing, a thread each would
-            log.warning("more than %d connections; one of pid %d is refused", most, peer.pid)
-            client.close()
+            log.warning("more than %d connections; one is refused", most)
+            conn.close()
             return
-        conn = Connection(client, peer)
         with self._gate:
             # Accepted while close() was at work: nobody would end it any more.
             if self._closing.is_set():
                 conn.close()
                 return
             self.connections.add(conn)
-        thread = threading.Thread(
-            target=self.daemon.serve_connection, args=(conn,), name="pyrokernel-client", daemon=True
-        )
+            if len(self._unproven) >= MAX_UNPROVEN:
+                oldest = next(iter(self._unproven))
+                del self._unproven[oldest]
+                oldest.close()
+            self._unproven[conn] = None
+        thread = threading.Thread(target=self._serve, args=(conn,), name="pyrokernel-client", daemon=True)
         try:
             thread.start()
         except (RuntimeError, MemoryError) as error:  # the system gives no more threads
-            log.warning("connection of pid %d refused: %s", peer.pid, error)
+            log.warning("a connection is refused: %s", error)
+            self._forget_unproven(conn)
             self.daemon.drop(conn)
+
+    def _serve(self, conn: Connection) -> None:
+        """Find out who it is, and serve it."""
+        try:
+            conn.peer = self.endpoint.admit(conn.sock)
+        except (PyrokernelError, OSError) as error:
+            self.daemon.drop(conn)
+            log.log(logging.WARNING if isinstance(error, PyrokernelError) else logging.DEBUG, "%s", error)
+            return
+        finally:
+            self._forget_unproven(conn)
+        self.daemon.serve_connection(conn)
+
+    def _forget_unproven(self, conn: Connection) -> None:
+        with self._gate:
+            self._unproven.pop(conn, None)
 
     def close(self) -> None:
         with self._gate:
             self._closing.set()
-        if self.sock is not None:
-            # Closing alone would leave accept() waiting; shutdown wakes it.
-            with contextlib.suppress(OSError):
-                self.sock.shutdown(socket.SHUT_RDWR)
-            self.sock.close()
-            self.sock = None
-        with contextlib.suppress(FileNotFoundError):
-            self.path.unlink()
+        self.endpoint.close()
         for conn in list(self.connections):
             conn.close()
         self.connections.clear()
@@ -406,7 +414,6 @@ class _Listener:
 
     def abandon(self) -> None:
         self._closing.set()
-        if self.sock is not None:
-            self.sock.close()
+        self.endpoint.sock.close()
         for conn in list(self.connections):
             conn.close()

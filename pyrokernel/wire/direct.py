@@ -7,23 +7,19 @@ a moment, and waits for several side by side.
 from __future__ import annotations
 
 import contextlib
-import socket
-import struct
 import time
 from typing import Any
 
 from Pyro5.errors import ConnectionClosedError
 
 from pyrokernel.errors import AccessRefusedError, KernelConnectionError, ProtocolError, VersionMismatchError
-from pyrokernel.wire import codec
+from pyrokernel.wire import codec, sockets
 from pyrokernel.wire.alertness import ALERT_SECONDS, HEED_SECONDS
 from pyrokernel.wire.connection import MSG_INVOKE, Connection, EagerReader, IncomingMessage, frame, send_now
 from pyrokernel.wire.fanout import ConnectionLost, Request, open_answer
 from pyrokernel.wire.proxy import read_greeting
 
 __all__ = ["answer_at_once", "ask_directly", "await_answer", "send_short"]
-
-_NOW = int(socket.MSG_DONTWAIT)
 
 
 def ask_directly(
@@ -86,7 +82,7 @@ def send_short(connection: Connection, request: Request) -> bool:
             connection.send(left)
     except (ConnectionClosedError, OSError):
         if not connection.greeted:
-            return True  # its greeting, which says why it has gone, may be there to be read
+            return True  # it may have said why before it went: `answer_at_once` hears it, or finds nothing
         connection.close()
         return False
     return True
@@ -125,15 +121,16 @@ def _receive(connection: Connection, seconds: float | None, alert: bool) -> Inco
     if not isinstance(reader, EagerReader):
         assert reader.idle
         reader = connection.reader = EagerReader()
-    if sock.gettimeout() is not None:
-        sock.setblocking(True)  # the system keeps the time, so that to wait and to receive is one call
+    if (sock.gettimeout() is None) != sockets.HAS_PATIENCE:
+        # Where the system keeps the time, to wait and to receive is one call.
+        sock.setblocking(sockets.HAS_PATIENCE)
     sleep = HEED_SECONDS if seconds is None or seconds > HEED_SECONDS else seconds
     if connection.patience != sleep:
         _set_patience(connection, sleep)  # what begins to arrive is waited for, also while this looks out
     deadline = None if seconds is None else time.monotonic() + seconds
     message = _look_out(connection, reader) if alert and connection.alertness.is_due() else None
     if message is None:
-        message = reader.read(sock)
+        message = _await(connection, reader, sleep)
     while message is None or not connection.greeted:
         if message is not None:
             read_greeting(connection, message)
@@ -142,16 +139,24 @@ def _receive(connection: Connection, seconds: float | None, alert: bool) -> Inco
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             raise TimeoutError
-        _set_patience(connection, HEED_SECONDS if left is None else min(left, HEED_SECONDS))
-        message = reader.read(sock)
+        sleep = HEED_SECONDS if left is None else min(left, HEED_SECONDS)
+        _set_patience(connection, sleep)
+        message = _await(connection, reader, sleep)
     return message
+
+
+def _await(connection: Connection, reader: EagerReader, seconds: float) -> IncomingMessage | None:
+    """Wait for some of a message, for as long as the system was told, or is told here; return it if it is whole."""
+    if not sockets.HAS_PATIENCE and not sockets.is_ready(connection.sock, seconds):
+        return None
+    return reader.read(connection.sock)
 
 
 def _look_out(connection: Connection, reader: EagerReader) -> IncomingMessage | None:
     """Look for a message for a moment without going to sleep."""
     until = time.perf_counter() + ALERT_SECONDS
     while time.perf_counter() < until:
-        message = reader.read(connection.sock, _NOW)
+        message = reader.read(connection.sock, sockets.NOW)
         if message is not None or not reader.idle:
             connection.alertness.paid()
             return message
@@ -166,5 +171,5 @@ def _set_patience(connection: Connection, seconds: float) -> None:
     if 0 < now <= seconds and seconds - now <= max(HEED_SECONDS, seconds / 2):
         return
     connection.patience = max(0.001, seconds)
-    value = struct.pack("ll", int(connection.patience), int(connection.patience % 1 * 1e6))
-    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+    if sockets.HAS_PATIENCE:
+        sockets.set_patience(connection.sock, connection.patience)

@@ -39,6 +39,7 @@ from pyrokernel.wire.connection import (
     frame,
     send_now,
 )
+from pyrokernel.wire.endpoints import Unproven
 from pyrokernel.wire.proxy import read_greeting
 from pyrokernel.wire.segments import Freight
 
@@ -303,7 +304,8 @@ class Fanout:
             if lane.connection.sock.fileno() < 0:
                 self._lose(lane, error)
                 return
-        wanted = bool(lane.unsent)
+        # One that has not proved itself yet takes no more than it did; `_read` goes on when it has.
+        wanted = bool(lane.unsent) and not isinstance(lane.connection.sock, Unproven)
         if wanted != lane.writing:
             lane.writing = wanted
             events = selectors.EVENT_READ | (selectors.EVENT_WRITE if wanted else 0)
@@ -323,6 +325,8 @@ class Fanout:
                     self._send_held(lane)
                     follows = follows or functools.partial(reader.read, connection.sock)
                 message = None if follows is None else follows()
+            if lane.unsent and not lane.writing:
+                self._write(lane)
         except (KernelConnectionError, VersionMismatchError, AccessRefusedError) as error:
             self._end(lane, error)
         except (OSError, ConnectionClosedError, ProtocolError) as error:

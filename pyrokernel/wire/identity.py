@@ -296,6 +296,8 @@ def check_owned(path: Path) -> None:
         info = path.stat()
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}; see: pyrokernel certs --help") from error
+    if not hasattr(os, "getuid"):
+        return  # Windows: what is below a user's own folder is private by the rights that it inherits
     if info.st_uid not in (os.getuid(), 0):
         raise AccessRefusedError(f"{path} belongs to uid {info.st_uid}; an identity is used by its owner only")
     if stat.S_IMODE(info.st_mode) & 0o077:

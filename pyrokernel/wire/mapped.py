@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from pyrokernel import systems
 from pyrokernel.errors import StateValueError
 from pyrokernel.settings import check_private
 from pyrokernel.wire.codec import Buffer
@@ -65,7 +65,7 @@ def write_parts(descriptor: int, parts: Sequence[Buffer], offsets: Sequence[int]
         view = memoryview(part).cast("B")
         done = 0
         while done < len(view):
-            done += os.pwrite(descriptor, view[done : done + (1 << 30)], offset + done)
+            done += systems.pwrite(descriptor, view[done : done + (1 << 30)], offset + done)
 
 
 def write_value(path: str, parts: Sequence[Buffer]) -> None:
@@ -77,7 +77,7 @@ def write_value(path: str, parts: Sequence[Buffer]) -> None:
     """
     check_private(Path(path).parent)
     offsets, _ = layout([len(part) for part in parts])
-    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    descriptor = os.open(path, os.O_RDWR | systems.NOFOLLOW | systems.OWN)
     try:
         write_parts(descriptor, parts, offsets)
     finally:
@@ -95,15 +95,16 @@ def map_value(path: str, sizes: Sequence[int]) -> tuple[memoryview, ...] | None:
     """
     check_private(Path(path).parent)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = os.open(path, os.O_RDONLY | systems.NOFOLLOW | systems.OWN)
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        if not systems.try_lock(descriptor, shared=True):
+            return None
         if os.fstat(descriptor).st_ino != os.stat(path).st_ino:
             return None
         view = memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
-    except (BlockingIOError, FileNotFoundError):
+    except FileNotFoundError:
         return None
     finally:
         os.close(descriptor)

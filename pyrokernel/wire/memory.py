@@ -30,6 +30,8 @@ def own_memory(size: int) -> memoryview:
 
 
 def _new(size: int) -> mmap.mmap:
+    if not hasattr(mmap, "MAP_PRIVATE"):  # where nobody forks
+        return mmap.mmap(-1, size)
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):  # a system without huge pages, which are there six times sooner

@@ -284,6 +284,7 @@ class EmbeddedNameServer:
         location: Where clients find it, "HOST:PORT", if that is not the socket.
         on_refused: As for `Daemon`.
         quota: How much one user may ask for.
+        portable: As of `Daemon`; Pyro's own tools cannot reach it then.
 
     Raises:
         SettingsError, NameServerError: As `open_storage`.
@@ -294,14 +295,17 @@ class EmbeddedNameServer:
         unix_path: Path,
         storage: str = "memory",
         location: str = "",
-        on_refused: OnRefused = lambda peer, what, role: None,
+        *,
         quota: Quota = Quota(),  # noqa: B008  frozen
+        portable: bool = False,
+        on_refused: OnRefused = lambda peer, what, role: None,
     ) -> None:
         self._storage = open_storage(storage)
         self.address = location or f"./u:{unix_path}"
         try:
-            identity = {"name_server": True}
-            self._daemon = _NameServerDaemon(unix_path, identity=identity, quota=quota, on_refused=on_refused)
+            self._daemon = _NameServerDaemon(
+                unix_path, identity={"name_server": True}, portable=portable, quota=quota, on_refused=on_refused
+            )
             uri = f"PYRO:{core.NAMESERVER_NAME}@{self.address}"
             self._daemon.register(GuardedNameServer(self._storage, uri), core.NAMESERVER_NAME)
         except BaseException:

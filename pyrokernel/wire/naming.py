@@ -5,7 +5,6 @@ from __future__ import annotations
 import builtins
 import dataclasses
 import os
-import socket
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -23,6 +22,7 @@ from pyrokernel.errors import (
     NameTakenError,
     SettingsError,
 )
+from pyrokernel.wire import endpoints
 from pyrokernel.wire.proxy import Proxy
 from pyrokernel.wire.remote import NOTHING, Credentials
 from pyrokernel.wire.trust import check_socket_path
@@ -256,14 +256,4 @@ class Directory:
 def answers(uri: str) -> bool:
     """Tell whether somebody listens on the unix socket of a URI; True where that cannot be said from here."""
     _, found, path = uri.partition("@./u:")
-    if not found:
-        return True
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.settimeout(1.0)
-            probe.connect(path)
-        except (FileNotFoundError, ConnectionRefusedError):
-            return False
-        except OSError:
-            return True
-    return True
+    return endpoints.answers(path) if found else True

@@ -6,9 +6,7 @@ proxy on a connection opened by the same rules, for stock objects such as the na
 
 from __future__ import annotations
 
-import select
 import socket
-import struct
 import time
 from typing import Any
 
@@ -25,13 +23,14 @@ from pyrokernel.errors import (
     VersionMismatchError,
 )
 from pyrokernel.messages import PROTOCOL_VERSION
+from pyrokernel.wire import endpoints, sockets
 from pyrokernel.wire.codec import MAX_PAYLOAD_BYTES
 from pyrokernel.wire.connection import Connection, EagerReader, IncomingMessage, frame
 from pyrokernel.wire.introduction import TO, acts_for, pack, said_of_us
 from pyrokernel.wire.remote import NOTHING, Credentials, dial
 from pyrokernel.wire.segments import available
 from pyrokernel.wire.tls import TlsSocket
-from pyrokernel.wire.trust import Peer, check_peer, check_socket_path
+from pyrokernel.wire.trust import Peer
 
 __all__ = ["Proxy", "connect", "dial_unix", "read_greeting"]
 
@@ -149,11 +148,9 @@ class Proxy(client.Proxy):  # type: ignore[misc]  # Pyro5 has no type informatio
 
 
 def _is_open(sock: socket.socket | TlsSocket) -> bool:
-    poller = select.poll()
     try:
-        poller.register(sock, select.POLLIN)
         # Between calls nothing is due, so readable means closed (or a peer that talks out of turn).
-        return not poller.poll(0) or (isinstance(sock, TlsSocket) and sock.is_open())
+        return not sockets.is_ready(sock, 0.0) or (isinstance(sock, TlsSocket) and sock.is_open())
     except (OSError, ValueError):
         return False
 
@@ -222,26 +219,15 @@ def _dial(uri: core.URI, timeout: float, credentials: Credentials, *, stock: boo
 
 
 def dial_unix(name: str, timeout: float) -> tuple[socket.socket, Peer]:
-    """Connect to a unix socket of this account, and check that one of its processes listens there.
+    """Connect to an endpoint of this account, and check that one of its processes listens there.
 
     Raises:
         AccessRefusedError: Its directory or its listener is not this user's.
         KernelUnreachableError: Nobody listens there.
     """
     try:
-        path = check_socket_path(name)
-    except FileNotFoundError as error:
-        raise KernelUnreachableError(f"nobody listens at {name}: the directory is gone") from error
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        # With a timeout of Python's own, a unix socket whose queue is full would fail at once instead of waiting.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(timeout) + 1, 0))
-        sock.connect(str(path))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
-        return sock, check_peer(sock)
+        return endpoints.dial(name, timeout)
     except AccessRefusedError:
-        sock.close()
         raise
     except OSError as error:
-        sock.close()
         raise KernelUnreachableError(f"nobody answers at ./u:{name}: {error}") from error

@@ -17,7 +17,6 @@ Where any of this is missing (`available`), large data goes through the sockets.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import logging
 import mmap
@@ -28,6 +27,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from pyrokernel import systems
 from pyrokernel.wire.copying import STEP_BYTES, copy_into
 from pyrokernel.wire.spare import KEPT_NUMBER, keep_tidy, kept_bytes, ours
 
@@ -102,6 +102,8 @@ class Segment:
         self._guard = threading.RLock()
         self._descriptor = os.memfd_create("pyrokernel", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self._descriptor, self.size)
+        import fcntl  # not on every system that has this module
+
         fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
 
     def __del__(self) -> None:
@@ -120,10 +122,7 @@ class Segment:
         """
         descriptor = os.open(f"/proc/self/fd/{self._descriptor}", os.O_RDWR if writable else os.O_RDONLY)
         filling = Filling(self, descriptor)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-        except BlockingIOError:
+        if not (systems.try_lock(descriptor) and systems.try_lock(descriptor, shared=True)):
             return None
         self.used = time.monotonic()
         return filling

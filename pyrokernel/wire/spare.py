@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from pyrokernel import systems
+
 __all__ = ["KEPT_NUMBER", "Block", "Kept", "keep_tidy", "kept_bytes", "ours", "tidy", "tidy_soon"]
 
 IDLE_SECONDS = 30.0
@@ -21,6 +23,8 @@ IDLE_SECONDS = 30.0
 KEPT_NUMBER = 64
 _KEPT_SHARE = 8
 """A process keeps at most this part of the memory that it may have."""
+_KEPT_UNASKED_BYTES = 256 << 20
+"""So much where the system does not say how much that is."""
 
 
 class Kept(Protocol):
@@ -149,8 +153,9 @@ def tidy_soon() -> None:
 @functools.cache
 def kept_bytes() -> int:
     """Return how much of each kind may be kept."""
-    import resource  # not on every system that has this module
-
+    resource = systems.limits()
+    if resource is None or not hasattr(os, "sysconf"):
+        return _KEPT_UNASKED_BYTES
     limits = [os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE]
     for which in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
         limits += [limit for limit in resource.getrlimit(which) if limit != resource.RLIM_INFINITY]

@@ -8,7 +8,6 @@ whether it waits, and whoever reads can take all there is.
 from __future__ import annotations
 
 import contextlib
-import select
 import socket
 import ssl
 import time
@@ -16,14 +15,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pyrokernel.errors import AccessRefusedError
+from pyrokernel.wire import sockets
 from pyrokernel.wire.codec import Buffer
 
 __all__ = ["AnySocket", "TlsSocket", "keep_watch"]
 
 _CIPHER_BYTES = 256 * 1024
 """Taken from the socket with one call."""
-_NOW = int(socket.MSG_DONTWAIT)
-_WHOLE = int(socket.MSG_WAITALL)
 
 _PLAIN_BYTES = 64 * 1024
 """Encrypted with one call; what the socket does not take of it waits here."""
@@ -72,9 +70,7 @@ class TlsSocket:
         """
         while not self.advance():
             left = deadline - time.monotonic()
-            poller = select.poll()
-            poller.register(self.raw, select.POLLIN)
-            if left <= 0 or not poller.poll(left * 1000):
+            if left <= 0 or not sockets.is_ready(self.raw, left):
                 raise TimeoutError("the other side did not finish the TLS handshake in time")
 
     def advance(self) -> bool:
@@ -88,7 +84,7 @@ class TlsSocket:
             try:
                 self._engine.do_handshake()
             except ssl.SSLWantReadError:
-                self._flush(socket.MSG_DONTWAIT)
+                self._flush(sockets.NOW)
             except ssl.SSLError:
                 self._try_to_flush()  # the alert
                 raise
@@ -96,7 +92,7 @@ class TlsSocket:
                 self._flush(0)
                 return True
             try:
-                data = self.raw.recv(_CIPHER_BYTES, socket.MSG_DONTWAIT)
+                data = self.raw.recv(_CIPHER_BYTES, sockets.NOW)
             except (BlockingIOError, InterruptedError):
                 return False
             if not data:
@@ -115,7 +111,7 @@ class TlsSocket:
 
     def recv(self, size: int, flags: int = 0) -> bytes:
         """Receive up to `size` bytes, with `MSG_WAITALL` all of them; b"" at the end of the connection."""
-        if flags & _WHOLE:
+        if flags & sockets.WAIT_ALL:
             buffer = bytearray(size)
             return bytes(buffer[: self.recv_into(memoryview(buffer), 0, flags)])
         if not (self._incoming.pending or self._engine.pending()):
@@ -139,7 +135,7 @@ class TlsSocket:
                 have += self._read_into(target[have:])
                 continue
             except ssl.SSLWantReadError:
-                if have and not flags & _WHOLE:
+                if have and not flags & sockets.WAIT_ALL:
                     break
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                 break
@@ -182,7 +178,7 @@ class TlsSocket:
         Raises:
             BlockingIOError: Nothing has arrived.
         """
-        self._take(socket.MSG_DONTWAIT)
+        self._take(sockets.NOW)
         found = self.read_pending()
         return found if found or self._over else None
 
@@ -193,7 +189,7 @@ class TlsSocket:
     def is_open(self) -> bool:
         """Whether the other side has neither hung up nor talked out of turn; looks, does not wait."""
         try:
-            self._take(socket.MSG_DONTWAIT)
+            self._take(sockets.NOW)
             return not self.read_pending() and not self._over
         except (BlockingIOError, InterruptedError):
             return True
@@ -201,7 +197,7 @@ class TlsSocket:
             return False
 
     def _take(self, flags: int) -> None:
-        data = self.raw.recv(_CIPHER_BYTES, flags & _NOW)
+        data = self.raw.recv(_CIPHER_BYTES, flags & sockets.NOW)
         if data:
             self._incoming.write(data)
         else:
@@ -256,7 +252,7 @@ class TlsSocket:
         Raises:
             BlockingIOError: The socket does not take all of it now.
         """
-        flags &= _NOW
+        flags &= sockets.NOW
         while self._unsent or self._outgoing.pending:
             if not self._unsent:
                 self._unsent = memoryview(self._outgoing.read())
@@ -264,7 +260,7 @@ class TlsSocket:
 
     def _try_to_flush(self) -> None:
         try:
-            self._flush(socket.MSG_DONTWAIT)
+            self._flush(sockets.NOW)
         except OSError:
             return  # whoever has hung up is told nothing
 

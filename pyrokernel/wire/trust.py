@@ -10,8 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import ipaddress
-import os
-import pwd
 import socket
 import struct
 import sys
@@ -20,6 +18,7 @@ from pathlib import Path
 from pyrokernel.errors import AccessRefusedError
 from pyrokernel.roles import Role
 from pyrokernel.settings import check_private
+from pyrokernel.systems import own_uid
 
 _LINUX_UCRED = struct.Struct("3i")
 _MACOS_XUCRED = struct.Struct("IIh2xi60x")
@@ -67,17 +66,23 @@ def peer_of(sock: socket.socket) -> Peer:
             pid, uid, _ = _LINUX_UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _LINUX_UCRED.size))
     except (OSError, AttributeError) as error:
         raise AccessRefusedError(f"cannot tell who is at the other end of {sock}: {error}") from error
-    return Peer(uid=uid, pid=pid, role=Role.ADMIN if uid == os.getuid() else Role.NOBODY, user=account(uid))
+    return Peer(uid=uid, pid=pid, role=Role.ADMIN if uid == own_uid() else Role.NOBODY, user=account(uid))
 
 
 def is_own(peer: Peer) -> bool:
     """Whether a peer is a process of this account that speaks for itself, and nobody is introduced by it."""
-    return peer.kind == "account" and not peer.address and peer.uid == os.getuid()
+    return peer.kind == "account" and not peer.address and peer.uid == own_uid()
 
 
 @functools.cache
 def account(uid: int) -> str:
     """Return the name of an account, its number when it has none."""
+    try:
+        import pwd
+    except ImportError:  # Windows, where only this very account is ever asked about
+        import getpass
+
+        return getpass.getuser()
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -86,7 +91,7 @@ def account(uid: int) -> str:
 
 def account_of_process() -> str:
     """Return the name of the account that this process runs as."""
-    return account(os.getuid())
+    return account(own_uid())
 
 
 def check_peer(sock: socket.socket) -> Peer:
@@ -96,8 +101,8 @@ def check_peer(sock: socket.socket) -> Peer:
         AccessRefusedError: It runs under another account.
     """
     peer = peer_of(sock)
-    if peer.uid != os.getuid():
-        raise AccessRefusedError(f"the peer runs as uid {peer.uid}, this process as {os.getuid()}; connection refused")
+    if peer.uid != own_uid():
+        raise AccessRefusedError(f"the peer runs as uid {peer.uid}, this process as {own_uid()}; connection refused")
     return peer
 
 

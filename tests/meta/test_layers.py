@@ -23,6 +23,7 @@ LAYERS = {
     "arguments": 0,
     "wording": 0,
     "again": 0,
+    "systems": 0,
     "roles": 0,
     "birth": 0,
     "loop": 0,

@@ -1,12 +1,13 @@
-"""Real daemons on unix sockets, in threads of the test process."""
+"""Real daemons, at both kinds of endpoints, in threads of the test process."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from served import OBJECT, Service
+from served import OBJECT, PORTABLE, Service
 
 from pyrokernel.wire.daemon import Daemon
 
@@ -24,9 +25,24 @@ def private_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(params=["portable"] if PORTABLE else ["unix", "portable"])
+def daemon(request: pytest.FixtureRequest, private_dir: Path, service: Service) -> Iterator[Daemon]:
+    with _serving(private_dir, service, portable=request.param == "portable") as served:
+        yield served
+
+
 @pytest.fixture
-def daemon(private_dir: Path, service: Service) -> Iterator[Daemon]:
-    served = Daemon(private_dir / "d.sock", identity={"kernel": "k", "instance": "i"})
+def unix_daemon(private_dir: Path, service: Service) -> Iterator[Daemon]:
+    """One on a unix socket: clients that are not ours reach no other, for they cannot prove anything."""
+    if PORTABLE:
+        pytest.skip("portable mode has no unix sockets, which stock clients need")
+    with _serving(private_dir, service, portable=False) as served:
+        yield served
+
+
+@contextlib.contextmanager
+def _serving(private_dir: Path, service: Service, *, portable: bool) -> Iterator[Daemon]:
+    served = Daemon(private_dir / "d.sock", identity={"kernel": "k", "instance": "i"}, portable=portable)
     served.register(service, OBJECT)
     served.start()
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served import OBJECT, Service
+from served import OBJECT, PORTABLE, Service
 from waiting import wait_until
 
 from pyrokernel.errors import CellNotFoundError, KernelRestartedError
@@ -66,7 +66,7 @@ def test_what_takes_longer_is_awaited_by_a_fanout_on_the_same_connection(daemon:
 
 
 def test_a_connection_that_ends_is_told_from_an_answer(private_dir: Path, service: Service) -> None:
-    served = Daemon(private_dir / "l.sock", identity={})
+    served = Daemon(private_dir / "l.sock", identity={}, portable=PORTABLE)
     served.register(service, OBJECT)
     served.start()
     connection = open_to(served)
@@ -78,7 +78,7 @@ def test_a_connection_that_ends_is_told_from_an_answer(private_dir: Path, servic
 
 
 def test_another_instance_is_told_from_a_lost_connection(private_dir: Path, service: Service) -> None:
-    served = Daemon(private_dir / "i.sock", identity={"instance": "new", "kernel": "k"})
+    served = Daemon(private_dir / "i.sock", identity={"instance": "new", "kernel": "k"}, portable=PORTABLE)
     served.register(service, OBJECT)
     served.start()
     connection = open_to(served, instance="old")

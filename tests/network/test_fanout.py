@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served import OBJECT, Service
+from served import OBJECT, PORTABLE, Service
 from waiting import wait_until
 
 from pyrokernel.errors import CellNotFoundError, MessageTooLargeError, NotSerializableError, ProtocolError
@@ -97,7 +97,7 @@ def test_the_deadline_leaves_the_rest_pending_and_drops_their_connections(daemon
 
 
 def test_a_lost_connection_is_an_answer(private_dir: Path, service: Service) -> None:
-    served = Daemon(private_dir / "l.sock", identity={})
+    served = Daemon(private_dir / "l.sock", identity={}, portable=PORTABLE)
     served.register(service, OBJECT)
     served.start()
     connection = open_to(served)

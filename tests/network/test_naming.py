@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from Pyro5 import core, nameserver
+from served import PORTABLE, stock_clients
 from waiting import wait_until
 
 from pyrokernel.errors import (
@@ -29,7 +30,7 @@ URI = "PYRO:x@./u:/tmp/none/x.sock"
 def address(request: pytest.FixtureRequest, private_dir: Path) -> Iterator[str]:
     """The address of a running name server of each kind."""
     if request.param == "embedded":
-        server = EmbeddedNameServer(private_dir / "ns.sock")
+        server = EmbeddedNameServer(private_dir / "ns.sock", portable=PORTABLE)
         server.start()
         yield server.address
         server.close()
@@ -90,7 +91,7 @@ def test_nobody_there_is_said_with_what_to_do(private_dir: Path) -> None:
 
 
 def test_a_directory_finds_a_restarted_server(private_dir: Path) -> None:
-    server = EmbeddedNameServer(private_dir / "ns.sock")
+    server = EmbeddedNameServer(private_dir / "ns.sock", portable=PORTABLE)
     server.start()
     directory = Directory(server.address)
     directory.ping()
@@ -99,7 +100,7 @@ def test_a_directory_finds_a_restarted_server(private_dir: Path) -> None:
     wait_until(lambda: not directory.connected())
     with pytest.raises(NameServerNotFoundError):
         directory.ping()
-    again = EmbeddedNameServer(private_dir / "ns.sock")
+    again = EmbeddedNameServer(private_dir / "ns.sock", portable=PORTABLE)
     again.start()
     directory.ping()
     directory.close()
@@ -117,8 +118,9 @@ def test_an_address_that_is_none_is_a_settings_error() -> None:
         name_server_uri("x:y:z")
 
 
+@stock_clients
 def test_the_embedded_server_is_seen_by_stock_tools(private_dir: Path) -> None:
-    server = EmbeddedNameServer(private_dir / "ns.sock")
+    server = EmbeddedNameServer(private_dir / "ns.sock", portable=PORTABLE)
     server.start()
     found = subprocess.run(
         [sys.executable, "-m", "Pyro5.nsc", "-u", str(private_dir / "ns.sock"), "list"],

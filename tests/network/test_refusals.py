@@ -77,5 +77,7 @@ def test_a_server_of_another_authority_is_told_by_name(server: str, tmp_path: Pa
 
 
 def test_who_has_no_identity_is_told_where_one_belongs(server: str, tmp_path: Path) -> None:
-    with pytest.raises(KernelUnreachableError, match=r"if it speaks TLS, an identity belongs into .*/none \(pyrokernel"):
+    with pytest.raises(
+        KernelUnreachableError, match=r"if it speaks TLS, an identity belongs into .*/none \(pyrokernel"
+    ):
         Proxy(f"PYRO:Pyro.NameServer@{server}", 5.0, Credentials(tmp_path / "none"))

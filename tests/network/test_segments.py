@@ -300,8 +300,8 @@ def test_an_eager_reader_refuses_segments() -> None:
     receiver.close()
 
 
-def test_a_request_to_several_is_copied_once(daemon: Daemon, service: Service) -> None:
-    connections = [connect(daemon.uri_for(OBJECT), kind="control", segments=True) for _ in range(3)]
+def test_a_request_to_several_is_copied_once(unix_daemon: Daemon, service: Service) -> None:
+    connections = [connect(unix_daemon.uri_for(OBJECT), kind="control", segments=True) for _ in range(3)]
     with Fanout() as fanout:
         request = Request(OBJECT, "echo", [Packed.dump(large())])
         for connection in connections:
@@ -317,12 +317,14 @@ def test_a_request_to_several_is_copied_once(daemon: Daemon, service: Service) -
     for connection in connections:
         connection.close()
     del answers, answer, request
-    daemon.close()
-    wait_until(lambda: daemon.connection_count() == 0)
+    unix_daemon.close()
+    wait_until(lambda: unix_daemon.connection_count() == 0)
 
 
-def test_without_memory_to_share_data_goes_through_the_socket(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    connection = connect(daemon.uri_for(OBJECT), kind="control", segments=True)
+def test_without_memory_to_share_data_goes_through_the_socket(
+    unix_daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = connect(unix_daemon.uri_for(OBJECT), kind="control", segments=True)
 
     def refuse(*args: Any) -> int:
         raise OSError(28, "No space left on device")

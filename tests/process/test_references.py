@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from served import stock_clients
 from waiting import wait_until
 
 import pyrokernel as pk
@@ -692,6 +693,7 @@ with Pyro5.api.Proxy(Pyro5.api.locate_ns(sys.argv[1]).lookup("stage")) as stage:
 """
 
 
+@stock_clients
 def test_a_stock_proxy_uses_a_published_object(mesh: pk.Mesh, kernel: pk.Kernel, published: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", STOCK, mesh.settings.ns_address], capture_output=True, text=True, timeout=30, check=False

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from served import stock_clients
 from waiting import wait_until
 
 import pyrokernel as pk
@@ -43,6 +44,7 @@ with Pyro5.api.Proxy(sys.argv[1]) as kernel:
 """
 
 
+@stock_clients
 @pytest.mark.parametrize("serializer", ["serpent", "json"])
 def test_a_stock_proxy_executes_and_follows_from_its_own_process(mesh: pk.Mesh, serializer: str) -> None:
     uri = mesh.ps()[0].uri
@@ -72,6 +74,7 @@ with Pyro5.api.Proxy(sys.argv[1]) as shared:
 """
 
 
+@stock_clients
 def test_a_stock_proxy_reads_and_writes_numbers_texts_and_bytes_of_the_shared_state(mesh: pk.Mesh) -> None:
     mesh.shared.clear()
     uri = mesh.find_state().uri
@@ -211,6 +214,7 @@ pk.publish("stage", Stage())
 """
 
 
+@stock_clients
 @pytest.mark.parametrize("name_server", ["tcp"], indirect=True)
 def test_what_a_kernel_publishes_is_found_by_its_name_and_comes_back_with_the_name_server(
     name_server: NameServer, places: dict[str, str], served_at: Any

@@ -32,6 +32,7 @@ from pyrokernel.messages import Event, KernelInfo, KernelSpec, Receipt
 from pyrokernel.scripts import Source, exit_of
 from pyrokernel.settings import Settings, command_line
 from pyrokernel.texts import describe_receipts, format_kernels
+from pyrokernel.wire.endpoints import listen
 
 
 def parse(*words: str) -> argparse.Namespace:
@@ -525,15 +526,12 @@ def test_a_path_too_long_for_a_socket_is_wrong() -> None:
 
 
 def test_a_socket_that_nobody_listens_at_is_wrong(tmp_path: Path) -> None:
-    import socket
-
     settings = settings_of(parse("ps"))
     settings.mesh_runtime_dir.mkdir(parents=True, mode=0o700)
     path = settings.mesh_runtime_dir / "0123456789abcdef.sock"
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen()
-        assert "sockets" not in wrong(settings)
+    endpoint = listen(path, portable=settings.portable)
+    assert "sockets" not in wrong(settings)
+    endpoint.sock.close()
     assert wrong(settings)["sockets"].remedy == f"rm {path}"
 
 

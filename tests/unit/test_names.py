@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -11,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from served import PORTABLE
 from waiting import wait_until
 
 from pyrokernel.errors import AccessRefusedError, KernelNotFoundError, NameServerNotFoundError, NameTakenError
 from pyrokernel.host import names
 from pyrokernel.host.names import Announcer
 from pyrokernel.messages import KernelInfo
+from pyrokernel.wire.endpoints import listen
 from pyrokernel.wire.naming import Entry
 from pyrokernel.wire.trust import check_address
 
@@ -97,11 +98,10 @@ def announcer(directory: FakeDirectory, monkeypatch: pytest.MonkeyPatch) -> Iter
 @pytest.fixture
 def listening() -> Iterator[str]:
     """The URI of somebody who answers."""
-    with tempfile.TemporaryDirectory(prefix="pk-") as folder, socket.socket(socket.AF_UNIX) as server:
-        path = Path(folder, "s.sock")
-        server.bind(str(path))
-        server.listen()
-        yield f"PYRO:x@./u:{path}"
+    with tempfile.TemporaryDirectory(prefix="pk-") as folder:
+        endpoint = listen(Path(folder, "s.sock"), portable=PORTABLE)
+        yield f"PYRO:x@./u:{endpoint.path}"
+        endpoint.close()
 
 
 def kernel(name: str = "k0", instance: str = "aa", **fields: Any) -> KernelInfo:
