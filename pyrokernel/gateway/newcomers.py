@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import selectors
 import socket
@@ -61,6 +62,7 @@ class Newcomers:
         self._identity = identity
         self._all: OrderedDict[Newcomer, None] = OrderedDict()
         self._refusals = Refusals()
+        self._clock_is_set = False
 
     def __len__(self) -> int:
         return len(self._all)
@@ -71,7 +73,8 @@ class Newcomers:
         self._loop.watch_for(newcomer.sock, selectors.EVENT_READ, lambda: self._on_ready(newcomer))
         if len(self._all) > MAX_NEWCOMERS:
             self._end(next(iter(self._all)), "more connections than this machine takes at once; the oldest goes")
-        if len(self._all) == 1:
+        if not self._clock_is_set:
+            self._clock_is_set = True
             self._loop.after(ARRIVAL_SECONDS, self._look_at_clock)
 
     def close(self) -> None:
@@ -81,7 +84,7 @@ class Newcomers:
             self._forget(newcomer)
             newcomer.sock.close()
 
-    def refuse(self, newcomer: Newcomer, why: str) -> None:
+    def refuse(self, newcomer: Newcomer, why: str | Callable[[], str]) -> None:
         """Close a connection and note why."""
         self._refusals.note(newcomer.address, why)
         newcomer.sock.close()
@@ -95,7 +98,8 @@ class Newcomers:
             if newcomer.secured:
                 message = newcomer.reader.read(newcomer.sock)
         except (ProtocolError, OSError) as error:
-            self._end(newcomer, self._explain(error, newcomer))
+            # Said aloud only if it is logged: to find out what a failed handshake means takes as long as many of them.
+            self._end(newcomer, functools.partial(self._explain, error, newcomer))
             return
         if message is not None:
             self._forget(newcomer)
@@ -114,7 +118,7 @@ class Newcomers:
         del self._all[newcomer]
         self._loop.watch_for(newcomer.sock, 0, lambda: None)
 
-    def _end(self, newcomer: Newcomer, why: str) -> None:
+    def _end(self, newcomer: Newcomer, why: str | Callable[[], str]) -> None:
         self._forget(newcomer)
         self.refuse(newcomer, why)
 
@@ -127,6 +131,7 @@ class Newcomers:
                 self._loop.after(left, self._look_at_clock)
                 return
             self._end(oldest, f"it had not said within {ARRIVAL_SECONDS:g} s what it wants")
+        self._clock_is_set = False
 
 
 class Refusals:
@@ -136,7 +141,7 @@ class Refusals:
         self._second = 0
         self._count = 0
 
-    def note(self, address: str, why: str) -> None:
+    def note(self, address: str, why: str | Callable[[], str]) -> None:
         """Log one; of very many only their number."""
         second = int(time.monotonic())
         if second != self._second:
@@ -145,4 +150,5 @@ class Refusals:
             self._second, self._count = second, 0
         self._count += 1
         if self._count <= _LOGGED_A_SECOND:
-            log.warning("refused %s: %s", address or "a process of this machine", why)
+            reason = why if isinstance(why, str) else why()
+            log.warning("refused %s: %s", address or "a process of this machine", reason)
