@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from certificates import Authority, shaking_hands
 
+from pyrokernel.certs.making import certificate_pem, key_pem
 from pyrokernel.errors import AccessRefusedError, SettingsError
 from pyrokernel.wire.identity import Identity, check_kind, kind_and_name, names_in, shake_hands
 from pyrokernel.wire.refusals import explain, explain_dial, look_at
@@ -286,6 +287,19 @@ def test_an_authority_of_the_same_name_is_foreign_all_the_same(host: Identity, t
 def test_a_user_is_no_server(user: Identity) -> None:
     error = refusal(user.server_context(), user.client_context(), "ana")
     assert "shows a certificate of the wrong kind, a user's where a host's belongs" in explain(error, "ana:5", user)
+
+
+def test_an_authority_is_no_user_and_both_are_told(lab: Authority, host: Identity) -> None:
+    posing = lab.identity("user", "posing")
+    (posing / "key.pem").write_bytes(key_pem(lab.key) + certificate_pem(lab.cert))
+    client = Identity(posing).client_context()
+    assert "shows a certificate of the wrong kind" in explain(
+        refusal(host.server_context(), client), "10.0.0.9:5", host
+    )
+    told = explain(alert(host.server_context(), client), "lab1:5")
+    assert told.startswith(
+        "lab1:5 refuses the certificate in the identity directory (setting certs): it is of the wrong"
+    )
 
 
 def test_a_client_without_certificate_is_told_to_both(host: Identity, user: Identity) -> None:
