@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pyrokernel.client.mesh import Mesh
     from pyrokernel.client.shared import Shared
+    from pyrokernel.client.watches import Change
 
 __all__ = ["Audit", "state_writes"]
 
@@ -54,10 +55,17 @@ def state_writes(shared: Shared, user: str = "", since: float = 0.0) -> list[dic
         since: Unix time.
     """
     found = [
-        {"at": change.at, "what": "state", "user": change.author, "via": change.via,
-         "source": f"{change.op} {f'{space}: ' if space else ''}{change.key}", "revision": change.revision}
+        _written(space, change)
         for space in shared.spaces()
         for change in (shared[space] if space else shared).writes()
-        if change.at >= since and user in ("", change.author)
-    ]  # fmt: skip
-    return sorted(found, key=lambda record: int(record["revision"]))
+        if change.at >= since
+    ]
+    return sorted((one for one in found if user in ("", one["user"])), key=lambda one: int(one["revision"]))
+
+
+def _written(space: str, change: Change) -> dict[str, Any]:
+    """Return the record of a write; of one that a cell made, with whose cell that was where it was another user's."""
+    kernel, _, user = change.via.partition(", ")
+    key = f"{space}: {change.key}" if space else change.key
+    record = {"at": change.at, "what": "state", "user": user or change.author, "source": f"{change.op} {key}"}
+    return {**record, "kernel": kernel, "revision": change.revision}

@@ -39,6 +39,7 @@ from pyrokernel.messages import (
     RefInfo,
     new_client_id,
 )
+from pyrokernel.roles import Role
 from pyrokernel.settings import Settings
 from pyrokernel.wire.fanout import Request
 from pyrokernel.wire.introduction import act_for
@@ -445,6 +446,11 @@ class Mesh:
         except (KernelNotFoundError, KernelUnreachableError):
             return {"events": [], "next": after, "instance": instance}
         return answer
+
+    def me(self) -> tuple[str, Role]:
+        """Return as whom the hosts of the mesh know this process, and what that user may do."""
+        you = self.ask_host(self._local_host(), "describe")["you"]
+        return you["user"], Role.of(you["role"])
 
     def audit(self, *, user: str = "", kernel: str = "", since: float = 0.0) -> Audit:
         """Return who did what, as the hosts have written it down: iterate for what there is, again for what is new.

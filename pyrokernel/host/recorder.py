@@ -15,13 +15,13 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pyrokernel.audit import AuditFile, entry
-from pyrokernel.journal_files import list_segments, parse_event, parse_seq
-from pyrokernel.messages import Death, Event, EventKind
+from pyrokernel.journal_files import list_segments, parse_seq
+from pyrokernel.messages import Death
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,12 @@ SOURCE_CHARS = 400
 _BUSY_SECONDS, _IDLE_SECONDS = 1.0, 4.0
 """How often journals are looked at that grow, and that do not: a flood of output fills one in more than that."""
 _BLOCK_BYTES = 4 * 1024 * 1024
-_TOLD = re.compile(rb'^\{"seq":\d+,"kind":"(?:started|ended)",.*\n', re.MULTILINE)
+_TOLD = re.compile(
+    rb'^\{"seq":\d+,"kind":"(started|ended)","cell":"(\w*)","at":([0-9.]+),"data":(\{.*\})\}\n', re.MULTILINE
+)
+_ENDED = re.compile(rb'\{"status": ?"(\w*)", ?"duration": ?([0-9.e+-]+)')
+_LAST_FIELD = b'"execution_count"'
+"""Of what begins; the others are alike in like cells."""
 _UPTO = re.compile(rb'"instance":"([0-9a-f]+)".*"upto":(\d+)')
 
 
@@ -182,84 +187,77 @@ class Recorder:
 
     def _read(self, reading: _Reading) -> bool:
         """Write down what is new of one instance; say whether anything was."""
-        events: list[Event] = []
-        gaps: list[tuple[int, int]] = []
         reading.changed = _changed(reading.directory)
+        grew = False
         begun = (reading.segment, reading.offset, reading.upto)
         for block, missing in _blocks(reading):
-            if missing:
-                gaps.append(missing)
-            events += filter(None, map(parse_event, _TOLD.findall(block)))
-            if len(events) >= 10_000:
-                break
-        if begun == (reading.segment, reading.offset, reading.upto):
-            return False
-        records = [self._entry(reading, "gap", 0.0, first=first, last=last) for first, last in gaps]
-        before = dict(reading.running)
-        records += self._records(reading, events)
-        if records:
-            records[-1]["upto"] = reading.upto
-            if not self.record.append(records):
-                reading.segment, reading.offset, reading.upto = begun
-                reading.running = before
-                return False
-        reading.recorded = reading.upto
-        return True
+            before = dict(reading.running)
+            records = [self._entry(reading, "gap", None, first=missing[0], last=missing[1])] if missing else []
+            records += self._records(reading, block)
+            if records:
+                records[-1]["upto"] = reading.upto
+                if not self.record.append(records):
+                    reading.segment, reading.offset, reading.upto = begun
+                    reading.running = before
+                    return False
+            begun = (reading.segment, reading.offset, reading.upto)
+            reading.recorded, grew = reading.upto, True
+        return grew
 
-    def _records(self, reading: _Reading, events: list[Event]) -> list[dict[str, Any]]:
-        """Return what is to be written of some events; like cells that follow each other are one record."""
-        fresh: dict[str, dict[str, Any]] = {}
-        order: list[dict[str, Any]] = []
-        for event in events:
-            if event.kind == EventKind.STARTED:
-                made = self._entry(reading, "cell", event.at, cell=event.cell, **_begun(event.data))
-                fresh[event.cell] = reading.running[event.cell] = made
-                order.append(made)
+    def _records(self, reading: _Reading, block: bytes) -> list[dict[str, Any]]:
+        """Return what is to be written of some events; like cells that follow each other are one record.
+
+        A kernel may run ten thousand calls a second, so no more is parsed of each than tells them apart.
+        """
+        fresh: dict[bytes, tuple[bytes, bytes]] = {}
+        found: list[dict[str, Any]] = []
+        last: tuple[bytes, bytes] | None = None
+        for kind, cell, at, data in _TOLD.findall(block):
+            if kind == b"started":
+                fresh[cell] = at, data
                 continue
-            begun = reading.running.pop(event.cell, None)
-            ended = {
-                "status": event.data.get("status", ""),
-                "seconds": round(float(event.data.get("duration", 0.0)), 6),
-            }
-            if event.cell in fresh:
-                fresh.pop(event.cell).update(ended)
-            elif begun is not None:
-                whose = {name: begun[name] for name in ("user", "via") if name in begun}
-                order.append(self._entry(reading, "end", event.at, cell=event.cell, **whose, **ended))
-            elif ended["status"] != "cancelled":  # begun while another host wrote this down
-                order.append(self._entry(reading, "end", event.at, cell=event.cell, **ended))
-        return _folded(order)
-
-    def _entry(self, reading: _Reading, what: str, at: float, **fields: Any) -> dict[str, Any]:
-        where = {"kernel": reading.kernel, "instance": reading.instance}
-        return entry(what, at or None, **fields, **where)
-
-
-def _begun(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a record says of a cell that has begun."""
-    source = str(data.get("source", ""))
-    cut = len(source) > SOURCE_CHARS
-    shown = source[:SOURCE_CHARS] + "..." if cut else source
-    told = {name: data.get(name, "") for name in ("via", "client", "job")}
-    return {"user": data.get("author", ""), **told, "source": shown}
-
-
-def _folded(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Make one record of cells that follow each other and differ in nothing but their ids and times."""
-    found: list[dict[str, Any]] = []
-    for record in records:
-        last = found[-1] if found else None
-        if last is not None and "status" in record and _alike(last) == _alike(record):
-            last["count"] = last.get("count", 1) + 1
-            last["seconds"] = round(last["seconds"] + record["seconds"], 6)
-            last["last"], last["last_at"] = record["cell"], record["at"]
-        else:
+            ended = _ENDED.match(data)
+            status, seconds = (ended[1], float(ended[2])) if ended else (b"", 0.0)
+            begun = fresh.pop(cell, None)
+            if begun is None:
+                found += self._ends(reading, cell.decode(), float(at), status.decode(), seconds)
+                last = None
+                continue
+            alike = begun[1].rpartition(_LAST_FIELD)[0], status
+            if alike == last:
+                record = found[-1]
+                record["count"] = record.get("count", 1) + 1
+                record["seconds"] = round(record["seconds"] + seconds, 6)
+                record["last"], record["last_at"] = cell.decode(), float(begun[0])
+                continue
+            last = alike
+            found.append(self._cell(reading, cell, *begun, status=status.decode(), seconds=round(seconds, 6)))
+        for cell, begun in fresh.items():
+            record = self._cell(reading, cell, *begun)
+            reading.running[record["cell"]] = record
             found.append(record)
-    return found
+        return sorted(found, key=lambda record: float(record["at"]))
 
+    def _cell(self, reading: _Reading, cell: bytes, at: bytes, data: bytes, **more: Any) -> dict[str, Any]:
+        """Return the record of a cell that has begun."""
+        told = json.loads(data)
+        source = str(told.get("source", ""))
+        if len(source) > SOURCE_CHARS:
+            source = source[:SOURCE_CHARS] + "..."
+        whose = {"user": told.get("author"), **{name: told.get(name) for name in ("via", "client", "job")}}
+        return self._entry(reading, "cell", float(at), cell=cell.decode(), **whose, source=source, **more)
 
-def _alike(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(record.get(name) for name in ("what", "user", "via", "client", "job", "source", "status"))
+    def _ends(self, reading: _Reading, cell: str, at: float, status: str, seconds: float) -> list[dict[str, Any]]:
+        """Return the record of the end of a cell that began before; none of one that was cancelled."""
+        begun = reading.running.pop(cell, None)
+        if begun is None and status == "cancelled":
+            return []
+        whose = {name: begun[name] for name in ("user", "via") if name in begun} if begun else {}
+        ended = {"status": status, "seconds": round(seconds, 6)}
+        return [self._entry(reading, "end", at, cell=cell, **whose, **ended)]
+
+    def _entry(self, reading: _Reading, what: str, at: float | None, **fields: Any) -> dict[str, Any]:
+        return entry(what, at, **fields, kernel=reading.kernel, instance=reading.instance)
 
 
 def _blocks(reading: _Reading) -> Iterator[tuple[bytes, tuple[int, int] | None]]:

@@ -222,9 +222,11 @@ class HostService:
 
     @expose(Role.OBSERVER)
     def describe(self) -> dict[str, Any]:
-        """Return who this host is and where its files are."""
+        """Return who this host is, where its files are, and as whom it knows who asks."""
+        peer = current_peer()
         return {
             **self._identity,
+            "you": {"user": peer.user, "role": peer.role.word},
             "pid": os.getpid(),
             "protocol": PROTOCOL_VERSION,
             "runtime_dir": str(self._places.runtime),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import textwrap
 import time
@@ -15,6 +16,7 @@ from cmd2.exceptions import Cmd2ArgparseError
 from pyrokernel.client.group import Group
 from pyrokernel.client.mesh import Mesh, connect
 from pyrokernel.errors import PyrokernelError
+from pyrokernel.roles import Role
 from pyrokernel.settings import Settings
 from pyrokernel.shell.aliases import Aliases
 from pyrokernel.shell.background import Background
@@ -260,6 +262,10 @@ class Shell(House):
     def preloop(self) -> None:
         """Say what is amiss before the first line is typed; cmd2 calls this."""
         super().preloop()
+        with contextlib.suppress(PyrokernelError, OSError):  # a host that is away is told of where it is missed
+            user, role = self.target.mesh.me()
+            if role is Role.OBSERVER:
+                self.notice(f"you are {user}, an observer: you look, complete and follow; what runs code is refused")
         for problem in self.plugins.problems:
             self.notice(f"{problem}; `plugins` tells more")
 

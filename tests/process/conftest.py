@@ -99,6 +99,17 @@ class Served:
         self.cli("stop", "--force", check=False)
 
 
+@pytest.fixture(scope="module")
+def served_to_all() -> Iterator[Served]:
+    """A detached mesh of two kernels, shared by the tests of a module."""
+    directory = tempfile.mkdtemp(prefix="pk-", dir="/tmp")
+    os.chmod(directory, 0o700)
+    found = Served({"runtime_dir": f"{directory}/r", "state_dir": f"{directory}/s"}, "-n", "2")
+    yield found
+    found.stop()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
 @pytest.fixture
 def served(places: dict[str, str]) -> Iterator[Served]:
     """A detached mesh of two kernels."""

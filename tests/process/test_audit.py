@@ -92,6 +92,12 @@ def test_writes_to_the_shared_state_are_told_beside(served: Served) -> None:
     found = records(served, "--state")
     assert [one["source"] for one in found if one["what"] == "state"] == ["set calibration", "set project: x"]
     assert [one["at"] for one in found] == sorted(one["at"] for one in found)
+    with served.connect() as mesh:
+        (info,) = [one for one in mesh.ps() if one.name == "k0"]
+        with acting(info.uri, Role.USER, user="bob") as bob:
+            bob.ask("execute", "shared.m['by'] = 'bob'")
+    (write,) = [one for one in records(served, "--state", "--user", "bob") if one["what"] == "state"]
+    assert (write["source"], write["kernel"]) == ("set by", "k0")
 
 
 def test_only_admins_read_it(served: Served) -> None:
