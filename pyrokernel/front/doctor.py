@@ -27,6 +27,7 @@ from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.identities import check_identities
 from pyrokernel.front.inits import advise_restart
 from pyrokernel.front.machine import Finding, check_machine, origins
+from pyrokernel.front.nameserver_places import command_that_serves
 from pyrokernel.front.plugins import load_here
 from pyrokernel.front.reach import open_mesh, settings_of
 from pyrokernel.front.state_files import describe_backup
@@ -82,7 +83,7 @@ def check_mesh(settings: Settings) -> Iterator[Finding]:
         mesh = open_mesh(settings)
     except NameServerNotFoundError as error:
         if settings.ns:
-            yield Finding("wrong", "name server", str(error), f"pyro5-ns, or: {command_line(settings, 'serve')}")
+            yield Finding("wrong", "name server", str(error), command_that_serves(settings.ns))
         else:
             serve = command_line(settings, "serve --detach")
             yield Finding("note", "mesh", f"{settings.mesh!r} is not running on this machine; start it: {serve}")

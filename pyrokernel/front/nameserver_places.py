@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from pathlib import Path
 
 from pyrokernel.errors import SettingsError
@@ -40,3 +41,10 @@ def socket_of(args: argparse.Namespace, settings: Settings) -> Path:
         return Path(os.path.abspath(os.path.expanduser(args.unixsocket)))
     # In a folder of its own: the sockets of a mesh are its host's to clear up.
     return settings.mesh_runtime_dir / "nameserver" / SOCKET
+
+
+def command_that_serves(address: str) -> str:
+    """Return the command that runs a name server at an address."""
+    host, _, port = address.rpartition(":")
+    where = ["-u", address[4:]] if address.startswith("./u:") else ["-n", host.strip("[]") or address, "-p", port]
+    return shlex.join(["pyrokernel", "nameserver", *where])

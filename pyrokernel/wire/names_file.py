@@ -50,7 +50,6 @@ class NamesFile(MemoryStorage):  # type: ignore[misc]  # Pyro5 has no type infor
             SqlStorage(str(path))  # makes the tables, or brings those of an older Pyro up to date
             # The lock of the name server takes care that no two threads use it at once.
             database = sqlite3.connect(path, check_same_thread=False)
-            database.execute("PRAGMA foreign_keys=ON")
             # Pyro's tables have none for this, and to remove a name would look at the words of all others.
             database.execute("CREATE INDEX IF NOT EXISTS pyro_metadata_object ON pyro_metadata(object)")
             database.commit()

@@ -231,7 +231,7 @@ class Directory:
                 self._drop()
                 raise NameServerNotFoundError(
                     f"no name server answers at {self.address} ({error}); start one with `pyrokernel serve`, "
-                    "or run pyro5-ns and name it with --ns or PYROKERNEL_NS"
+                    "or run `pyrokernel nameserver` and name it with --ns or PYROKERNEL_NS"
                 ) from error
 
     def _use(self, operation: Callable[[Any], T]) -> T:

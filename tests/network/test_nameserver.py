@@ -199,6 +199,13 @@ def test_the_name_server_keeps_its_own_name(of: Callable[..., Any], server: Embe
         assert server.address in str(each.lookup(own))
 
 
+def test_a_host_does_not_write_that_something_is_another_hosts(of: Callable[..., Any]) -> None:
+    lab1 = of("lab1", kind="host")
+    with pytest.raises(errors.NamingError, match="'host:lab2' are for that host, and this is host lab1"):
+        lab1.register("pyrokernel.kernel.k0", URI, metadata={"host:lab2"})
+    lab1.register("pyrokernel.kernel.k0", URI, metadata={"host:lab1"})
+
+
 def test_what_is_of_a_host_is_the_hosts_whoever_wrote_it(of: Callable[..., Any]) -> None:
     """A host that used this machine's socket yesterday, and the network today."""
     of().register("pyrokernel.kernel.k0", URI, metadata={"host:lab1"})
@@ -469,6 +476,10 @@ def call_message(serializer_id: int, data: bytes, flags: int = 0, annotations: d
     return bytes(raw)
 
 
+COUNT = serializers.SerpentSerializer().dumpsCall(core.NAMESERVER_NAME, "count", (), {})
+"""A good request, but for what is put behind it."""
+
+
 @pytest.mark.parametrize(
     "message",
     [
@@ -477,7 +488,7 @@ def call_message(serializer_id: int, data: bytes, flags: int = 0, annotations: d
         call_message(
             serializers.SerpentSerializer.serializer_id, b"()", protocol.FLAGS_KEEPSERIALIZED, {"BLBI": b"[\xff"}
         ),
-        call_message(serializers.SerpentSerializer.serializer_id, b" " * (ours.MAX_REQUEST_BYTES + 1)),
+        call_message(serializers.SerpentSerializer.serializer_id, COUNT + b" " * ours.MAX_REQUEST_BYTES),
     ],
     ids=["marshal", "compressed", "blob", "large"],
 )

@@ -261,6 +261,19 @@ def test_systemd_is_told_when_it_is_ready_and_when_it_ends(folder: Path, start: 
         assert systemd.recv(100) == b"STOPPING=1"
 
 
+def test_doctor_names_the_command_that_brings_a_name_server_back(folder: Path, places: dict[str, str]) -> None:
+    for address, command in (
+        (f"./u:{folder}/ns.sock", f"pyrokernel nameserver -u {folder}/ns.sock"),
+        ("127.0.0.1:9", "pyrokernel nameserver -n 127.0.0.1 -p 9"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "pyrokernel", "--ns", address, "doctor"],
+            env={**os.environ, "XDG_CONFIG_HOME": str(folder), "PYROKERNEL_RUNTIME_DIR": places["runtime_dir"]},
+            capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+        assert command in done.stdout
+
+
 # Over TLS, with Pyro5's own tool
 
 
@@ -457,3 +470,7 @@ def test_a_mesh_has_its_names_there_over_tls(authority: Any, folder: Path, start
     # What runs on a host, its kernels and their users, is that host to others.
     for name in ("pyrokernel.host.lab1", "pyrokernel.kernel.k0", "camera"):
         assert entries[name].values("owner") == ("host:lab1",)
+    mesh.stop()
+    watcher = Directory(server.address, credentials=Credentials(user))
+    wait_until(lambda: [entry.name for entry in watcher.list("")] == ["Pyro.NameServer"])
+    watcher.close()
