@@ -190,7 +190,9 @@ def _add_serve(commands: _Commands) -> argparse.ArgumentParser:
     )
     parser.add_argument("--name", action="append", metavar="NAME", help="a kernel of this name (may be repeated)")
     parser.add_argument("--detach", action="store_true", help="return when they are ready; they survive logout")
-    parser.add_argument("--portable", action="store_true", default=None, help="start kernels without fork")
+    parser.add_argument(
+        "--portable", action="store_true", default=None, help="do without fork, unix sockets and shared memory"
+    )
     parser.add_argument(
         "--listen", metavar="HOST:PORT", help="let other machines in here, by mutual TLS (see `pyrokernel certs`)"
     )

@@ -47,7 +47,7 @@ class Settings:
         host: Name of this machine in the mesh; "" for its host name.
         timeout: Seconds to wait for an answer that should come at once (connect, describe, complete); outside of
             Python also "90s", "30m", "2h".
-        portable: Do without fork.
+        portable: Do without fork, unix sockets, shared memory, and whatever else Windows lacks.
         input_timeout: Seconds that input() in a kernel waits for a front end.
         max_result_bytes: Largest value that travels with a reply; outside of Python also "64M".
         shell_startup: File of lines that the shell runs before its first prompt; "" for `shell.pk` beside the
@@ -82,7 +82,7 @@ class Settings:
     state_dir: str = ""
     host: str = ""
     timeout: float = 10.0
-    portable: bool = False
+    portable: bool = not hasattr(socket, "AF_UNIX")
     input_timeout: float = 600.0
     max_result_bytes: int = 64 * 1024 * 1024
     shell_startup: str = ""

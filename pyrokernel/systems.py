@@ -109,4 +109,5 @@ def temporary_root() -> str:
     """Return the directory, on this machine's own disk, where private ones are made."""
     if hasattr(os, "getuid"):
         return "/tmp"  # short, as addresses of unix sockets are to be; TMPDIR of macOS is not
-    return os.environ.get("LOCALAPPDATA") or os.path.expanduser("~")
+    found = os.environ.get("LOCALAPPDATA") or os.path.expanduser("~")
+    return os.path.splitdrive(found)[1]  # a colon is not for addresses of Pyro

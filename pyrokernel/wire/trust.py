@@ -114,7 +114,7 @@ def check_socket_path(path: str | Path) -> Path:
         FileNotFoundError: It does not exist.
     """
     found = Path(path)
-    if not found.is_absolute():
+    if not found.root:
         raise AccessRefusedError(f"the socket path {path} is not absolute")
     check_private(found.parent)
     return found

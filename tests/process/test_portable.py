@@ -15,7 +15,8 @@ from waiting import wait_until
 LACKING = Path(__file__).parents[1] / "lacking"
 """A `sitecustomize` by which our modules find no fork, no unix sockets, no `fcntl`, no `SIGKILL` ..."""
 
-ENVIRON = {"PYTHONPATH": str(LACKING), "PYROKERNEL_PORTABLE": "1"}
+ENVIRON = {"PYTHONPATH": str(LACKING)}
+"""The setting is not given: it is `portable` wherever there are no unix sockets."""
 
 
 def run(program: str) -> str:
@@ -123,6 +124,33 @@ with pk.local(1) as mesh:
     print(mesh["k0"].execute("1 + 1").result)
 """
     assert run(program).splitlines() == ["killed by SIGABRT (Aborted) import os; os.abort()", "2"]
+
+
+def test_what_cannot_be_had_is_said_in_one_line() -> None:
+    program = """
+with pk.local(1) as mesh:
+    mesh["k0"].submit("sum(range(10**10))")
+    try:
+        while mesh["k0"].describe(timeout=0.3):
+            pass
+    except pk.ReplyTimeoutError:  # now it holds the interpreter
+        pass
+    receipt = mesh["k0"].interrupt(escalate=False)
+    print(receipt.outcome, "-", receipt.detail)
+    mesh["k0"].restart(force=True)
+    print(mesh["k0"].execute("1 + 1").result)
+    try:
+        mesh.start([pk.KernelSpec(name="small", memory_bytes=1 << 30)])
+    except pk.errors.PyrokernelError as error:
+        print(error)
+"""
+    shown = run(program).splitlines()
+    assert shown[0].startswith(
+        "unanswered - its host cannot help: here only a kernel itself can interrupt its cell; restart"
+    )
+    assert shown[1] == "2"
+    assert shown[2].endswith("this system limits no memory; start it without `memory_bytes`")
+    assert len(shown) == 3
 
 
 def test_the_shared_state_is_shared() -> None:
