@@ -136,5 +136,21 @@ class Server:
         assert self.process is not None
         return set(map(int, Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()))
 
+    def memory(self) -> int:
+        """Return the bytes that the server has of its own."""
+        assert self.process is not None
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"^RssAnon:\s+(\d+) kB", status, re.MULTILINE)[1]) * 1024  # type: ignore[index]
+
+    @staticmethod
+    def size_of(pid: int) -> tuple[int, int]:
+        """Return lines and columns of the terminal of a process."""
+        found = os.open(os.readlink(f"/proc/{pid}/fd/0"), os.O_RDONLY | os.O_NOCTTY)
+        try:
+            size = os.get_terminal_size(found)
+        finally:
+            os.close(found)
+        return size.lines, size.columns
+
 
 Serve = Callable[..., Server]

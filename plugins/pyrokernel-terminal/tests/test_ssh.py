@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -16,14 +15,6 @@ from terminals import Terminal
 from waiting import is_alive, wait_until
 
 pytestmark = [openssh.needs_client, pytest.mark.slow]
-
-
-def memory_of(pid: int) -> int:
-    """Return the bytes that a process has of its own."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError(f"no RssAnon of {pid}")
 
 
 def test_a_session_is_a_terminal(serve: Serve, kernel: pk.Kernel) -> None:
@@ -54,20 +45,11 @@ def test_the_window_is_that_of_the_client_and_follows_it(serve: Serve) -> None:
     server = serve("ana")
     terminal = server.at_prompt("ana", size=(30, 100))
     (pid,) = server.children()
-    assert size_of(pid) == (30, 100)
+    assert server.size_of(pid) == (30, 100)
     terminal.resize(50, 77)
-    wait_until(lambda: size_of(pid) == (50, 77))
+    wait_until(lambda: server.size_of(pid) == (50, 77))
     terminal.resize(1000, 5000)
-    wait_until(lambda: size_of(pid) == (500, 1000))
-
-
-def size_of(pid: int) -> tuple[int, int]:
-    found = os.open(os.readlink(f"/proc/{pid}/fd/0"), os.O_RDONLY | os.O_NOCTTY)
-    try:
-        size = os.get_terminal_size(found)
-    finally:
-        os.close(found)
-    return size.lines, size.columns
+    wait_until(lambda: server.size_of(pid) == (500, 1000))
 
 
 def test_a_command_runs_and_its_exit_code_comes_back(serve: Serve) -> None:
@@ -91,12 +73,12 @@ def test_two_users_share_a_kernel_and_see_who_did_what(serve: Serve, mesh: pk.Me
     ana.expect("\n'stored'\n")
     bob.type("shared.m['un\t")
     bob.expect("likely")
-    bob.enter("")
+    bob.enter("']")
     bob.expect("\n'from ana'\n")
     bob.enter("shared history unlikely")
     bob.expect("k0, ana")
     bob.enter("watch on")
-    bob.expect("watch")
+    bob.expect("watch is on")
     ana.enter("print('seen by ' + 'bob')")
     ana.expect("\nseen by bob\n")
     bob.expect("ana")
@@ -284,12 +266,12 @@ def test_a_client_that_stops_reading_costs_a_bounded_buffer(serve: Serve, kernel
     ana, bob = server.at_prompt("ana"), server.at_prompt("bob")
     flood(ana)
     ana.process.send_signal(signal.SIGSTOP)
-    before = memory_of(server.process.pid)
+    before = server.memory()
     for number in range(5):
         bob.enter(f"on k1 'bob is served {number}'")
         bob.expect(f"\n'bob is served {number}'\n")
     kernel.interrupt()
-    assert memory_of(server.process.pid) - before < 16 << 20
+    assert server.memory() - before < 16 << 20
     ana.process.kill()
     ana.process.send_signal(signal.SIGCONT)
     wait_until(lambda: len(server.children()) == 1)
