@@ -82,7 +82,7 @@ def test_two_users_share_a_kernel_and_see_who_did_what(serve: Serve, mesh: pk.Me
     ana.enter("print('seen by ' + 'bob')")
     ana.expect("\nseen by bob\n")
     bob.expect("ana")
-    bob.expect("seen by bob")
+    bob.expect("ran print('seen by ' + 'bob')")
     authors = {cell["source"]: cell["author"] for cell in kernel.cells()}
     assert authors["print('seen by ' + 'bob')"] == "ana"
     assert authors["shared.m['unlikely']"] == "bob"
