@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 _LOGIN_SECONDS = 20
 _MOST_STRANGERS = 32
-"""Connections that have not said who they are; more are closed at once."""
+"""Connections that have not said who they are; of more, the one that has waited longest goes: who logs in is quick."""
 
 _KEEPALIVE_SECONDS = 30
 """A client whose machine is switched off is noticed after four of these."""
@@ -46,7 +46,7 @@ async def listen(house: House, address: str, key_file: Path) -> asyncssh.SSHAcce
         OSError: The port is taken.
     """
     host, port = split(address)
-    strangers: set[_Door] = set()
+    strangers: dict[_Door, None] = {}
     return await asyncssh.listen(
         host,
         port,
@@ -99,10 +99,10 @@ class _Door(asyncssh.SSHServer):
 
     Args:
         house: What sessions share.
-        strangers: The connections of nobody yet.
+        strangers: The connections of nobody yet, the oldest first.
     """
 
-    def __init__(self, house: House, strangers: set[_Door]) -> None:
+    def __init__(self, house: House, strangers: dict[_Door, None]) -> None:
         self._house, self._strangers = house, strangers
         self._conn: asyncssh.SSHServerConnection | None = None
         self._users: dict[str, User] = {}
@@ -110,10 +110,15 @@ class _Door(asyncssh.SSHServer):
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._conn = conn
-        if len(self._strangers) >= _MOST_STRANGERS:
-            conn.abort()
-            return
-        self._strangers.add(self)
+        self._strangers[self] = None
+        if len(self._strangers) > _MOST_STRANGERS:
+            next(iter(self._strangers)).turn_away()
+
+    def turn_away(self) -> None:
+        """Close the connection of somebody who did not say who they are."""
+        self._strangers.pop(self, None)
+        if self._conn is not None:
+            self._conn.abort()
 
     def begin_auth(self, username: str) -> bool:
         self._name = username
@@ -122,6 +127,9 @@ class _Door(asyncssh.SSHServer):
         except PyrokernelError as error:
             log.error("nobody comes in by ssh: %s", error)
             self._users = {}
+        return True
+
+    def public_key_auth_supported(self) -> bool:
         return True
 
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
@@ -136,11 +144,11 @@ class _Door(asyncssh.SSHServer):
         return True
 
     def auth_completed(self) -> None:
-        self._strangers.discard(self)
+        self._strangers.pop(self, None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self in self._strangers:
-            self._strangers.discard(self)
+            del self._strangers[self]
             if self._name:
                 address = _address(self._conn)
                 self._house.record.write("refused", user=self._name[:64], by="ssh", **{"from": address}, why="no key")
