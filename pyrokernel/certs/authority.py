@@ -229,6 +229,11 @@ class Authority:
         )
         return record
 
+    @property
+    def crl_pem(self) -> str:
+        """The list of what was revoked, as it stands in a file."""
+        return self._crl().decode()
+
     def _has_crl(self) -> bool:
         try:
             return number_of(self._crl(), self.ca_pem) == self.index.crl_number

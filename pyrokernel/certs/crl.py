@@ -6,15 +6,20 @@ close a mesh, nor must news that arrives where a clock is behind. The certificat
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from collections.abc import Mapping
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-__all__ = ["make_crl", "number_of", "read_revoked"]
+from pyrokernel.certs.files import write_private
+from pyrokernel.errors import AccessRefusedError
+
+__all__ = ["make_crl", "number_of", "read_revoked", "take_over"]
 
 
 def make_crl(
@@ -60,6 +65,26 @@ def read_revoked(crl_pem: bytes, ca_pem: bytes) -> frozenset[int]:
         ValueError: It is no list, or not by this authority.
     """
     return frozenset(entry.serial_number for entry in _read(crl_pem, ca_pem))
+
+
+def take_over(crl_pem: bytes, directory: Path) -> bool:
+    """Put a list in the place of the one in an identity directory; say whether it is newer than that.
+
+    Who brings it does not matter: only the authority can have signed it, and none that is older is taken.
+
+    Raises:
+        AccessRefusedError: It is no list, or not by the authority of that identity.
+    """
+    ca, file = (directory / "ca.pem").read_bytes(), directory / "crl.pem"
+    try:
+        number = number_of(crl_pem, ca)
+    except ValueError as error:
+        raise AccessRefusedError(f"this is no list of revoked certificates by the authority in {directory}") from error
+    with contextlib.suppress(FileNotFoundError, ValueError):  # there is none, or it is damaged
+        if number_of(file.read_bytes(), ca) >= number:
+            return False
+    write_private(file, crl_pem)
+    return True
 
 
 def number_of(crl_pem: bytes, ca_pem: bytes) -> int:

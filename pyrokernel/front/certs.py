@@ -123,15 +123,40 @@ def revoke(args: argparse.Namespace) -> int:
     with _load("authority").opened(_ca_directory(args)) as authority:
         revoked = authority.revoke(args.revoked)
         told = authority.publish_crl([settings.certs_dir, settings.host_certs_dir])
+        hosts, deaf = _spread(settings, authority.crl_pem)
     if args.json:
-        say_json({"revoked": [record.to_json() for record in revoked], "told": [str(one) for one in told]})
-        return ExitCode.OK
+        say_json({"revoked": [record.to_json() for record in revoked], "told": [str(one) for one in told],
+                  "hosts": hosts, "unreached": deaf})  # fmt: skip
+        return ExitCode.NO_MESH if deaf else ExitCode.OK
     if revoked:
         say(f"revoked {args.revoked}: {len(revoked)} of its certificates will be refused")
     else:
         say(f"{args.revoked} was revoked before")
     note(f"the list is {_ca_directory(args) / 'crl.pem'}; it was copied to: {', '.join(map(str, told)) or 'nowhere'}")
-    return ExitCode.OK
+    if hosts:
+        say(f"told {', '.join(hosts)}: whoever is on the list is hung up on within a second")
+    for name, why in deaf.items():
+        note(f"not told: {name}: {why}; run this again when it is there, or copy crl.pem into its identity directory")
+    return ExitCode.NO_MESH if deaf else ExitCode.OK
+
+
+def _spread(settings: Settings, crl: str) -> tuple[list[str], dict[str, str]]:
+    """Tell the hosts of the mesh what is revoked; return which were told, and why the others were not."""
+    if not settings.ns:  # a mesh on one machine has no other hosts
+        return [], {}
+    from pyrokernel.client.links import ask_each  # the other actions need no mesh
+    from pyrokernel.client.mesh import connect
+    from pyrokernel.messages import HOST_OBJECT
+    from pyrokernel.wire.fanout import Request
+
+    try:
+        with connect(settings) as mesh:
+            request = Request(HOST_OBJECT, "take_revoked", (crl,))
+            answers = ask_each(dict.fromkeys(mesh.hosts(), request), settings.timeout)
+    except PyrokernelError as error:
+        return [], {f"the mesh at {settings.ns}": str(error)}
+    deaf = {name: str(answer) for name, answer in answers.items() if isinstance(answer, Exception)}
+    return [name for name in answers if name not in deaf], deaf
 
 
 def list_records(args: argparse.Namespace) -> int:

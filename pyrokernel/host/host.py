@@ -191,6 +191,7 @@ class Host:
                           "python": sys.executable},
              "started": time.time()},
             shutdown=self._say_goodbye,
+            host_certs=settings.host_certs_dir,
             recorder=self._recorder,
         )  # fmt: skip
         self._daemon.register(service, HOST_OBJECT)

@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pyrokernel.audit import Filter
@@ -45,6 +46,7 @@ class HostService:
         deaths, places: Where the past is kept.
         identity: What `describe` tells.
         shutdown: Begins the end of the host.
+        host_certs: Its identity directory; there may be none.
         recorder: Writes down who asked for what.
     """
 
@@ -56,6 +58,7 @@ class HostService:
         places: Places,
         identity: Mapping[str, Any],
         shutdown: Callable[[], None],
+        host_certs: Path,
         recorder: Recorder,
     ) -> None:
         self._loop = loop
@@ -63,6 +66,7 @@ class HostService:
         self._deaths = deaths
         self._places = places
         self._identity = dict(identity)
+        self._host_certs = host_certs
         self._shutdown = shutdown
         self._recorder = recorder
         self._shelf = Shelf(places.shelf)
@@ -234,6 +238,17 @@ class HostService:
             "shared_dir": str(self._places.shared),
             "kernels": len(self._do(self._supervisor.kernels)),
         }
+
+    @expose(Role.ADMIN)
+    def take_revoked(self, crl: str) -> bool:
+        """Take up the authority's list of revoked certificates (PEM); say whether it was news.
+
+        The gateway sees it a moment later, and hangs up on those who are on it.
+        """
+        from pyrokernel.certs.crl import take_over  # loads `cryptography`, for those who revoke something
+
+        with self._noted("revoke"):
+            return take_over(crl.encode(), self._host_certs)
 
     @expose(Role.ADMIN)
     def shutdown(self, reason: str = "", force: bool = False) -> list[dict[str, Any]]:

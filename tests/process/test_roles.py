@@ -42,7 +42,7 @@ KERNEL = {
 HOST = {
     LOOK: "list_kernels await_kernel obituary deaths read_journal instances start_state describe",
     USE: "signal_kernel store_shipped keep_shipped drop_shipped",
-    RULE: "start_kernels stop_kernels restart_kernels stop_state shutdown audit",
+    RULE: "start_kernels stop_kernels restart_kernels stop_state shutdown audit take_revoked",
 }
 STATE = {
     LOOK: "get get_many get_at keys entries items revision_of count spaces history watch locks length ping describe",
