@@ -9,6 +9,7 @@ from pathlib import Path
 
 import machines
 from machines import Machine, Network
+from openssh import account
 from waiting import wait_until
 
 from pyrokernel.certs import authority
@@ -36,14 +37,14 @@ class Lab:
         self.ns = f"{self.machines[0].address}:{NS_PORT}"
         authority.create(self.ca, "lab")
         with authority.opened(self.ca) as made:
-            made.issue("user", "ana")
+            made.issue("user", account())
         for machine in self.machines:
             self.certify(machine)
 
     def certify(self, machine: Machine, *, host: bool = True) -> None:
-        """Give a machine an identity as a host, and its account that of the user ana."""
+        """Give a machine an identity as a host, and its account one as a user."""
         configuration = machine.home / ".config" / "pyrokernel"
-        issued = {"certs": "ana"}
+        issued = {"certs": account()}
         if host:
             with authority.opened(self.ca) as made:
                 made.issue("host", machine.name, [machine.address])

@@ -1,7 +1,7 @@
 """Machines on a network of their own: namespaces with addresses, cables and a name each. Runs in the test process.
 
-Each machine is a process that holds its namespaces (network, mounts, host name, processes). It lives as long as the pipe
-to its standard input is open, so a test that is killed leaves nothing behind; whoever kills it has switched the
+Each machine is a process that holds its namespaces (network, mounts, host name, processes). It lives as long as the
+pipe to its standard input is open, so a test that is killed leaves nothing behind; whoever kills it has switched the
 machine off, with all that ran there. What a machine writes is on a disk of its own; programs are those of this system.
 """
 
@@ -64,7 +64,8 @@ class _Holder:
         return ["nsenter", f"--target={self.pid}", *flags, "--"]
 
     def close(self) -> None:
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.kill()  # and with it the child, and with that whatever ran in its namespace of processes
         self.process.wait(10)
         self.process.stdin.close()

@@ -20,7 +20,7 @@ GONE_SECONDS = 2.5
 
 _AGAIN_SECONDS = 1.0
 """How long the first dial after that may take; each further one may take twice as long, until one succeeds."""
-_PAUSE_SECONDS = 1.0
+_PAUSE_SECONDS = 2.0
 """How long what a dial has found out holds."""
 
 _SILENT = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
