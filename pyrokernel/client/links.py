@@ -56,6 +56,11 @@ class Link:
         self._lock = threading.Lock()
         self._pid = os.getpid()
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it leads to a process on this machine."""
+        return "@./u:" in self.uri
+
     def take(self, kind: str) -> Connection:
         """Return a connection for this thread's use.
 

@@ -254,7 +254,7 @@ class StateLink:
         size = encoded.size_bytes
         fields: dict[str, Any] = {"kind": encoded.kind, "type": encoded.type, "summary": encoded.summary}
         check_size(key, encoded.type, size)
-        if size <= FILE_BYTES or self.mesh.settings.portable:
+        if size <= FILE_BYTES or self.mesh.settings.portable or not self._reach().is_here:
             alone = len(encoded.parts) == 1 and size <= _IN_BAND_BYTES
             fields["value"] = bytes(encoded.parts[0]) if alone else Packed(encoded.parts[0], encoded.parts[1:])
             return fields
