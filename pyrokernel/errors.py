@@ -12,6 +12,7 @@ The tree (an `except` clause can be chosen from here without further search)::
       HostError                                   the host could not start, stop or place a kernel
       KernelConnectionError
         KernelUnreachableError                    no connection, although no death was announced
+          MachineLostError                        nothing is heard of its machine: cable, power, or a firewall
         KernelDiedError                           the process is gone: signal or exit code, last cell, tail
         KernelRestartedError                      the handle belongs to an earlier instance
       CellError
@@ -73,6 +74,7 @@ __all__ = [
     "KernelRestartedError",
     "KernelUnreachableError",
     "LockLostError",
+    "MachineLostError",
     "MessageTooLargeError",
     "NameServerError",
     "NameServerNotFoundError",
@@ -179,6 +181,28 @@ class KernelConnectionError(PyrokernelError):
 
 class KernelUnreachableError(KernelConnectionError):
     """No connection to a kernel that nobody announced as dead."""
+
+
+class MachineLostError(KernelUnreachableError):
+    """Nothing is heard of the machine that something is on. Whether it still runs, nobody here can tell.
+
+    Attributes:
+        kernel: What was to be reached there, "" where that was no kernel.
+        machine: Name or address of the machine.
+        reason: What the system says.
+    """
+
+    fields = ("kernel", "instance", "machine", "reason")
+    machine: str
+    reason: str
+
+    def describe(self) -> str:
+        of = f"{self.kernel!r}: " if self.kernel else ""
+        return (
+            f"{of}nothing is heard of machine {self.machine} ({self.reason or 'no answer'}); what runs there "
+            "may go on. See to its cable, power and firewall: once `pyrokernel ps` lists it again, cells are found by "
+            "their ids"
+        )
 
 
 class KernelDiedError(KernelConnectionError):

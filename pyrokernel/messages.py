@@ -87,6 +87,8 @@ class KernelStatus(enum.StrEnum):
     """The host collected its end; a restart makes a new instance."""
     UNKNOWN = "unknown"
     """Neither its host nor the kernel answers."""
+    LOST = "lost"
+    """Nothing is heard of its machine; whether it goes on there, shows when the machine answers again."""
 
 
 class EventKind(enum.StrEnum):

@@ -307,12 +307,16 @@ def default_runtime_root() -> Path:
 
     Not XDG_RUNTIME_DIR, which is removed at logout; tmux chose the same way.
     """
+    return Path(systems.temporary_root()) / f"pyrokernel-{systems.own_uid()}" / machine_key()
+
+
+def machine_key() -> str:
+    """Return a word for this machine since it was started: two machines may have files at the same paths."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         boot = ""
-    key = hashlib.sha256(f"{socket.gethostname()}/{boot}".encode()).hexdigest()[:8]
-    return Path(systems.temporary_root()) / f"pyrokernel-{systems.own_uid()}" / key
+    return hashlib.sha256(f"{socket.gethostname()}/{boot}".encode()).hexdigest()[:8]
 
 
 def private_directory(path: Path) -> Path:

@@ -19,6 +19,7 @@ from pyrokernel.errors import (
     KernelConnectionError,
     KernelRestartedError,
     KernelUnreachableError,
+    MachineLostError,
     PyrokernelError,
     ReplyTimeoutError,
     WouldDeadlockError,
@@ -217,6 +218,8 @@ class Exchange:
         if answer.connection.sock.fileno() < 0:
             self._connections.pop(name, None)  # it ended with this answer
         self._retried.discard(name)
+        if isinstance(error, MachineLostError):  # as the gateway of this machine says, which does not know of whom
+            error = self._links[name].lost(error)
         return name, token, answer.value, None if error is None else _as_ours(name, error)
 
     def _recover(self, name: str) -> None:
@@ -330,11 +333,21 @@ class Exchange:
             # Gone, or too old to tell; a host that comes back is listened to at the next look.
             del self._ears[answer.token[1]]
             ear.close()
+            if answer.machine_lost:
+                self._lose_machine(ear.host)
             return
         for death in ear.hear(self._fanout, answer.token, answer.value):
             link = self._links.get(death.kernel)
             if link is not None and link.instance == death.instance:
                 self._deaths.append(death)
+
+    def _lose_machine(self, host: Link) -> None:
+        """Give up the connections to the kernels of a machine of which nothing is heard: they need not notice that."""
+        for name in [name for name in self.pending if self._mesh.host_of(name) is host]:
+            connection = self._connections[name]
+            self._fanout.release(connection)
+            connection.close()
+            self._recover(name)
 
     def _bury_silent(self) -> None:
         """Give up waiting for those that have died, once everything is read that they had still answered."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from pyrokernel.errors import KernelUnreachableError
+from pyrokernel.errors import KernelUnreachableError, MachineLostError
 from pyrokernel.wire.connection import Connection
 from pyrokernel.wire.fanout import Fanout, Request
 from pyrokernel.wire.proxy import connect
@@ -32,6 +32,7 @@ class Link:
         name, uri: What is there, and where.
         instance: Which life of it is meant; "" accepts any.
         credentials: What to show where it is on another machine.
+        machine: Name of the machine that it is on, "" where that is not known.
         files, segments: As for `wire.proxy.connect`; segments on control connections only: a reader that may get
             them has to ask the system for more, which takes the short way of a call longer.
     """
@@ -45,14 +46,20 @@ class Link:
         files: bool = False,
         segments: bool = False,
         credentials: Credentials = NOTHING,
+        machine: str = "",
     ) -> None:
-        self.name, self.uri, self.instance = name, uri, instance
+        self.name, self.uri, self.instance, self.machine = name, uri, instance, machine
         self._credentials = credentials
         self._files, self._segments = files, segments
         self._idle: dict[str, list[Connection]] = {}
         self._ended = False
         self._lock = threading.Lock()
         self._pid = os.getpid()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it leads to a process on this machine."""
+        return "@./u:" in self.uri
 
     def take(self, kind: str) -> Connection:
         """Return a connection for this thread's use.
@@ -75,8 +82,15 @@ class Link:
                 segments=self._segments and kind == "control",
                 credentials=self._credentials,
             )
+        except MachineLostError as error:
+            raise self.lost(error) from error
         except KernelUnreachableError as error:
             raise KernelUnreachableError(f"{self.name!r}: {error}", kernel=self.name, instance=self.instance) from error
+
+    def lost(self, error: MachineLostError) -> MachineLostError:
+        """Return the error of a machine that is lost, for what was to be reached there."""
+        machine = f"{self.machine} at {error.machine}" if self.machine else error.machine
+        return MachineLostError(kernel=self.name, instance=self.instance, machine=machine, reason=error.reason)
 
     def give(self, connection: Connection) -> None:
         """Return a connection on which nothing is due."""

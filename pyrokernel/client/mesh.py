@@ -534,8 +534,8 @@ class Mesh:
             if not start:
                 raise
             info = KernelInfo.from_wire(self.ask_host(self.state_host(), "start_state", timeout=START_SECONDS + 10))
-            return self._state_link(reachable_uri(info.uri, info.address), info.instance)
-        return self._state_link(entry.uri, entry.value("instance"))
+            return self._state_link(reachable_uri(info.uri, info.address), info.instance, info.host)
+        return self._state_link(entry.uri, entry.value("instance"), entry.value("host"))
 
     def await_state(self, instance: str, timeout: float) -> None:
         """Wait until the process of the shared state that follows a dead one is there.
@@ -545,8 +545,9 @@ class Mesh:
         """
         self.ask_host(self.state_host(), "await_kernel", "~shared", instance, timeout, timeout=timeout + 2)
 
-    def _state_link(self, uri: str, instance: str) -> Link:
-        return Link("shared", uri, instance, files=not self.settings.portable, credentials=self.credentials)
+    def _state_link(self, uri: str, instance: str, machine: str) -> Link:
+        files = not self.settings.portable
+        return Link("shared", uri, instance, files=files, credentials=self.credentials, machine=machine)
 
     def state_host(self) -> Link:
         """Return the host that keeps the shared state, or is to.
@@ -611,7 +612,15 @@ class Mesh:
         if link is None:
             # setdefault is atomic; a lock could stay held for ever in a forked child.
             link = self._links.setdefault(
-                key, Link(name, entry.uri, key[1], segments=not self.settings.portable, credentials=self.credentials)
+                key,
+                Link(
+                    name,
+                    entry.uri,
+                    key[1],
+                    segments=not self.settings.portable,
+                    credentials=self.credentials,
+                    machine=entry.value("host"),
+                ),
             )
             # The name has passed on. Perhaps nobody here has noticed the death: what is still open would stay so.
             past, self._latest[name] = self._latest.get(name), link
@@ -649,7 +658,7 @@ class Mesh:
     def _host_link(self, name: str, uri: str) -> Link:
         link = self._hosts.get(name)
         if link is None or link.uri != uri:
-            link = self._hosts[name] = Link(name, uri, credentials=self.credentials)
+            link = self._hosts[name] = Link(name, uri, credentials=self.credentials, machine=name)
         return link
 
     def _local_host(self) -> Link:

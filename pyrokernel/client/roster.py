@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from pyrokernel.client.calls import gather, kernel_request
 from pyrokernel.client.links import Link, ask_each
-from pyrokernel.errors import HostError, KernelConnectionError, KernelNotFoundError, PyrokernelError
+from pyrokernel.errors import (
+    HostError,
+    KernelConnectionError,
+    KernelNotFoundError,
+    MachineLostError,
+    PyrokernelError,
+)
 from pyrokernel.messages import HOST_OBJECT, KernelInfo, KernelStatus
 from pyrokernel.settings import command_line
 from pyrokernel.wire.fanout import Request
@@ -87,7 +93,9 @@ class Roster:
         known = {info.name for info in self.infos}
         # A name without a host that answers: its kernel may well do so itself.
         unhosted = [
-            KernelInfo(name=kernel.name, instance=kernel.instance, status=KernelStatus.UNKNOWN)
+            KernelInfo(
+                name=kernel.name, instance=kernel.instance, host=kernel.link.machine, status=KernelStatus.UNKNOWN
+            )
             for kernel in group
             if kernel.name not in known
         ]
@@ -173,6 +181,9 @@ def describe(info: KernelInfo, about: dict[str, Any] | None, error: PyrokernelEr
     if info.status in (KernelStatus.DEAD, KernelStatus.STARTING) and about is None:
         return info
     if about is None:
+        if isinstance(error, MachineLostError):
+            note = f"nothing is heard of {info.host or error.machine}"
+            return dataclasses.replace(info, status=KernelStatus.LOST, answers=False, note=note)
         if info.status == KernelStatus.UNKNOWN:  # whether it lives, its host would know
             note = str(error) if error else "neither it nor its host answers"
             return dataclasses.replace(info, answers=False, note=note)

@@ -23,6 +23,7 @@ from pyrokernel.errors import (
     AccessRefusedError,
     KernelConnectionError,
     KernelNotFoundError,
+    MachineLostError,
     NameServerError,
     NotSerializableError,
     PyrokernelError,
@@ -166,8 +167,9 @@ class StateLink:
             StateError: It cannot be started: its files are damaged, say.
         """
         left = deadline - time.monotonic()
-        if left <= 0:
-            raise StateUnavailableError(reason=str(error), unsure=unsure) from error
+        lost = next((one for one in (error, error.__cause__) if isinstance(one, MachineLostError)), None)
+        if left <= 0 or lost is not None:  # what restarts within seconds is no machine of which nothing is heard
+            raise StateUnavailableError(reason=str(lost or error), unsure=unsure) from error
         if attempt and link is not None:
             try:
                 # Its host knows when the next one is ready; without a host there is nobody to ask, but to try.
@@ -252,7 +254,7 @@ class StateLink:
         size = encoded.size_bytes
         fields: dict[str, Any] = {"kind": encoded.kind, "type": encoded.type, "summary": encoded.summary}
         check_size(key, encoded.type, size)
-        if size <= FILE_BYTES or self.mesh.settings.portable:
+        if size <= FILE_BYTES or self.mesh.settings.portable or not self._reach().is_here:
             alone = len(encoded.parts) == 1 and size <= _IN_BAND_BYTES
             fields["value"] = bytes(encoded.parts[0]) if alone else Packed(encoded.parts[0], encoded.parts[1:])
             return fields

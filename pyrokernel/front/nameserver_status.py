@@ -96,7 +96,9 @@ def _sort(found: Status, entries: list[Entry]) -> None:
     found.kernels = sum(name.startswith(KERNEL_PREFIX) for name in names)
     found.hosts = tuple(name.removeprefix(HOST_PREFIX) for name in names if name.startswith(HOST_PREFIX))
     found.shared = STATE_OBJECT in names
-    found.dead = tuple(sorted(entry.name for entry in entries if not answers(entry.uri_here)))
+    found.dead = tuple(
+        sorted(entry.name for entry in entries if not entry.is_elsewhere and not answers(entry.uri_here))
+    )
 
 
 def _show(found: Status) -> None:

@@ -19,19 +19,17 @@ from pyrokernel.gateway.routes import Routes
 from pyrokernel.gateway.visitors import Visitors
 from pyrokernel.loop import Loop
 from pyrokernel.settings import Settings
-from pyrokernel.wire import endpoints, sockets
+from pyrokernel.wire import endpoints, silence, sockets
 from pyrokernel.wire.connection import IncomingMessage
 from pyrokernel.wire.greeting import object_of, refusal, with_annotations
 from pyrokernel.wire.introduction import FOR, TO, introduced, unpack, words_for
 from pyrokernel.wire.proxy import dial_unix
-from pyrokernel.wire.remote import Credentials, dial
+from pyrokernel.wire.remote import DIAL_SECONDS, Credentials, dial
 from pyrokernel.wire.tls import AnySocket, TlsSocket, keep_watch
 from pyrokernel.wire.trust import Peer
 
 log = logging.getLogger(__name__)
 
-DIAL_SECONDS = 4.0
-"""How long another machine may take to answer."""
 _DIALLING = 16
 _ADMITTING = 64
 _NEAR_SECONDS = 2.0
@@ -60,6 +58,7 @@ class Gateway:
         self._visitors = Visitors(settings)
         self._newcomers = Newcomers(self.loop, lambda: self._visitors.identity)
         self._pumps: set[Pump] = set()
+        self._ways: dict[Pump, str] = {}
         self._dialling = ThreadPoolExecutor(_DIALLING, "pyrokernel-dial")
         self._admitting = ThreadPoolExecutor(_ADMITTING, "pyrokernel-admit")
         self._listener = _listen_tcp(settings.listen)
@@ -156,10 +155,19 @@ class Gateway:
             self._refuse(newcomer, message, found)
             return
         sock, _ = found
-        proven = isinstance(sock, TlsSocket)
+        address = sock.address if isinstance(sock, TlsSocket) else ""
         # Who says nothing of others goes as this host: the name of an account means nothing elsewhere.
-        said = {FOR: words_for(peer.user, peer.role)} if proven and peer.kind != "account" else {}
-        self._join(newcomer.sock, sock, with_annotations(message, said), lambda _: None)
+        said = {FOR: words_for(peer.user, peer.role)} if address and peer.kind != "account" else {}
+        pump = self._join(newcomer.sock, sock, with_annotations(message, said), self._forget_way)
+        if pump is not None and address:
+            self._ways[pump] = address
+
+    def _forget_way(self, pump: Pump) -> None:
+        """It has ended; if that is because nothing is heard of a machine, so do all the others that lead there."""
+        address = self._ways.pop(pump, "")
+        if silence.is_silent(address):
+            for other in [other for other, leads_to in self._ways.items() if leads_to == address]:
+                other.close()
 
     # Both
 
@@ -188,7 +196,7 @@ class Gateway:
     def _refuse(self, newcomer: Newcomer, message: IncomingMessage, error: Exception) -> None:
         """Say why, and hang up."""
         with contextlib.suppress(OSError):
-            newcomer.sock.send(refusal(message, str(error)), sockets.NOW)
+            newcomer.sock.send(refusal(message, error), sockets.NOW)
             newcomer.sock.shutdown(socket.SHUT_RDWR)
         self._newcomers.refuse(newcomer, str(error))
 
@@ -198,6 +206,8 @@ class Gateway:
         now = time.monotonic()
         for pump in [*self._visitors.unwelcome(), *(pump for pump in self._pumps if pump.is_stuck(now))]:
             pump.close()
+        for pump in list(self._pumps):
+            pump.check_heard()
 
 
 def _accepting(listener: socket.socket, accept: Callable[[socket.socket, Any], None]) -> Callable[[], None]:

@@ -150,6 +150,15 @@ class Pump:
             end.events = wanted
             self._loop.watch_for(end.sock, wanted, lambda: self._on_ready(end))
 
+    def check_heard(self) -> None:
+        """Hang up if another machine does not acknowledge any more what was sent to it."""
+        try:
+            for end in self._ends:
+                if isinstance(end.sock, TlsSocket):
+                    end.sock.check_heard()
+        except OSError:
+            self.close()
+
     def is_stuck(self, now: float) -> bool:
         """Whether one side has hung up, and the other does not take what is left."""
         return any(end.over for end in self._ends) and now - self.last_moved > LINGER_SECONDS

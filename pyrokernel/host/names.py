@@ -25,7 +25,7 @@ from pyrokernel.messages import (
     STATE_OBJECT,
     KernelInfo,
 )
-from pyrokernel.wire.naming import Directory, Entry, answers, public_uri, socket_word
+from pyrokernel.wire.naming import Directory, Entry, answers, public_uri, socket_words
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class Announcer:
 
     def _announce(self, name: str, uri: str, instance: str, words: set[str]) -> Future[None]:
         if self._address:
-            words.add(socket_word(uri))
+            words |= socket_words(uri)
             uri = public_uri(uri, self._address)
         return self.announce_name(Name(name, uri, instance, frozenset(words)))
 

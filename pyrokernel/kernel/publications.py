@@ -13,7 +13,7 @@ from pyrokernel.errors import KernelNotFoundError, NameServerError, NameTakenErr
 from pyrokernel.kernel.references import References
 from pyrokernel.messages import KERNEL_PREFIX, PUBLISHED_CLASS, PUBLISHED_OBJECT, KernelBirth, KernelSpec
 from pyrokernel.wire.daemon import Daemon
-from pyrokernel.wire.naming import Directory, Entry, answers, public_uri, socket_word
+from pyrokernel.wire.naming import Directory, Entry, answers, public_uri, socket_words
 from pyrokernel.wire.remote import Credentials
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class Publications:
         """Register a name; replace what a kernel left behind that is gone."""
         words = self._metadata
         if self._birth.address:
-            uri, words = public_uri(uri, self._birth.address), {*words, socket_word(uri)}
+            uri, words = public_uri(uri, self._birth.address), {*words, *socket_words(uri)}
         with contextlib.closing(directory):
             try:
                 directory.register(name, uri, words)

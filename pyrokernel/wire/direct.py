@@ -18,6 +18,7 @@ from pyrokernel.wire.alertness import ALERT_SECONDS, HEED_SECONDS
 from pyrokernel.wire.connection import MSG_INVOKE, Connection, EagerReader, IncomingMessage, frame, send_now
 from pyrokernel.wire.fanout import ConnectionLost, Request, open_answer
 from pyrokernel.wire.proxy import read_greeting
+from pyrokernel.wire.tls import TlsSocket
 
 __all__ = ["answer_at_once", "ask_directly", "await_answer", "send_short"]
 
@@ -60,9 +61,11 @@ def await_answer(connection: Connection, seq: int, seconds: float | None, *, ale
         value, error = open_answer(_receive(connection, seconds, alert), seq)
     except (ConnectionClosedError, ProtocolError, KernelConnectionError) as lost:
         raise ConnectionLost(str(lost)) from lost
-    except (TimeoutError, AccessRefusedError):
+    except AccessRefusedError:
         raise
     except OSError as failed:
+        if _is_ours(failed):
+            raise
         raise ConnectionLost(str(failed)) from failed
     if error is not None:
         raise error
@@ -105,14 +108,18 @@ def answer_at_once(
     """
     try:
         return open_answer(_receive(connection, seconds, alert), seq)
-    except TimeoutError:
-        return None
     except (KernelConnectionError, VersionMismatchError, AccessRefusedError) as error:
         connection.close()
         return None, error
-    except (ConnectionClosedError, ProtocolError, OSError):
-        connection.close()
+    except (ConnectionClosedError, ProtocolError, OSError) as error:
+        if not _is_ours(error):
+            connection.close()
         return None
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether an error is that of a deadline: a TimeoutError of the system is the end of a connection."""
+    return isinstance(error, TimeoutError) and not error.errno
 
 
 def _receive(connection: Connection, seconds: float | None, alert: bool) -> IncomingMessage:
@@ -136,6 +143,8 @@ def _receive(connection: Connection, seconds: float | None, alert: bool) -> Inco
             read_greeting(connection, message)
             message = reader.next()
             continue
+        if isinstance(sock, TlsSocket):
+            sock.check_heard()
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             raise TimeoutError

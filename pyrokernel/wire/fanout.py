@@ -23,6 +23,7 @@ from Pyro5.errors import ConnectionClosedError
 from pyrokernel.errors import (
     AccessRefusedError,
     KernelConnectionError,
+    MachineLostError,
     ProtocolError,
     VersionMismatchError,
     error_from_wire,
@@ -42,10 +43,15 @@ from pyrokernel.wire.connection import (
 from pyrokernel.wire.endpoints import Unproven
 from pyrokernel.wire.proxy import read_greeting
 from pyrokernel.wire.segments import Freight
+from pyrokernel.wire.silence import is_silence
+from pyrokernel.wire.tls import TlsSocket
 
 __all__ = ["Answer", "ConnectionLost", "Fanout", "Request", "open_answer"]
 
 _sequence = itertools.count(1)
+
+_LISTEN_SECONDS = 0.5
+"""How often to look whether other machines acknowledge what they were sent."""
 
 
 class ConnectionLost(Exception):
@@ -126,6 +132,12 @@ class Answer(NamedTuple):
         """Whether the connection ended instead of answering."""
         return isinstance(self.error, ConnectionLost)
 
+    @property
+    def machine_lost(self) -> bool:
+        """Whether that was because nothing is heard of the other machine."""
+        error = self.error
+        return isinstance(error, MachineLostError) or (error is not None and is_silence(error.__cause__))
+
 
 def open_answer(message: IncomingMessage, seq: int) -> tuple[Any, Exception | None]:
     """Return what came back for the request of this number: a value, or what the other side raised.
@@ -164,6 +176,8 @@ class Fanout:
         self._ready: deque[Answer] = deque()
         self._waiting: set[_Lane] = set()
         self._together: set[_Lane] | None = None
+        self._remote: set[_Lane] = set()
+        self._listened = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -225,7 +239,10 @@ class Fanout:
             if not self._waiting:
                 return
             timeout = None if deadline is None else deadline - time.monotonic()
-            self._poll(HEED_SECONDS if timeout is None else min(max(timeout, 0), HEED_SECONDS))
+            longest = _LISTEN_SECONDS if self._remote else HEED_SECONDS
+            self._poll(longest if timeout is None else min(max(timeout, 0), longest))
+            if self._remote:
+                self._listen_for_silence()
             if timeout is not None and timeout <= 0 and not self._ready:
                 return
 
@@ -242,6 +259,7 @@ class Fanout:
         if lane is None:
             return False
         self._waiting.discard(lane)
+        self._remote.discard(lane)
         self._selector.unregister(connection.sock)
         return True
 
@@ -256,6 +274,7 @@ class Fanout:
         lane = self._lanes.pop(connection, None)
         if lane is not None:
             self._waiting.discard(lane)
+            self._remote.discard(lane)
             with contextlib.suppress(KeyError, ValueError):  # Ctrl-C came before it was registered
                 self._selector.unregister(connection.sock)
             if lane.due:
@@ -268,6 +287,7 @@ class Fanout:
                 lane.connection.close()
         self._lanes.clear()
         self._waiting.clear()
+        self._remote.clear()
         self._selector.close()  # and with it what it was told of each
 
     def _register(self, lane: _Lane) -> None:
@@ -275,6 +295,20 @@ class Fanout:
         if sock.gettimeout() is None:  # `wire.direct` has used it
             sock.setblocking(False)
         self._selector.register(sock, selectors.EVENT_READ, lane)
+        if isinstance(sock, TlsSocket):
+            self._remote.add(lane)
+
+    def _listen_for_silence(self) -> None:
+        """Lose the connections to machines that do not acknowledge anything any more."""
+        now = time.monotonic()
+        if now - self._listened < _LISTEN_SECONDS:
+            return
+        self._listened = now
+        for lane in list(self._remote):
+            try:
+                lane.connection.sock.check_heard()
+            except OSError as error:
+                self._lose(lane, error)
 
     def _poll(self, timeout: float) -> bool:
         """Move bytes once; say whether anything happened."""
@@ -353,6 +387,7 @@ class Fanout:
         """Close a connection; everything still due on it gets this error."""
         connection = lane.connection
         del self._lanes[connection]
+        self._remote.discard(lane)
         self._selector.unregister(connection.sock)
         connection.close()
         for _, token in lane.due:

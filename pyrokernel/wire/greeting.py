@@ -9,10 +9,10 @@ from Pyro5.errors import ConnectionClosedError
 from Pyro5.protocol import MSG_CONNECT, MSG_CONNECTFAIL
 from Pyro5.serializers import JsonSerializer, SerpentSerializer
 
-from pyrokernel.errors import ProtocolError
+from pyrokernel.errors import MachineLostError, ProtocolError
 from pyrokernel.wire.codec import Buffer
 from pyrokernel.wire.connection import FLAGS_COMPRESSED, IncomingMessage, MessageReader, frame
-from pyrokernel.wire.introduction import pack
+from pyrokernel.wire.introduction import LOST, pack, words_of_lost
 from pyrokernel.wire.tls import AnySocket
 
 __all__ = ["HANDSHAKE_BYTES", "FirstMessage", "check_first", "object_of", "refusal", "with_annotations"]
@@ -86,11 +86,13 @@ def with_annotations(message: IncomingMessage, annotations: Mapping[bytes, bytes
     )
 
 
-def refusal(message: IncomingMessage, why: str) -> bytes:
+def refusal(message: IncomingMessage, error: Exception) -> bytes:
     """Return the answer to a first message that is refused."""
     serializer = _SERIALIZERS.get(message.serializer_id, _SERIALIZERS[SerpentSerializer.serializer_id])
     number = serializer.serializer_id
-    return _joined(frame(MSG_CONNECTFAIL, [serializer.dumps(why)], seq=message.seq, serializer_id=number))
+    said = pack({LOST: words_of_lost(error)}) if isinstance(error, MachineLostError) else b""
+    text = serializer.dumps(str(error))
+    return _joined(frame(MSG_CONNECTFAIL, [text], seq=message.seq, serializer_id=number, annotations=said))
 
 
 def _joined(buffers: list[Buffer]) -> bytes:

@@ -13,16 +13,31 @@ import json
 import struct
 from collections.abc import Mapping
 
-from pyrokernel.errors import ProtocolError, SettingsError
+from pyrokernel.errors import MachineLostError, ProtocolError, SettingsError
 from pyrokernel.roles import Role
 from pyrokernel.wire.trust import Peer
 
-__all__ = ["FOR", "TO", "act_for", "acts_for", "introduced", "pack", "said_of_us", "unpack", "words_for"]
+__all__ = [
+    "FOR",
+    "LOST",
+    "TO",
+    "act_for",
+    "acts_for",
+    "introduced",
+    "lost_machine",
+    "pack",
+    "said_of_us",
+    "unpack",
+    "words_for",
+    "words_of_lost",
+]
 
 FOR = b"PKBY"
 """Annotation: whom a connection is for, as JSON."""
 TO = b"PKTO"
 """Annotation: where on another machine a connection is to lead, for the gateway of this one."""
+LOST = b"PKLO"
+"""Annotation of a refusal by the gateway of this machine: of which machine nothing is heard, and why, as JSON."""
 
 _KINDS = ("user", "host")
 
@@ -78,6 +93,23 @@ def said_of_us() -> bytes:
 def words_for(user: str, role: Role, address: str = "", kind: str = "user") -> bytes:
     """Return what `FOR` says of a user, or of a host."""
     return json.dumps({"user": user, "role": role.word, "address": address, "kind": kind}).encode()
+
+
+def words_of_lost(error: MachineLostError) -> bytes:
+    """Return what `LOST` says."""
+    return json.dumps({"machine": error.machine, "reason": error.reason}).encode()
+
+
+def lost_machine(annotations: Mapping[bytes, bytes]) -> MachineLostError | None:
+    """Return the error of which a refusal says that it was the reason, None if it says nothing of a machine."""
+    said = annotations.get(LOST)
+    if said is None:
+        return None
+    try:
+        words = json.loads(said)
+        return MachineLostError(machine=str(words["machine"]), reason=str(words["reason"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ProtocolError("a refusal is malformed") from error
 
 
 def introduced(peer: Peer, annotations: Mapping[bytes, bytes]) -> Peer:

@@ -22,12 +22,13 @@ from pyrokernel.errors import (
     NameTakenError,
     SettingsError,
 )
+from pyrokernel.settings import machine_key
 from pyrokernel.wire import endpoints
 from pyrokernel.wire.proxy import Proxy
 from pyrokernel.wire.remote import NOTHING, Credentials
 from pyrokernel.wire.trust import check_socket_path
 
-__all__ = ["Directory", "Entry", "answers", "name_server_uri", "public_uri", "reachable_uri", "socket_word"]
+__all__ = ["Directory", "Entry", "answers", "name_server_uri", "public_uri", "reachable_uri", "socket_words"]
 
 T = TypeVar("T")
 
@@ -57,7 +58,13 @@ class Entry:
         """Return an entry as a name server gave it; what is on this machine is reached without a detour."""
         found = cls(name, uri, frozenset(metadata or ()))
         path = found.value(_SOCKET)
-        return dataclasses.replace(found, uri=found.uri_here) if path and _is_here(path) else found
+        here = bool(path) and not found.is_elsewhere and _is_here(path)
+        return dataclasses.replace(found, uri=found.uri_here) if here else found
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it is on another machine, whatever may be at the path of its socket on this one."""
+        return self.value(_MACHINE) not in ("", machine_key())
 
     @property
     def uri_here(self) -> str:
@@ -76,6 +83,8 @@ class Entry:
 
 _SOCKET = "socket"
 """Key of the unix socket of what is registered with an address for other machines."""
+_MACHINE = "machine"
+"""Key of the machine on which that is."""
 
 
 def public_uri(uri: str, address: str) -> str:
@@ -89,9 +98,9 @@ def public_uri(uri: str, address: str) -> str:
     return f"{target}/{Path(path).stem}@{address}"
 
 
-def socket_word(uri: str) -> str:
-    """Return the word of metadata that names the unix socket of a URI, for those on the same machine."""
-    return _SOCKET + ":" + uri.partition("@./u:")[2]
+def socket_words(uri: str) -> set[str]:
+    """Return the words of metadata that name the unix socket of a URI, for those on the same machine."""
+    return {f"{_SOCKET}:{uri.partition('@./u:')[2]}", f"{_MACHINE}:{machine_key()}"}
 
 
 def reachable_uri(uri: str, address: str) -> str:

@@ -26,10 +26,10 @@ from pyrokernel.messages import PROTOCOL_VERSION
 from pyrokernel.wire import endpoints, sockets
 from pyrokernel.wire.codec import MAX_PAYLOAD_BYTES
 from pyrokernel.wire.connection import Connection, EagerReader, IncomingMessage, frame
-from pyrokernel.wire.introduction import TO, acts_for, pack, said_of_us
+from pyrokernel.wire.introduction import TO, acts_for, lost_machine, pack, said_of_us, unpack
 from pyrokernel.wire.remote import NOTHING, Credentials, dial
 from pyrokernel.wire.segments import available
-from pyrokernel.wire.tls import TlsSocket
+from pyrokernel.wire.tls import TlsSocket, expect_answers
 from pyrokernel.wire.trust import Peer
 
 __all__ = ["Proxy", "connect", "dial_unix", "read_greeting"]
@@ -132,6 +132,7 @@ class Proxy(client.Proxy):  # type: ignore[misc]  # Pyro5 has no type informatio
     def __init__(self, uri: str, timeout: float, credentials: Credentials = NOTHING) -> None:
         parsed = core.URI(uri)
         conn = _open(parsed, "hello", timeout, credentials)
+        expect_answers(conn.sock)
         # Pyro's __setattr__ would look for a remote attribute of this name.
         object.__setattr__(self, "_checked_connection", conn)
         super().__init__(parsed.object, connected_socket=conn.sock)
@@ -176,6 +177,9 @@ def _handshake_answer(message: IncomingMessage) -> Any:
         raise ProtocolError("the peer's answer to the handshake is too large")
     answer = _SERPENT.loads(bytes(message.payload))
     if message.type == MSG_CONNECTFAIL:
+        lost = lost_machine(unpack(message.body[: message.annotations_size]))
+        if lost is not None:
+            raise lost
         raise KernelUnreachableError(f"the connection was refused: {answer}")
     return answer["handshake"]
 

@@ -15,13 +15,17 @@ from pathlib import Path
 
 from pyrokernel.errors import AccessRefusedError, KernelUnreachableError
 from pyrokernel.settings import GATEWAY_SOCKET, Settings
+from pyrokernel.wire import silence
 from pyrokernel.wire.identity import Identity, check_kind
 from pyrokernel.wire.introduction import acts_for
 from pyrokernel.wire.refusals import explain, explain_dial
 from pyrokernel.wire.tls import AnySocket, TlsSocket, keep_watch
 from pyrokernel.wire.trust import Peer, check_loopback, is_loopback
 
-__all__ = ["NOTHING", "Credentials", "dial", "written"]
+__all__ = ["DIAL_SECONDS", "NOTHING", "Credentials", "dial", "written"]
+
+DIAL_SECONDS = 3.0
+"""How long another machine may take to answer: enough for half a second there and back, and for a lost packet."""
 
 _NOWHERE = Path("/nonexistent")
 
@@ -72,20 +76,23 @@ def dial(
 
     Args:
         host, port: Where.
-        timeout: Seconds for all of it.
+        timeout: Seconds for all of it; after `DIAL_SECONDS` it has failed in any case.
         credentials: What to show.
         stock: It may be a stock name server on loopback, which has no TLS: what it says is checked all the same.
 
     Raises:
         AccessRefusedError: There is nothing to show; or who listens there is no host of this mesh.
+        MachineLostError: Nothing is heard of the machine.
         KernelUnreachableError: Nobody answers there.
     """
+    address = f"{host}:{port}"
+    timeout = silence.patience(address, min(timeout, DIAL_SECONDS))
     deadline = time.monotonic() + timeout
     identity = credentials.load()
     if identity is None:
         if not stock:
             raise AccessRefusedError(
-                f"{host}:{port} is neither a unix socket nor yours to reach by TLS: who listens there cannot be told "
+                f"{address} is neither a unix socket nor yours to reach by TLS: who listens there cannot be told "
                 f"apart from you. An identity belongs into {credentials.identity} (pyrokernel certs issue)"
             )
         check_loopback(host)
@@ -95,11 +102,11 @@ def dial(
     except (ssl.SSLError, ConnectionError) as error:
         told = AccessRefusedError if isinstance(error, ssl.SSLError) else KernelUnreachableError
         if isinstance(error, ssl.SSLCertVerificationError) or not (stock and is_loopback(host)):
-            raise told(explain_dial(error, f"{host}:{port}", identity)) from error
+            raise told(explain_dial(error, address, identity)) from error
         # It may be a stock name server without TLS.
         return _connect(host, port, max(0.1, deadline - time.monotonic())), Peer(uid=-1)
     except TimeoutError as error:
-        raise KernelUnreachableError(explain(error, f"{host}:{port}", identity)) from error
+        raise KernelUnreachableError(explain(error, address, identity)) from error
 
 
 _contexts: dict[tuple[Path, tuple[int, ...]], ssl.SSLContext] = {}
@@ -130,7 +137,10 @@ def _connect(host: str, port: int, timeout: float) -> socket.socket:
     try:
         sock = socket.create_connection((host.strip("[]"), port), timeout)
     except OSError as error:
+        if silence.is_silence(error):
+            raise silence.note_dial(f"{host}:{port}", error) from error
         raise KernelUnreachableError(f"nobody answers at {host}:{port}: {error}") from error
+    silence.heard(f"{host}:{port}")
     sock.settimeout(None)
     keep_watch(sock)
     return sock
@@ -141,6 +151,7 @@ def _shake_hands(
 ) -> tuple[TlsSocket, Peer]:
     try:
         secured = TlsSocket(sock, client_context(identity), server_hostname=host.strip("[]"))
+        secured.address = f"{host}:{port}"
         secured.shake_hands(deadline)
         secured.explain = lambda error: explain(error, f"{host}:{port}", identity)
         _, name = check_kind(secured.getpeercert(), "host", where=host)

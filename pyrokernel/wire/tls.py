@@ -8,17 +8,20 @@ whether it waits, and whoever reads can take all there is.
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import ssl
+import struct
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from pyrokernel.errors import AccessRefusedError
-from pyrokernel.wire import sockets
+from pyrokernel.wire import silence, sockets
 from pyrokernel.wire.codec import Buffer
 
-__all__ = ["AnySocket", "TlsSocket", "keep_watch"]
+__all__ = ["AnySocket", "TlsSocket", "expect_answers", "keep_watch"]
 
 _CIPHER_BYTES = 256 * 1024
 """Taken from the socket with one call."""
@@ -26,8 +29,11 @@ _CIPHER_BYTES = 256 * 1024
 _PLAIN_BYTES = 64 * 1024
 """Encrypted with one call; what the socket does not take of it waits here."""
 
-GONE_SECONDS = 4
-"""A machine of which nothing is heard for so long is gone: pulled cables send no goodbye."""
+_KEEPALIVE = {"TCP_KEEPIDLE": 1, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 2}
+"""Where nothing is under way the system asks once a second; a machine that is silent for three is gone."""
+
+_TCP_INFO = struct.Struct("=24xI28xI")
+"""tcp_info of <linux/tcp.h>: tcpi_unacked, and tcpi_last_ack_recv in milliseconds."""
 
 
 class TlsSocket:
@@ -40,15 +46,17 @@ class TlsSocket:
         server_hostname: Whose certificate the other side must show.
 
     Attributes:
+        address: "HOST:PORT" that was dialled, "" for who was dialled.
         explain: Says what an error after the handshake means; None where nobody is to be told.
     """
 
-    __slots__ = ("_engine", "_incoming", "_outgoing", "_over", "_owed", "_unsent", "explain", "raw")
+    __slots__ = ("_engine", "_incoming", "_outgoing", "_over", "_owed", "_unsent", "address", "explain", "raw")
 
     def __init__(
         self, sock: socket.socket, context: ssl.SSLContext, *, server_side: bool = False, server_hostname: str = ""
     ) -> None:
         self.raw = sock
+        self.address = ""
         self.explain: Callable[[ssl.SSLError], str] | None = None
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._engine = context.wrap_bio(
@@ -197,7 +205,11 @@ class TlsSocket:
             return False
 
     def _take(self, flags: int) -> None:
-        data = self.raw.recv(_CIPHER_BYTES, flags & sockets.NOW)
+        try:
+            data = self.raw.recv(_CIPHER_BYTES, flags & sockets.NOW)
+        except OSError as error:
+            silence.note(self.address, error)
+            raise
         if data:
             self._incoming.write(data)
         else:
@@ -256,13 +268,34 @@ class TlsSocket:
         while self._unsent or self._outgoing.pending:
             if not self._unsent:
                 self._unsent = memoryview(self._outgoing.read())
-            self._unsent = self._unsent[self.raw.send(self._unsent, flags) :]
+            try:
+                self._unsent = self._unsent[self.raw.send(self._unsent, flags) :]
+            except OSError as error:
+                silence.note(self.address, error)
+                raise
 
     def _try_to_flush(self) -> None:
         try:
             self._flush(sockets.NOW)
         except OSError:
             return  # whoever has hung up is told nothing
+
+    def check_heard(self) -> None:
+        """See whether the other machine acknowledges what was sent; the system itself waits for minutes.
+
+        TCP_USER_TIMEOUT would end healthy connections too: those to a process that does not read for a while.
+
+        Raises:
+            TimeoutError: It has not for too long.
+        """
+        if sys.platform != "linux":
+            return
+        info = self.raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        unacknowledged, since = _TCP_INFO.unpack(info)
+        if unacknowledged and since > silence.GONE_SECONDS * 1000:
+            error = TimeoutError(errno.ETIMEDOUT, f"nothing was acknowledged for {since / 1000:.1f} s")
+            silence.note(self.address, error)
+            raise error
 
     # As of the system's socket
 
@@ -314,7 +347,12 @@ def keep_watch(sock: socket.socket) -> None:
     """Have the system find out within seconds that a machine has gone, and send what is small at once."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", 1), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", GONE_SECONDS - 1),
-                        ("TCP_USER_TIMEOUT", GONE_SECONDS * 1000)):  # fmt: skip
+    for name, value in _KEEPALIVE.items():
         if hasattr(socket, name):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def expect_answers(sock: AnySocket) -> None:
+    """Have the system give up as soon on what is not acknowledged: for who asks somebody who always reads."""
+    if isinstance(sock, TlsSocket) and hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(silence.GONE_SECONDS * 1000))

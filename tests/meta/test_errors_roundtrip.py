@@ -63,6 +63,7 @@ SAMPLES: dict[str, Any] = {
     "unsure": True,
     "index": 17,
     "item": "'a.txt'",
+    "machine": "lab2 at 10.0.0.2:9191",
     "errors": {"k0": RemoteError(kernel="k0", ename="KeyError", evalue="'x'", traceback="", cell="c0ffee")},
 }
 
