@@ -1,0 +1,102 @@
+"""A certificate that is revoked where the authority is: its connections end on other machines, and none begins."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from certificates import Authority
+from nameservers import free_port
+from waiting import wait_until
+
+from pyrokernel.certs.crl import make_crl, take_over
+from pyrokernel.errors import AccessRefusedError, PyrokernelError
+from pyrokernel.messages import HOST_OBJECT
+from pyrokernel.wire.direct import ask_directly
+from pyrokernel.wire.fanout import ConnectionLost
+from pyrokernel.wire.proxy import connect
+from pyrokernel.wire.remote import Credentials
+
+POLICY = """
+default = "observer"
+"""
+
+
+class Lab:
+    """A host that lets others in, on a machine whose account has the authority."""
+
+    def __init__(self, folder: Path) -> None:
+        self.address = f"127.0.0.1:{free_port()}"
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYRO_", "PYROKERNEL_"))}
+        self.environ = {
+            **kept,
+            "XDG_CONFIG_HOME": str(folder / "c"),
+            "PYROKERNEL_RUNTIME_DIR": str(folder / "r"),
+            "PYROKERNEL_STATE_DIR": str(folder / "s"),
+            "PYROKERNEL_HOST": "lab1",
+        }
+        self.issued = folder / "c" / "pyrokernel" / "ca" / "issued"
+        self.run("certs", "init")
+        (folder / "c" / "pyrokernel" / "policy.toml").write_text(POLICY)
+        self.run("serve", "-n", "1", "--detach", "--listen", self.address)
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run the command line on that machine."""
+        return subprocess.run(
+            [sys.executable, "-m", "pyrokernel", *words],
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+
+    def ask(self, credentials: Credentials) -> str:
+        """Return the name of the host, as it says it to somebody."""
+        connection = connect(f"PYRO:{HOST_OBJECT}@{self.address}", kind="control", credentials=credentials)
+        try:
+            return str(ask_directly(connection, HOST_OBJECT, "describe", (), 20)["host"])
+        finally:
+            connection.close()
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    folder = Path("/tmp") / f"pk-{os.urandom(6).hex()}"
+    folder.mkdir(mode=0o700)
+    made = Lab(folder)
+    yield made
+    made.run("stop")
+
+
+def test_revoking_ends_what_is_open_and_refuses_what_comes(lab: Lab) -> None:
+    for name in ("bob", "eve"):
+        lab.run("certs", "issue", name)
+    bob, eve = (Credentials(lab.issued / name) for name in ("bob", "eve"))
+    opened = connect(f"PYRO:{HOST_OBJECT}@{lab.address}", kind="control", credentials=eve)
+    assert ask_directly(opened, HOST_OBJECT, "describe", (), 20)["you"] == {"user": "eve", "role": "observer"}
+    done = lab.run("--ns", lab.address, "certs", "revoke", "eve")
+    assert "told lab1" in done.stdout
+    wait_until(lambda: opened.has_input)
+    with pytest.raises((ConnectionLost, PyrokernelError)):
+        ask_directly(opened, HOST_OBJECT, "describe", (), 20)
+    with pytest.raises((ConnectionLost, PyrokernelError), match="revoked"):
+        lab.ask(eve)
+    assert lab.ask(bob) == "lab1"
+    assert "revoke" in lab.run("audit").stdout
+
+
+def test_a_list_that_is_older_or_somebody_elses_is_not_taken(lab: Lab, tmp_path: Path) -> None:
+    directory = lab.issued.parents[1] / "host"
+    ours = (directory / "crl.pem").read_bytes()
+    assert not take_over(ours, directory)
+    other = Authority(tmp_path, "other")
+    forged = make_crl({}, 10_000, ca_key=other.key, ca=other.cert)
+    for crl in (forged, b"", b"garbage", ours[:-100]):
+        with pytest.raises(AccessRefusedError, match="no list of revoked certificates"):
+            take_over(crl, directory)
+    assert (directory / "crl.pem").read_bytes() == ours
