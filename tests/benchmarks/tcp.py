@@ -14,6 +14,7 @@ from floor import tcp_pair
 from measuring import OURS
 from peers.forking import end, fork
 
+from pyrokernel.roles import Role
 from pyrokernel.wire import codec
 from pyrokernel.wire.codec import Packed
 from pyrokernel.wire.connection import MSG_INVOKE, MSG_RESULT, Connection, frame
@@ -40,7 +41,7 @@ def serve(sock: Any, other: Any) -> None:
 
 
 def _connection(sock: Any) -> Connection:
-    return Connection(sock, Peer(uid=os.getuid(), may_run_code=True))
+    return Connection(sock, Peer(uid=os.getuid(), role=Role.ADMIN))
 
 
 class Worker:
