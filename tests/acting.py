@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +15,7 @@ from pyrokernel.roles import Role
 from pyrokernel.wire.connection import MSG_INVOKE, Connection, IncomingMessage, frame
 from pyrokernel.wire.direct import ask_directly
 from pyrokernel.wire.introduction import FOR, pack, words_for
-from pyrokernel.wire.trust import check_peer
+from pyrokernel.wire.proxy import dial_unix
 
 
 class Somebody:
@@ -42,14 +41,9 @@ class Somebody:
     ) -> None:
         parsed = core.URI(uri)
         self.object_id, self.codec = parsed.object, codec
-        sock = socket.socket(socket.AF_UNIX)
+        sock, peer = dial_unix(parsed.sockname, 20.0)
         sock.settimeout(20)
-        try:
-            sock.connect(parsed.sockname)
-        except OSError:
-            sock.close()
-            raise
-        self.connection = Connection(sock, check_peer(sock), parsed.object)
+        self.connection = Connection(sock, peer, parsed.object)
         self.connection.vectored, self.connection.greeted = True, False
         hello: Any = {"pyrokernel": PROTOCOL_VERSION, "kind": kind, "codec": codec, "instance": "", **greeting}
         serializer = serializers["serpent" if codec == "pickle5" else codec]
