@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 import re
 import socket
 import sqlite3
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from pyrokernel.wire import registration
 from pyrokernel.wire.introduction import words_for
 from pyrokernel.wire.nameserver import EmbeddedNameServer, GuardedNameServer, open_storage
 from pyrokernel.wire.naming import Directory
+from pyrokernel.wire.trust import Peer
 
 URI = "PYRO:x@10.0.0.1:900"
 NSC = """
@@ -604,3 +607,55 @@ def test_what_the_page_says_of_a_stock_name_server_is_so(private_dir: Path) -> N
         stock.shutdown()
         thread.join(10)
         stock.close()
+
+
+PEERS = [
+    Peer(uid=1000, role=Role.ADMIN, user="me"),
+    Peer(uid=-1, role=Role.ADMIN, user="eve", kind="user", address="10.0.0.4:1"),
+    *(Peer(uid=-1, role=Role.USER, user=user, kind="user", address="10.0.0.3:1") for user in ("ana", "bob", "lab1")),
+    *(Peer(uid=-1, role=Role.USER, user=host, kind="host", address="10.0.0.2:1") for host in ("lab1", "lab2")),
+]
+SOME = [
+    None, "", "a", "ab", "a_b", "pyrokernel.kernel.k0", "pyrokernel.host.lab1", "pyrokernel.host.lab2",
+    "pyrokernel.shared", core.NAMESERVER_NAME, "Pyro.", "x/y", "\x1b", 7, -1, True, 0.5, b"a", [], ["a"], {"a": 1},
+    [["a"]], "a.*", "(a+)+", ".*", "[", URI, "PYRO:x@localhost:1", "PYRONAME:a", "host:lab1", ["host:lab1"],
+    ["owner:user:ana"], ["owner:host:lab2", "big"], {"big"}, "p" * 300, ["w"] * 70, core.URI(URI), object(),
+]  # fmt: skip
+
+
+def test_whatever_is_asked_owners_keep_their_names(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random calls of random peers: only known errors, and no name passes on but by its owner or an admin."""
+    dice = random.Random(11)
+    kept = open_storage(storage)
+    server = GuardedNameServer(kept, "PYRO:Pyro.NameServer@./u:/x")
+    now = PEERS[0]
+    monkeypatch.setattr(ours, "current_peer", lambda: now)
+    methods = ["register"] * 4 + ["set_metadata", "remove", "list", "yplookup", "lookup", "count"]
+    done = 0
+    for _ in range(20_000 if storage == "memory" else 5000):
+        now, before = dice.choice(PEERS), dict(kept.items())
+        method, count = dice.choice(methods), dice.randint(0, 4)
+        arguments = [dice.choice(SOME) for _ in range(count)]
+        if method == "register" and dice.random() < 0.7:
+            arguments = [dice.choice(SOME[2:9]), URI, dice.random() < 0.5, dice.choice(SOME)]
+        try:
+            getattr(server, method)(*arguments)
+            done += 1
+        except (errors.NamingError, TypeError, ValueError):
+            assert dict(kept.items()) == before, f"{method}{arguments} was refused, and changed something"
+            continue
+        mine = f"{now.kind}:{now.user}"
+        for name in before.keys() | kept.keys():
+            was, is_now = before.get(name, ("", frozenset())), kept.get(name, ("", frozenset()))
+            if was != is_now and name in before:
+                assert now.role is Role.ADMIN or mine in registration.owners_in(was[1]), (now, method, arguments)
+            if was != is_now and name in kept:
+                assert name != core.NAMESERVER_NAME
+                owner = [word for word in is_now[1] if word.startswith("owner:")]
+                assert owner == ["owner:" + mine] or method == "set_metadata"
+                assert len(owner) == 1
+                assert name.startswith("pyrokernel.") <= (now.kind in ("host", "account") or method == "set_metadata")
+        held = Counter(owner for _, words in kept.values() for owner in ours._owner_words(words))
+        assert held == +server._held
+    assert done > 300
+    kept.close()
