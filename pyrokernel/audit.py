@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pyrokernel import systems
 from pyrokernel.roles import Role
 from pyrokernel.settings import Settings
 
@@ -101,7 +102,7 @@ class AuditFile:
     def create(self) -> None:
         """Begin it, so that the others add to it."""
         if self.kept:
-            os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
+            os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | systems.OWN, 0o600))
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> bool:
         """Add records with one write; False, and noted in the log, if the disk refuses."""
@@ -119,7 +120,7 @@ class AuditFile:
 
     def _write(self, data: bytes) -> int:
         """Append; return how large the file is then. Half a line is never left."""
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | systems.OWN, 0o600)
         try:
             before = os.fstat(descriptor).st_size
             if before == 0 and (header := self.header()) is not None:
