@@ -51,7 +51,7 @@ __all__ = ["Daemon", "current_connection", "current_peer"]
 log = logging.getLogger(__name__)
 
 HANDSHAKE_SECONDS = 3.0
-MAX_UNPROVEN = 256
+MAX_UNPROVEN = 1024
 """So many may be about to show who they are; where more come, the one that takes longest has to go."""
 
 WORK_METHODS = ("execute", "call", "more", "ship", "unship")

@@ -45,9 +45,12 @@ if TYPE_CHECKING:
 __all__ = ["Endpoint", "Unproven", "answers", "dial", "listen", "prove"]
 
 PROOF_SECONDS = 3.0
-"""How long each step of the other end's proof may take, for whoever waits for it."""
+"""How long the first word of the other end may take, and each step for whoever waits for it."""
 
-_USUAL_SECONDS = 0.02
+_PATIENCE_SECONDS = 30.0
+"""How long a client that has asked for the proof may take to look at it: it may be busy with a thousand others."""
+
+_USUAL_SECONDS = 0.01
 """A process that is not in a C call has proved itself by then."""
 
 _HELD_BYTES = 64 * 1024
@@ -113,10 +116,10 @@ class _KeyedEndpoint(Endpoint):
     def admit(self, client: socket.socket) -> Peer:
         """Prove this end, and have the other one prove itself."""
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        theirs, ours = _receive(client, _NONCE_BYTES), os.urandom(_NONCE_BYTES)
+        theirs, ours = _receive(client, _NONCE_BYTES, PROOF_SECONDS), os.urandom(_NONCE_BYTES)
         nonces = theirs + ours
         client.sendall(ours + _proof(self._address, _SERVER, os.getpid(), nonces))
-        pid = _check(self._address, _CLIENT, _receive(client, _PROOF.size), nonces)
+        pid = _check(self._address, _CLIENT, _receive(client, _PROOF.size, _PATIENCE_SECONDS), nonces)
         client.settimeout(None)
         if pid is None:
             raise AccessRefusedError(f"a process that cannot read {self.path} has connected to its port; refused")
@@ -349,9 +352,9 @@ def _own_peer(pid: int) -> Peer:
     return Peer(uid=own_uid(), pid=pid, role=Role.ADMIN, user=account(own_uid()))
 
 
-def _receive(sock: socket.socket, size: int) -> bytes:
+def _receive(sock: socket.socket, size: int, seconds: float) -> bytes:
     """Receive exactly so many bytes, in time."""
-    deadline, data = time.monotonic() + PROOF_SECONDS, b""
+    deadline, data = time.monotonic() + seconds, b""
     while len(data) < size:
         sock.settimeout(max(0.001, deadline - time.monotonic()))
         piece = sock.recv(size - len(data))

@@ -32,6 +32,8 @@ CONNECT = protocol.MSG_CONNECT
 
 def dial(daemon: Daemon) -> socket.socket:
     sock, _ = endpoints.dial(daemon.locationStr.removeprefix("./u:"), 10)
+    if isinstance(sock, endpoints.Unproven):
+        sock.prove(10)
     sock.settimeout(10)
     return sock
 
