@@ -208,9 +208,10 @@ def command_for(user: User, line: str | None = None) -> list[str]:
         user: Whom it is to act for.
         line: Run this and leave; None for a prompt.
     """
-    # -P: nothing is imported from where the server happens to have been started.
+    # -P: nothing is imported from where the server happens to have been started. The line break keeps apart from the
+    # option what would look like more of it: argparse takes "--" away, and a "=" at the beginning.
     command = [sys.executable, "-P", "-m", "pyrokernel", "shell", "--restricted", "--trust-environment"]
-    return [*command, "--act-for", user.act_for, *([] if line is None else [f"-c{line}"])]
+    return [*command, "--act-for", user.act_for, *([] if line is None else [f"-c\n{line}"])]
 
 
 def environment_for(settings: Settings, term: str, colours: str = "") -> dict[str, str]:
