@@ -105,10 +105,12 @@ class ShellProcess:
 
     async def write(self, data: bytes) -> None:
         """Give it keys; wait while it does not take them. Ctrl-C does not wait in line behind those."""
-        waits = self._keys.transport.get_write_buffer_size() > 0
-        if waits and _CTRL_C in data and self._terminal is not None and self._terminal.interrupt():
-            data = data.rpartition(_CTRL_C)[2]
-        self._keys.write(data)
+        before, ctrl_c, after = data.rpartition(_CTRL_C)
+        self._keys.write(before)
+        waits = ctrl_c and self._keys.transport.get_write_buffer_size() > 0
+        if waits and self._terminal is not None and self._terminal.interrupt():
+            ctrl_c = b""
+        self._keys.write(ctrl_c + after)
         await self._keys.drain()
 
     def end_input(self) -> None:

@@ -94,7 +94,7 @@ def test_an_observer_looks_and_runs_nothing(serve: Serve, kernel: pk.Kernel, mes
     kernel.execute("untouched = 1")
     eve = server.at_prompt("eve")
     eve.enter("untouched = 2")
-    eve.expect("eve is an observer here, and `execute` takes a user")
+    eve.expect("eve is an observer here, and `submit` takes a user")
     eve.enter("who")
     eve.expect("untouched")
     assert kernel.execute("untouched").result == 1
