@@ -20,7 +20,7 @@ import pyrokernel as pk
 
 pytestmark = [openssh.needs_server, pytest.mark.slow]
 
-SHELL = f"{sys.executable} -P -m pyrokernel shell"
+SHELL = f"{sys.executable} -I -m pyrokernel shell"
 FORCED = """
 ForceCommand {shell} --config {config} --restricted k0
 DisableForwarding yes

@@ -105,10 +105,12 @@ class ShellProcess:
 
     async def write(self, data: bytes) -> None:
         """Give it keys; wait while it does not take them. Ctrl-C does not wait in line behind those."""
-        waits = self._keys.transport.get_write_buffer_size() > 0
-        if waits and _CTRL_C in data and self._terminal is not None and self._terminal.interrupt():
-            data = data.rpartition(_CTRL_C)[2]
-        self._keys.write(data)
+        before, ctrl_c, after = data.rpartition(_CTRL_C)
+        self._keys.write(before)
+        waits = ctrl_c and self._keys.transport.get_write_buffer_size() > 0
+        if waits and self._terminal is not None and self._terminal.interrupt():
+            ctrl_c = b""
+        self._keys.write(ctrl_c + after)
         await self._keys.drain()
 
     def end_input(self) -> None:
@@ -208,9 +210,10 @@ def command_for(user: User, line: str | None = None) -> list[str]:
         user: Whom it is to act for.
         line: Run this and leave; None for a prompt.
     """
-    # -P: nothing is imported from where the server happens to have been started.
+    # -P: nothing is imported from where the server happens to have been started. The line break keeps apart from the
+    # option what would look like more of it: argparse takes "--" away, and a "=" at the beginning.
     command = [sys.executable, "-P", "-m", "pyrokernel", "shell", "--restricted", "--trust-environment"]
-    return [*command, "--act-for", user.act_for, *([] if line is None else [f"-c{line}"])]
+    return [*command, "--act-for", user.act_for, *([] if line is None else [f"-c\n{line}"])]
 
 
 def environment_for(settings: Settings, term: str, colours: str = "") -> dict[str, str]:

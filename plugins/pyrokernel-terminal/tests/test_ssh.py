@@ -94,7 +94,7 @@ def test_an_observer_looks_and_runs_nothing(serve: Serve, kernel: pk.Kernel, mes
     kernel.execute("untouched = 1")
     eve = server.at_prompt("eve")
     eve.enter("untouched = 2")
-    eve.expect("may look, but not run code here")
+    eve.expect("eve is an observer here, and `submit` takes a user")
     eve.enter("who")
     eve.expect("untouched")
     assert kernel.execute("untouched").result == 1
@@ -241,6 +241,17 @@ def test_sessions_end_with_a_server_that_is_killed(serve: Serve) -> None:
     server.process.kill()
     wait_until(lambda: not is_alive(pid))
     ana.wait()
+
+
+def test_ctrl_c_does_not_wait_behind_keys_that_nobody_takes(serve: Serve, kernel: pk.Kernel) -> None:
+    server = serve("ana")
+    ana = server.at_prompt("ana")
+    ana.enter("import time; time.sleep(50)")
+    wait_until(lambda: kernel.describe()["running"])
+    for _ in range(40):
+        ana.type("\n" * 500)
+    ana.type("\x03")
+    wait_until(lambda: not kernel.describe()["running"])
 
 
 def test_who_is_taken_off_the_list_is_out(serve: Serve) -> None:

@@ -66,7 +66,7 @@ def test_who_comes_by_telnet_looks_unless_the_operator_says_otherwise(serve: Ser
     terminal.expect("you are telnet, an observer")
     terminal.expect("kernels>", 20)
     terminal.enter("untouched = 2")
-    terminal.expect("may look, but not run code here")
+    terminal.expect("telnet is an observer here, and `submit` takes a user")
     (session,) = server.who()
     assert (session["user"], session["role"], session["by"]) == ("telnet", "observer", "telnet")
     assert kernel.execute("untouched").result == 1
