@@ -19,6 +19,7 @@ from pyrokernel.state.files import Files
 from pyrokernel.state.service import StateService
 from pyrokernel.state.sqlite import SQLiteStore
 from pyrokernel.stores import Row
+from pyrokernel.wire import limits as limiting
 from pyrokernel.wire.connection import Connection
 from pyrokernel.wire.direct import ask_directly, await_answer
 from pyrokernel.wire.fanout import Request
@@ -128,19 +129,21 @@ class DeskRoom:
 
     Args:
         room: Its engine.
+        quota: How much one user may ask for.
     """
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, quota: limiting.Quota | None = None) -> None:
         self.room = room
         self.service = StateService(room.engine, {"instance": "i"}, room.directory / "backups")
-        self.desk = Desk(room.engine, self.service, lambda connection: connection.close())
+        limits = limiting.Limits(quota or limiting.Quota())
+        self.desk = Desk(room.engine, self.service, lambda connection: connection.close(), limits)
         self._connections: list[Connection] = []
         self._thread: threading.Thread | None = None
 
-    def connect(self, pid: int = 1, *, nearby: bool = True) -> Connection:
-        """Return a client's end of a connection."""
+    def connect(self, pid: int = 1, *, nearby: bool = True, **whose: Any) -> Connection:
+        """Return a client's end of a connection, of this account or of a peer with other fields."""
         ours, theirs = socket.socketpair()
-        served = Connection(theirs, dataclasses.replace(peer_of(theirs), pid=pid))
+        served = Connection(theirs, dataclasses.replace(peer_of(theirs), pid=pid, **whose))
         served.greeting = {"files": nearby}
         self.desk.adopt(served)
         self._connections += [Connection(ours, Peer(uid=0)), served]

@@ -184,7 +184,7 @@ class _Finder:
             return {}
         if opening > 1 and tokens[opening - 2].text in ("def", "class"):
             return {}
-        found = parameters(value_before(tail, opening, self.namespace)) or []
+        found = parameters(value_before(tail, opening, self.namespace, ask=self.ask)) or []
         given, n_positional, index = set(), 0, opening + 1
         while index < self.end:
             if index + 1 < self.end and tokens[index + 1].text == "=":
@@ -202,7 +202,7 @@ class _Finder:
     # -- attributes
 
     def _attributes(self) -> Matches:
-        value = value_before(self.tail, self.end - 1, self.namespace)
+        value = value_before(self.tail, self.end - 1, self.namespace, ask=self.ask)
         if value is MISSING:
             return {}
         columns = {
@@ -287,7 +287,7 @@ class _Finder:
             return {}
         if opening < 0 or tail.tokens[opening].text != "[" or not tail.is_trailer(opening):
             return {}
-        value = value_before(tail, opening, self.namespace)
+        value = value_before(tail, opening, self.namespace, ask=self.ask)
         if type(value) is SharedMap and not listed:
             if not self.ask:
                 return {}

@@ -19,18 +19,24 @@ from pyrokernel.kernel.reading import MISSING, Unknown, find, is_one_of, lookup
 from pyrokernel.kernel.tokens import CONSTANTS, Tail, literal
 
 
-def value_before(tail: Tail, end: int, namespace: Mapping[str, Any]) -> Any:
+def value_before(tail: Tail, end: int, namespace: Mapping[str, Any], *, ask: bool = True) -> Any:
     """Return the value of the expression that ends before token `end`.
+
+    Args:
+        tail: The half-typed source.
+        end: The token.
+        namespace: The kernel's variables.
+        ask: Whether the shared state may be asked, in the name of this process.
 
     Returns:
         The value, an `Unknown` for what would have to be computed, MISSING when nothing is known.
     """
     start = tail.primary(end)
-    return MISSING if start < 0 else _chain(tail, start, end, namespace)
+    return MISSING if start < 0 else _chain(tail, start, end, namespace, ask)
 
 
-def _chain(tail: Tail, index: int, end: int, namespace: Mapping[str, Any]) -> Any:
-    value = _atom(tail, index, namespace)
+def _chain(tail: Tail, index: int, end: int, namespace: Mapping[str, Any], ask: bool) -> Any:
+    value = _atom(tail, index, namespace, ask)
     index = tail.pairs.get(index, index) + 1
     while index < end and value is not MISSING:
         text = tail.tokens[index].text
@@ -39,7 +45,7 @@ def _chain(tail: Tail, index: int, end: int, namespace: Mapping[str, Any]) -> An
             index += 2
         elif text in ("(", "[") and index in tail.pairs:
             close = tail.pairs[index]
-            value = _called(value) if text == "(" else _item(value, _key(tail, index + 1, close, namespace))
+            value = _called(value) if text == "(" else _item(value, _key(tail, index + 1, close, namespace), ask)
             index = close + 1
         else:
             return MISSING
@@ -49,7 +55,7 @@ def _chain(tail: Tail, index: int, end: int, namespace: Mapping[str, Any]) -> An
 # -- where a chain starts
 
 
-def _atom(tail: Tail, index: int, namespace: Mapping[str, Any]) -> Any:
+def _atom(tail: Tail, index: int, namespace: Mapping[str, Any], ask: bool) -> Any:
     token = tail.tokens[index]
     if token.kind == "name":
         if token.text in CONSTANTS:
@@ -60,10 +66,10 @@ def _atom(tail: Tail, index: int, namespace: Mapping[str, Any]) -> Any:
         value = literal(token)
         return Unknown(str) if value is MISSING else value
     close = tail.pairs.get(index, -1)
-    return MISSING if close < 0 else _bracketed(tail, index, close, namespace)
+    return MISSING if close < 0 else _bracketed(tail, index, close, namespace, ask)
 
 
-def _bracketed(tail: Tail, opening: int, close: int, namespace: Mapping[str, Any]) -> Any:
+def _bracketed(tail: Tail, opening: int, close: int, namespace: Mapping[str, Any], ask: bool) -> Any:
     """Return what a display or a parenthesised expression is: of a list, dict, set or tuple only the type."""
     kind = tail.tokens[opening].text
     inside = [tail.tokens[at].text for at in tail.level(opening + 1, close)]
@@ -75,7 +81,7 @@ def _bracketed(tail: Tail, opening: int, close: int, namespace: Mapping[str, Any
         return Unknown(types.GeneratorType)
     if not inside or "," in inside:
         return Unknown(tuple)
-    return _chain(tail, opening + 1, close, namespace) if tail.primary(close) == opening + 1 else MISSING
+    return _chain(tail, opening + 1, close, namespace, ask) if tail.primary(close) == opening + 1 else MISSING
 
 
 # -- one step along it
@@ -87,11 +93,11 @@ def _attribute(value: Any, name: str) -> Any:
     return stand_in(value) if found is MISSING and name in column_labels(value) else found
 
 
-def _item(value: Any, key: object) -> Any:
+def _item(value: Any, key: object, ask: bool) -> Any:
     """Return `value[key]` for lists, tuples and dicts that did not redefine it; `Unknown` for columns and arrays."""
     kind = type(value)
     if type(key) is str and is_one_of(kind, (Shared, SharedMap)):
-        return _shared_item(value, key)
+        return _shared_item(value, key) if ask else MISSING
     if issubclass(kind, dict) and lookup(kind, "__getitem__") is dict.__dict__["__getitem__"]:
         return find(value, key)
     for base in (list, tuple, str):
@@ -135,5 +141,5 @@ def _key(tail: Tail, start: int, end: int, namespace: Mapping[str, Any]) -> Any:
         return MISSING if number is MISSING else -number
     if len(inside) != 1:
         return MISSING
-    value = _atom(tail, start, namespace) if inside[0].is_name else literal(inside[0])
+    value = _atom(tail, start, namespace, False) if inside[0].is_name else literal(inside[0])
     return value if is_one_of(type(value), (str, int, float, bool, bytes)) else MISSING

@@ -25,7 +25,7 @@ CHECK_LIMIT: Final = 1_000_000
 """Characters of source that `is_complete` parses: the parser holds the GIL and would stall a running cell."""
 
 
-def inspect_name(code: str, cursor: int, namespace: dict[str, Any], *, detail: int = 0) -> Inspection:
+def inspect_name(code: str, cursor: int, namespace: dict[str, Any], *, detail: int = 0, ask: bool = True) -> Inspection:
     """Say what the expression at the cursor is; between the parentheses of a call, what is called.
 
     Args:
@@ -33,14 +33,15 @@ def inspect_name(code: str, cursor: int, namespace: dict[str, Any], *, detail: i
         cursor: Offset in characters; inside a name, the whole name counts.
         namespace: The kernel's variables.
         detail: 1 or more to have the source as well.
+        ask: Whether the shared state may be asked, in the name of this process.
     """
     try:
-        return _inspect(code, cursor, namespace, detail)
+        return _inspect(code, cursor, namespace, detail, ask)
     except Exception:  # noqa: BLE001 - half-typed code over foreign objects: whatever it was, there is nothing to show
         return Inspection(found=False)
 
 
-def _inspect(code: str, cursor: int, namespace: dict[str, Any], detail: int) -> Inspection:
+def _inspect(code: str, cursor: int, namespace: dict[str, Any], detail: int, ask: bool) -> Inspection:
     cursor = max(0, min(cursor, len(code)))
     while cursor < len(code) and (code[cursor].isalnum() or code[cursor] == "_"):
         cursor += 1
@@ -50,7 +51,7 @@ def _inspect(code: str, cursor: int, namespace: dict[str, Any], detail: int) -> 
     if start < 0 or (start == end - 1 and tail.tokens[start].kind in ("string", "number")):
         end = tail.open[-1] if tail.open else 0
         start = tail.primary(end)
-    value = MISSING if start < 0 else value_before(tail, end, namespace)
+    value = MISSING if start < 0 else value_before(tail, end, namespace, ask=ask)
     if value is MISSING:
         return Inspection(found=False)
     return Inspection(

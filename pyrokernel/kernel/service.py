@@ -388,7 +388,8 @@ class KernelService:
         """Describe what a name means; option "detail" 1 adds the source."""
         position = len(code) if cursor < 0 else cursor
         detail = int((options or {}).get("detail", 0))
-        return inspect_name(code, position, self._seen(options), detail=detail).to_wire()
+        may_run = current_peer().may_run_code
+        return inspect_name(code, position, self._seen(options), detail=detail, ask=may_run).to_wire()
 
     @expose(Role.OBSERVER)
     def variables(self, options: dict[str, Any] | None = None) -> list[dict[str, Any]]:

@@ -23,6 +23,9 @@ __all__ = ["PATIENCE_SECONDS", "Limits", "Quota"]
 PATIENCE_SECONDS = 1.0
 """How long a request waits that came too early; one that would have to wait for longer is refused then."""
 
+_USERS_OF_A_HOST = 16
+"""A host speaks for all kernels of a machine and whoever uses them: it counts as so many users."""
+
 _KNOWN_USERS = 10_000
 """Buckets that are kept; a full one is as good as none."""
 
@@ -70,11 +73,11 @@ class Limits:
         """
         with self._lock:
             whose = _whose(peer)
-            count, most = self._connections[whose] + 1, self.quota.user_connections
+            count, most = self._connections[whose] + 1, self.quota.user_connections * _share(peer)
             if most and count > most and peer.role < Role.ADMIN:
                 raise AccessRefusedError(
-                    f"{peer.user} has {count - 1} connections to this process, and no user has more than {most} "
-                    "(setting user_connections): close some"
+                    f"{peer.user} has {count - 1} connections to this process, and no {_kind(peer)} has more than "
+                    f"{most} (setting user_connections): close some"
                 )
             self._connections[whose] = count
 
@@ -88,7 +91,7 @@ class Limits:
 
     def early(self, peer: Peer) -> float:
         """Count a request; return by how many seconds it came too early, 0.0 for not at all."""
-        rate = self.quota.user_requests
+        rate = self.quota.user_requests * _share(peer)
         if not rate or peer.role >= Role.ADMIN:
             return 0.0
         with self._lock:
@@ -120,7 +123,7 @@ class Limits:
     def refusal(self, peer: Peer) -> AccessRefusedError:
         """Return the error of a user who asks too often."""
         return AccessRefusedError(
-            f"{peer.user} asks this process for more than {self.quota.user_requests:g} things a second "
+            f"{peer.user} asks this process for more than {self.quota.user_requests * _share(peer):g} things a second "
             "(setting user_requests): ask for several at once, or more slowly"
         )
 
@@ -128,6 +131,14 @@ class Limits:
         full = [user for user, (left, since) in self._buckets.items() if left + (now - since) * rate >= rate]
         for user in full:
             del self._buckets[user]
+
+
+def _share(peer: Peer) -> int:
+    return _USERS_OF_A_HOST if peer.kind == "host" else 1
+
+
+def _kind(peer: Peer) -> str:
+    return "host" if peer.kind == "host" else "user"
 
 
 def _whose(peer: Peer) -> tuple[str, str]:

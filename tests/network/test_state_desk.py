@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import random
 import socket
@@ -16,6 +17,7 @@ from state_rooms import DeskRoom, Room, answer, ask, options, send, wire_write
 from waiting import wait_until
 
 from pyrokernel.errors import (
+    AccessRefusedError,
     LockLostError,
     ProtocolError,
     StateConflictError,
@@ -23,11 +25,13 @@ from pyrokernel.errors import (
     StateTypeError,
 )
 from pyrokernel.messages import STATE_OBJECT
+from pyrokernel.roles import Role
 from pyrokernel.state.engine import Limits
 from pyrokernel.state.service import StateService
 from pyrokernel.wire import codec
 from pyrokernel.wire.connection import MSG_INVOKE, Connection, frame
 from pyrokernel.wire.fanout import ConnectionLost, Request
+from pyrokernel.wire.limits import PATIENCE_SECONDS, Quota
 
 Start = Callable[..., DeskRoom]
 
@@ -512,3 +516,36 @@ def test_a_pickle_in_a_message_is_not_loaded(desk: DeskRoom, tmp_path: Path) -> 
     with pytest.raises(ProtocolError, match="may not name"):
         answer(connection)
     assert not (tmp_path / "mark").exists()
+
+
+def test_who_asks_too_often_is_told_after_a_moment_and_holds_nobody_up(tmp_path: Path) -> None:
+    room = Room(tmp_path / "s", Limits(), monotonic=time.monotonic)
+    limited = DeskRoom(room, Quota(user_requests=5))
+    with contextlib.closing(room), contextlib.closing(limited), limited.running():
+        ana, bob = (
+            limited.connect(role=Role.USER, user=name, kind="user", address="10.0.0.9:7") for name in ("ana", "bob")
+        )
+        for _ in range(5):
+            ask(ana, "ping")
+        begun = time.monotonic()
+        send(ana, "ping")
+        assert ask(bob, "ping") == "i"
+        assert time.monotonic() - begun < PATIENCE_SECONDS / 2
+        with pytest.raises(AccessRefusedError, match="user_requests"):
+            answer(ana)
+        assert time.monotonic() - begun >= PATIENCE_SECONDS * 0.9
+        assert ask(ana, "ping") == "i", "it has waited, and goes on"
+
+
+def test_an_observer_asks_the_desk_in_plain_data_and_reads_only(tmp_path: Path) -> None:
+    room = Room(tmp_path / "s", Limits(), monotonic=time.monotonic)
+    desk = DeskRoom(room)
+    with contextlib.closing(room), contextlib.closing(desk), desk.running():
+        eve = desk.connect(role=Role.OBSERVER, user="eve", kind="user", address="10.0.0.9:7")
+        with pytest.raises(AccessRefusedError, match="`write` of the shared state takes a user"):
+            ask(eve, "write", *set_to("x", 1))
+        with pytest.raises(ProtocolError, match="plain data"):
+            ask(eve, "keys", "", codec.Packed.dump(1))
+        assert ask(eve, "keys", "") == []
+        with pytest.raises(ProtocolError, match="no method"):
+            ask(eve, "stage_it", 5)

@@ -94,7 +94,7 @@ class Places:
 
     def __init__(self, mesh: pk.Mesh) -> None:
         self.mesh = mesh
-        mesh.shared.m["x"] = 1
+        mesh.shared.m["x"], mesh.shared.m["listed"] = [1], [2]
         mesh["k0"].execute(PUBLISH)
         (info,) = mesh.ps()
         settings = mesh.settings
@@ -237,6 +237,11 @@ def test_an_observer_looks_and_no_code_runs(places: Places) -> None:
         assert eve.ask("follow", 0, 0.0)["events"]
         assert isinstance(failure(eve, "follow", 0, 0.0, {"stdin": True}), AccessRefusedError)
         assert eve.ask("cells")
+        # What the kernel would have to ask the shared state for, in its own name.
+        assert not eve.ask("inspect", "shared.m['x']", -1)["found"]
+        assert eve.ask("complete", "shared.m['", -1)["matches"] == []
+    with acting(places.uris["kernel"], Role.USER) as user:
+        assert user.ask("inspect", "shared.m['listed']", -1)["found"]
     assert kernel.execute("ran").result == []
     assert "made_by_looking" not in kernel.execute("import sys; str([m for m in sys.modules])").result
 

@@ -103,3 +103,16 @@ def test_users_who_ask_no_more_are_forgotten(monkeypatch: pytest.MonkeyPatch) ->
         clock.now += 1.0
         limits.early(Peer(uid=-1, role=Role.USER, user=f"u{number}"))
     assert len(limits._buckets) <= 11
+
+
+def test_a_host_counts_as_many_users_and_not_as_the_user_of_its_name() -> None:
+    limits = Limits(Quota(user_connections=2, user_requests=1), Clock())
+    host = Peer(uid=-1, role=Role.USER, user="ana", kind="host")
+    for _ in range(2 * room._USERS_OF_A_HOST):
+        limits.arrive(host)
+    with pytest.raises(AccessRefusedError, match="no host has more than 32"):
+        limits.arrive(host)
+    assert [limits.early(host) for _ in range(room._USERS_OF_A_HOST)] == [0.0] * room._USERS_OF_A_HOST
+    assert limits.early(host) > 0
+    limits.arrive(ANA)
+    assert limits.early(ANA) == 0.0
