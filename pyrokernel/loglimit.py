@@ -28,13 +28,13 @@ class LogLimit:
         self._second, self._count = 0, 0
 
     def warning(self, text: str, *args: object, exc_info: bool = False) -> None:
-        """Log a warning, unless there were many in this second."""
+        """Log a warning, unless there were many in this second; what takes time to say is a function among `args`."""
         self.settle()
         with self._lock:
             self._count += 1
             is_shown = self._count <= self._most
         if is_shown:
-            self._log.warning(text, *args, exc_info=exc_info)
+            self._log.warning(text, *(one() if callable(one) else one for one in args), exc_info=exc_info)
 
     def settle(self) -> None:
         """Say how many of an earlier second were left out, if that is over."""
