@@ -138,14 +138,19 @@ class Fortress:
         """Return how many threads the gateway has."""
         return len(os.listdir(f"/proc/{self.gateway_pid()}/task"))
 
-    def uri_of(self, what: str) -> str:
-        """Return the way from another machine to a kernel, or to "host" or "state"."""
+    def instance_of(self, kernel: str) -> str:
+        """Return the instance of a kernel, as the records of the host name it."""
         for file in (self.runtime / "kernels").glob("*.json"):
             record = json.loads(file.read_text())
-            if what in (record["spec"]["name"], record["role"]) and record["role"] != "gateway":
-                return f"PYRO:{record['uri'].partition(':')[2].partition('@')[0]}/{record['instance']}@{self.address}"
-        assert what == "host"
-        return f"PYRO:pyrokernel.host/host@{self.address}"
+            if record["spec"]["name"] == kernel:
+                return str(record["instance"])
+        raise AssertionError(f"there is no kernel {kernel}")
+
+    def uri_of(self, what: str) -> str:
+        """Return the way from another machine to a kernel, or to "host"."""
+        if what == "host":
+            return f"PYRO:pyrokernel.host/host@{self.address}"
+        return f"PYRO:pyrokernel.kernel/{self.instance_of(what)}@{self.address}"
 
     @contextlib.contextmanager
     def connected(self, name: str = "ana", **options: Any) -> Iterator[pk.Mesh]:
@@ -176,6 +181,7 @@ def plain(port: int, source: str = ATTACKER) -> socket.socket:
     """Connect by TCP, and say nothing."""
     sock = socket.socket()
     sock.settimeout(20)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.bind((source, 0))
     sock.connect(("127.0.0.1", port))
     return sock

@@ -126,7 +126,7 @@ class Gateway:
         if error is not None:
             if not isinstance(error, OSError):
                 raise error
-            log.warning("%s", error)
+            self._newcomers.refusals.warning("refused a process of this machine: %s", error)
             sock.close()
             return
         sock.setblocking(False)
@@ -189,14 +189,14 @@ class Gateway:
             if sent != len(greeting):  # a few hundred bytes, the first on this socket
                 raise BlockingIOError("the socket takes nothing")
         except OSError as error:
-            log.warning("a connection was lost in its first moment: %s", error)
+            self._newcomers.refusals.warning("a connection was lost in its first moment: %s", error)
             near.close()
             far.close()
             return None
         pump = Pump(self.loop, near, far, ended)
         self._pumps.add(pump)
         pump.begin()
-        return pump
+        return pump if pump in self._pumps else None
 
     def _refuse(self, newcomer: Newcomer, message: IncomingMessage, error: Exception, who: str = "") -> None:
         """Say why, and hang up."""

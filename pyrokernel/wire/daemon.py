@@ -30,7 +30,7 @@ from pyrokernel.errors import AccessRefusedError, ProtocolError, PyrokernelError
 from pyrokernel.loglimit import LogLimit
 from pyrokernel.messages import PROTOCOL_VERSION
 from pyrokernel.roles import Role
-from pyrokernel.wire import codec, endpoints
+from pyrokernel.wire import codec, endpoints, greeting
 from pyrokernel.wire.admission import Admission, OnRefused
 from pyrokernel.wire.connection import (
     FLAGS_COMPRESSED,
@@ -42,7 +42,6 @@ from pyrokernel.wire.connection import (
     MessageReader,
     frame,
 )
-from pyrokernel.wire.greeting import HANDSHAKE_BYTES, check_first
 from pyrokernel.wire.introduction import introduced, unpack
 from pyrokernel.wire.limits import Limits, Quota
 from pyrokernel.wire.opcodes import MAX_REQUEST_BYTES
@@ -205,14 +204,16 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
     def _handshake(self, conn: Connection, denied_reason: str | None = None) -> bool:
         """Let Pyro shake hands, once the first message is whole, small, and in a harmless serializer."""
         deadline = time.monotonic() + HANDSHAKE_SECONDS
-        message = conn.recv_message(max_body_bytes=HANDSHAKE_BYTES, deadline=deadline)
-        check_first(message)
+        message = conn.recv_message(max_body_bytes=greeting.HANDSHAKE_BYTES, deadline=deadline)
+        greeting.check_first(message)
         conn.peer = introduced(conn.peer, unpack(message.body[: message.annotations_size]))
         try:
             self.admission.check_connection(conn.peer)
             conn.counted = True
         except AccessRefusedError as error:
-            denied_reason = str(error)
+            # Pyro would say so by marshal, which our clients do not read.
+            conn.send(greeting.refusal(message, str(error)))
+            return False
         if not conn.peer.may_run_code:
             conn.reader = MessageReader(MAX_REQUEST_BYTES)
         conn.push_back(message)
