@@ -195,12 +195,13 @@ class AuditFile:
         return found, f"{number}:{offset}", True
 
 
-def refusals_to(record: AuditFile, where: Mapping[str, str]) -> Callable[[Any, str, Role], None]:
+def refusals_to(record: AuditFile, where: Mapping[str, str], *, logs: bool = True) -> Callable[[Any, str, Role], None]:
     """Return what writes refusals down, as a daemon calls it: with peer, what was asked for, and the role it takes.
 
     Args:
         record: Where to.
         where: What each line says besides, such as the kernel.
+        logs: Whether the log of this process is told too.
     """
     lock = threading.Lock()
     last: dict[tuple[str, str], tuple[float, int]] = {}
@@ -209,15 +210,25 @@ def refusals_to(record: AuditFile, where: Mapping[str, str]) -> Callable[[Any, s
         key, now = (peer.user, what), time.monotonic()
         with lock:
             since, count = last.get(key, (-REFUSALS_SECONDS, 0))
-            if now - since < REFUSALS_SECONDS or len(last) >= _REMEMBERED:
+            if now - since < REFUSALS_SECONDS:
                 last[key] = (since, count + 1)
                 return
+            if len(last) >= _REMEMBERED:
+                _forget(last, now - REFUSALS_SECONDS)
+            if len(last) >= _REMEMBERED:
+                return
             last[key] = (now, 0)
-        log.warning("refused %s (%s): %s takes %s", peer.user, peer.role.word, what, role.word)
+        if logs:
+            log.warning("refused %s (%s): %s takes %s", peer.user, peer.role.word, what, role.word)
         said = {"user": peer.user, "via": peer.address, "role": peer.role.word, "asked": what, "takes": role.word}
         record.append([entry("refused", None, **said, **where, count=count + 1 if count else None)])
 
     return refused
+
+
+def _forget(last: dict[tuple[str, str], tuple[float, int]], before: float) -> None:
+    for key in [key for key, (since, _) in last.items() if since < before]:
+        del last[key]
 
 
 def entry(what: str, at: float | None = None, **fields: Any) -> dict[str, Any]:

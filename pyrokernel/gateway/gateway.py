@@ -16,7 +16,8 @@ from pyrokernel.errors import ProtocolError, PyrokernelError, SettingsError
 from pyrokernel.gateway.newcomers import Newcomer, Newcomers
 from pyrokernel.gateway.pump import Pump
 from pyrokernel.gateway.routes import Routes
-from pyrokernel.gateway.visitors import Visitors
+from pyrokernel.gateway.visitors import Visitors, shown_name
+from pyrokernel.loglimit import LogLimit
 from pyrokernel.loop import Loop
 from pyrokernel.settings import Settings
 from pyrokernel.wire import endpoints, silence, sockets
@@ -32,9 +33,12 @@ log = logging.getLogger(__name__)
 
 _DIALLING = 16
 _ADMITTING = 64
-_NEAR_SECONDS = 2.0
 _LOOK_SECONDS = 1.0
 _MAX_CONNECTIONS = 4096
+_SHARE = 4
+"""No certificate has more than this part of them."""
+_KEPT_DESCRIPTORS = 128
+"""Descriptors that connections leave for all else."""
 
 
 class Gateway:
@@ -55,7 +59,8 @@ class Gateway:
         self._settings = settings
         self._credentials = Credentials.of_host(settings)
         self._routes = Routes(runtime)
-        self._visitors = Visitors(settings)
+        self._most = _most_connections()
+        self._visitors = Visitors(settings, max(1, self._most // _SHARE))
         self._newcomers = Newcomers(self.loop, lambda: self._visitors.identity)
         self._pumps: set[Pump] = set()
         self._ways: dict[Pump, str] = {}
@@ -85,7 +90,8 @@ class Gateway:
     # In
 
     def _admit_stranger(self, sock: socket.socket, address: Any) -> None:
-        if len(self._pumps) + len(self._newcomers) >= _MAX_CONNECTIONS:
+        if len(self._pumps) + len(self._newcomers) >= self._most:
+            self._newcomers.refusals.warning("refused %s: this machine has %d connections", _shown(address), self._most)
             sock.close()
             return
         sock.setblocking(False)
@@ -96,13 +102,12 @@ class Gateway:
     def _on_stranger(self, newcomer: Newcomer, message: IncomingMessage) -> None:
         assert isinstance(newcomer.sock, TlsSocket)
         try:
-            target = self._routes.find(object_of(message))
-            visitor = self._visitors.recognise(newcomer.sock, newcomer.address, self._routes.kernel_of(target))
-            annotations = unpack(message.body[: message.annotations_size]) if visitor.kind == "host" else {}
-            peer = introduced(visitor.peer, annotations)
-            inner, _ = dial_unix(str(target), _NEAR_SECONDS)
+            target, kernel = self._routes.find(object_of(message))
+            visitor = self._visitors.recognise(newcomer.sock, newcomer.address, kernel)
+            peer = visitor.acting(message.body[: message.annotations_size])
+            inner, _ = dial_unix(str(target), 0)  # for a kernel that does not accept, all the others would wait
         except (PyrokernelError, OSError) as error:
-            self._refuse(newcomer, message, error)
+            self._refuse(newcomer, message, error, shown_name(newcomer.sock))
             return
         said = words_for(peer.user, peer.role, newcomer.address, peer.kind)
         pump = self._join(newcomer.sock, inner, with_annotations(message, {FOR: said}), self._visitors.forget)
@@ -121,7 +126,7 @@ class Gateway:
         if error is not None:
             if not isinstance(error, OSError):
                 raise error
-            log.warning("%s", error)
+            self._newcomers.refusals.warning("refused a process of this machine: %s", error)
             sock.close()
             return
         sock.setblocking(False)
@@ -184,25 +189,26 @@ class Gateway:
             if sent != len(greeting):  # a few hundred bytes, the first on this socket
                 raise BlockingIOError("the socket takes nothing")
         except OSError as error:
-            log.warning("a connection was lost in its first moment: %s", error)
+            self._newcomers.refusals.warning("a connection was lost in its first moment: %s", error)
             near.close()
             far.close()
             return None
         pump = Pump(self.loop, near, far, ended)
         self._pumps.add(pump)
         pump.begin()
-        return pump
+        return pump if pump in self._pumps else None
 
-    def _refuse(self, newcomer: Newcomer, message: IncomingMessage, error: Exception) -> None:
+    def _refuse(self, newcomer: Newcomer, message: IncomingMessage, error: Exception, who: str = "") -> None:
         """Say why, and hang up."""
         with contextlib.suppress(OSError):
             newcomer.sock.send(refusal(message, error), sockets.NOW)
             newcomer.sock.shutdown(socket.SHUT_RDWR)
-        self._newcomers.refuse(newcomer, str(error))
+        self._newcomers.refuse(newcomer, str(error), who)
 
     def _look_around(self) -> None:
         """See what has changed on disk, and who has to go."""
         self.loop.after(_LOOK_SECONDS, self._look_around)
+        self._newcomers.refusals.settle()
         now = time.monotonic()
         for pump in [*self._visitors.unwelcome(), *(pump for pump in self._pumps if pump.is_stuck(now))]:
             pump.close()
@@ -211,18 +217,30 @@ class Gateway:
 
 
 def _accepting(listener: socket.socket, accept: Callable[[socket.socket, Any], None]) -> Callable[[], None]:
+    trouble = LogLimit(log, "that happened %d more times in that second", most=1)
+
     def take() -> None:
         try:
             sock, address = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as error:
-            log.warning("accept: %s", error)  # out of descriptors
+            trouble.warning("no connection can be taken: %s", error)  # out of descriptors
             time.sleep(0.05)
             return
         accept(sock, address)
 
     return take
+
+
+def _most_connections() -> int:
+    """Return how many connections there are descriptors for: each takes two."""
+    import resource  # not on every system that has this module
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return _MAX_CONNECTIONS
+    return max(1, min(_MAX_CONNECTIONS, (limit - _KEPT_DESCRIPTORS) // 2))
 
 
 def _listen_tcp(address: str) -> socket.socket:

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from pyrokernel.errors import ProtocolError
+from pyrokernel.loglimit import LogLimit
 from pyrokernel.loop import Loop
 from pyrokernel.wire.connection import IncomingMessage
 from pyrokernel.wire.greeting import FirstMessage
@@ -24,9 +25,7 @@ ARRIVAL_SECONDS = 5.0
 """By then the TLS handshake is over and the first message is here."""
 
 MAX_NEWCOMERS = 256
-"""The oldest one goes when there are more: whoever means it is through in milliseconds."""
-
-_LOGGED_A_SECOND = 5
+"""When there are more, the oldest one goes of those that come from where most come from: a flood stalls itself."""
 
 
 class Newcomer:
@@ -48,6 +47,11 @@ class Newcomer:
         self.secured = not isinstance(sock, TlsSocket)
         self.since = time.monotonic()
 
+    @property
+    def source(self) -> str:
+        """The machine that it comes from, "" for this one."""
+        return self.address.rpartition(":")[0]
+
 
 class Newcomers:
     """All of them; each leaves by its first message, by its own fault, or when its time is over.
@@ -61,8 +65,9 @@ class Newcomers:
         self._loop = loop
         self._identity = identity
         self._all: OrderedDict[Newcomer, None] = OrderedDict()
-        self._refusals = Refusals()
         self._clock_is_set = False
+        self._by_source: dict[str, OrderedDict[Newcomer, None]] = {}
+        self.refusals = LogLimit(log, "%d more connections were refused in that second")
 
     def __len__(self) -> int:
         return len(self._all)
@@ -70,9 +75,13 @@ class Newcomers:
     def add(self, newcomer: Newcomer) -> None:
         """Watch over one."""
         self._all[newcomer] = None
+        self._by_source.setdefault(newcomer.source, OrderedDict())[newcomer] = None
         self._loop.watch_for(newcomer.sock, selectors.EVENT_READ, lambda: self._on_ready(newcomer))
         if len(self._all) > MAX_NEWCOMERS:
-            self._end(next(iter(self._all)), "more connections than this machine takes at once; the oldest goes")
+            most = max(self._by_source.values(), key=len)
+            self._end(
+                next(iter(most)), f"{len(most)} connections from there had not said what they want: the oldest goes"
+            )
         if not self._clock_is_set:
             self._clock_is_set = True
             self._loop.after(ARRIVAL_SECONDS, self._look_at_clock)
@@ -84,9 +93,10 @@ class Newcomers:
             self._forget(newcomer)
             newcomer.sock.close()
 
-    def refuse(self, newcomer: Newcomer, why: str | Callable[[], str]) -> None:
-        """Close a connection and note why."""
-        self._refusals.note(newcomer.address, why)
+    def refuse(self, newcomer: Newcomer, why: str | Callable[[], str], who: str = "") -> None:
+        """Close a connection and note why, and whose it was where that is known."""
+        whose = f"{who} at " if who and newcomer.address else ""
+        self.refusals.warning("refused %s%s: %s", whose, newcomer.address or "a process of this machine", why)
         newcomer.sock.close()
 
     def _on_ready(self, newcomer: Newcomer) -> None:
@@ -116,6 +126,10 @@ class Newcomers:
 
     def _forget(self, newcomer: Newcomer) -> None:
         del self._all[newcomer]
+        others = self._by_source[newcomer.source]
+        del others[newcomer]
+        if not others:
+            del self._by_source[newcomer.source]
         self._loop.watch_for(newcomer.sock, 0, lambda: None)
 
     def _end(self, newcomer: Newcomer, why: str | Callable[[], str]) -> None:
@@ -132,23 +146,3 @@ class Newcomers:
                 return
             self._end(oldest, f"it had not said within {ARRIVAL_SECONDS:g} s what it wants")
         self._clock_is_set = False
-
-
-class Refusals:
-    """Notes refusals in the log, a few each second."""
-
-    def __init__(self) -> None:
-        self._second = 0
-        self._count = 0
-
-    def note(self, address: str, why: str | Callable[[], str]) -> None:
-        """Log one; of very many only their number."""
-        second = int(time.monotonic())
-        if second != self._second:
-            if self._count > _LOGGED_A_SECOND:
-                log.warning("%d more connections were refused in that second", self._count - _LOGGED_A_SECOND)
-            self._second, self._count = second, 0
-        self._count += 1
-        if self._count <= _LOGGED_A_SECOND:
-            reason = why if isinstance(why, str) else why()
-            log.warning("refused %s: %s", address or "a process of this machine", reason)

@@ -64,11 +64,14 @@ class Pump:
 
     def begin(self) -> None:
         """Move what has arrived already, of which a selector would not tell."""
-        for end in self._ends:
-            if isinstance(end.sock, TlsSocket):
-                data = end.sock.read_pending()
-                if data:
-                    self._give(end, data)
+        try:
+            for end in self._ends:
+                if isinstance(end.sock, TlsSocket) and not self._closed:
+                    data = end.sock.read_pending()
+                    if data:
+                        self._give(end, data)
+        except OSError:  # what came behind the first message was no TLS, or the other side has gone already
+            self.close()
 
     def close(self) -> None:
         """Hang up on both sides."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 
 from pyrokernel.errors import KernelNotFoundError
@@ -15,6 +16,8 @@ _WORD = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _USUAL = {"Pyro.NameServer": "ns", HOST_OBJECT: "host"}
 """Objects of which a machine has one, which stock clients name without a word for the socket."""
 
+_TICK_SECONDS = 0.1
+
 
 class Routes:
     """The sockets of one mesh on this machine.
@@ -25,31 +28,50 @@ class Routes:
 
     def __init__(self, runtime: Path) -> None:
         self._runtime = runtime
+        self._records = runtime / "kernels"
         self._names: dict[str, str] = {}
+        """By the word for its socket, which kernel listens there; "" for the shared state."""
+        self._read_at = -1, 0.0
 
-    def find(self, object_id: str) -> Path:
-        """Return the socket of an object, which is named `OBJECT/WORD` to the world.
+    def find(self, object_id: str) -> tuple[Path, str]:
+        """Return the socket of an object, which is named `OBJECT/WORD` to the world, and the name of its kernel.
+
+        What no record names is not reached: nobody could say which lines of the policy are for it.
 
         Raises:
             KernelNotFoundError: There is none.
         """
         target, slash, word = object_id.rpartition("/")
         word = word if slash else _USUAL.get(target or word, "")
-        path = self._runtime / f"{word}.sock"
-        if _WORD.fullmatch(word) is None or not path.exists():
-            raise KernelNotFoundError(
-                f"there is no {object_id[:100]!r} on this machine; look its name up anew, it may have been restarted"
-            )
-        return path
+        if _WORD.fullmatch(word):
+            path = self._runtime / f"{word}.sock"
+            kernel = "" if word in _USUAL.values() else self._kernel_of(word)
+            if kernel is not None and path.exists():
+                return path, kernel
+        raise KernelNotFoundError(
+            f"there is no {object_id[:100]!a} on this machine; look its name up anew, it may have been restarted"
+        )
 
-    def kernel_of(self, socket: Path) -> str:
-        """Return the name of the kernel that listens on a socket, "" where that is no kernel."""
-        if socket.stem not in self._names:
+    def _kernel_of(self, word: str) -> str | None:
+        """Return the name of the kernel behind a word, "" for the shared state, None for nothing."""
+        if word not in self._names and self._has_news():
             self._names = {}
-            for file in (self._runtime / "kernels").glob("*.json"):
+            for file in self._records.glob("*.json"):
                 try:
                     record = json.loads(file.read_bytes())
-                    self._names[record["instance"]] = "" if record["role"] != "kernel" else record["spec"]["name"]
+                    if record["role"] != "gateway":
+                        self._names[record["instance"]] = record["spec"]["name"] if record["role"] == "kernel" else ""
                 except (OSError, ValueError, KeyError, TypeError):
                     continue  # just being written, or gone
-        return self._names.get(socket.stem, "")
+        return self._names.get(word)
+
+    def _has_news(self) -> bool:
+        """Whether records may have been written since they were read: who asks for nonsense costs one look."""
+        try:
+            changed = self._records.stat().st_mtime_ns
+        except OSError:
+            return False
+        # Two changes within one tick of the system's clock have the same time.
+        now, (known, read_at) = time.time(), self._read_at
+        self._read_at = changed, now
+        return changed != known or read_at - changed / 1e9 < _TICK_SECONDS

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import ssl
 import time
+from collections import Counter
 from typing import NamedTuple
 
 from pyrokernel.audit import AuditFile, refusals_to
-from pyrokernel.errors import AccessRefusedError, PyrokernelError
+from pyrokernel.errors import AccessRefusedError, PyrokernelError, SettingsError
 from pyrokernel.gateway.pump import Pump
 from pyrokernel.policy import Decider
 from pyrokernel.roles import Role
 from pyrokernel.settings import Settings
 from pyrokernel.wire.identity import Identity, kind_and_name
+from pyrokernel.wire.introduction import introduced, unpack
 from pyrokernel.wire.remote import written
 from pyrokernel.wire.tls import TlsSocket
 from pyrokernel.wire.trust import Peer, account_of_process
@@ -38,30 +40,54 @@ class Visitor(NamedTuple):
     serial: int
     until: float
 
+    def acting(self, annotations: bytes | memoryview) -> Peer:
+        """Return whom a connection is for: a host acts for its users, a user for nobody.
+
+        Args:
+            annotations: Of the first message.
+
+        Raises:
+            ProtocolError: They are malformed.
+            AccessRefusedError: A host says that it is another one.
+        """
+        if self.kind != "host":
+            return self.peer
+        found = introduced(self.peer, unpack(annotations))
+        if found.kind == "host" and found.user != self.peer.user:
+            raise AccessRefusedError(
+                f"host {self.peer.user} says that it is host {found.user}, which only a certificate of that shows"
+            )
+        return found
+
 
 class Visitors:
     """What certificates are worth here, and the connections of those that were shown.
 
     Args:
         settings: Where identity and policy are.
+        share: So many connections one certificate may have.
 
     Raises:
         SettingsError: The identity, or the policy, cannot be used.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, share: int) -> None:
         self._settings = settings
+        self._share = share
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._troubles: tuple[int, ...] = ()
         self._policy = Decider(settings, account_of_process())
-        self._on_refused = refusals_to(AuditFile.beside(settings), {"object": "gateway"})
+        self._on_refused = refusals_to(AuditFile.beside(settings), {"object": "gateway"}, logs=False)
         self._here: dict[Pump, Visitor] = {}
         self._revoked: frozenset[int] = frozenset()
         self._load()
 
     def _load(self) -> None:
-        self.identity = Identity.load(self._settings.host_certs_dir, "host")
-        self.context: ssl.SSLContext = self.identity.server_context()
-        self._written = written(self.identity)
-        self._revoked = self._read_revoked()
+        identity = Identity.load(self._settings.host_certs_dir, "host")
+        now = written(identity)
+        context, revoked = identity.server_context(), _read_revoked(identity)
+        # All of it or nothing: a list that cannot be used must not come without the rest, nor the rest without it.
+        self.identity, self.context, self._revoked, self._written = identity, context, revoked, now
 
     def recognise(self, sock: TlsSocket, address: str, kernel: str) -> Visitor:
         """Return who is at the other end of a connection.
@@ -87,25 +113,30 @@ class Visitors:
         if serial in self._revoked:
             self._on_refused(peer, "a connection with a revoked certificate", Role.OBSERVER)
             raise AccessRefusedError(f"the certificate of {kind} {name} was revoked; ask for a new one")
+        if self._counts[kind, name] >= self._share:
+            raise AccessRefusedError(
+                f"{kind} {name} has {self._share} connections to this machine, and no certificate has more: close some"
+            )
         until = float(ssl.cert_time_to_seconds(str(cert["notAfter"])))
         return Visitor(peer, kind, kernel, serial, until)
 
     def note(self, pump: Pump, visitor: Visitor) -> None:
         """Remember whose connection this is."""
         self._here[pump] = visitor
+        self._counts[visitor.kind, visitor.peer.user] += 1
 
     def forget(self, pump: Pump) -> None:
         """It has ended."""
-        self._here.pop(pump, None)
+        visitor = self._here.pop(pump, None)
+        if visitor is not None:
+            key = visitor.kind, visitor.peer.user
+            self._counts[key] -= 1
+            if not self._counts[key]:
+                del self._counts[key]
 
     def unwelcome(self) -> list[Pump]:
         """Return the connections whose certificates or roles have ended; takes up what is new on disk first."""
-        if written(self.identity) != self._written:
-            try:
-                self._load()
-            except (PyrokernelError, OSError) as error:
-                # Half copied, say: what was good goes on being good, and is looked at again.
-                log.warning("the identity was changed and cannot be used: %s", error)
+        self._take_up_news()
         now = time.time()
         found = []
         for pump, visitor in self._here.items():
@@ -122,9 +153,43 @@ class Visitors:
             found.append(pump)
         return found
 
-    def _read_revoked(self) -> frozenset[int]:
-        if not self.identity.crl_file.exists():
-            return frozenset()
+    def _take_up_news(self) -> None:
+        """Read the identity anew if it was written."""
+        now = written(self.identity)
+        if now == self._written:
+            return
+        try:
+            self._load()
+        except (PyrokernelError, OSError) as error:
+            # Half copied, say: what was good goes on being good, and is looked at again.
+            if now != self._troubles:
+                log.warning("the identity was changed and cannot be used, what it was holds on: %s", error)
+            self._troubles = now
+
+
+def shown_name(sock: TlsSocket) -> str:
+    """Return kind and name of a certificate that was shown, for people."""
+    try:
+        return " ".join(kind_and_name(sock.getpeercert()))
+    except AccessRefusedError:
+        return "somebody"
+
+
+def _read_revoked(identity: Identity) -> frozenset[int]:
+    """Return the numbers of what was revoked.
+
+    Raises:
+        SettingsError: The list is not one of this authority, or what reads it is not installed.
+    """
+    if not identity.crl_file.exists():
+        return frozenset()
+    try:
         from pyrokernel.certs.crl import read_revoked  # loads `cryptography`, for those who have revoked something
 
-        return read_revoked(self.identity.crl_file.read_bytes(), self.identity.ca_file.read_bytes())
+        return read_revoked(identity.crl_file.read_bytes(), identity.ca_file.read_bytes())
+    except ImportError as error:
+        raise SettingsError(
+            f"{identity.crl_file} is read by cryptography, which is not here ({error}): pip install pyrokernel[network]"
+        ) from error
+    except ValueError as error:
+        raise SettingsError(f"{identity.crl_file} cannot be used: {error}; copy it anew from its authority") from error

@@ -25,7 +25,7 @@ from pyrokernel.state.engine import Engine
 from pyrokernel.state.parked import Parked, Wait
 from pyrokernel.state.service import Caller, StateService
 from pyrokernel.wire import codec
-from pyrokernel.wire.admission import OnRefused
+from pyrokernel.wire.admission import OnRefused, request_in
 from pyrokernel.wire.alertness import Alertness
 from pyrokernel.wire.connection import (
     FLAGS_EXCEPTION,
@@ -289,7 +289,7 @@ class Desk:
         """
         request = None
         if peer.may_run_code:
-            object_id, name, args, kwargs = _envelope(message)
+            object_id, name, args, kwargs = request_in(message)
         else:
             request = SmallRequest(message.payload)
             object_id, name = request.object_id, request.method
@@ -431,18 +431,3 @@ class Desk:
         if pruned < _PRUNED_AT_ONCE:
             self._engine.store.idle()
             self._upkeep_due = False
-
-
-def _envelope(message: IncomingMessage) -> tuple[Any, Any, Any, Any]:
-    """Return object, method, arguments and named arguments of a request.
-
-    Raises:
-        ProtocolError: It is none.
-    """
-    found = codec.decode(message.payload)
-    if not isinstance(found, (tuple, list)) or len(found) != 4:
-        raise ProtocolError("a request has object, method, arguments and named arguments")
-    object_id, name, args, kwargs = found
-    if not isinstance(args, (tuple, list)) or not isinstance(kwargs, dict):
-        raise ProtocolError("the arguments of a request are a tuple and a dict")
-    return object_id, name, args, kwargs

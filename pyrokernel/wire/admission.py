@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from Pyro5.core import DAEMON_NAME
-from Pyro5.protocol import FLAGS_BATCH, FLAGS_COMPRESSED, FLAGS_KEEPSERIALIZED
+from Pyro5.protocol import FLAGS_BATCH, FLAGS_COMPRESSED, FLAGS_KEEPSERIALIZED, FLAGS_ONEWAY
 from Pyro5.serializers import JsonSerializer, SerpentSerializer, serializers_by_id
 
 from pyrokernel.errors import ProtocolError, PyrokernelError
 from pyrokernel.roles import Role
-from pyrokernel.wire.connection import Connection, IncomingMessage
+from pyrokernel.wire.connection import MSG_INVOKE, Connection, IncomingMessage
 from pyrokernel.wire.exposing import DAEMON_ROLES, marked_role, refusal
 from pyrokernel.wire.limits import Limits
 from pyrokernel.wire.opcodes import SmallRequest
 from pyrokernel.wire.trust import Peer
 
-__all__ = ["Admission", "OnRefused"]
+__all__ = ["Admission", "OnRefused", "request_in"]
 
 _SERIALIZERS = frozenset({SerpentSerializer.serializer_id, JsonSerializer.serializer_id})
 """Those of Pyro's own that are decoded at all: no marshal, no msgpack, from nobody."""
+
+_MAX_LOOKS = 100
+"""Calls in one batch of somebody who may only look: as limits count them, a batch is one request."""
 
 OnRefused = Callable[[Peer, str, Role], None]
 """Told who asked for what, and which role that takes."""
@@ -58,6 +62,8 @@ class Admission:
 
         Of a user's own object, whatever it is marked with, each method runs code, and so does reading a property.
         """
+        if object_id in self._offered:  # whatever it is called
+            return Role.USER
         object_id = object_id.partition("/")[0]  # behind it stands which socket of this machine is meant
         if object_id in self._offered:
             return Role.USER
@@ -65,6 +71,11 @@ class Admission:
             return DAEMON_ROLES.get(method, Role.ADMIN)
         marked = marked_role(self._served.get(object_id), method)
         return Role.ADMIN if marked is None else marked
+
+    def _knows(self, object_id: str, method: str) -> bool:
+        """Whether there is such a method, as far as that can be said without running code of the object's."""
+        served = self._served.get(object_id)
+        return served is not None and inspect.getattr_static(type(served), method, None) is not None
 
     def check_role(self, peer: Peer, object_id: Any, method: Any) -> None:
         """Refuse a call that takes a higher role.
@@ -75,7 +86,9 @@ class Admission:
         if peer.role < Role.ADMIN:
             needed = self.needed_role(str(object_id), str(method))
             if peer.role < needed:
-                self._refuse(peer, f"`{method!s:.80}`", needed)
+                # A name that somebody made up is no news, and could be another one each time.
+                known = self._knows(str(object_id), str(method))
+                self._refuse(peer, f"`{method!s:.80}`" if known else "what there is not", needed)
 
     def open(self, conn: Connection, message: IncomingMessage) -> tuple[Any, Any, Any, Any]:
         """Return object, method, arguments and named arguments of a request in our codec that its peer may make.
@@ -85,11 +98,10 @@ class Admission:
             ProtocolError: It is none.
         """
         if conn.peer.role >= Role.ADMIN:
-            object_id, method, args, kwargs = message.decode()
-            return object_id, method, args, kwargs
+            return request_in(message)
         self.limits.pace(conn.peer)
         if conn.peer.role >= Role.USER:
-            object_id, method, args, kwargs = message.decode()
+            object_id, method, args, kwargs = request_in(message)
             self.check_role(conn.peer, object_id, method)
             return object_id, method, args, kwargs
         request = SmallRequest(message.payload)
@@ -97,20 +109,28 @@ class Admission:
         return request.object_id, request.method, *request.arguments()
 
     def check_stock(self, conn: Connection, message: IncomingMessage) -> None:
-        """Refuse a request in Pyro's own protocol that its peer may not make.
+        """Refuse a message in Pyro's own protocol that its peer may not send.
 
         Raises:
             AccessRefusedError: So it is.
             ProtocolError: It is in a serializer or a form that is taken from nobody.
         """
-        if message.serializer_id not in _SERIALIZERS or message.flags & FLAGS_KEEPSERIALIZED:
+        is_call = message.type == MSG_INVOKE
+        if is_call and (message.serializer_id not in _SERIALIZERS or message.flags & FLAGS_KEEPSERIALIZED):
             raise ProtocolError(f"serializer {message.serializer_id} is decoded from nobody: use serpent or JSON")
         if conn.peer.role >= Role.ADMIN:
             return
         if message.flags & FLAGS_COMPRESSED:
             raise ProtocolError("what is compressed may be of any size: only an admin sends that")
         self.limits.pace(conn.peer)
-        for object_id, method in _asked(message):
+        if not is_call:
+            return
+        if message.flags & FLAGS_ONEWAY and conn.peer.role < Role.USER:
+            raise ProtocolError("a call that nobody waits for has a thread of its own: whoever may only look waits")
+        asked = _asked(message)
+        if len(asked) > _MAX_LOOKS and conn.peer.role < Role.USER:
+            raise ProtocolError(f"whoever may only look asks for {_MAX_LOOKS} things at once at most")
+        for object_id, method in asked:
             self.check_role(conn.peer, object_id, method)
 
     def _refuse(self, peer: Peer, what: str, needed: Role) -> None:
@@ -128,3 +148,20 @@ def _asked(message: IncomingMessage) -> list[tuple[str, str]]:
     except Exception as error:  # whatever is wrong with what a peer sends
         raise ProtocolError(f"a request does not parse: {error!r:.200}") from error
     return [(str(object_id), str(one)) for one in methods]
+
+
+def request_in(message: IncomingMessage) -> tuple[Any, Any, Any, Any]:
+    """Return object, method, arguments and named arguments of a request in our codec.
+
+    Raises:
+        ProtocolError: It is none.
+    """
+    found = message.decode()
+    if not isinstance(found, (tuple, list)) or len(found) != 4:
+        raise ProtocolError("a request has object, method, arguments and named arguments")
+    object_id, method, args, kwargs = found
+    if not (isinstance(object_id, str) and isinstance(method, str)):
+        raise ProtocolError("object and method of a request are texts")
+    if not isinstance(args, (tuple, list)) or not isinstance(kwargs, dict):
+        raise ProtocolError("the arguments of a request are a tuple and a dict")
+    return object_id, method, args, kwargs

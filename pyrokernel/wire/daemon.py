@@ -12,9 +12,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import struct
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,9 +27,10 @@ from Pyro5.errors import PyroError
 from Pyro5.protocol import FLAGS_ONEWAY
 
 from pyrokernel.errors import AccessRefusedError, ProtocolError, PyrokernelError, VersionMismatchError, error_to_wire
+from pyrokernel.loglimit import LogLimit
 from pyrokernel.messages import PROTOCOL_VERSION
 from pyrokernel.roles import Role
-from pyrokernel.wire import codec, endpoints
+from pyrokernel.wire import codec, endpoints, greeting
 from pyrokernel.wire.admission import Admission, OnRefused
 from pyrokernel.wire.connection import (
     FLAGS_COMPRESSED,
@@ -39,7 +42,6 @@ from pyrokernel.wire.connection import (
     MessageReader,
     frame,
 )
-from pyrokernel.wire.greeting import HANDSHAKE_BYTES, check_first
 from pyrokernel.wire.introduction import introduced, unpack
 from pyrokernel.wire.limits import Limits, Quota
 from pyrokernel.wire.opcodes import MAX_REQUEST_BYTES
@@ -121,6 +123,7 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         self._on_work, self._work_role = on_work, work_role
         self.admission = Admission(self.objectsById, self._offered, Limits(quota), on_refused)
         self._before_control = before_control
+        self._failures = LogLimit(log, "%d more requests failed in that second", most=2)
 
     def start(self) -> None:
         """Begin to accept connections, on a thread of the daemon's own."""
@@ -201,18 +204,21 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
     def _handshake(self, conn: Connection, denied_reason: str | None = None) -> bool:
         """Let Pyro shake hands, once the first message is whole, small, and in a harmless serializer."""
         deadline = time.monotonic() + HANDSHAKE_SECONDS
-        message = conn.recv_message(max_body_bytes=HANDSHAKE_BYTES, deadline=deadline)
-        check_first(message)
+        message = conn.recv_message(max_body_bytes=greeting.HANDSHAKE_BYTES, deadline=deadline)
+        greeting.check_first(message)
         conn.peer = introduced(conn.peer, unpack(message.body[: message.annotations_size]))
         try:
             self.admission.check_connection(conn.peer)
             conn.counted = True
         except AccessRefusedError as error:
-            denied_reason = str(error)
+            # Pyro would say so by marshal, which our clients do not read.
+            conn.send(greeting.refusal(message, str(error)))
+            return False
         if not conn.peer.may_run_code:
             conn.reader = MessageReader(MAX_REQUEST_BYTES)
         conn.push_back(message)
-        return bool(super()._handshake(conn, denied_reason))
+        with _parsing():
+            return bool(super()._handshake(conn, denied_reason))
 
     def validateHandshake(self, conn: Connection, data: Any) -> Any:
         """Settle kind and codec of a connection (called by Pyro); a stock client just says "hello"."""
@@ -243,9 +249,10 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         try:
             if message.serializer_id == codec.SERIALIZER_ID:
                 conn.send(self.answer(conn, message))
-            elif message.type != MSG_INVOKE or self._is_admitted(conn, message):
+            elif self._is_admitted(conn, message):
                 conn.push_back(message)
-                super().handleRequest(conn)
+                with _parsing():
+                    super().handleRequest(conn)
         finally:
             # Also when the client has gone: what it asked for is done all the same.
             while conn.afterwards:
@@ -276,9 +283,9 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
             current_context.client = conn
             conn.arrival = message.arrival
             payload = codec.encode(self._member(object_id, method)(*args, **kwargs), conn.freight)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  whatever it raises is told to whoever asked
             if not isinstance(error, PyrokernelError):
-                log.exception("a request failed in an unexpected way")
+                self._failures.warning("a request of %s failed in an unexpected way", conn.peer.user, exc_info=True)
             flags, payload = FLAGS_EXCEPTION, codec.encode(error_to_wire(error))
         finally:
             conn.arrival = None
@@ -292,7 +299,10 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
             return known[1]
         if served is None:
             raise ProtocolError(f"no object {object_id!r} is served here")
-        bound: Callable[..., Any] = server._get_attribute(served, method)
+        try:
+            bound: Callable[..., Any] = server._get_attribute(served, method)
+        except AttributeError as error:
+            raise ProtocolError(f"{object_id!r:.80} has no method {method!r:.80} for others: {error}") from error
         if object_id not in self._offered:  # what is a user's may change
             self._members[object_id, method] = (served, bound)
         return bound
@@ -313,6 +323,15 @@ def _without_ssl() -> Iterator[None]:
         yield
     finally:
         config.SSL = ssl
+
+
+@contextlib.contextmanager
+def _parsing() -> Iterator[None]:
+    """Have what Pyro's own reading of a message raises end the connection of its sender, and no more."""
+    try:
+        yield
+    except (zlib.error, UnicodeDecodeError, struct.error, KeyError) as error:
+        raise ProtocolError(f"a message does not parse: {error!r:.200}") from error
 
 
 class _Objects(dict[str, Any]):

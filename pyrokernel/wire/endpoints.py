@@ -180,10 +180,11 @@ def dial(path: str | Path, timeout: float) -> tuple[socket.socket, Peer]:
 
     Args:
         path: Of the endpoint.
-        timeout: Seconds.
+        timeout: Seconds to wait where hundreds wait to be accepted; 0 for not at all.
 
     Raises:
         AccessRefusedError: The directory, or who listens, is not this user's.
+        BlockingIOError: So many wait, and this was not to.
         OSError: Nobody listens there.
     """
     os.lstat(path)  # where nothing is, nobody listens, whoever may enter the directory
@@ -195,9 +196,11 @@ def dial(path: str | Path, timeout: float) -> tuple[socket.socket, Peer]:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         # With a timeout of Python's own, a unix socket whose queue is full would fail at once instead of waiting.
+        sock.setblocking(timeout > 0)
         sockets.set_send_patience(sock, int(timeout) + 1)
         sock.connect(str(found))
         sockets.set_send_patience(sock, 0)
+        sock.setblocking(True)
         return sock, check_peer(sock)
     except BaseException:
         sock.close()
@@ -335,7 +338,7 @@ def _dial_keyed(address: Address, timeout: float) -> _Dialled:
     sock = Unproven(socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.settimeout(timeout)
+        sock.settimeout(max(timeout, _USUAL_SECONDS))
         sock.connect((_HOST, address.port))
         sock.settimeout(None)
         sock.begin(address)

@@ -148,6 +148,8 @@ def open_answer(message: IncomingMessage, seq: int) -> tuple[Any, Exception | No
     if message.seq != seq or message.type != MSG_RESULT or message.serializer_id != codec.SERIALIZER_ID:
         raise ProtocolError("the answer does not belong to the request")
     value = message.decode()
+    if message.flags & FLAGS_EXCEPTION and not isinstance(value, dict):
+        raise ProtocolError("the answer says that something failed, and not what")
     return (None, error_from_wire(value)) if message.flags & FLAGS_EXCEPTION else (value, None)
 
 

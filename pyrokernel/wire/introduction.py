@@ -40,6 +40,7 @@ LOST = b"PKLO"
 """Annotation of a refusal by the gateway of this machine: of which machine nothing is heard, and why, as JSON."""
 
 _KINDS = ("user", "host")
+_MAX_USER_CHARS = 200
 
 _HEAD = struct.Struct("!4sI")
 
@@ -129,10 +130,14 @@ def introduced(peer: Peer, annotations: Mapping[bytes, bytes]) -> Peer:
         words = json.loads(said)
         user, role = words["user"], Role.of(words["role"])
         address, kind = words.get("address", ""), words.get("kind", "user")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:  # a SettingsError of Role.of is a ValueError
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        # A SettingsError of Role.of is a ValueError.
         raise ProtocolError("the introduction of a connection is malformed") from error
     if not (isinstance(user, str) and user and isinstance(address, str)):
         raise ProtocolError("an introduction names a user")
+    # It stands in logs, in journals, and on the terminals of others.
+    if not (user.isprintable() and address.isprintable()) or len(user) > _MAX_USER_CHARS:
+        raise ProtocolError(f"an introduction names a user in at most {_MAX_USER_CHARS} characters that can be seen")
     if kind not in _KINDS:
         raise ProtocolError(f"an introduction is of a {' or a '.join(_KINDS)}, not of {kind!r}")
     uid = -1 if address else peer.uid

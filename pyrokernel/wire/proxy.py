@@ -20,6 +20,7 @@ from pyrokernel.errors import (
     KernelRestartedError,
     KernelUnreachableError,
     ProtocolError,
+    PyrokernelError,
     VersionMismatchError,
 )
 from pyrokernel.messages import PROTOCOL_VERSION
@@ -175,13 +176,18 @@ def _handshake_answer(message: IncomingMessage) -> Any:
         raise ProtocolError("the peer answered the handshake with something else")
     if len(message.body) > _HANDSHAKE_REPLY_BYTES:
         raise ProtocolError("the peer's answer to the handshake is too large")
-    answer = _SERPENT.loads(bytes(message.payload))
-    if message.type == MSG_CONNECTFAIL:
-        lost = lost_machine(unpack(message.body[: message.annotations_size]))
-        if lost is not None:
-            raise lost
-        raise KernelUnreachableError(f"the connection was refused: {answer}")
-    return answer["handshake"]
+    try:
+        answer = _SERPENT.loads(bytes(message.payload))
+        if message.type == MSG_CONNECTFAIL:
+            lost = lost_machine(unpack(message.body[: message.annotations_size]))
+            if lost is not None:
+                raise lost
+            raise KernelUnreachableError(f"the connection was refused: {answer}")
+        return answer["handshake"]
+    except PyrokernelError:
+        raise
+    except Exception as error:  # the parser of Python itself reads it, and can raise nearly anything
+        raise ProtocolError(f"the peer's answer to the handshake does not parse: {error!r:.200}") from error
 
 
 def _open(uri: core.URI, hello: Any, timeout: float, credentials: Credentials) -> Connection:
@@ -225,6 +231,10 @@ def _dial(uri: core.URI, timeout: float, credentials: Credentials, *, stock: boo
 def dial_unix(name: str, timeout: float) -> tuple[socket.socket, Peer]:
     """Connect to an endpoint of this account, and check that one of its processes listens there.
 
+    Args:
+        name: Path of the endpoint.
+        timeout: As `endpoints.dial`.
+
     Raises:
         AccessRefusedError: Its directory or its listener is not this user's.
         KernelUnreachableError: Nobody listens there.
@@ -233,5 +243,7 @@ def dial_unix(name: str, timeout: float) -> tuple[socket.socket, Peer]:
         return endpoints.dial(name, timeout)
     except AccessRefusedError:
         raise
+    except BlockingIOError as error:
+        raise KernelUnreachableError("hundreds wait to be taken there already; try again later") from error
     except OSError as error:
         raise KernelUnreachableError(f"nobody answers at ./u:{name}: {error}") from error

@@ -27,6 +27,7 @@ LAYERS = {
     "roles": 0,
     "birth": 0,
     "loop": 0,
+    "loglimit": 0,
     "journal": 1,
     "shelf": 1,
     "journal_files": 1,
