@@ -196,6 +196,15 @@ def _add_serve(commands: _Commands) -> argparse.ArgumentParser:
     parser.add_argument(
         "--listen", metavar="HOST:PORT", help="let other machines in here, by mutual TLS (see `pyrokernel certs`)"
     )
+    parser.add_argument(
+        "--advertise", metavar="HOST:PORT", help="how others reach that, if by another address: of a router, say"
+    )
+    parser.add_argument(
+        "--join",
+        metavar="NS[:PORT]",
+        help="join the mesh of this name server, by mutual TLS; listens at the address by which it is reached, port "
+        "9191 or the next that is free, unless --listen says where",
+    )
     group = parser.add_argument_group("what the kernels are like (those of -n and --name)")
     group.add_argument("--tag", action="append", metavar="T", help="word to choose them by (may be repeated)")
     group.add_argument("--init", default="", metavar="FILE", help="Python file run at every start")

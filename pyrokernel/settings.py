@@ -64,6 +64,7 @@ class Settings:
         state_backup: Seconds between backups that are made by themselves, 0 for none; outside of Python also "1d".
         trust: Accounts, with commas between, whose pickled objects in the shared state are loaded besides one's own.
         listen: "HOST:PORT" at which this machine is reached from others, by mutual TLS; "" for not at all.
+        advertise: "HOST:PORT" by which others reach this machine, where that is not `listen` but leads to it.
         certs: Identity directory of the user, with certificate and key; "" for `certs` beside the configuration file.
         host_certs: That of the host and of the name server; "" for `host` beside the configuration file.
         gateway: Unix socket by which the processes of a mesh reach other machines; their host says so.
@@ -97,6 +98,7 @@ class Settings:
     state_backup: float = 86400.0
     trust: str = ""
     listen: str = ""
+    advertise: str = ""
     certs: str = ""
     host_certs: str = ""
     policy: str = ""
@@ -159,7 +161,9 @@ class Settings:
 
     @property
     def address(self) -> str:
-        """Address at which other machines reach this one, "" where they do not: `listen`, but for all interfaces."""
+        """Address at which other machines reach this one, "" where they do not."""
+        if self.advertise and self.listen:
+            return self.advertise
         host, _, port = self.listen.rpartition(":")
         return f"{socket.gethostname()}:{port}" if host in ("0.0.0.0", "[::]") else self.listen
 

@@ -41,15 +41,13 @@ class Lab:
         for machine in self.machines:
             self.certify(machine)
 
-    def certify(self, machine: Machine, *, host: bool = True) -> None:
+    def certify(self, machine: Machine) -> None:
         """Give a machine an identity as a host, and its account one as a user."""
         configuration = machine.home / ".config" / "pyrokernel"
-        issued = {"certs": account()}
-        if host:
+        if not (self.ca / "issued" / machine.name).exists():
             with authority.opened(self.ca) as made:
                 made.issue("host", machine.name, [machine.address])
-            issued["host"] = machine.name
-        for place, name in issued.items():
+        for place, name in (("certs", account()), ("host", machine.name)):
             machine.take(self.ca / "issued" / name, configuration / place)
         machine.environ["PYROKERNEL_NS"] = self.ns
 

@@ -89,7 +89,7 @@ class Link:
 
     def lost(self, error: MachineLostError) -> MachineLostError:
         """Return the error of a machine that is lost, for what was to be reached there."""
-        machine = f"{self.machine} at {error.machine}" if self.machine else error.machine
+        machine = f"{self.machine} at {error.machine}" if self.machine and not error.kernel else error.machine
         return MachineLostError(kernel=self.name, instance=self.instance, machine=machine, reason=error.reason)
 
     def give(self, connection: Connection) -> None:

@@ -169,7 +169,8 @@ class StateLink:
         left = deadline - time.monotonic()
         lost = next((one for one in (error, error.__cause__) if isinstance(one, MachineLostError)), None)
         if left <= 0 or lost is not None:  # what restarts within seconds is no machine of which nothing is heard
-            raise StateUnavailableError(reason=str(lost or error), unsure=unsure) from error
+            told = link.lost(lost) if lost is not None and link is not None else error
+            raise StateUnavailableError(reason=str(told), unsure=unsure) from error
         if attempt and link is not None:
             try:
                 # Its host knows when the next one is ready; without a host there is nobody to ask, but to try.

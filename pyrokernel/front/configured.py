@@ -21,7 +21,7 @@ def settings_of(args: argparse.Namespace, mesh_file: Mapping[str, Any] | None = 
         mesh_file: Settings that a mesh file gives.
     """
     beneath = {key: value for key, value in (mesh_file or {}).items() if ENV_PREFIX + key.upper() not in os.environ}
-    optional = ("portable", "listen", "act_for")
+    optional = ("portable", "listen", "advertise", "act_for")
     given = {"mesh": args.mesh, "ns": args.ns, **{name: getattr(args, name, None) for name in optional}}
     settings = settings_module.load(
         file=args.config, **{**beneath, **{key: value for key, value in given.items() if value is not None}}

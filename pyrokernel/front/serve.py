@@ -21,6 +21,7 @@ from pyrokernel.client.starting import StartingHost
 from pyrokernel.errors import HostError, NameServerNotFoundError, SettingsError, error_from_wire
 from pyrokernel.front.exits import ExitCode, worst
 from pyrokernel.front.inits import report_inits
+from pyrokernel.front.joining import joining
 from pyrokernel.front.reach import living_records, open_mesh, settings_of
 from pyrokernel.front.terminal import complain, note, say
 from pyrokernel.host.meshfile import load_mesh_file
@@ -36,9 +37,12 @@ def main(args: argparse.Namespace) -> int:
     """Start, or join; in the foreground, return when the host ends."""
     mesh_file, declared = load_mesh_file(args.file) if args.file else ({}, [])
     settings = settings_of(args, mesh_file)
-    specs = [*declared, *specs_of(args, taken=[spec.name for spec in declared])]
+    if args.join:
+        settings = joining(settings, args.join)
+    stem = stem_of(args, settings)
+    specs = [*declared, *specs_of(args, taken=[spec.name for spec in declared], stem=stem)]
     if not specs and args.number is None and not living_records(settings):
-        specs = [spec_of(args, "k0")]
+        specs = [spec_of(args, f"{stem}0")]
     config = HostConfig(settings=settings.dump(), specs=tuple(spec.to_wire() for spec in specs), detached=args.detach)
     if args.detach:
         report = _start(config)
@@ -50,15 +54,21 @@ def main(args: argparse.Namespace) -> int:
     return _join(args, settings, declared)
 
 
-def specs_of(args: argparse.Namespace, taken: Collection[str]) -> list[KernelSpec]:
+def stem_of(args: argparse.Namespace, settings: Settings) -> str:
+    """Return how the names of numbered kernels begin: with --join as their machine, so that no two machines clash."""
+    return f"{settings.host_name}-" if args.join else "k"
+
+
+def specs_of(args: argparse.Namespace, taken: Collection[str], stem: str = "k") -> list[KernelSpec]:
     """Return the kernels that the command line asks for by --name and -n.
 
     Args:
         args: As the parser made them.
         taken: Names that numbered kernels must not get.
+        stem: How the names of those begin.
     """
     names = [*(args.name or ())]
-    names += free_names(args.number or 0, [*taken, *names])
+    names += free_names(args.number or 0, [*taken, *names], stem)
     return [spec_of(args, name) for name in names]
 
 
@@ -158,6 +168,10 @@ def _describe(where: str, names: Sequence[str], settings: Settings, *, foregroun
     say(f"{where}: {plural(len(names), 'kernel')}" + (f" ({label(names)})" if names else ""))
     for purpose, words in (("reach", "shell"), ("watch", "ps"), ("stop", "stop")):
         say(f"  {purpose + ' them:':<12} {command_line(settings, words)}")
+    if settings.listen:
+        # A host's own name server is reached by its gateway.
+        at = settings.address if settings.ns_address.startswith("./u:") else settings.ns_address
+        say(f"  other machines reach it at {settings.address}; they join it by: pyrokernel serve --join {at}")
     if foreground:
         say("  Ctrl-C ends this host and leaves the kernels running.")
 
@@ -186,9 +200,16 @@ def _open_when_ready(settings: Settings) -> Mesh:
                 raise
         else:
             # Its name server answers before it has registered itself there.
-            if mesh.hosts() or time.monotonic() > deadline:
+            names = {host.name for host in mesh.hosts()}
+            if settings.host_name in names or (names and not settings.ns):
                 return mesh
             mesh.close()
+            if time.monotonic() > deadline:
+                raise HostError(
+                    f"a host of mesh {settings.mesh!r} runs on this machine already, and the name server at "
+                    f"{settings.ns_address} does not know it: it serves another mesh. To have it join this one, end "
+                    f"it first (pyrokernel --mesh {settings.mesh} stop), or use another name (--mesh NAME)"
+                )
         time.sleep(_LOOK_AGAIN_SECONDS)
 
 
@@ -203,7 +224,8 @@ def _join(args: argparse.Namespace, settings: Settings, declared: Sequence[Kerne
         # Numbered kernels are this machine's: a name that one of another machine has is not meant.
         here = {info.name for info in infos if info.host == settings.host_name}
         elsewhere = {*living, *mesh.names} - here
-        asked = [*declared, *specs_of(args, taken=[*elsewhere, *(spec.name for spec in declared)])]
+        taken = [*elsewhere, *(spec.name for spec in declared)]
+        asked = [*declared, *specs_of(args, taken=taken, stem=stem_of(args, settings))]
         kept = [spec.name for spec in asked if spec.name in living and spec.name not in (args.name or ())]
         specs = [spec for spec in asked if spec.name not in kept]
         note(f"a host runs already for mesh {settings.mesh!r}: joined it")

@@ -28,7 +28,16 @@ from pyrokernel.wire.proxy import Proxy
 from pyrokernel.wire.remote import NOTHING, Credentials
 from pyrokernel.wire.trust import check_socket_path
 
-__all__ = ["Directory", "Entry", "answers", "name_server_uri", "public_uri", "reachable_uri", "socket_words"]
+__all__ = [
+    "Directory",
+    "Entry",
+    "answers",
+    "location_of",
+    "name_server_uri",
+    "public_uri",
+    "reachable_uri",
+    "socket_words",
+]
 
 T = TypeVar("T")
 
@@ -115,6 +124,18 @@ def _is_here(path: str) -> bool:
     except (OSError, ValueError):  # an AccessRefusedError is an OSError too
         return False
     return True
+
+
+def location_of(address: str) -> tuple[str, int]:
+    """Return host and port of a name server at "HOST:PORT", or "HOST".
+
+    Raises:
+        SettingsError: The address is none.
+    """
+    found = core.URI(name_server_uri(address))
+    if found.sockname:
+        raise SettingsError(f"name server address {address!r}: other machines are joined at HOST:PORT")
+    return str(found.host), int(found.port)
 
 
 def name_server_uri(address: str) -> str:

@@ -13,6 +13,7 @@ from waiting import wait_until
 
 from pyrokernel import errors
 from pyrokernel.cli import ExitCode, build_parser, main
+from pyrokernel.client.links import Link
 from pyrokernel.client.mesh import Mesh
 from pyrokernel.client.roster import Roster, describe, split_words
 from pyrokernel.errors import GatherError, HostError, KernelDiedError, KernelNotFoundError, RemoteError, SettingsError
@@ -439,11 +440,11 @@ def test_an_interrupt_that_was_of_no_use_says_how_to_go_on() -> None:
 
 
 def test_joining_waits_until_the_host_has_registered_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks = [[], [], ["host"]]
+    looks = [[], [], [Link("host", "")]]
     closed = []
 
     class FakeMesh:
-        def hosts(self) -> list[str]:
+        def hosts(self) -> list[Link]:
             return looks.pop(0)
 
         def close(self) -> None:

@@ -1,0 +1,124 @@
+"""`serve --join`: what a machine needs to be reached in the mesh of a name server. Runs in the caller's process."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+
+from pyrokernel.errors import KernelUnreachableError, NameServerError, NameServerNotFoundError, SettingsError
+from pyrokernel.host.places import Places
+from pyrokernel.host.processes import is_same
+from pyrokernel.host.registry import Registry
+from pyrokernel.settings import Settings
+from pyrokernel.wire.identity import Identity, names_in
+from pyrokernel.wire.naming import Directory, location_of
+from pyrokernel.wire.remote import DIAL_SECONDS, Credentials, dial
+from pyrokernel.wire.trust import is_loopback
+
+FIRST_PORT = 9191
+"""Where a gateway listens unless something else does."""
+_PORTS = 64
+
+
+def joining(settings: Settings, ns: str) -> Settings:
+    """Return the settings of a host that joins the mesh of a name server.
+
+    Args:
+        settings: Without a name server; what `listen` says, holds.
+        ns: "HOST:PORT" of the name server.
+
+    Raises:
+        SettingsError: There is no identity of a host, or none for the address.
+        AccessRefusedError: What listens there has no TLS, or is of another mesh.
+        NameServerNotFoundError: Nobody answers there.
+    """
+    identity = Identity.load(settings.host_certs_dir, "host")
+    address, port = location_of(ns)
+    here = _address_towards(address, port, Credentials.of_host(settings))
+    settings = dataclasses.replace(settings, ns=f"{address}:{port}", host=settings.host or identity.name)
+    if not settings.listen:
+        if is_loopback(here):
+            raise SettingsError(
+                f"--join {ns}: that address is on this machine alone; use the one by which others reach the name "
+                "server, or say with --listen HOST:PORT how they reach this machine"
+            )
+        host = _name_of(here, identity)
+        settings = dataclasses.replace(settings, listen=f"{host}:{_free_port(settings, host, here)}")
+    check_covered(settings, identity)
+    return settings
+
+
+def check_covered(settings: Settings, identity: Identity) -> None:
+    """Refuse an address that the certificate of the host is not for: nobody would believe who listens there.
+
+    Raises:
+        SettingsError: It is not for it.
+    """
+    host = settings.address.rpartition(":")[0].strip("[]")
+    names = names_in(identity.cert)
+    if host not in names:
+        raise SettingsError(
+            f"the certificate in {identity.directory} is for {', '.join(names)}, and not for {host}, by which others "
+            f"would reach this machine; where its authority lies: pyrokernel certs renew {identity.name} --name {host}"
+            ", and copy it here; or choose one of its names with --listen HOST:PORT"
+        )
+
+
+def _address_towards(host: str, port: int, credentials: Credentials) -> str:
+    """Return the address of this machine by which it reaches a name server, having seen that one answers there."""
+    where = f"{host}:{port}"
+    try:
+        sock, _ = dial(host, port, DIAL_SECONDS, credentials)
+        here: str = sock.getsockname()[0]
+        sock.close()
+        directory = Directory(where, credentials=credentials)
+        try:
+            directory.ping()
+        finally:
+            directory.close()
+    except (KernelUnreachableError, NameServerError) as error:
+        raise NameServerNotFoundError(
+            f"no name server is reached at {where} ({error}); see there whether it runs, which address it has, and "
+            "whether a firewall is in between"
+        ) from error
+    return here
+
+
+def _name_of(address: str, identity: Identity) -> str:
+    """Return by what name others reach an address of this machine: itself, or one that the certificate is for."""
+    names = names_in(identity.cert)
+    if address in names:
+        return f"[{address}]" if ":" in address else address
+    return next((name for name in names if _leads_to(name, address)), address)
+
+
+def _leads_to(name: str, address: str) -> bool:
+    try:
+        return address in {found[4][0] for found in socket.getaddrinfo(name, None)}
+    except (OSError, UnicodeError):
+        return False
+
+
+def _free_port(settings: Settings, host: str, address: str) -> int:
+    """Return the port of the gateway that runs already, else the first that is free."""
+    for record in Registry(Places.of(settings).records).read_all():
+        if record.role == "gateway" and is_same(record.pid, record.start_time):
+            before, _, port = record.uri.rpartition("@")[2].rpartition(":")
+            if before == host and port.isdecimal():
+                return int(port)
+    free = next((port for port in range(FIRST_PORT, FIRST_PORT + _PORTS) if _is_free(address, port)), None)
+    if free is not None:
+        return free
+    raise SettingsError(
+        f"all ports of {address} from {FIRST_PORT} to {FIRST_PORT + _PORTS - 1} are in use; name one with --listen"
+    )
+
+
+def _is_free(address: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError:
+            return False
+    return True

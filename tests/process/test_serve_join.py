@@ -1,0 +1,111 @@
+"""`serve --join`: one line makes a machine part of a mesh, or says what it lacks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import machines
+import pytest
+from labs import TOOLS, Lab
+from machines import Machine
+
+pytestmark = [
+    pytest.mark.skipif(bool(machines.why_not()), reason=machines.why_not() or "machines can be made"),
+    pytest.mark.timeout(120),
+]
+
+
+@pytest.fixture(scope="module")
+def labs() -> Iterator[Lab]:
+    """Three machines; the host of the first is its own name server."""
+    with machines.network(["lab1", "lab2", "lab3"]) as net:
+        found = Lab(net)
+        found.ns = f"{found.machines[0].address}:9191"
+        for machine in found.machines:
+            del machine.environ["PYROKERNEL_NS"]
+        told = found.serve(found.machines[0], "--name", "a0")
+        assert f"pyrokernel serve --join {found.ns}" in told
+        yield found
+
+
+def refused(machine: Machine, *words: str) -> str:
+    """Return the one line that `serve` ends with."""
+    done = machine.cli("serve", "--detach", *words, check=False)
+    assert done.returncode != 0
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_a_machine_joins_and_says_how_it_is_reached(labs: Lab) -> None:
+    first, second, _ = labs.machines
+    told = second.cli("serve", "--detach", "--join", labs.ns, "-n", "2").stdout
+    assert f"other machines reach it at {second.address}:9191" in told
+    listed = json.loads(second.cli("--ns", labs.ns, "ps", "--json").stdout)
+    assert [info["name"] for info in listed] == ["a0", "lab2-0", "lab2-1"]
+    assert first.python("import pyrokernel as pk; result = pk.connect()['lab2-0'].call(max, [1, 2])") == 2
+    again = second.cli("serve", "--detach", "--join", labs.ns, "--name", "b1")
+    assert "joined it" in again.stderr
+    assert "b1" in first.cli("ps").stdout
+    second.cli("--ns", labs.ns, "stop")
+    assert [info["name"] for info in json.loads(first.cli("ps", "--json").stdout)] == ["a0"]
+
+
+def test_the_next_free_port_is_taken_and_said(labs: Lab) -> None:
+    third = labs.machines[2]
+    holder = third.start_python("import socket; s = socket.create_server(('', 9191)); print('held'); input()")
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    told = third.cli("serve", "--detach", "--join", labs.ns, "--name", "c0").stdout
+    assert f"other machines reach it at {third.address}:9192" in told
+    assert labs.machines[0].python("import pyrokernel as pk; result = pk.connect()['c0'].call(max, [1, 2])") == 2
+    third.cli("--ns", labs.ns, "stop")
+
+
+def test_without_an_identity_it_says_how_to_get_one(labs: Lab) -> None:
+    third = labs.machines[2]
+    done = third.cli("serve", "--detach", "--join", labs.ns, check=False, PYROKERNEL_HOST_CERTS="/nowhere")
+    line = done.stderr.strip()
+    assert done.returncode != 0
+    assert "there is no identity /nowhere" in line
+    assert "pyrokernel certs issue-host" in line
+
+
+def test_a_name_server_that_is_not_there_is_named(labs: Lab) -> None:
+    third = labs.machines[2]
+    nobody = f"{labs.machines[1].address}:9999"
+    assert f"no name server is reached at {nobody}" in refused(third, "--join", nobody)
+    nowhere = "10.77.0.99:9090"
+    line = refused(third, "--join", nowhere)
+    assert f"no name server is reached at {nowhere}" in line
+    assert "firewall" in line
+
+
+def test_a_name_server_without_tls_is_refused(labs: Lab) -> None:
+    first, _, third = labs.machines
+    plain = first.start(str(TOOLS / "pyro5-ns"), "-n", first.address, "-p", "9095")
+    assert plain.stdout is not None
+    while "NS running" not in plain.stdout.readline():
+        pass
+    line = refused(third, "--join", f"{first.address}:9095")
+    assert "TLS" in line
+    assert "pyrokernel certs env" in line
+
+
+def test_a_certificate_for_other_addresses_is_refused_with_the_command_that_mends_it(labs: Lab) -> None:
+    third = labs.machines[2]
+    third.run("ip", "addr", "add", "10.77.0.77/24", "dev", "eth0")
+    line = refused(third, "--join", labs.ns, "--listen", "10.77.0.77:9191")
+    assert "not for 10.77.0.77" in line
+    assert "pyrokernel certs renew lab3 --name 10.77.0.77" in line
+    third.run("ip", "addr", "del", "10.77.0.77/24", "dev", "eth0")
+
+
+def test_a_host_of_another_mesh_that_runs_already_is_not_taken_for_one_of_this(labs: Lab) -> None:
+    third = labs.machines[2]
+    third.cli("serve", "--detach", "--name", "alone")
+    line = third.cli("serve", "--detach", "--join", labs.ns, "--name", "c0", check=False).stderr
+    assert "serves another mesh" in line
+    assert "c0" not in labs.machines[0].cli("ps").stdout
+    third.cli("stop")
