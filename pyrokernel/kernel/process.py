@@ -81,10 +81,12 @@ def _preload(names: Sequence[str]) -> None:
     Raises:
         HostError: One of them cannot be imported; in the words that a host has for its template.
     """
+    if not sys.path or sys.path[0] not in ("", os.getcwd()):
+        sys.path.insert(0, "")  # what the user preloads may be a file beside the mesh
     try:
         for name in names:
             importlib.import_module(name)
-    except ImportError as error:
+    except Exception as error:  # noqa: BLE001  preloaded modules are the user's
         raise HostError(f"preloading {', '.join(names)} failed: {type(error).__name__}: {error}") from error
 
 
