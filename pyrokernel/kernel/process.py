@@ -86,7 +86,7 @@ def _preload(names: Sequence[str]) -> None:
     try:
         for name in names:
             importlib.import_module(name)
-    except Exception as error:  # noqa: BLE001  preloaded modules are the user's
+    except Exception as error:
         raise HostError(f"preloading {', '.join(names)} failed: {type(error).__name__}: {error}") from error
 
 
