@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from pyrokernel import settings
 from pyrokernel.errors import CellNotFoundError
+from pyrokernel.wire import endpoints
 from pyrokernel.wire.daemon import current_peer
 from pyrokernel.wire.exposing import expose
 
@@ -19,6 +21,15 @@ PORTABLE = settings.load().portable
 
 stock_clients = pytest.mark.skipif(PORTABLE, reason="stock clients need unix sockets, which portable mode has not")
 from_template = pytest.mark.skipif(PORTABLE, reason="portable mode has no template that kernels are forked from")
+
+
+def reach(location: str) -> socket.socket:
+    """Connect to where one of our own processes listens, as something else than one of our connections."""
+    sock, _ = endpoints.dial(location.removeprefix("./u:"), 10)
+    if isinstance(sock, endpoints.Unproven):
+        sock.prove(10)
+    sock.settimeout(10)
+    return sock
 
 
 class Service:

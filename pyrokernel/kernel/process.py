@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,7 +21,7 @@ from pyrokernel.birth import end_with_client, report
 from pyrokernel.client import inside, own, publishing
 from pyrokernel.client.shared import of_this_process
 from pyrokernel.commands import KernelIdentity
-from pyrokernel.errors import PyrokernelError, SettingsError, error_to_wire
+from pyrokernel.errors import HostError, PyrokernelError, SettingsError, error_to_wire
 from pyrokernel.journal import Journal
 from pyrokernel.kernel.burst import Bursts
 from pyrokernel.kernel.capture import Capture
@@ -63,16 +64,30 @@ def main(birth: KernelBirth, *, preload: bool = False) -> NoReturn:
     """
     try:
         if preload:
-            for name in KernelSpec.from_wire(birth.spec).preload:
-                importlib.import_module(name)
+            _preload(KernelSpec.from_wire(birth.spec).preload)
         kernel = KernelProcess(birth)
     except BaseException as error:  # all of it is reported to the host, which tells the user
         report(birth, {"ok": False, **error_to_wire(error)})
-        if not isinstance(error, (PyrokernelError, OSError, ImportError)):
+        if not isinstance(error, (PyrokernelError, OSError)):
             raise
         os._exit(1)
     report(birth, {"ok": True, "pid": os.getpid(), "uri": kernel.daemon.uri_for(KERNEL_OBJECT)})
     kernel.run()
+
+
+def _preload(names: Sequence[str]) -> None:
+    """Import modules before anything else.
+
+    Raises:
+        HostError: One of them cannot be imported; in the words that a host has for its template.
+    """
+    if not sys.path or sys.path[0] not in ("", os.getcwd()):
+        sys.path.insert(0, "")  # what the user preloads may be a file beside the mesh
+    try:
+        for name in names:
+            importlib.import_module(name)
+    except Exception as error:
+        raise HostError(f"preloading {', '.join(names)} failed: {type(error).__name__}: {error}") from error
 
 
 class KernelProcess:

@@ -16,11 +16,10 @@ from typing import Any
 
 import pytest
 from Pyro5 import api, errors, protocol
-from served import OBJECT, PORTABLE, Service
+from served import OBJECT, PORTABLE, Service, reach
 from waiting import wait_until
 
 from pyrokernel.errors import AccessRefusedError, KernelRestartedError, KernelUnreachableError
-from pyrokernel.wire import endpoints
 from pyrokernel.wire.connection import frame
 from pyrokernel.wire.daemon import HANDSHAKE_SECONDS, Daemon
 from pyrokernel.wire.fanout import Fanout, Request
@@ -31,11 +30,7 @@ CONNECT = protocol.MSG_CONNECT
 
 
 def dial(daemon: Daemon) -> socket.socket:
-    sock, _ = endpoints.dial(daemon.locationStr.removeprefix("./u:"), 10)
-    if isinstance(sock, endpoints.Unproven):
-        sock.prove(10)
-    sock.settimeout(10)
-    return sock
+    return reach(daemon.locationStr)
 
 
 def answer_of(sock: socket.socket) -> bytes:

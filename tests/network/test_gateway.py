@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from certificates import Authority
 from Pyro5.errors import PyroError
-from served import OBJECT, Service
+from served import OBJECT, PORTABLE, Service
 from waiting import wait_until
 
 from pyrokernel.errors import AccessRefusedError, KernelRestartedError, KernelUnreachableError, PyrokernelError
@@ -61,15 +61,15 @@ class Asked(Service):
 class Machine:
     """A daemon behind a gateway, in a directory of its own, listening at a port that was free."""
 
-    def __init__(self, folder: Path, authority: Authority, name: str) -> None:
+    def __init__(self, folder: Path, authority: Authority, name: str, *, portable: bool = PORTABLE) -> None:
         folder.mkdir(mode=0o700)
         self.address = f"127.0.0.1:{_free_port()}"
         policy = folder / "policy.toml"
         policy.write_text(POLICY)
-        self.certs = authority.identity("host", name, ["127.0.0.1"], at=f"host-{name}")
-        settings = Settings(listen=self.address, host_certs=str(self.certs), policy=str(policy))
+        self.certs = authority.identity("host", name, ["127.0.0.1"], at=f"host-{name}-{os.urandom(4).hex()}")
+        settings = Settings(listen=self.address, host_certs=str(self.certs), policy=str(policy), portable=portable)
         self.service = Asked()
-        self.daemon = Daemon(folder / "abc123.sock", identity={"kernel": "k", "instance": "abc123"})
+        self.daemon = Daemon(folder / "abc123.sock", identity={"kernel": "k", "instance": "abc123"}, portable=portable)
         self.daemon.register(self.service, OBJECT)
         self.daemon.start()
         self.gateway = Gateway(settings, folder, folder / "gateway")
@@ -101,9 +101,12 @@ def users(authority: Authority) -> dict[str, Credentials]:
     return {name: Credentials(authority.identity("user", name)) for name in ("ana", "olga", "nils", "zoe")}
 
 
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Machine]:
-    made = Machine(tmp_path_factory.mktemp("m") / "one", authority, "lab1")
+@pytest.fixture(scope="module", params=["portable"] if PORTABLE else ["unix", "portable"])
+def machine(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, authority: Authority
+) -> Iterator[Machine]:
+    portable = request.param == "portable"
+    made = Machine(tmp_path_factory.mktemp("m") / "one", authority, "lab1", portable=portable)
     yield made
     made.close()
 
@@ -214,7 +217,7 @@ def test_a_user_who_serves_is_no_host(machine: Machine, users: dict[str, Credent
     """Neither by its kind nor by what its certificate is for."""
     fake = socket.create_server(("127.0.0.1", 0))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    mallory = authority.identity("user", "mallory", ["127.0.0.1"])
+    mallory = authority.identity("user", "mallory", ["127.0.0.1"], at=f"mallory-{os.urandom(4).hex()}")
     context.load_cert_chain(mallory / "key.pem")
 
     def serve() -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from Pyro5 import api, core, errors, nameserver, protocol, serializers
 from Pyro5.callcontext import current_context
+from served import reach
 
 from pyrokernel.errors import AccessRefusedError, NameServerError, NameTakenError, SettingsError
 from pyrokernel.roles import Role
@@ -446,10 +447,7 @@ def hello(words: bytes = b"") -> bytes:
 
 
 def dial(server: EmbeddedNameServer) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX)
-    sock.settimeout(10)
-    sock.connect(server.address.removeprefix("./u:"))
-    return sock
+    return reach(server.address)
 
 
 def test_silent_clients_by_the_hundred_stall_nobody(server: EmbeddedNameServer) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from served import reach
 from waiting import wait_until
 
 import pyrokernel as pk
@@ -181,11 +181,7 @@ def test_a_child_that_c_code_forked_ends_with_its_cell(kernel: pk.Kernel) -> Non
 def test_garbage_on_its_socket_disturbs_nobody(mesh: pk.Mesh, kernel: pk.Kernel) -> None:
     (info,) = [info for info in mesh.ps() if info.name == "k0"]
     path = info.uri.partition("@./u:")[2]
-    silent = []
-    for _ in range(200):
-        sock = socket.socket(socket.AF_UNIX)
-        sock.connect(path)
-        silent.append(sock)
+    silent = [reach(path) for _ in range(200)]
     for sock in silent[:100]:
         sock.sendall(os.urandom(64))
     assert kernel.execute("6 * 7", timeout=20).result == 42

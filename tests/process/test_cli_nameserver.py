@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from nameservers import NameServerProcess, free_port, nsc, stock_environ
+from served import stock_clients
 from waiting import wait_until
 
 import pyrokernel as pk
@@ -74,6 +75,7 @@ def cli(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@stock_clients
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_serves_until_it_is_told_to_end_and_leaves_no_socket(folder: Path, start: Start, number: int) -> None:
     server = start()
@@ -85,6 +87,7 @@ def test_it_serves_until_it_is_told_to_end_and_leaves_no_socket(folder: Path, st
     assert "Traceback" not in server.log.read_text()
 
 
+@stock_clients
 def test_what_it_says_at_its_start_works(folder: Path, start: Start, places: dict[str, str]) -> None:
     """The commands that it prints, one after the other."""
     server = start()
@@ -102,6 +105,7 @@ def test_what_it_says_at_its_start_works(folder: Path, start: Start, places: dic
         subprocess.run(lines[0].replace("serve --detach", "stop"), shell=True, env=environ, timeout=60, check=False)
 
 
+@stock_clients
 def test_names_survive_a_kill_and_hosts_find_theirs_again(
     folder: Path, start: Start, places: dict[str, str], served_at: Any
 ) -> None:
@@ -129,6 +133,7 @@ def test_without_storage_hosts_announce_themselves_again(start: Start, places: d
         wait_until(lambda: found.names == ["k0"] and bool(found.hosts()))
 
 
+@stock_clients
 def test_status_says_how_it_is_in_words_json_and_metrics(
     folder: Path, start: Start, places: dict[str, str], served_at: Any
 ) -> None:
@@ -165,6 +170,7 @@ def test_status_of_a_stock_name_server(folder: Path, start: Start) -> None:
     assert "1 name: 0 kernels" in cli("status", "-u", str(path)).stdout
 
 
+@stock_clients
 def test_it_is_backed_up_while_it_is_written_to_and_restored_while_it_is_not(folder: Path, start: Start) -> None:
     storage, backup = f"sql:{folder}/names.sqlite", str(folder / "backup.sqlite")
     server = start("-s", storage)
@@ -398,6 +404,7 @@ def cost_of_python() -> float:
     return time.monotonic() - begun
 
 
+@stock_clients
 def test_ours_knows_users_and_hosts_by_their_certificates(authority: Any, folder: Path, start: Start) -> None:
     identity = authority.identity("host", "names", ["127.0.0.1"])
     port, storage = str(free_port()), f"sql:{folder}/names.sqlite"

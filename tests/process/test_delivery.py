@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from served import from_template
 from waiting import wait_until
 
 import pyrokernel as pk
@@ -110,6 +111,7 @@ def test_a_killed_host_loses_nothing_and_the_next_adopts_the_kernels(served: Ser
     assert lines == [f"line {number}" for number in range(LINES)]
 
 
+@from_template
 def test_a_killed_template_loses_nothing_and_is_replaced(served: Served) -> None:
     with served.connect() as mesh:
         host, kernels = served.host_pid(), [info.pid for info in mesh.ps()]

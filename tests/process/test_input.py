@@ -16,8 +16,9 @@ import pyrokernel as pk
 GIVEN_UP_SECONDS = 8.0
 
 FRONT_END = """
-import sys, time, Pyro5.api
-with Pyro5.api.Proxy(sys.argv[1]) as kernel:
+import sys, time
+from pyrokernel.wire.proxy import Proxy
+with Proxy(sys.argv[1], 30.0) as kernel:
     cell = kernel.submit("input('who? ')", {"stdin": True})
     print(cell["cell"], flush=True)
     position = cell["seq"]
