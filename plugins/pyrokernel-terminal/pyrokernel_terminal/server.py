@@ -22,9 +22,6 @@ log = logging.getLogger(__name__)
 _LOOK_SECONDS = 2.0
 """How often the file of users is looked at for who is to go."""
 
-_LAST_SECONDS = 8.0
-"""For all sessions to end; each is given 3 s before it is killed."""
-
 
 async def run_server(settings: Settings, options: Options) -> int:
     """Serve until SIGINT or SIGTERM; then all sessions are told, and ended.
@@ -52,8 +49,12 @@ async def run_server(settings: Settings, options: Options) -> int:
         await stop.wait()
     finally:
         watch.cancel()
-        house.sessions.close("the terminal server ends, and this session with it; what runs on kernels goes on")
-        await _wait_empty(house)
+        try:
+            await house.sessions.close(
+                "the terminal server ends, and this session with it; what runs on kernels goes on"
+            )
+        except TimeoutError:
+            log.warning("%d sessions have not ended", len(house.sessions))
         for door in doors:
             door.close()
         await reception.close()
@@ -98,12 +99,6 @@ async def _watch_users(house: House) -> None:
             log.error("%s", error)
             continue
         last = now
-
-
-async def _wait_empty(house: House) -> None:
-    deadline = asyncio.get_running_loop().time() + _LAST_SECONDS
-    while len(house.sessions) and asyncio.get_running_loop().time() < deadline:
-        await asyncio.sleep(0.05)
 
 
 def _where(sockets: Any) -> str:

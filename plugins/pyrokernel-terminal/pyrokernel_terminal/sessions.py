@@ -19,6 +19,8 @@ from pyrokernel_terminal.accounts import User
 
 LOG_BYTES = 1 << 20
 _LOGS_KEPT = 4
+_LAST_SECONDS = 8.0
+"""For all sessions to end; each is given 3 s before it is killed."""
 
 
 class TooManyError(Exception):
@@ -86,6 +88,7 @@ class Sessions:
         self._most, self._per_user, self._record = most, per_user, record
         self._open: list[Session] = []
         self._closed = ""
+        self._emptied = asyncio.Event()
 
     def __iter__(self) -> Iterator[Session]:
         return iter(list(self._open))
@@ -126,12 +129,20 @@ class Sessions:
         seconds = round(time.time() - about.pop("since"), 3)
         del about["idle"]
         self._record.write("end", **about, seconds=seconds, code=code, why=why)
+        if self._closed and not self._open:
+            self._emptied.set()
 
-    def close(self, why: str) -> None:
-        """End all of them, and admit no more."""
+    async def close(self, why: str) -> None:
+        """End all of them, and admit no more; return when they have ended.
+
+        Raises:
+            TimeoutError: Some have not.
+        """
         self._closed = why
         for session in self:
             session.end(why)
+        if self._open:
+            await asyncio.wait_for(self._emptied.wait(), _LAST_SECONDS)
 
 
 class Record:

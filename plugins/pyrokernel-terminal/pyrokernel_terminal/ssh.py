@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -262,10 +261,3 @@ async def _start(house: House, process: asyncssh.SSHServerProcess[bytes], user: 
 
 def _signal_name(number: int) -> str:
     return signal.Signals(number).name.removeprefix("SIG")
-
-
-async def close(acceptor: asyncssh.SSHAcceptor) -> None:
-    """Stop listening, and wait until the last connection has gone."""
-    acceptor.close()
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(acceptor.wait_closed(), 2.0)

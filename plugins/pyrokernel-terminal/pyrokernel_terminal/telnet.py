@@ -77,7 +77,6 @@ class _Client:
         self._reader, self._writer = reader, writer
         self._gone = asyncio.Event()
         self.shell: ShellProcess | None = None
-        self._extra: list[bytes] = []
         writer.set_ext_callback(telopt.NAWS, self._resize)
         writer.set_iac_callback(telopt.IP, self._interrupt)
 

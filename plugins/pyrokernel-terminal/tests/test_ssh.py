@@ -241,6 +241,9 @@ def test_sessions_end_with_a_server_that_is_killed(serve: Serve) -> None:
     server.process.kill()
     wait_until(lambda: not is_alive(pid))
     ana.wait()
+    server.process.wait()
+    server.start()
+    assert server.once("ana", "on k0 'back'").stdout == "'back'\n"
 
 
 def test_ctrl_c_does_not_wait_behind_keys_that_nobody_takes(serve: Serve, kernel: pk.Kernel) -> None:
