@@ -212,7 +212,7 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
             conn.counted = True
         except AccessRefusedError as error:
             # Pyro would say so by marshal, which our clients do not read.
-            conn.send(greeting.refusal(message, str(error)))
+            conn.send(greeting.refusal(message, error))
             return False
         if not conn.peer.may_run_code:
             conn.reader = MessageReader(MAX_REQUEST_BYTES)
