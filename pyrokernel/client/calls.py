@@ -500,5 +500,5 @@ def ask_kernel(mesh: Mesh, link: Link, method: str, *args: Any, timeout: float |
         message = f"kernel {link.name!r} did not answer {method} in {seconds:g} s"
         raise ReplyTimeoutError(message, seconds=seconds, missing=missing)
     if errors:
-        raise errors[link.name]
+        raise errors.pop(link.name)  # which its traceback leads to by this frame
     return values[link.name]

@@ -497,6 +497,6 @@ class Group(Members):
 class Alone(Group):
     """A group of one, through which a single kernel calls: a failure is that kernel's own error."""
 
-    def _raise_errors(self, errors: Mapping[str, PyrokernelError], replies: Mapping[str, Any]) -> None:
-        for error in errors.values():
-            raise error
+    def _raise_errors(self, errors: dict[str, PyrokernelError], replies: Mapping[str, Any]) -> None:
+        for name in list(errors):
+            raise errors.pop(name)  # which its traceback leads to by the frames of its callers

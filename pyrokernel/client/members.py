@@ -198,6 +198,6 @@ class Members(Sequence[Kernel]):
             raise ReplyTimeoutError(seconds=timeout, cell=cell, replies=good, missing=missing)
         self._raise_errors(errors, good)
 
-    def _raise_errors(self, errors: Mapping[str, PyrokernelError], replies: Mapping[str, Any]) -> None:
+    def _raise_errors(self, errors: dict[str, PyrokernelError], replies: Mapping[str, Any]) -> None:
         if errors:
             raise GatherError(errors=dict(errors), replies=dict(replies))

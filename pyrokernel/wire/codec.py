@@ -30,6 +30,7 @@ from pyrokernel.errors import MessageTooLargeError, NotSerializableError, Protoc
 from pyrokernel.wire import large
 from pyrokernel.wire.arrivals import Arrival
 from pyrokernel.wire.large import Stream, dump_by_value, dump_pieces, join, load_pieces, small_pieces
+from pyrokernel.wire.memory import flat
 from pyrokernel.wire.plain import Maker, dump_plain, is_data, load_plain
 from pyrokernel.wire.segments import PART_BYTES, SEGMENT_BYTES, Attached, Filling, Freight, lay_out
 
@@ -109,7 +110,7 @@ class Packed:
                 data = pickle.dumps(value, 5, buffer_callback=buffers.append)
                 by_value = _STACK_GLOBAL in data and _names_by_value(data)  # without it no module is named at all
             if not by_value:
-                return cls(data, [_flat(buffer) for buffer in buffers] if buffers else ())
+                return cls(data, [flat(buffer) for buffer in buffers] if buffers else ())
         except Exception as error:  # noqa: BLE001  whatever a __reduce__ raises: cloudpickle, which knows more, decides
             log.debug("%s goes by value: %s", type(value), error)
         return cls._dump_by_value(value, pieces=pieces)
@@ -137,7 +138,7 @@ class Packed:
             raise NotSerializableError(
                 f"cannot pickle {type(value).__name__}: {type(error).__name__}: {error}"
             ) from error
-        return cls(data, [_flat(buffer) for buffer in buffers])
+        return cls(data, [flat(buffer) for buffer in buffers])
 
     @property
     def size_bytes(self) -> int:
@@ -272,7 +273,7 @@ def dump_envelope(envelope: Any) -> tuple[bytes, list[memoryview]]:
         stream = pickle.dumps(envelope, 5, buffer_callback=loose.append)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise NotSerializableError(f"a message holds plain data only: {error}") from error
-    return stream, ([buffer.raw() for buffer in loose] if loose else [])
+    return stream, ([flat(buffer) for buffer in loose] if loose else [])
 
 
 def is_bulky(views: Sequence[memoryview]) -> bool:
@@ -466,8 +467,3 @@ def is_plain(value: Any, *, depth: int = 20) -> bool:
 
 def _all_plain(values: Iterable[Any], depth: int) -> bool:
     return all(is_plain(value, depth=depth) for value in values)
-
-
-def _flat(buffer: pickle.PickleBuffer) -> memoryview:
-    """View a buffer as bytes, whatever its shape (raw() refuses only non-contiguous ones, which pickle copies)."""
-    return buffer.raw()

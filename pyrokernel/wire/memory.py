@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import pickle
 import threading
 
 from pyrokernel.wire.spare import Block, keep_tidy, kept_bytes, ours
@@ -69,3 +70,17 @@ class _Blocks:
         with self._lock:
             self._blocks = [block for block in self._blocks if block.busy or block.used > idle_since]
             return bool(self._blocks)
+
+
+def flat(buffer: pickle.PickleBuffer) -> memoryview:
+    """View a buffer as bytes, whatever its shape (raw() refuses only non-contiguous ones, which pickle copies).
+
+    Of a view it is that view, not a view of it: CPython 3.11 crashes when a garbage collection finds a cycle that leads
+    to a view of a view, such as the traceback of an error by way of a request with large data.
+    """
+    view = buffer.raw()
+    base = view.obj
+    if type(base) is not memoryview or not base.c_contiguous:
+        return view
+    view.release()
+    return base if base.format == "B" and base.ndim == 1 else base.cast("B")

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from pyrokernel.errors import NotSerializableError
+from pyrokernel.wire.memory import flat
 
 _CLASSES: Final = {
     ("builtins", "complex"): "complex",
@@ -52,7 +53,7 @@ def dump_plain(value: Any) -> tuple[bytes, list[memoryview]]:
     buffers: list[pickle.PickleBuffer] = []
     try:
         _Pickler(stream, 5, buffer_callback=buffers.append).dump(value)
-        return stream.getvalue(), [buffer.raw() for buffer in buffers]
+        return stream.getvalue(), [flat(buffer) for buffer in buffers]
     except (pickle.PicklingError, RecursionError, AttributeError, TypeError, ValueError, BufferError) as error:
         raise NotSerializableError(f"cannot send it as data: {type(error).__name__}: {error}") from error
 

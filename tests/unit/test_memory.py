@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 import time
 
 import pytest
 
-from pyrokernel.wire import memory, spare
+from pyrokernel.wire import codec, memory, spare
 from pyrokernel.wire.memory import own_memory
 
 SIZE = 1 << 20
@@ -83,3 +85,43 @@ def test_the_thread_that_gives_back_ends_when_there_is_nothing(monkeypatch: pyte
     spare._tidy_up(process)
     assert not process.tidies
     assert blocks() == []
+
+
+@pytest.mark.parametrize("shape", ["bytes", "array", "view of bytes", "view of an array", "by columns", "packed"])
+def test_what_travels_is_never_a_view_of_a_view(shape: str) -> None:
+    """A garbage collection that finds a cycle which leads to one crashes the interpreter (CPython 3.11)."""
+    numpy = pytest.importorskip("numpy")
+    array = numpy.arange(100_000.0).reshape(250, 400)
+    value = {
+        "bytes": bytes(800_000),
+        "array": array,
+        "view of bytes": memoryview(bytearray(800_000)),
+        "view of an array": memoryview(array),
+        "by columns": numpy.asfortranarray(array),
+        "packed": [array, array.copy()],
+    }[shape]
+    packed = codec.Packed.dump(value)
+    _, views = codec.dump_envelope(("object", "method", (packed,), {}))
+    for view in (*packed.buffers, *views):
+        assert type(memoryview(view).obj) is not memoryview
+    assert sum(view.nbytes for view in views) >= 800_000
+    assert all(view.format == "B" and view.ndim == 1 for view in views)
+
+
+def test_a_failed_request_with_large_data_is_collected_without_harm() -> None:
+    code = """
+import gc
+import numpy
+import pyrokernel as pk
+with pk.local(1) as mesh:
+    for _ in range(5):
+        try:
+            mesh["k0"].call("nothing of that name", numpy.zeros(2_000_000))
+        except pk.RemoteError:
+            pass
+        gc.collect()
+print("alive")
+"""
+    pytest.importorskip("numpy")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
