@@ -13,6 +13,7 @@ from pyrokernel.errors import CellNotFoundError
 from pyrokernel.wire import endpoints
 from pyrokernel.wire.daemon import current_peer
 from pyrokernel.wire.exposing import expose
+from pyrokernel.wire.proofs import Unproven
 
 OBJECT = "test.object"
 
@@ -26,7 +27,7 @@ from_template = pytest.mark.skipif(PORTABLE, reason="portable mode has no templa
 def reach(location: str) -> socket.socket:
     """Connect to where one of our own processes listens, as something else than one of our connections."""
     sock, _ = endpoints.dial(location.removeprefix("./u:"), 10)
-    if isinstance(sock, endpoints.Unproven):
+    if isinstance(sock, Unproven):
         sock.prove(10)
     sock.settimeout(10)
     return sock

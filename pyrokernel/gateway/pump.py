@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pyrokernel.wire import sockets
-from pyrokernel.wire.endpoints import Unproven
+from pyrokernel.wire.proofs import Unproven
 from pyrokernel.wire.tls import AnySocket, TlsSocket
 
 if TYPE_CHECKING:

@@ -31,8 +31,8 @@ from pyrokernel.wire import codec, sockets
 from pyrokernel.wire.alertness import Alertness
 from pyrokernel.wire.arrivals import Arrival, receive
 from pyrokernel.wire.codec import MAX_PAYLOAD_BYTES, SERIALIZER_ID, Buffer
-from pyrokernel.wire.endpoints import Unproven
 from pyrokernel.wire.memory import own_memory
+from pyrokernel.wire.proofs import Unproven
 from pyrokernel.wire.segments import Attached, Freight
 from pyrokernel.wire.tls import AnySocket, TlsSocket
 from pyrokernel.wire.trust import Peer

@@ -5,14 +5,7 @@ Runs in every process. There are two kinds, told apart by the type of the file a
 - a unix socket. The system says who is at the other end (`trust`).
 - in portable mode, a file that names a TCP port on 127.0.0.1 and holds a random key. Anybody may connect to the port,
   and anybody may have it once its owner is gone; so each end proves that it can read the file, which only its account
-  can, before anything else is said. Nothing secret is sent, and nothing is decoded:
-
-      client: nonce (32)
-      server: nonce (32), process id (8), MAC (32)
-      client: process id (8), MAC (32)
-
-  The MAC is HMAC-SHA256 with the key over who speaks, the port, the process id and both nonces: a port that somebody
-  else has by now can neither prove anything nor pass anything on to where it is proved.
+  can, before anything else is said (`proofs`).
 
 A kernel in a C call proves nothing before that ends. Whoever dials does not wait for it: what is sent is held back, a
 little of it, until the proof has come (`Unproven`).
@@ -25,53 +18,27 @@ import os
 import re
 import socket
 import stat
-import struct
 import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyrokernel.errors import AccessRefusedError
 from pyrokernel.roles import Role
 from pyrokernel.settings import MAX_SOCKET_PATH_BYTES
 from pyrokernel.systems import OWN, own_uid
 from pyrokernel.wire import sockets
+from pyrokernel.wire.proofs import Address, Dialled, Unproven, be_proved
 from pyrokernel.wire.trust import Peer, account, check_peer, check_socket_path
 
-if TYPE_CHECKING:
-    from pyrokernel.wire.codec import Buffer
-
-__all__ = ["Endpoint", "Unproven", "answers", "dial", "listen", "prove"]
-
-PROOF_SECONDS = 3.0
-"""How long the first word of the other end may take, and each step for whoever waits for it."""
-
-_PATIENCE_SECONDS = 30.0
-"""How long a client that has asked for the proof may take to look at it: it may be busy with a thousand others."""
+__all__ = ["Endpoint", "answers", "dial", "listen", "prove"]
 
 _USUAL_SECONDS = 0.01
 """A process that is not in a C call has proved itself by then."""
 
-_HELD_BYTES = 64 * 1024
-"""So much may be sent before the other end has proved itself: a handshake and a short request."""
-
 _BACKLOG = 1024
 _HOST = "127.0.0.1"
-_KEY_BYTES = _NONCE_BYTES = 32
+_KEY_BYTES = 32
 _FILE = re.compile(rb"127\.0\.0\.1:(\d{1,5}) ([0-9a-f]{64})\n")
 _FILE_BYTES = 128
-_CONTEXT = b"pyrokernel endpoint 1"
-_SERVER, _CLIENT = b"S", b"C"
-_PROOF = struct.Struct("!Q32s")
-"""Process id and MAC."""
-
-
-class Address(NamedTuple):
-    """What the file of an endpoint says."""
-
-    port: int
-    key: bytes
 
 
 class Endpoint:
@@ -116,10 +83,7 @@ class _KeyedEndpoint(Endpoint):
     def admit(self, client: socket.socket) -> Peer:
         """Prove this end, and have the other one prove itself."""
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        theirs, ours = _receive(client, _NONCE_BYTES, PROOF_SECONDS), os.urandom(_NONCE_BYTES)
-        nonces = theirs + ours
-        client.sendall(ours + _proof(self._address, _SERVER, os.getpid(), nonces))
-        pid = _check(self._address, _CLIENT, _receive(client, _PROOF.size, _PATIENCE_SECONDS), nonces)
+        pid = be_proved(client, self._address)
         client.settimeout(None)
         if pid is None:
             raise AccessRefusedError(f"a process that cannot read {self.path} has connected to its port; refused")
@@ -230,111 +194,7 @@ def prove(path: str | Path, timeout: float) -> Peer:
         return _own_peer(sock.prove(timeout)) if isinstance(sock, Unproven) else peer
 
 
-class _Dialled(socket.socket):
-    """A connection to a keyed endpoint that has proved itself."""
-
-    pid = 0
-    """The process at the other end."""
-
-
-class Unproven(_Dialled):
-    """A connection to a keyed endpoint that has not proved itself yet; an ordinary one from the moment it has.
-
-    What is sent is held back; the proof is taken by the first call that receives, and by `prove`.
-    """
-
-    def begin(self, address: Address) -> None:
-        """Ask for the proof."""
-        self._address = address
-        self._nonce = os.urandom(_NONCE_BYTES)
-        self._come = b""
-        self._held = bytearray()
-        self.sendall_now(self._nonce)
-
-    def sendall_now(self, data: bytes) -> None:
-        """Send past what is held back."""
-        socket.socket.sendall(self, data)
-
-    def prove(self, seconds: float) -> int:
-        """Wait for the proof and return the process id of the other end.
-
-        Raises:
-            TimeoutError: It has not come by then.
-            ConnectionRefusedError, OSError: It is none, or the connection ended.
-        """
-        deadline = time.monotonic() + seconds
-        while not self.pid:
-            if not sockets.is_ready(self, deadline - time.monotonic()):
-                raise TimeoutError(f"who listens at port {self._address.port} has not proved itself in {seconds:g} s")
-            with contextlib.suppress(BlockingIOError):
-                self._take()
-        return self.pid
-
-    def send(self, data: Any, flags: int = 0) -> int:
-        """Send, or hold back."""
-        if sockets.is_ready(self, 0.0):
-            self._take()
-            return self.send(data, flags)
-        return self._hold([data])
-
-    def sendmsg(self, buffers: Any, *others: Any) -> int:
-        """Send, or hold back."""
-        if sockets.is_ready(self, 0.0):
-            self._take()
-            return self.sendmsg(buffers, *others)
-        return self._hold(buffers)
-
-    def sendall(self, data: Any, flags: int = 0) -> None:
-        """Send all of it, once the other end has proved itself."""
-        self.prove(PROOF_SECONDS)
-        self.sendall(data, flags)
-
-    def recv(self, size: int, flags: int = 0) -> bytes:
-        """Take the proof, then receive."""
-        self._take(flags)
-        return socket.socket.recv(self, size, flags)
-
-    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
-        """Take the proof, then receive."""
-        self._take(flags)
-        return socket.socket.recv_into(self, buffer, nbytes, flags)
-
-    def _hold(self, buffers: Sequence[Buffer]) -> int:
-        before = len(self._held)
-        for buffer in buffers:
-            self._held += memoryview(buffer).cast("B")[: _HELD_BYTES - len(self._held)]
-        if len(self._held) == before:
-            raise BlockingIOError("the other end has not proved itself yet")
-        return len(self._held) - before
-
-    def _take(self, flags: int = 0) -> None:
-        """Take what has come of the proof; once it is whole, prove this end, and be an ordinary connection.
-
-        Raises:
-            BlockingIOError: It is not whole yet.
-            ConnectionRefusedError, OSError: As `prove`.
-        """
-        size = _NONCE_BYTES + _PROOF.size
-        while len(self._come) < size:
-            piece = socket.socket.recv(self, size - len(self._come), flags & ~socket.MSG_PEEK)
-            if not piece:
-                raise ConnectionResetError("the other end closed the connection before it had proved itself")
-            self._come += piece
-        nonces = self._nonce + self._come[:_NONCE_BYTES]
-        pid = _check(self._address, _SERVER, self._come[_NONCE_BYTES:], nonces)
-        if pid is None:
-            raise ConnectionRefusedError(f"port {self._address.port} belongs to somebody else by now")
-        self.pid = pid
-        self.__class__ = _Dialled  # type: ignore[assignment]  # from here on nothing of the above is in the way
-        waits = self.gettimeout()
-        self.settimeout(PROOF_SECONDS)
-        try:
-            self.sendall(_proof(self._address, _CLIENT, os.getpid(), nonces) + self._held)
-        finally:
-            self.settimeout(waits)
-
-
-def _dial_keyed(address: Address, timeout: float) -> _Dialled:
+def _dial_keyed(address: Address, timeout: float) -> Dialled:
     sock = Unproven(socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -353,36 +213,6 @@ def _dial_keyed(address: Address, timeout: float) -> _Dialled:
 def _own_peer(pid: int) -> Peer:
     """Return what a process of this account is."""
     return Peer(uid=own_uid(), pid=pid, role=Role.ADMIN, user=account(own_uid()))
-
-
-def _receive(sock: socket.socket, size: int, seconds: float) -> bytes:
-    """Receive exactly so many bytes, in time."""
-    deadline, data = time.monotonic() + seconds, b""
-    while len(data) < size:
-        sock.settimeout(max(0.001, deadline - time.monotonic()))
-        piece = sock.recv(size - len(data))
-        if not piece:
-            raise ConnectionResetError("the other end closed the connection before it had proved itself")
-        data += piece
-    return data
-
-
-def _mac(address: Address, who: bytes, pid: int, nonces: bytes) -> bytes:
-    import hmac  # only portable mode needs it
-
-    return hmac.digest(address.key, _CONTEXT + who + struct.pack("!HQ", address.port, pid) + nonces, "sha256")
-
-
-def _proof(address: Address, who: bytes, pid: int, nonces: bytes) -> bytes:
-    return _PROOF.pack(pid, _mac(address, who, pid, nonces))
-
-
-def _check(address: Address, who: bytes, said: bytes, nonces: bytes) -> int | None:
-    """Return the process id of the other end if it has the key."""
-    import hmac
-
-    pid, mac = _PROOF.unpack(said)
-    return int(pid) if hmac.compare_digest(mac, _mac(address, who, pid, nonces)) else None
 
 
 def _write(path: Path, address: Address) -> None:

@@ -40,7 +40,7 @@ from pyrokernel.wire.connection import (
     frame,
     send_now,
 )
-from pyrokernel.wire.endpoints import Unproven
+from pyrokernel.wire.proofs import Unproven
 from pyrokernel.wire.proxy import read_greeting
 from pyrokernel.wire.segments import Freight
 from pyrokernel.wire.silence import is_silence

@@ -18,16 +18,17 @@ from waiting import wait_until
 from pyrokernel.errors import AccessRefusedError, KernelUnreachableError
 from pyrokernel.roles import Role
 from pyrokernel.wire import daemon as daemon_module
-from pyrokernel.wire import endpoints
+from pyrokernel.wire import proofs
 from pyrokernel.wire.connection import Connection
 from pyrokernel.wire.daemon import Daemon
 from pyrokernel.wire.direct import ask_directly
-from pyrokernel.wire.endpoints import Endpoint, Unproven, answers, dial, listen, prove
+from pyrokernel.wire.endpoints import Endpoint, answers, dial, listen, prove
 from pyrokernel.wire.fanout import Fanout, Request
+from pyrokernel.wire.proofs import PROOF_SECONDS, Unproven
 from pyrokernel.wire.proxy import connect
 from pyrokernel.wire.trust import Peer
 
-PORTS = "127.0.0.1"
+HOST = "127.0.0.1"
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ class Squatter:
         self.heard = b""
         self.passed_back = b""
         self._onward = onward
-        self._listener = socket.create_server((PORTS, 0))
+        self._listener = socket.create_server((HOST, 0))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -71,7 +72,7 @@ class Squatter:
                     self.heard += piece
                     client.sendall(piece * 3)  # as much as a proof is, and something of the client's own in it
                 return
-            with socket.create_connection((PORTS, self._onward)) as other:
+            with socket.create_connection((HOST, self._onward)) as other:
                 threading.Thread(target=self._pass_back, args=(other, client), daemon=True).start()
                 while piece := client.recv(65536):
                     self.heard += piece
@@ -106,14 +107,14 @@ def write(path: Path, port: int, key: str) -> None:
 
 def knock(port: int) -> socket.socket:
     """Connect as anybody on this machine may."""
-    return socket.create_connection((PORTS, port), timeout=10)
+    return socket.create_connection((HOST, port), timeout=10)
 
 
 def test_the_file_of_an_endpoint_is_for_its_account_alone(endpoint: Endpoint) -> None:
     info = endpoint.path.lstat()
     assert stat.S_ISREG(info.st_mode)
     assert stat.S_IMODE(info.st_mode) == 0o600
-    assert endpoint.sock.getsockname()[0] == PORTS
+    assert endpoint.sock.getsockname()[0] == HOST
 
 
 def test_no_two_endpoints_have_one_key(private_dir: Path) -> None:
@@ -173,7 +174,7 @@ def test_silent_strangers_hold_nobody_up_and_the_oldest_have_to_go(
         connection = connect(served.uri_for(OBJECT), kind="control")
         with contextlib.closing(connection):
             assert ask_directly(connection, OBJECT, "echo", ("x",), 10) == "x"
-        assert time.monotonic() - started < endpoints.PROOF_SECONDS, "it waited for the silent ones"
+        assert time.monotonic() - started < PROOF_SECONDS, "it waited for the silent ones"
         assert silent[0].recv(1) == b""
         wait_until(lambda: served.connection_count() <= 20)
         wait_until(lambda: served.connection_count() == 0, timeout=15)
@@ -210,8 +211,8 @@ def test_no_key_is_ever_sent(served: Daemon, private_dir: Path, monkeypatch: pyt
     """Also not to those who have it: seen from a relay that is let through for once."""
     port, key = port_and_key(Path(served.locationStr.removeprefix("./u:")))
     between = Squatter(onward=port)
-    mac = endpoints._mac
-    monkeypatch.setattr(endpoints, "_mac", lambda address, *rest: mac(address._replace(port=1), *rest))
+    mac = proofs._mac
+    monkeypatch.setattr(proofs, "_mac", lambda address, *rest: mac(address._replace(port=1), *rest))
     try:
         write(private_dir / "between.sock", between.port, key)
         connection = connect(f"PYRO:{OBJECT}@./u:{private_dir / 'between.sock'}", kind="control")

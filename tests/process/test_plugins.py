@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from served import from_template
 from waiting import wait_until
 
 import pyrokernel as pk
@@ -400,6 +401,7 @@ def test_what_lies_in_a_plugins_folder_is_imported_from_there_though_another_ver
         assert mesh["k0"].execute("import beside; beside.version").result == "installed"
 
 
+@from_template
 def test_what_fails_to_be_preloaded_costs_itself_alone(tmp_path: Path) -> None:
     write(tmp_path, "breaks", "raise RuntimeError('at import')\n")
     write(tmp_path, "exits", "@hookimpl\ndef pyrokernel_preload(): raise SystemExit(3)\n")

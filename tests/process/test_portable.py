@@ -126,6 +126,23 @@ with pk.local(1) as mesh:
     assert run(program).splitlines() == ["killed by SIGABRT (Aborted) import os; os.abort()", "2"]
 
 
+def test_a_kernel_preloads_what_lies_beside_the_mesh_and_says_what_it_cannot(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("x = 42")
+    program = f"""
+import os
+os.chdir({str(tmp_path)!r})
+with pk.local([pk.KernelSpec(name="k", preload=("mine",))]) as mesh:
+    print(mesh["k"].execute("import sys; sys.modules['mine'].x").result)
+    try:
+        mesh.start([pk.KernelSpec(name="bad", preload=("mine", "numpyy"))])
+    except pk.errors.HostError as error:
+        print(error)
+"""
+    shown = run(program).splitlines()
+    assert shown[0] == "42"
+    assert shown[1].endswith("preloading mine, numpyy failed: ModuleNotFoundError: No module named 'numpyy'")
+
+
 def test_what_cannot_be_had_is_said_in_one_line() -> None:
     program = """
 with pk.local(1) as mesh:
