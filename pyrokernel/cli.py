@@ -205,6 +205,15 @@ def _add_serve(commands: _Commands) -> argparse.ArgumentParser:
         help="join the mesh of this name server, by mutual TLS; listens at the address by which it is reached, port "
         "9191 or the next that is free, unless --listen says where",
     )
+    group = parser.add_argument_group("on other machines")
+    group.add_argument(
+        "--ssh",
+        metavar="HOST,...",
+        help="start hosts there instead, over ssh (as USER@HOST or as your ssh configuration names them), with "
+        "certificates if this account has the authority; they join --join, --ns or the host that runs here",
+    )
+    group.add_argument("--remote-command", default="pyrokernel", metavar="CMD", help="how pyrokernel is called there")
+    group.add_argument("--ca", metavar="DIR", help="directory of the authority (default: as of `certs`)")
     group = parser.add_argument_group("what the kernels are like (those of -n and --name)")
     group.add_argument("--tag", action="append", metavar="T", help="word to choose them by (may be repeated)")
     group.add_argument("--init", default="", metavar="FILE", help="Python file run at every start")

@@ -100,6 +100,7 @@ class Machine:
         }
         for command in (
             ["mount", "-t", "tmpfs", "-o", "mode=700", "tmpfs", str(self.home)],
+            ["mount", "--bind", str(network.directory / "passwd"), "/etc/passwd"],  # ssh takes no word for it but this
             ["hostname", name],
             ["ip", "link", "set", "lo", "up"],
         ):
@@ -193,6 +194,7 @@ class Network:
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="pk-net-", dir="/tmp"))
         (self.directory / "home").mkdir()
+        (self.directory / "passwd").write_text(_passwd_with_home(self.directory / "home"))
         self.machines: dict[str, Machine] = {}
         self.started: list[subprocess.Popen[str]] = []
         self._holder = _Holder("--net")
@@ -235,6 +237,17 @@ class Network:
         self.ip("link", "set", port, "master", "switch", "up")
         machine.run("ip", "addr", "add", f"{machine.address}/24", "dev", "eth0")
         machine.run("ip", "link", "set", "eth0", "up")
+
+
+def _passwd_with_home(home: Path) -> str:
+    """Return the accounts of this system, with another home directory for this one."""
+    lines = []
+    for line in Path("/etc/passwd").read_text().splitlines():
+        fields = line.split(":")
+        if fields[2] == str(os.getuid()):
+            fields[5] = str(home)
+        lines.append(":".join(fields))
+    return "\n".join(lines) + "\n"
 
 
 @contextlib.contextmanager

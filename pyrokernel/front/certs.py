@@ -33,16 +33,16 @@ _PLACES = {"user": ".config/pyrokernel/certs", "host": ".config/pyrokernel/host"
 
 def init(args: argparse.Namespace) -> int:
     """Make an authority, and the identities of this machine."""
-    settings, directory = settings_of(args), _ca_directory(args)
-    host, hostname = settings.host_name, _as_name(socket.gethostname())
+    settings, directory = settings_of(args), ca_directory(args)
+    host, hostname = settings.host_name, as_name(socket.gethostname())
     names = dict.fromkeys([host, *([hostname] if hostname else []), *_LOOPBACK, *(args.names or ())])
-    user = args.user or _as_name(account(own_uid())) or "user"
+    user = args.user or as_name(account(own_uid())) or "user"
     if user == host:
         raise SettingsError(
             f"this machine and you are both called {user}; name yourself: pyrokernel certs init --user NAME"
         )
-    made = _load("authority").create(directory, args.authority or host, **_given_days(args))
-    with _load("authority").opened(directory) as authority:
+    made = load_room("authority").create(directory, args.authority or host, **_given_days(args))
+    with load_room("authority").opened(directory) as authority:
         records = [
             *_provide(authority, "host", host, list(names), settings.host_certs_dir),
             *_provide(authority, "user", user, [], settings.certs_dir),
@@ -81,7 +81,7 @@ def issue_host(args: argparse.Namespace) -> int:
 
 
 def _issue(args: argparse.Namespace, kind: str, name: str, names: Sequence[str]) -> int:
-    with _load("authority").opened(_ca_directory(args)) as authority:
+    with load_room("authority").opened(ca_directory(args)) as authority:
         found = _told(authority, authority.issue(kind, name, names, days=args.days))
     return _answer(args, [found])
 
@@ -89,7 +89,7 @@ def _issue(args: argparse.Namespace, kind: str, name: str, names: Sequence[str])
 def renew(args: argparse.Namespace) -> int:
     """Make new keys and certificates."""
     now = time.time()
-    with _load("authority").opened(_ca_directory(args)) as authority:
+    with load_room("authority").opened(ca_directory(args)) as authority:
         if args.renewed:
             chosen = [args.renewed]
         else:
@@ -120,7 +120,7 @@ def _answer(args: argparse.Namespace, found: Sequence[dict[str, Any]]) -> int:
 def revoke(args: argparse.Namespace) -> int:
     """End certificates before their time."""
     settings = settings_of(args)
-    with _load("authority").opened(_ca_directory(args)) as authority:
+    with load_room("authority").opened(ca_directory(args)) as authority:
         revoked = authority.revoke(args.revoked)
         told = authority.publish_crl([settings.certs_dir, settings.host_certs_dir])
         hosts, deaf = _spread(settings, authority.crl_pem)
@@ -132,7 +132,7 @@ def revoke(args: argparse.Namespace) -> int:
         say(f"revoked {args.revoked}: {len(revoked)} of its certificates will be refused")
     else:
         say(f"{args.revoked} was revoked before")
-    note(f"the list is {_ca_directory(args) / 'crl.pem'}; it was copied to: {', '.join(map(str, told)) or 'nowhere'}")
+    note(f"the list is {ca_directory(args) / 'crl.pem'}; it was copied to: {', '.join(map(str, told)) or 'nowhere'}")
     if hosts:
         say(f"told {', '.join(hosts)}: whoever is on the list is hung up on within a second")
     for name, why in deaf.items():
@@ -161,12 +161,12 @@ def _spread(settings: Settings, crl: str) -> tuple[list[str], dict[str, str]]:
 
 def list_records(args: argparse.Namespace) -> int:
     """List what was issued."""
-    index, now = _load("authority").read_index(_ca_directory(args)), time.time()
+    index, now = load_room("authority").read_index(ca_directory(args)), time.time()
     records = index.records if args.all else index.newest()
     if args.json:
         say_json([{**record.to_json(), "state": record.state(now)} for record in records])
     elif records:
-        say(_load("facts").format_records(records, now))
+        say(load_room("facts").format_records(records, now))
     else:
         note("nothing was issued yet: pyrokernel certs issue USER, pyrokernel certs issue-host HOST")
     return ExitCode.OK
@@ -174,24 +174,24 @@ def list_records(args: argparse.Namespace) -> int:
 
 def show(args: argparse.Namespace) -> int:
     """Say what stands in certificates."""
-    settings, directory = settings_of(args), _ca_directory(args)
+    settings, directory = settings_of(args), ca_directory(args)
     files = [_file_of(args.shown, directory)] if args.shown else _files_here(settings, directory)
     if not files:
         raise SettingsError("there is no identity on this machine; `pyrokernel certs init` makes one")
     nearby = [settings.certs_dir, settings.host_certs_dir]
-    facts = [_load("facts").facts_of(file, [directory, file.parent, *nearby]) for file in files]
+    facts = [load_room("facts").facts_of(file, [directory, file.parent, *nearby]) for file in files]
     if args.json:
         say_json([one.to_json() for one in facts])
     else:
-        say("\n".join(_load("facts").format_facts(one, time.time()) for one in facts))
+        say("\n".join(load_room("facts").format_facts(one, time.time()) for one in facts))
     return ExitCode.OK
 
 
 def _file_of(shown: str, directory: Path) -> Path:
     """Return the file with the certificate of a name, or the one that is named."""
     path = Path(shown).expanduser()
-    if "/" not in shown and _load("authority").exists(directory):
-        known = _load("authority").read_index(directory).of(shown)
+    if "/" not in shown and load_room("authority").exists(directory):
+        known = load_room("authority").read_index(directory).of(shown)
         if known:
             return directory / "certificates" / f"{known[-1].serial:x}.pem"
     if path.is_dir():
@@ -234,7 +234,7 @@ def _told(authority: Authority, record: Record) -> dict[str, Any]:
 def _line_of(told: dict[str, Any]) -> str:
     until = time.strftime("%Y-%m-%d", time.localtime(told["ends"]))
     names = f", for {', '.join(told['names'])}" if told["names"] else ""
-    distance = _load("facts").from_now(told["ends"] - time.time())
+    distance = load_room("facts").from_now(told["ends"] - time.time())
     return f"{told['kind']} {told['name']}: {told['directory']}, until {until} ({distance}){names}"
 
 
@@ -242,16 +242,17 @@ def _given_days(args: argparse.Namespace) -> dict[str, float]:
     return {} if args.days is None else {"days": args.days}
 
 
-def _as_name(text: str) -> str:
+def as_name(text: str) -> str:
     """Return the name of an account or machine as it may stand in a certificate, "" if nothing is left of it."""
     return re.sub(r"[^A-Za-z0-9._-]", "-", text).strip(".-")[:64]
 
 
-def _ca_directory(args: argparse.Namespace) -> Path:
+def ca_directory(args: argparse.Namespace) -> Path:
+    """Return where the authority is."""
     return (Path(args.ca).expanduser() if args.ca else configuration_dir() / "ca").absolute()
 
 
-def _load(module: str) -> Any:
+def load_room(module: str) -> Any:
     """Import what needs the package cryptography, which is not everywhere.
 
     Raises:

@@ -99,13 +99,19 @@ def _leads_to(name: str, address: str) -> bool:
         return False
 
 
-def _free_port(settings: Settings, host: str, address: str) -> int:
-    """Return the port of the gateway that runs already, else the first that is free."""
+def own_gateway(settings: Settings) -> str:
+    """Return where the gateway listens that runs on this machine, "" without one."""
     for record in Registry(Places.of(settings).records).read_all():
         if record.role == "gateway" and is_same(record.pid, record.start_time):
-            before, _, port = record.uri.rpartition("@")[2].rpartition(":")
-            if before == host and port.isdecimal():
-                return int(port)
+            return record.uri.rpartition("@")[2]
+    return ""
+
+
+def _free_port(settings: Settings, host: str, address: str) -> int:
+    """Return the port of the gateway that runs already, else the first that is free."""
+    before, _, own = own_gateway(settings).rpartition(":")
+    if before == host and own.isdecimal():
+        return int(own)
     free = next((port for port in range(FIRST_PORT, FIRST_PORT + _PORTS) if _is_free(address, port)), None)
     if free is not None:
         return free

@@ -37,6 +37,10 @@ def main(args: argparse.Namespace) -> int:
     """Start, or join; in the foreground, return when the host ends."""
     mesh_file, declared = load_mesh_file(args.file) if args.file else ({}, [])
     settings = settings_of(args, mesh_file)
+    if args.ssh:
+        from pyrokernel.front import over_ssh  # with what it needs of the authority
+
+        return over_ssh.main(args, settings)
     if args.join:
         settings = joining(settings, args.join)
     stem = stem_of(args, settings)
