@@ -190,8 +190,15 @@ def test_one_byte_at_a_time_ends_when_the_time_is_over(fortress: Fortress) -> No
 def test_garbage_behind_the_handshake_or_the_first_message_ends_the_connection(fortress: Fortress) -> None:
     before = fortress.descriptors()
     said = hello(object_in(fortress.uri_of("k0")))
-    garbage: list[bytes] = [b"\x00" * 64, b"GET / HTTP/1.1\r\n\r\n", os.urandom(40_000), b"\x17\x03\x03\xff\xff" + bytes(70_000),
-                            b"\x16\x03\x03\x00\x04\x00\x00\x00\x00", b"\x15\x03\x03\x00\x02\x02\x28", b"\x14\x03\x03\x00\x01\x01"]  # fmt: skip
+    garbage = [
+        b"\x00" * 64,
+        b"GET / HTTP/1.1\r\n\r\n",
+        os.urandom(40_000),
+        b"\x17\x03\x03\xff\xff" + bytes(70_000),
+        b"\x16\x03\x03\x00\x04\x00\x00\x00\x00",
+        b"\x15\x03\x03\x00\x02\x02\x28",
+        b"\x14\x03\x03\x00\x01\x01",
+    ]
     context = context_of(fortress.certs("ana"))
     for first in (b"", said, said[:50]):
         for bad in garbage:
