@@ -157,6 +157,14 @@ class Fortress:
                 return str(record["instance"])
         raise AssertionError(f"there is no kernel {kernel}")
 
+    def state_instance(self) -> str:
+        """Return the instance of the shared state, once it has been used."""
+        for file in (self.runtime / "kernels").glob("*.json"):
+            record = json.loads(file.read_text())
+            if record["role"] == "state":
+                return str(record["instance"])
+        raise AssertionError("there is no shared state")
+
     def uri_of(self, what: str) -> str:
         """Return the way from another machine to a kernel, or to "host"."""
         if what == "host":
