@@ -92,9 +92,14 @@ def status_of(cell: Mapping[str, Any]) -> str:
 def one_line(text: str, width: int = 60) -> str:
     """Return the first line of a text, cut to a width, without characters that a terminal would obey."""
     lines = text.strip().splitlines() or [""]
-    first = "".join(character if character.isprintable() else " " for character in lines[0])
+    first = _visible(lines[0])
     more = len(lines) > 1
     return first if len(first) <= width and not more else first[: max(0, width - 4)].rstrip() + " ..."
+
+
+def _visible(text: str) -> str:
+    """Return a text with blanks in place of what a terminal would obey."""
+    return text if text.isprintable() else "".join(each if each.isprintable() else " " for each in text)
 
 
 def size(count_bytes: float) -> str:
@@ -131,7 +136,7 @@ def stopwatch(seconds: float) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Container[str] = ()) -> str:
-    """Lay out rows below a header; empty columns are left out.
+    """Lay out rows below a header; empty columns are left out, and whatever a terminal would obey.
 
     Args:
         header: Title of each column; shape (n_columns,).
@@ -139,6 +144,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Contai
         right: Titles of the columns that are aligned to the right.
     """
     kept = [index for index in range(len(header)) if any(row[index] for row in rows)]
+    rows = [[_visible(cell) for cell in row] for row in rows]
     widths = [max(len(line[index]) for line in (header, *rows)) for index in kept]
     lines = []
     for line in (header, *rows):

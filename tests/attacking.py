@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +111,20 @@ class Fortress:
         """Return what the gateway has said since it had said so much."""
         return self.log.read_text()[since:]
 
-    def wait_for_log(self, words: str, since: int = 0) -> str:
-        """Wait until the gateway has said something of a pattern, and return the line."""
-        wait_until(lambda: re.search(words, self.logged(since)), timeout=15)
+    def log_of(self, attack: Callable[[], object], words: str) -> str:
+        """Attack until the gateway has said something of a pattern; return the line.
+
+        It says a few things a second, and others of this second may have been before.
+        """
+        since = len(self.logged())
+
+        def is_logged() -> bool:
+            attack()
+            with contextlib.suppress(AssertionError):
+                wait_until(lambda: re.search(words, self.logged(since)), timeout=1.0)
+            return re.search(words, self.logged(since)) is not None
+
+        wait_until(is_logged, timeout=15)
         (line, *_) = [line for line in self.logged(since).splitlines() if re.search(words, line)]
         return line
 
@@ -145,6 +156,14 @@ class Fortress:
             if record["spec"]["name"] == kernel:
                 return str(record["instance"])
         raise AssertionError(f"there is no kernel {kernel}")
+
+    def state_instance(self) -> str:
+        """Return the instance of the shared state, once it has been used."""
+        for file in (self.runtime / "kernels").glob("*.json"):
+            record = json.loads(file.read_text())
+            if record["role"] == "state":
+                return str(record["instance"])
+        raise AssertionError("there is no shared state")
 
     def uri_of(self, what: str) -> str:
         """Return the way from another machine to a kernel, or to "host"."""

@@ -30,6 +30,7 @@ from pyrokernel.errors import AccessRefusedError, ProtocolError, PyrokernelError
 from pyrokernel.loglimit import LogLimit
 from pyrokernel.messages import PROTOCOL_VERSION
 from pyrokernel.roles import Role
+from pyrokernel.texts import one_line
 from pyrokernel.wire import codec, endpoints, greeting
 from pyrokernel.wire.admission import Admission, OnRefused
 from pyrokernel.wire.connection import (
@@ -46,7 +47,7 @@ from pyrokernel.wire.introduction import introduced, unpack
 from pyrokernel.wire.limits import Limits, Quota
 from pyrokernel.wire.opcodes import MAX_REQUEST_BYTES
 from pyrokernel.wire.segments import available
-from pyrokernel.wire.trust import Peer
+from pyrokernel.wire.trust import Peer, is_own
 
 __all__ = ["Daemon", "current_connection", "current_peer"]
 
@@ -284,8 +285,14 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
             conn.arrival = message.arrival
             payload = codec.encode(self._member(object_id, method)(*args, **kwargs), conn.freight)
         except BaseException as error:  # noqa: BLE001  whatever it raises is told to whoever asked
-            if not isinstance(error, PyrokernelError):
-                self._failures.warning("a request of %s failed in an unexpected way", conn.peer.user, exc_info=True)
+            if not isinstance(error, (PyrokernelError, PyroError)):
+                # Whatever arguments that do not fit lead to is their sender's; of our own processes it is a mistake.
+                self._failures.warning(
+                    "a request of %s failed in an unexpected way: %s",
+                    conn.peer.user,
+                    one_line(repr(error), 200),
+                    exc_info=is_own(conn.peer),
+                )
             flags, payload = FLAGS_EXCEPTION, codec.encode(error_to_wire(error))
         finally:
             conn.arrival = None

@@ -190,7 +190,7 @@ def test_one_byte_at_a_time_ends_when_the_time_is_over(fortress: Fortress) -> No
 def test_garbage_behind_the_handshake_or_the_first_message_ends_the_connection(fortress: Fortress) -> None:
     before = fortress.descriptors()
     said = hello(object_in(fortress.uri_of("k0")))
-    garbage: list[bytes] = [
+    garbage = [
         b"\x00" * 64,
         b"GET / HTTP/1.1\r\n\r\n",
         os.urandom(40_000),
