@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import hmac
+import json
 import os
 import socket
 import stat
@@ -12,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from Pyro5 import protocol
 from served import OBJECT, Service
 from waiting import wait_until
 
@@ -19,7 +23,7 @@ from pyrokernel.errors import AccessRefusedError, KernelUnreachableError
 from pyrokernel.roles import Role
 from pyrokernel.wire import daemon as daemon_module
 from pyrokernel.wire import proofs
-from pyrokernel.wire.connection import Connection
+from pyrokernel.wire.connection import Connection, frame
 from pyrokernel.wire.daemon import Daemon
 from pyrokernel.wire.direct import ask_directly
 from pyrokernel.wire.endpoints import Endpoint, answers, dial, listen, prove
@@ -144,6 +148,27 @@ def test_the_listener_learns_the_process_of_its_client(endpoint: Endpoint) -> No
     prove(endpoint.path, 10)
     thread.join(10)
     assert admitted == [Peer(os.getuid(), os.getpid(), Role.ADMIN, admitted[0].user)]
+
+
+def test_the_proof_is_the_one_that_the_protocol_describes(served: Daemon) -> None:
+    """By docs/protocol.md, with nothing of ours."""
+    port, key = port_and_key(Path(served.locationStr.removeprefix("./u:")))
+    nonce = os.urandom(32)
+    with knock(port) as sock:
+        sock.sendall(nonce)
+        answer = sock.recv(72, socket.MSG_WAITALL)
+        theirs, pid, mac = answer[:32], answer[32:40], answer[40:]
+
+        def mac_of(who: bytes, process: bytes) -> bytes:
+            said = b"pyrokernel endpoint 1" + who + port.to_bytes(2, "big") + process + nonce + theirs
+            return hmac.new(bytes.fromhex(key), said, hashlib.sha256).digest()
+
+        assert (int.from_bytes(pid, "big"), mac) == (os.getpid(), mac_of(b"S", pid))
+        own = (4711).to_bytes(8, "big")
+        sock.sendall(own + mac_of(b"C", own))
+        hello = json.dumps({"handshake": "hello", "object": OBJECT}).encode()
+        sock.sendall(b"".join(frame(protocol.MSG_CONNECT, [hello], serializer_id=3)))
+        assert sock.recv(40, socket.MSG_WAITALL)[6] == protocol.MSG_CONNECTOK
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import ssl
@@ -72,6 +73,9 @@ class Machine:
         self.daemon = Daemon(folder / "abc123.sock", identity={"kernel": "k", "instance": "abc123"}, portable=portable)
         self.daemon.register(self.service, OBJECT)
         self.daemon.start()
+        record = {"role": "kernel", "instance": "abc123", "spec": {"name": "k"}}
+        (folder / "kernels").mkdir()
+        (folder / "kernels" / "k.json").write_text(json.dumps(record))
         self.gateway = Gateway(settings, folder, folder / "gateway")
         self.thread = threading.Thread(target=self.gateway.run)
         self.thread.start()
