@@ -213,6 +213,14 @@ def _add_serve(commands: _Commands) -> argparse.ArgumentParser:
         "certificates if this account has the authority; they join --join, --ns or the host that runs here",
     )
     group.add_argument("--remote-command", default="pyrokernel", metavar="CMD", help="how pyrokernel is called there")
+    group.add_argument(
+        "--tunnel",
+        nargs="?",
+        const="in",
+        choices=("in", "both"),
+        help="they cannot be dialled: others reach them by a port of this machine and ssh; with both, they cannot dial "
+        "others either, and do so by ssh from here",
+    )
     group.add_argument("--ca", metavar="DIR", help="directory of the authority (default: as of `certs`)")
     group = parser.add_argument_group("what the kernels are like (those of -n and --name)")
     group.add_argument("--tag", action="append", metavar="T", help="word to choose them by (may be repeated)")

@@ -65,6 +65,7 @@ class Settings:
         trust: Accounts, with commas between, whose pickled objects in the shared state are loaded besides one's own.
         listen: "HOST:PORT" at which this machine is reached from others, by mutual TLS; "" for not at all.
         advertise: "HOST:PORT" by which others reach this machine, where that is not `listen` but leads to it.
+        via: "HOST:PORT" of a SOCKS5 proxy by which other machines are reached, such as `ssh -D` makes one.
         certs: Identity directory of the user, with certificate and key; "" for `certs` beside the configuration file.
         host_certs: That of the host and of the name server; "" for `host` beside the configuration file.
         gateway: Unix socket by which the processes of a mesh reach other machines; their host says so.
@@ -99,6 +100,7 @@ class Settings:
     trust: str = ""
     listen: str = ""
     advertise: str = ""
+    via: str = ""
     certs: str = ""
     host_certs: str = ""
     policy: str = ""

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import machines
+import openssh
 from machines import Machine, Network
-from openssh import account
 from waiting import wait_until
 
 from pyrokernel.certs import authority
@@ -37,7 +37,7 @@ class Lab:
         self.ns = f"{self.machines[0].address}:{NS_PORT}"
         authority.create(self.ca, "lab")
         with authority.opened(self.ca) as made:
-            made.issue("user", account())
+            made.issue("user", openssh.account())
         for machine in self.machines:
             self.certify(machine)
 
@@ -47,7 +47,7 @@ class Lab:
         if not (self.ca / "issued" / machine.name).exists():
             with authority.opened(self.ca) as made:
                 made.issue("host", machine.name, [machine.address])
-        for place, name in (("certs", account()), ("host", machine.name)):
+        for place, name in (("certs", openssh.account()), ("host", machine.name)):
             machine.take(self.ca / "issued" / name, configuration / place)
         machine.environ["PYROKERNEL_NS"] = self.ns
 
@@ -92,3 +92,33 @@ def lab(names: Sequence[str] = ("lab1", "lab2", "lab3")) -> Iterator[Lab]:
         found = Lab(net)
         found.start_name_server()
         yield found
+
+
+def start_sshd(machine: Machine, key: Path) -> None:
+    """Let whoever has a key into a machine; programs there find their settings as they would from a login."""
+    folder = machine.home / "sshd"
+    machine.run("mkdir", str(folder))
+    machine.take(key.parent, folder / "keys")
+    variables = {
+        name: machine.environ[name] for name in ("PYROKERNEL_RUNTIME_DIR", "PYTHONPATH") if name in machine.environ
+    }
+    variables["PATH"] = f"{TOOLS}:{machine.environ['PATH']}"
+    lines = [
+        f"HostKey {folder}/host_key", f"AuthorizedKeysFile {folder}/keys/{key.name}.pub", "PidFile none", "UsePAM no",
+        "StrictModes no", "PasswordAuthentication no", "PermitRootLogin prohibit-password",
+        "SetEnv " + " ".join(f'"{name}={value}"' for name, value in variables.items()),
+    ]  # fmt: skip
+    machine.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"{folder}/host_key")
+    machine.run("sh", "-c", f"cat > {folder}/config", stdin="\n".join(lines) + "\n")
+    machine.run("sh", "-c", f"mkdir -p /run/sshd; {openssh.SSHD} -f {folder}/config -E {folder}/log")
+    wait_until(lambda: "000:0016" in machine.run("cat", "/proc/net/tcp").stdout)  # port 22
+
+
+def configure_ssh(machine: Machine, key: Path, others: Sequence[Machine]) -> None:
+    """Let a machine get into others by their names, without being asked for anything."""
+    machine.take(key.parent, machine.home / "keys")
+    lines = [f"Host {other.name}\n  HostName {other.address}" for other in others]
+    lines.append("Host *\n  StrictHostKeyChecking accept-new\n  IdentitiesOnly yes")
+    lines.append(f"  IdentityFile {machine.home}/keys/{key.name}\n")
+    machine.run("mkdir", "-m", "700", str(machine.home / ".ssh"))
+    machine.run("sh", "-c", f"umask 077; cat > {machine.home}/.ssh/config", stdin="\n".join(lines))

@@ -171,6 +171,15 @@ class Machine:
         self.run("mkdir", "-m", "700", str(target))
         subprocess.run(self.command("tar", "-C", str(target), "-xpf", "-"), input=packed, check=True)
 
+    def take_from(self, other: Machine, source: Path, target: str) -> None:
+        """Copy a directory of another machine to a place below this one's home directory."""
+        packed = subprocess.run(
+            other.command("tar", "-C", str(source), "-cf", "-", "."), capture_output=True, check=True
+        )
+        self.run("mkdir", "-p", "-m", "700", str(self.home / target))
+        unpack = self.command("tar", "-C", str(self.home / target), "-xpf", "-")
+        subprocess.run(unpack, input=packed.stdout, check=True)
+
     def unplug(self) -> None:
         """Pull its cable: nobody is told."""
         self._network.ip("link", "set", self.cable, "down")

@@ -7,7 +7,7 @@ import select
 from collections.abc import Sequence
 
 from pyrokernel.client.links import Link, ask
-from pyrokernel.errors import NameServerNotFoundError
+from pyrokernel.errors import KernelUnreachableError, NameServerNotFoundError
 from pyrokernel.front.cells import take_back
 from pyrokernel.front.exits import ExitCode, worst
 from pyrokernel.front.reach import host_here, living_records, open_mesh, settings_of
@@ -77,8 +77,15 @@ def stop(args: argparse.Namespace) -> int:
         if not hosts:
             complain(f"no host runs on this machine ({settings.host_name}); those of other machines: stop --all")
             return ExitCode.NO_MESH
-        names = [name for host in hosts for name in _end_host(host, settings, force=args.force)]
-    return _say_stopped(names, [host.name for host in hosts], args.json)
+        names, ended = [], []
+        for host in hosts:
+            try:
+                names += _end_host(host, settings, force=args.force)
+                ended.append(host.name)
+            except KernelUnreachableError as error:
+                complain(f"host {host.name} goes on, if it is there: {error}")
+    code = _say_stopped(names, ended, args.json)
+    return code if len(ended) == len(hosts) else ExitCode.FAILED
 
 
 def _end_host(host: Link, settings: Settings, *, force: bool) -> list[str]:
@@ -89,6 +96,9 @@ def _end_host(host: Link, settings: Settings, *, force: bool) -> list[str]:
     ask(host, request, max(settings.timeout, STOP_SECONDS + START_SECONDS))
     if host.name == settings.host_name:
         _await_end(pid)
+    from pyrokernel.front import tunnel  # with what runs programs, which nothing else here needs
+
+    tunnel.close(settings, host.name)
     return [info["name"] for info in infos]
 
 

@@ -112,7 +112,7 @@ def _free_port(settings: Settings, host: str, address: str) -> int:
     before, _, own = own_gateway(settings).rpartition(":")
     if before == host and own.isdecimal():
         return int(own)
-    free = next((port for port in range(FIRST_PORT, FIRST_PORT + _PORTS) if _is_free(address, port)), None)
+    free = next((port for port in range(FIRST_PORT, FIRST_PORT + _PORTS) if is_free(address, port)), None)
     if free is not None:
         return free
     raise SettingsError(
@@ -120,7 +120,8 @@ def _free_port(settings: Settings, host: str, address: str) -> int:
     )
 
 
-def _is_free(address: str, port: int) -> bool:
+def is_free(address: str, port: int) -> bool:
+    """Whether nobody listens at a port of an address of this machine."""
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -21,16 +21,19 @@ from pyrokernel.client.roster import split_words
 from pyrokernel.errors import HostError, PyrokernelError, SettingsError
 from pyrokernel.front.certs import as_name, ca_directory, load_room
 from pyrokernel.front.exits import ExitCode, worst
-from pyrokernel.front.joining import own_gateway
+from pyrokernel.front.joining import FIRST_PORT, is_free, own_gateway
 from pyrokernel.front.terminal import complain, note, say
+from pyrokernel.front.tunnel import SSH, Tunnel, close, find, open_tunnel
 from pyrokernel.messages import START_SECONDS
 from pyrokernel.settings import Settings, check_name, command_line
 from pyrokernel.wire.naming import location_of
 
-_SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10")
 _AT_ONCE = 8
 _LOOK_SECONDS = 30.0
 _SERVE_SECONDS = 2 * START_SECONDS + 30.0
+
+_OUT = "127.0.0.1:1080"
+"""Where a machine behind a tunnel finds the proxy by which it dials others."""
 
 _IDENTITY = '"${XDG_CONFIG_HOME:-$HOME/.config}/pyrokernel/host"'
 """Where a host looks for its identity, as a shell there writes it."""
@@ -50,9 +53,10 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
     if not (authority / "ca.pem").exists():
         note(f"there is no authority in {authority}: the machines need identities of their own (pyrokernel certs)")
         authority = Path()
+    tunnels = _tunnels(hosts, args, settings, ns) if args.tunnel else {}
     codes = []
     with ThreadPoolExecutor(_AT_ONCE, "pyrokernel-ssh") as pool:
-        starting = {pool.submit(_serve, host, args, settings, ns, authority): host for host in hosts}
+        starting = {pool.submit(_serve, host, args, settings, ns, authority, tunnels.get(host)): host for host in hosts}
         for done in as_completed(starting):
             host, error = starting[done], done.exception()
             if error is None:
@@ -91,7 +95,7 @@ class Distant:
             HostError: ssh does not get there, or the command fails.
         """
         try:
-            done = subprocess.run([*_SSH, self.host, command], input=stdin, capture_output=True, timeout=timeout)
+            done = subprocess.run([*SSH, self.host, command], input=stdin, capture_output=True, timeout=timeout)
         except FileNotFoundError as error:
             raise HostError("there is no ssh on this machine; install it (Debian: openssh-client)") from error
         except subprocess.TimeoutExpired as error:
@@ -113,7 +117,7 @@ class Distant:
 
     def names(self) -> list[str]:
         """Return by what names and addresses others may reach it, as far as ssh shows."""
-        told = subprocess.run([*_SSH, "-G", self.host], capture_output=True, text=True, timeout=_LOOK_SECONDS).stdout
+        told = subprocess.run([*SSH, "-G", self.host], capture_output=True, text=True, timeout=_LOOK_SECONDS).stdout
         hostname = next((line.partition(" ")[2] for line in told.splitlines() if line.startswith("hostname ")), "")
         # Client address and port, then those of the server: how it is reached, whatever the name means here.
         shown = self.run('echo "$SSH_CONNECTION"').split()
@@ -121,11 +125,13 @@ class Distant:
         return [name for name in dict.fromkeys(found) if name]
 
 
-def _serve(host: str, args: argparse.Namespace, settings: Settings, ns: str, authority: Path) -> str:
+def _serve(
+    host: str, args: argparse.Namespace, settings: Settings, ns: str, authority: Path, tunnel: Tunnel | None
+) -> str:
     """Start a host on one machine; return in a line what came of it."""
     machine = Distant(host)
     if authority != Path():
-        identity = _identity(authority, machine)
+        identity = _identity(authority, machine, [] if tunnel is None else [_host_of(tunnel.local)])
         machine.run(
             f"umask 077; mkdir -p {_IDENTITY} && chmod 700 {_IDENTITY} && tar -xf - -C {_IDENTITY}",
             stdin=_packed(identity),
@@ -133,15 +139,54 @@ def _serve(host: str, args: argparse.Namespace, settings: Settings, ns: str, aut
         machine.run(f"{args.remote_command} certs env {_IDENTITY} > /dev/null")
         note(f"{host}: has the identity of host {machine.name}")
     words = ["--mesh", settings.mesh, "serve", "--join", ns, "--detach", *_passed(args)]
-    variables = f"PYROKERNEL_STATE_HOST={shlex.quote(settings.state_host)} " if settings.state_host else ""
-    told = machine.run(f"{variables}{args.remote_command} {shlex.join(words)}", timeout=_SERVE_SECONDS).splitlines()
+    variables = {"PYROKERNEL_STATE_HOST": settings.state_host}
+    if tunnel is not None:
+        words += ["--listen", tunnel.remote, "--advertise", tunnel.local]
+        variables["PYROKERNEL_VIA"] = tunnel.out
+    line = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items() if value)
+    line += f" {args.remote_command} {shlex.join(words)}"
+    if tunnel is None or tunnel.is_alive:
+        told = machine.run(line, timeout=_SERVE_SECONDS).splitlines()
+    else:
+        open_tunnel(settings, tunnel)
+        try:
+            told = machine.run(line, timeout=_SERVE_SECONDS).splitlines()
+        except BaseException:
+            close(settings, tunnel.name)
+            raise
     reached = next((line.strip().partition(";")[0] for line in told if "reach it at" in line), "")
     return f"{told[0] if told else 'runs'}{'; ' + reached if reached else ''}"
 
 
-def _identity(authority: Path, machine: Distant) -> Path:
-    """Return the directory of an identity for a machine, for all the names that it has."""
-    wanted = machine.names()
+def _tunnels(hosts: Sequence[str], args: argparse.Namespace, settings: Settings, ns: str) -> dict[str, Tunnel]:
+    """Return a tunnel for each machine: the one that is open, or a new one by a port of its own here."""
+    here = _address_towards(*location_of(ns))
+    shown = f"[{here}]" if ":" in here else here
+    free = (port for port in range(FIRST_PORT + 1, 65536) if is_free(here, port))
+    found = {}
+    for host in hosts:
+        name = Distant(host).name
+        found[host] = find(settings, name) or Tunnel(
+            name, host, f"{shown}:{next(free)}", f"127.0.0.1:{FIRST_PORT}", _OUT if args.tunnel == "both" else ""
+        )
+    return found
+
+
+def _address_towards(host: str, port: int) -> str:
+    """Return the address of this machine by which it reaches another; sends nothing."""
+    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind) as probe:
+        probe.connect(address)
+        return str(probe.getsockname()[0])
+
+
+def _host_of(address: str) -> str:
+    return address.rpartition(":")[0].strip("[]")
+
+
+def _identity(authority: Path, machine: Distant, more: Sequence[str]) -> Path:
+    """Return the directory of an identity for a machine, for all the names that it has, and more."""
+    wanted = [*machine.names(), *more]
     with load_room("authority").opened(authority) as made:
         of_host = [record for record in made.index.of(machine.name) if not record.revoked]
         if not of_host:

@@ -19,6 +19,7 @@ from pyrokernel.wire import silence
 from pyrokernel.wire.identity import Identity, check_kind
 from pyrokernel.wire.introduction import acts_for
 from pyrokernel.wire.refusals import explain, explain_dial
+from pyrokernel.wire.socks import connect_by
 from pyrokernel.wire.tls import AnySocket, TlsSocket, keep_watch
 from pyrokernel.wire.trust import Peer, check_loopback, is_loopback
 
@@ -37,18 +38,20 @@ class Credentials:
     Attributes:
         identity: Its identity directory; there may be none.
         gateway: Unix socket of this machine's gateway, which shows its own; "" for none.
+        via: "HOST:PORT" of a SOCKS5 proxy to dial by; "" for none.
     """
 
     identity: Path
     gateway: str = ""
+    via: str = ""
 
     @classmethod
     def of(cls, settings: Settings) -> Credentials:
         """Return those of a user: a certificate, or else the gateway of this account's own host, if it has one."""
         if not settings.gateway and (acts_for() or not settings.certs_dir.is_dir()):
             way_out = settings.mesh_runtime_dir / GATEWAY_SOCKET
-            return cls(settings.certs_dir, str(way_out) if way_out.exists() else "")
-        return cls(settings.certs_dir, settings.gateway)
+            return cls(settings.certs_dir, str(way_out) if way_out.exists() else "", settings.via)
+        return cls(settings.certs_dir, settings.gateway, settings.via)
 
     @classmethod
     def of_process(cls, gateway: str) -> Credentials:
@@ -58,7 +61,7 @@ class Credentials:
     @classmethod
     def of_host(cls, settings: Settings) -> Credentials:
         """Return those of a host, or of its gateway."""
-        return cls(settings.host_certs_dir)
+        return cls(settings.host_certs_dir, via=settings.via)
 
     def load(self) -> Identity | None:
         """Return the identity; None when there is no such directory."""
@@ -98,7 +101,7 @@ def dial(
         check_loopback(host)
         return _connect(host, port, timeout), Peer(uid=-1)
     try:
-        return _shake_hands(_connect(host, port, timeout), host, port, deadline, identity)
+        return _shake_hands(_connect(host, port, timeout, credentials.via), host, port, deadline, identity)
     except (ssl.SSLError, ConnectionError) as error:
         told = AccessRefusedError if isinstance(error, ssl.SSLError) else KernelUnreachableError
         if isinstance(error, ssl.SSLCertVerificationError) or not (stock and is_loopback(host)):
@@ -106,6 +109,8 @@ def dial(
         # It may be a stock name server without TLS.
         return _connect(host, port, max(0.1, deadline - time.monotonic())), Peer(uid=-1)
     except TimeoutError as error:
+        if credentials.via:  # a proxy takes connections to machines that it does not reach
+            raise silence.note_dial(address, error) from error
         raise KernelUnreachableError(explain(error, address, identity)) from error
 
 
@@ -133,14 +138,16 @@ def written(identity: Identity) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _connect(host: str, port: int, timeout: float) -> socket.socket:
+def _connect(host: str, port: int, timeout: float, via: str = "") -> socket.socket:
     try:
-        sock = socket.create_connection((host.strip("[]"), port), timeout)
+        name = host.strip("[]")
+        sock = connect_by(via, name, port, timeout) if via else socket.create_connection((name, port), timeout)
     except OSError as error:
         if silence.is_silence(error):
             raise silence.note_dial(f"{host}:{port}", error) from error
         raise KernelUnreachableError(f"nobody answers at {host}:{port}: {error}") from error
-    silence.heard(f"{host}:{port}")
+    if not via:
+        silence.heard(f"{host}:{port}")
     sock.settimeout(None)
     keep_watch(sock)
     return sock
@@ -153,6 +160,7 @@ def _shake_hands(
         secured = TlsSocket(sock, client_context(identity), server_hostname=host.strip("[]"))
         secured.address = f"{host}:{port}"
         secured.shake_hands(deadline)
+        silence.heard(secured.address)
         secured.explain = lambda error: explain(error, f"{host}:{port}", identity)
         _, name = check_kind(secured.getpeercert(), "host", where=host)
     except BaseException:

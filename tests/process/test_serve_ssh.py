@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
+import labs
 import machines
 import openssh
 import pytest
-from labs import TOOLS
-from machines import Machine, Network
-from waiting import wait_until
+from machines import Network
 
 pytestmark = [
     pytest.mark.skipif(bool(machines.why_not()), reason=machines.why_not() or "machines can be made"),
@@ -20,41 +18,15 @@ pytestmark = [
 ]
 
 
-def start_sshd(machine: Machine, key: Path) -> None:
-    """Let whoever has a key into a machine; programs there find their settings as they would from a login."""
-    folder = machine.home / "sshd"
-    machine.run("mkdir", str(folder))
-    machine.take(key.parent, folder / "keys")
-    variables = {
-        name: machine.environ[name] for name in ("PYROKERNEL_RUNTIME_DIR", "PYTHONPATH") if name in machine.environ
-    }
-    variables["PATH"] = f"{TOOLS}:{machine.environ['PATH']}"
-    lines = [
-        f"HostKey {folder}/host_key", f"AuthorizedKeysFile {folder}/keys/{key.name}.pub", "PidFile none", "UsePAM no",
-        "StrictModes no", "PasswordAuthentication no", "PermitRootLogin prohibit-password",
-        "SetEnv " + " ".join(f'"{name}={value}"' for name, value in variables.items()),
-    ]  # fmt: skip
-    machine.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"{folder}/host_key")
-    machine.run("sh", "-c", f"cat > {folder}/config", stdin="\n".join(lines) + "\n")
-    machine.run("sh", "-c", f"mkdir -p /run/sshd; {openssh.SSHD} -f {folder}/config -E {folder}/log")
-    wait_until(lambda: "000:0016" in machine.run("cat", "/proc/net/tcp").stdout)  # port 22
-
-
 @pytest.fixture(scope="module")
 def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     """Three machines: the first has the authority, a mesh, and a key that opens the others to ssh."""
-    keys = tmp_path_factory.mktemp("keys")
-    key = openssh.make_key(keys / "key")
+    key = openssh.make_key(tmp_path_factory.mktemp("keys") / "key")
     with machines.network(["lab1", "lab2", "lab3"]) as found:
         first, *others = found.machines.values()
         for machine in others:
-            start_sshd(machine, key)
-        first.take(keys, first.home / "keys")
-        first.run("mkdir", "-m", "700", str(first.home / ".ssh"))
-        hosts = [f"Host {machine.name}\n  HostName {machine.address}" for machine in others]
-        hosts.append("Host *\n  StrictHostKeyChecking accept-new\n  IdentitiesOnly yes")
-        hosts.append(f"  IdentityFile {first.home}/keys/key\n")
-        first.run("sh", "-c", f"umask 077; cat > {first.home}/.ssh/config", stdin="\n".join(hosts))
+            labs.start_sshd(machine, key)
+        labs.configure_ssh(first, key, others)
         first.cli("certs", "init", "--name", first.address)
         first.cli("serve", "--detach", "--listen", f"{first.address}:9191", "--name", "a0")
         yield found
