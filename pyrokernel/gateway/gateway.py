@@ -22,7 +22,7 @@ from pyrokernel.loop import Loop
 from pyrokernel.settings import Settings
 from pyrokernel.wire import endpoints, silence, sockets
 from pyrokernel.wire.connection import IncomingMessage
-from pyrokernel.wire.greeting import object_of, refusal, with_annotations
+from pyrokernel.wire.greeting import heed_no_warnings, object_of, refusal, with_annotations
 from pyrokernel.wire.introduction import FOR, TO, introduced, unpack, words_for
 from pyrokernel.wire.proxy import dial_unix
 from pyrokernel.wire.remote import DIAL_SECONDS, Credentials, dial
@@ -55,6 +55,7 @@ class Gateway:
     """
 
     def __init__(self, settings: Settings, runtime: Path, way_out: Path) -> None:
+        heed_no_warnings()
         self.loop = Loop()
         self._settings = settings
         self._credentials = Credentials.of_host(settings)

@@ -17,7 +17,7 @@ from pyrokernel import settings as settings_module
 from pyrokernel import systems
 from pyrokernel.again import show_as
 from pyrokernel.audit import AuditFile, refusals_to
-from pyrokernel.birth import end_with_client, report
+from pyrokernel.birth import end_with_client, log_aside, report
 from pyrokernel.client import inside, own, publishing
 from pyrokernel.client.shared import of_this_process
 from pyrokernel.commands import KernelIdentity
@@ -50,6 +50,9 @@ log = logging.getLogger(__name__)
 
 _BROKEN = 70
 """Exit code of a kernel that cannot serve any more (EX_SOFTWARE)."""
+
+_MACHINERY = ("pyrokernel.wire", "pyrokernel.audit")
+"""Loggers of what others ask for."""
 
 SWITCH_SECONDS = 0.0005
 """How soon another thread gets the interpreter from a cell that computes: completion answers within it."""
@@ -102,6 +105,8 @@ class KernelProcess:
         os.environ.pop(f"{settings_module.ENV_PREFIX}PLUGINS", None)
         directory = Path(birth.journal_dir)
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Whoever asks for nonsense would write into what the cells of others print.
+        log_aside(_MACHINERY, directory / "kernel.log")
         self.journal = Journal(directory, cap_bytes=spec.journal_bytes)
         self.capture = Capture(directory, self.journal)
         interrupts = Interrupts(directory / "interrupt", self.capture.postpone)

@@ -105,6 +105,7 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         on_refused: OnRefused = lambda peer, what, role: None,
         before_control: Callable[[], None] = lambda: None,
     ) -> None:
+        greeting.heed_no_warnings()
         # A connected socket is the one way into Pyro's constructor that starts no threads and binds nothing.
         ours, other = socket.socketpair()
         with ours, other, _without_ssl():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,12 +16,25 @@ from pyrokernel.wire.connection import FLAGS_COMPRESSED, IncomingMessage, Messag
 from pyrokernel.wire.introduction import LOST, pack, words_of_lost
 from pyrokernel.wire.tls import AnySocket
 
-__all__ = ["HANDSHAKE_BYTES", "FirstMessage", "check_first", "object_of", "refusal", "with_annotations"]
+__all__ = [
+    "HANDSHAKE_BYTES",
+    "FirstMessage",
+    "check_first",
+    "heed_no_warnings",
+    "object_of",
+    "refusal",
+    "with_annotations",
+]
 
 HANDSHAKE_BYTES = 4096
 
 # All that is decoded before it is known who speaks.
 _SERIALIZERS = {serializer.serializer_id: serializer for serializer in (SerpentSerializer(), JsonSerializer())}
+
+
+def heed_no_warnings() -> None:
+    """Have the parser of Python, which reads serpent, not warn of what a peer sends: that could fill a log."""
+    warnings.filterwarnings("ignore", category=SyntaxWarning, module="<unknown>$")
 
 
 class FirstMessage:

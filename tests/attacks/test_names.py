@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -10,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attacking import Fortress, answer_to, hello
-from fuzzing import JSON
+from attacking import Fortress, answer_to, hello, object_in
+from fuzzing import JSON, joined
 from Pyro5.errors import NamingError
 from Pyro5.protocol import MSG_CONNECTFAIL
+from waiting import wait_until
 
 import pyrokernel as pk
 from pyrokernel.errors import AccessRefusedError, KernelUnreachableError, PyrokernelError
 from pyrokernel.gateway.routes import Routes
+from pyrokernel.messages import KERNEL_OBJECT
+from pyrokernel.wire import codec
+from pyrokernel.wire.connection import MSG_INVOKE, frame
 from pyrokernel.wire.naming import Directory, Entry
 from pyrokernel.wire.proxy import Proxy, connect
 from pyrokernel.wire.remote import Credentials
@@ -253,3 +258,39 @@ def test_names_of_kernels_and_of_what_is_published_have_no_escapes(fortress: For
                 mesh.start([pk.KernelSpec(name=name)])
             with pytest.raises(PyrokernelError):
                 mesh["k0"].execute(f"import pyrokernel as pk\npk.publish({name!r}, object())")
+
+
+def test_whoever_may_only_look_writes_into_no_cell_of_others(fortress: Fortress) -> None:
+    """Requests that fail, that may not be, and that the parser of Python warns of: while a cell of somebody runs."""
+    uri = fortress.uri_of("k0")
+    asked = [
+        joined(frame(MSG_INVOKE, codec.encode((KERNEL_OBJECT, method, arguments, {}))))
+        for method, arguments in (("inspect", ("len", 1, {"detail": "HACKED"})), ("complete", (5, "HACKED")),
+                                  ("execute", ("HACKED",)), ("HACKED", ()), ("describe", ("HACKED",) * 9))
+    ]  # fmt: skip
+    warned = b"# serpent utf-8 python3.2\n('pyrokernel.kernel','ping',[1if 2else 3],{})"
+    asked.append(joined(frame(MSG_INVOKE, [warned], serializer_id=1)))
+    with fortress.connected("boss") as mesh:
+        cell = mesh["k0"].submit("import time; time.sleep(60)")
+        wait_until(lambda: mesh["k0"].describe()["running"])
+        for data in asked:
+            with fortress.secured("olga") as sock:
+                sock.sendall(hello(object_in(uri), codec="pickle5"))
+                answer_to(sock)
+                sock.sendall(data)
+                with contextlib.suppress(OSError):
+                    sock.recv(4096)
+        cell.interrupt()
+        reply = cell.reply(timeout=20, check=False)
+    assert "HACKED" not in reply.stdout + reply.stderr
+    assert "olga" not in reply.stdout + reply.stderr
+    assert "SyntaxWarning" not in reply.stdout + reply.stderr
+
+
+def test_what_the_parser_of_python_warns_of_is_no_line_of_the_log(fortress: Fortress) -> None:
+    since = len(fortress.logged())
+    for _ in range(5):
+        with fortress.secured("nick") as sock:
+            sock.sendall(hello("", payload=b"# serpent utf-8 python3.2\n\n\n{'object':[1if 2else 3]}"))
+            answer_to(sock)
+    assert "SyntaxWarning" not in fortress.logged(since)
