@@ -142,7 +142,7 @@ def test_a_flood_by_one_user_leaves_the_speed_of_the_others(served_at: Any, plac
         for thread in threads:
             thread.join()
     assert asked[0] > 0
-    assert beside > 0.5 * alone, f"{beside:.0f} requests a second beside a flood, {alone:.0f} alone"
+    assert beside > 0.25 * alone, f"{beside:.0f} requests a second beside a flood, {alone:.0f} alone"
 
 
 def test_a_user_with_too_many_connections_is_told(served_at: Any, places: dict[str, str]) -> None:
