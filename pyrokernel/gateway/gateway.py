@@ -241,7 +241,7 @@ def _most_connections() -> int:
     resource = systems.limits()
     if resource is None:
         return _MAX_CONNECTIONS
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit: int = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit == resource.RLIM_INFINITY:
         return _MAX_CONNECTIONS
     return max(1, min(_MAX_CONNECTIONS, (limit - _KEPT_DESCRIPTORS) // 2))
