@@ -50,7 +50,7 @@ def pwrite(descriptor: int, data: bytes | memoryview, offset: int) -> int:
 
 def has_shared_locks() -> bool:
     """Whether readers of a file can hold a lock together."""
-    return _fcntl() is not None
+    return file_control() is not None
 
 
 def try_lock(descriptor: int, *, shared: bool = False) -> bool:
@@ -60,7 +60,7 @@ def try_lock(descriptor: int, *, shared: bool = False) -> bool:
         descriptor: Of the file.
         shared: With other readers; only where `has_shared_locks`.
     """
-    fcntl = _fcntl()
+    fcntl = file_control()
     try:
         if fcntl is not None:
             fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -77,7 +77,8 @@ def try_lock(descriptor: int, *, shared: bool = False) -> bool:
         return False
 
 
-def _fcntl() -> Any:
+def file_control() -> Any:
+    """Return the module `fcntl`, None where there is none."""
     try:
         import fcntl
     except ImportError:

@@ -6,12 +6,14 @@ import contextlib
 import functools
 import logging
 import socket
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from pyrokernel import systems
 from pyrokernel.errors import ProtocolError, PyrokernelError, SettingsError
 from pyrokernel.gateway.newcomers import Newcomer, Newcomers
 from pyrokernel.gateway.pump import Pump
@@ -236,9 +238,10 @@ def _accepting(listener: socket.socket, accept: Callable[[socket.socket, Any], N
 
 def _most_connections() -> int:
     """Return how many connections there are descriptors for: each takes two."""
-    import resource  # not on every system that has this module
-
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource = systems.limits()
+    if resource is None:
+        return _MAX_CONNECTIONS
+    limit: int = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit == resource.RLIM_INFINITY:
         return _MAX_CONNECTIONS
     return max(1, min(_MAX_CONNECTIONS, (limit - _KEPT_DESCRIPTORS) // 2))
@@ -251,7 +254,8 @@ def _listen_tcp(address: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sys.platform != "win32":  # where it would let another account listen at the same port
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((host.strip("[]"), int(port)))
     except OSError as error:
         sock.close()

@@ -11,7 +11,6 @@ import collections
 import contextlib
 import os
 import signal
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -229,10 +228,9 @@ class Spool:
 
         A read lease is granted only when nobody has the file open for writing; see fcntl(2).
         """
-        if self._write_fds or not sys.platform.startswith("linux"):
+        fcntl = systems.file_control()
+        if self._write_fds or not hasattr(fcntl, "F_SETLEASE"):
             return True
-        import fcntl  # not on every system that has this module
-
         try:
             for side in self.sides:
                 # Should somebody open the file in the instant the lease is held, SIGURG is ignored; SIGIO would kill.

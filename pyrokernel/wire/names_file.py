@@ -17,6 +17,7 @@ from typing import Any
 from Pyro5.errors import NamingError
 from Pyro5.nameserver import MemoryStorage, SqlStorage
 
+from pyrokernel import systems
 from pyrokernel.errors import NameServerError
 
 __all__ = ["NamesFile", "backup_names", "hold", "restore_names"]
@@ -131,15 +132,11 @@ def hold(path: Path) -> int:
     Raises:
         NameServerError: Another process has it.
     """
-    import fcntl  # not on every platform, nor needed without such a file
-
     lock = path.with_name(path.name + ".lock")
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not systems.try_lock(descriptor):
         os.close(descriptor)
-        raise NameServerError(f"a name server runs that has {path}; stop it first, or use another file") from None
+        raise NameServerError(f"a name server runs that has {path}; stop it first, or use another file")
     return descriptor
 
 

@@ -507,7 +507,7 @@ def test_doctor_says_where_each_setting_comes_from(
     assert settings["mesh"] == {"value": "lab", "from": "--mesh"}
     assert settings["timeout"] == {"value": 3.0, "from": str(config)}
     assert settings["runtime_dir"]["from"] == "PYROKERNEL_RUNTIME_DIR"
-    assert settings["portable"]["from"] == "default"
+    assert settings["trust"]["from"] == "default"
 
 
 def test_an_open_runtime_directory_is_wrong_and_mended_by_the_command(
