@@ -105,6 +105,7 @@ def start_sshd(machine: Machine, key: Path) -> None:
     variables["PATH"] = f"{TOOLS}:{machine.environ['PATH']}"
     lines = [
         f"HostKey {folder}/host_key", f"AuthorizedKeysFile {folder}/keys/{key.name}.pub", "PidFile none", "UsePAM no",
+        "Subsystem sftp internal-sftp",
         "StrictModes no", "PasswordAuthentication no", "PermitRootLogin prohibit-password",
         "SetEnv " + " ".join(f'"{name}={value}"' for name, value in variables.items()),
     ]  # fmt: skip

@@ -35,9 +35,9 @@ _SUBNET = "10.77.0"
 @functools.cache
 def why_not() -> str:
     """Say why machines cannot be made here, "" if they can."""
-    missing = [tool for tool in ("unshare", "nsenter", "ip", "mount") if shutil.which(tool) is None]
+    missing = [tool for tool in ("unshare", "nsenter", "ip", "mount", "pkill") if shutil.which(tool) is None]
     if missing:
-        return f"{', '.join(missing)} are missing (packages util-linux and iproute2)"
+        return f"{', '.join(missing)} are missing (packages util-linux, iproute2 and procps)"
     if os.geteuid() != 0:
         return "only root may make network namespaces"
     tried = subprocess.run(["unshare", *_NAMESPACES, "--fork", "true"], capture_output=True, text=True)
