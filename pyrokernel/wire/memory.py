@@ -75,7 +75,7 @@ class _Blocks:
 def flat(buffer: pickle.PickleBuffer) -> memoryview:
     """View a buffer as bytes, whatever its shape (raw() refuses only non-contiguous ones, which pickle copies).
 
-    Of a view it is that view, not a view of it: CPython 3.11 crashes when a garbage collection finds a cycle that leads
+    Of a view it is one of the same memory, not a view of that view: CPython 3.11 crashes when a garbage collection finds a cycle that leads
     to a view of a view, such as the traceback of an error by way of a request with large data.
     """
     view = buffer.raw()
@@ -83,4 +83,5 @@ def flat(buffer: pickle.PickleBuffer) -> memoryview:
     if type(base) is not memoryview or not base.c_contiguous:
         return view
     view.release()
-    return base if base.format == "B" and base.ndim == 1 else base.cast("B")
+    # A view beside it, of what it views: who releases theirs does not release ours.
+    return base[:] if base.format == "B" and base.ndim == 1 else base.cast("B")
