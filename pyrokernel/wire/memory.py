@@ -75,8 +75,8 @@ class _Blocks:
 def flat(buffer: pickle.PickleBuffer) -> memoryview:
     """View a buffer as bytes, whatever its shape (raw() refuses only non-contiguous ones, which pickle copies).
 
-    Of a view it is one of the same memory, not a view of that view: CPython 3.11 crashes when a garbage collection finds a cycle that leads
-    to a view of a view, such as the traceback of an error by way of a request with large data.
+    Of a view it is one of the same memory, not a view of that view: CPython 3.11 crashes when a garbage collection
+    finds a cycle that leads to a view of a view, such as the traceback of an error by way of a request with large data.
     """
     view = buffer.raw()
     base = view.obj
