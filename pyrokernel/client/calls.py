@@ -342,8 +342,12 @@ class Exchange:
                 self._deaths.append(death)
 
     def _lose_machine(self, host: Link) -> None:
-        """Give up the connections to the kernels of a machine of which nothing is heard: they need not notice that."""
-        for name in [name for name in self.pending if self._mesh.host_of(name) is host]:
+        """Give up the connections to the kernels of a machine of which nothing is heard: they need not notice that.
+
+        Those on which was sent again meanwhile are of after that, and have an answer of their own.
+        """
+        pending = [name for name in self.pending if name not in self._retried]
+        for name in [name for name in pending if self._mesh.host_of(name) is host]:
             connection = self._connections[name]
             self._fanout.release(connection)
             connection.close()
