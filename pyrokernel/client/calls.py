@@ -312,8 +312,10 @@ class Exchange:
             ear = self._mesh.lend_ear(host)
             try:
                 ear.listen(self._fanout, ("deaths", host.name))
-            except PyrokernelError:
+            except PyrokernelError as error:
                 ear.close()
+                if isinstance(error, MachineLostError):
+                    self._lose_machine(host)
                 continue  # without a host the closed socket has to do
             self._ears[host.name] = ear
             # What died before the ear was at the host would never be announced: ask once about each.
@@ -333,7 +335,7 @@ class Exchange:
             # Gone, or too old to tell; a host that comes back is listened to at the next look.
             del self._ears[answer.token[1]]
             ear.close()
-            if answer.machine_lost:
+            if answer.machine_lost or _is_lost(ear.host):
                 self._lose_machine(ear.host)
             return
         for death in ear.hear(self._fanout, answer.token, answer.value):
@@ -342,11 +344,16 @@ class Exchange:
                 self._deaths.append(death)
 
     def _lose_machine(self, host: Link) -> None:
-        """Give up the connections to the kernels of a machine of which nothing is heard: they need not notice that."""
-        for name in [name for name in self.pending if self._mesh.host_of(name) is host]:
-            connection = self._connections[name]
-            self._fanout.release(connection)
-            connection.close()
+        """Give up the connections to the kernels of a machine of which nothing is heard: they need not notice that.
+
+        Those on which was sent again meanwhile are of after that, and have an answer of their own.
+        """
+        pending = [name for name in self.pending if name not in self._retried]
+        for name in [name for name in pending if self._mesh.host_of(name) is host]:
+            connection = self._connections.get(name)
+            if connection is not None:
+                self._fanout.release(connection)
+                connection.close()
             self._recover(name)
 
     def _bury_silent(self) -> None:
@@ -366,6 +373,17 @@ class Exchange:
         self._mesh.note_death(death.instance)
         error = death.to_error()
         self._failed.extend((death.kernel, lost.token, error) for lost in due)
+
+
+def _is_lost(host: Link) -> bool:
+    """Whether nothing is heard of the machine of a host, whose connection has ended."""
+    try:
+        host.give(host.take("control"))
+    except MachineLostError:
+        return True
+    except PyrokernelError:
+        return False
+    return False
 
 
 def kernel_request(method: str, *args: Any, cell: str = "") -> Request:

@@ -21,7 +21,7 @@ from pyrokernel.client.starting import StartingHost
 from pyrokernel.errors import HostError, NameServerNotFoundError, SettingsError, error_from_wire
 from pyrokernel.front.exits import ExitCode, worst
 from pyrokernel.front.inits import report_inits
-from pyrokernel.front.joining import joining
+from pyrokernel.front.joining import check_covered, joining
 from pyrokernel.front.reach import living_records, open_mesh, settings_of
 from pyrokernel.front.terminal import complain, note, say
 from pyrokernel.host.meshfile import load_mesh_file
@@ -29,6 +29,7 @@ from pyrokernel.host.policy import check_spec, free_names
 from pyrokernel.messages import START_SECONDS, HostConfig, KernelSpec
 from pyrokernel.settings import Settings, command_line, parse_size, parse_span
 from pyrokernel.texts import label, plural
+from pyrokernel.wire.identity import Identity
 
 _LOOK_AGAIN_SECONDS = 0.05
 
@@ -43,6 +44,8 @@ def main(args: argparse.Namespace) -> int:
         return over_ssh.main(args, settings)
     if args.join:
         settings = joining(settings, args.join)
+    elif args.listen:
+        check_covered(settings, Identity.load(settings.host_certs_dir, "host"))
     stem = stem_of(args, settings)
     specs = [*declared, *specs_of(args, taken=[spec.name for spec in declared], stem=stem)]
     if not specs and args.number is None and not living_records(settings):

@@ -265,7 +265,12 @@ class Announcer:
 
     def _is_stale(self, entry: Entry) -> bool:
         """Tell whether an entry is of this machine and nobody answers there, or this very process by now."""
-        return entry.value("host") == self._host and (entry.uri_here == self._own_uri or not answers(entry.uri_here))
+        if entry.value("host") != self._host:
+            return False
+        if entry.is_elsewhere and not entry.uri.endswith(f"@{self._address}"):
+            # Another machine of the same name; or this one, before it was started again with another address.
+            return not self._directory.leads_to_somebody(entry)
+        return entry.uri_here == self._own_uri or not answers(entry.uri_here)
 
 
 def registered_name(name: str, role: str) -> str:

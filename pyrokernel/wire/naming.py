@@ -224,6 +224,16 @@ class Directory:
         """Return how many names there are."""
         return int(self._ask(lambda proxy: proxy.count()))
 
+    def leads_to_somebody(self, entry: Entry) -> bool:
+        """Tell whether who is registered answers; whoever refuses to talk is there, too."""
+        try:
+            Proxy(entry.uri, self._timeout, self._credentials).close()
+        except KernelUnreachableError:
+            return False
+        except AccessRefusedError:
+            return True
+        return True
+
     def ping(self) -> None:
         """Raise NameServerNotFoundError unless the name server answers."""
         self._ask(lambda proxy: proxy.ping())

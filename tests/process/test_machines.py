@@ -169,6 +169,15 @@ def test_kernels_are_started_restarted_and_stopped_from_another_machine(labs: La
     assert "b2" not in {info["name"] for info in json.loads(first.cli("ps", "--json").stdout)}
 
 
+def test_a_second_machine_of_the_same_name_takes_nothing_from_the_first(labs: Lab) -> None:
+    first, _, third = labs.machines
+    twin = ("--mesh", "twin", "serve", "--detach", "--listen", f"{third.address}:9292", "--name", "twin")
+    refused = third.cli(*twin, check=False, PYROKERNEL_HOST="lab2")
+    assert refused.returncode != 0
+    assert "held by" in refused.stderr
+    assert first.python("import pyrokernel as pk; result = pk.connect()['b0'].call(max, [1, 2])") == 2
+
+
 def test_a_machine_that_joins_later_is_seen_by_meshes_that_are_open(labs: Lab) -> None:
     late = labs.net.machine("lab4")
     labs.certify(late)

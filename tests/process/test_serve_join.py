@@ -102,6 +102,11 @@ def test_a_certificate_for_other_addresses_is_refused_with_the_command_that_mend
     third.run("ip", "addr", "del", "10.77.0.77/24", "dev", "eth0")
 
 
+def test_an_address_that_nobody_would_believe_is_refused_without_a_name_server_too(labs: Lab) -> None:
+    line = refused(labs.machines[2], "--listen", f"{labs.machines[0].address}:9191")
+    assert f"not for {labs.machines[0].address}" in line
+
+
 def test_a_host_of_another_mesh_that_runs_already_is_not_taken_for_one_of_this(labs: Lab) -> None:
     third = labs.machines[2]
     third.cli("serve", "--detach", "--name", "alone")
