@@ -18,6 +18,7 @@ from attacking import Fortress, answer_to, context_of, hello, is_closed, object_
 from certificates import Authority
 from fuzzing import JSON, MARSHAL, SERPENT, joined
 from Pyro5.protocol import FLAGS_BATCH, FLAGS_ONEWAY, MSG_CONNECT, MSG_CONNECTFAIL, MSG_CONNECTOK, MSG_PING
+from served import PORTABLE
 from waiting import wait_until
 
 import pyrokernel as pk
@@ -379,6 +380,7 @@ def test_who_speaks_no_tls_is_told_so_in_the_log_and_gets_nothing(fortress: Fort
     fortress.log_of(come, "refused 127.0.0.2:.* speaks no TLS, and plaintext is refused")
 
 
+@pytest.mark.skipif(PORTABLE, reason="in portable mode there is no unix socket")
 def test_tls_on_a_unix_socket_is_no_message(fortress: Fortress) -> None:
     for path in fortress.runtime.glob("*.sock"):
         with socket.socket(socket.AF_UNIX) as sock:
