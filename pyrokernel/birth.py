@@ -52,27 +52,36 @@ class BoundedLog(logging.Handler):
     Args:
         path: The file; the second one has ".1" behind its name.
         cap_bytes: Of each of the two.
+        instead: Descriptor for what cannot be written there, as when there are no more descriptors.
     """
 
-    def __init__(self, path: Path, cap_bytes: int = LOG_BYTES) -> None:
+    def __init__(self, path: Path, cap_bytes: int = LOG_BYTES, *, instead: int = -1) -> None:
         super().__init__()
-        self._path, self._cap_bytes = path, cap_bytes
+        self._path, self._cap_bytes, self._instead = path, cap_bytes, instead
         self.setFormatter(logging.Formatter(_FORMAT))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
         line = (self.format(record) + "\n").encode("utf-8", "backslashreplace")
-        # A disk that is full must not be told of on standard error, which may be a user's.
-        with contextlib.suppress(OSError):
-            descriptor = _opened(self._path)
-            try:
-                if os.fstat(descriptor).st_size + len(line) > self._cap_bytes:
-                    self._path.replace(f"{self._path}.1")
-                    os.close(descriptor)
-                    descriptor = _opened(self._path)
-                os.write(descriptor, line)
-            finally:
+        # Opened each time: in a kernel, user code may close what is open, and have the number for a file of its own.
+        try:
+            self._write(line)
+        except OSError:
+            # A disk that is full must not be told of on standard error, which may be a user's.
+            if self._instead >= 0:
+                with contextlib.suppress(OSError):
+                    os.write(self._instead, line)
+
+    def _write(self, line: bytes) -> None:
+        descriptor = _opened(self._path)
+        try:
+            if os.fstat(descriptor).st_size + len(line) > self._cap_bytes:
+                self._path.replace(f"{self._path}.1")
                 os.close(descriptor)
+                descriptor = _opened(self._path)
+            os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
 
 
 def write_to(path: Path) -> None:
@@ -83,7 +92,7 @@ def write_to(path: Path) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
-    logging.basicConfig(level=logging.WARNING, handlers=[BoundedLog(path)])
+    logging.basicConfig(level=logging.WARNING, handlers=[BoundedLog(path, instead=2)])
 
 
 def log_aside(names: Iterable[str], path: Path) -> None:

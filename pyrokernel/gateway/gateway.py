@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 _DIALLING = 16
 _ADMITTING = 64
 _LOOK_SECONDS = 1.0
+_SHUT_SECONDS = 0.2
 _MAX_CONNECTIONS = 4096
 _SHARE = 4
 """No certificate has more than this part of them."""
@@ -73,7 +74,7 @@ class Gateway:
         self._inner = endpoints.listen(way_out, portable=settings.portable)
         self._inner.sock.setblocking(False)
         for listener, accept in ((self._listener, self._admit_stranger), (self._inner.sock, self._admit_neighbour)):
-            self.loop.watch(listener, _accepting(listener, accept))
+            self._open_door(listener, accept)
         self._look_around()
 
     def run(self) -> None:
@@ -89,6 +90,25 @@ class Gateway:
             for pump in list(self._pumps):
                 pump.close()
             self.loop.close()
+
+    def _open_door(self, listener: socket.socket, accept: Callable[[socket.socket, Any], None]) -> None:
+        """Accept whoever comes to a listener, one at a time."""
+        trouble = LogLimit(log, "that happened %d more times in that second", most=1)
+
+        def take() -> None:
+            try:
+                sock, address = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:  # out of descriptors
+                trouble.warning("no connection can be taken: %s", error)
+                # Others come in again when there are some; who is in does not wait for that.
+                self.loop.watch_for(listener, 0, take)
+                self.loop.after(_SHUT_SECONDS, lambda: self.loop.watch(listener, take))
+                return
+            accept(sock, address)
+
+        self.loop.watch(listener, take)
 
     # In
 
@@ -217,23 +237,6 @@ class Gateway:
             pump.close()
         for pump in list(self._pumps):
             pump.check_heard()
-
-
-def _accepting(listener: socket.socket, accept: Callable[[socket.socket, Any], None]) -> Callable[[], None]:
-    trouble = LogLimit(log, "that happened %d more times in that second", most=1)
-
-    def take() -> None:
-        try:
-            sock, address = listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return
-        except OSError as error:
-            trouble.warning("no connection can be taken: %s", error)  # out of descriptors
-            time.sleep(0.05)
-            return
-        accept(sock, address)
-
-    return take
 
 
 def _most_connections() -> int:

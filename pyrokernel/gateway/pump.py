@@ -59,6 +59,7 @@ class Pump:
         self._on_end = on_end
         self._closed = False
         self.last_moved = time.monotonic()
+        self._deaf_since = float("inf")
         for end in self._ends:
             self._watch(end)
 
@@ -118,7 +119,7 @@ class Pump:
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:
-            other.deaf = True
+            self._note_deaf(other)
             return
         if sent < len(data):  # else, as nearly always, nothing is to be watched that is not watched already
             other.unsent = memoryview(data)[sent:]
@@ -131,9 +132,15 @@ class Pump:
         except (BlockingIOError, InterruptedError):
             pass
         except OSError:
-            end.deaf, end.unsent = True, memoryview(b"")
+            self._note_deaf(end)
+            end.unsent = memoryview(b"")
         self.last_moved = time.monotonic()
         self._settle()
+
+    def _note_deaf(self, end: _End) -> None:
+        """One side takes nothing any more: what it has said before is still passed on, for a while."""
+        end.deaf = True
+        self._deaf_since = min(self._deaf_since, time.monotonic())
 
     def _settle(self) -> None:
         """Watch what is to be watched now; hang up once a side has, and has nothing left to say."""
@@ -163,8 +170,9 @@ class Pump:
             self.close()
 
     def is_stuck(self, now: float) -> bool:
-        """Whether one side has hung up, and the other does not take what is left."""
-        return any(end.over for end in self._ends) and now - self.last_moved > LINGER_SECONDS
+        """Whether one side has hung up, and the other does not take what is left, or answers it at length to nobody."""
+        is_left = any(end.over for end in self._ends) and now - self.last_moved > LINGER_SECONDS
+        return is_left or now - self._deaf_since > LINGER_SECONDS
 
 
 def _hang_up(sock: AnySocket) -> None:

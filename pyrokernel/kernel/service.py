@@ -7,6 +7,7 @@ answered at once, also while a cell runs. docs/protocol.md describes each method
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
@@ -48,6 +49,9 @@ from pyrokernel.wire.daemon import current_connection, current_peer
 from pyrokernel.wire.exposing import expose, refusal
 
 MAX_FOLLOW_SECONDS = 60.0
+_MAX_FOLLOW_BYTES = 8 << 20
+_LOOKERS = 1
+"""So many of those who may only look read old events at the same time."""
 MAX_INTERRUPT_SECONDS = 5.0
 _LINE_SECONDS = 0.001
 """How long a follower leaves it to the printing thread to bring the next line."""
@@ -94,6 +98,7 @@ class KernelService:
         self._waiting_work = waiting_work
         self._followers = 0
         self._lock = threading.Lock()
+        self._lookers = threading.BoundedSemaphore(_LOOKERS)
         self._started = time.time()
         self.init_error = ""
 
@@ -343,20 +348,24 @@ class KernelService:
         self._cells.touch()
         timeout = max(0.0, min(timeout, MAX_FOLLOW_SECONDS))
         cell = str(options.get("cell") or "")
-        max_bytes = int(options.get("max_bytes") or 1 << 20)
+        max_bytes = min(int(options.get("max_bytes") or 1 << 20), _MAX_FOLLOW_BYTES)
         front_end = current_connection().sock if options.get("stdin") else None
         if front_end is not None:
             self._inputs.begin_follow(cell, front_end)
         events: list[Event] = []
         try:
-            found = self._await_events(after, timeout, max_bytes)
-            events = [event for event in found if not cell or event.cell == cell or event.kind == EventKind.GAP]
+            self._await_events(after, timeout)
+            # Whoever may only look takes turns: a hundred who read old events would take the processor from the cells.
+            with contextlib.nullcontext() if peer.may_run_code else self._lookers:
+                found = self._journal.read(after, max_bytes=max_bytes)
+                events = [event for event in found if not cell or event.cell == cell or event.kind == EventKind.GAP]
+                shown = [event.to_wire() for event in events]
         finally:
             if front_end is not None:
                 self._inputs.end_follow(cell, front_end, events)
         return {
             "instance": self._birth.instance,
-            "events": [event.to_wire() for event in events],
+            "events": shown,
             "next": found[-1].seq if found else after,
             "last": self._journal.last_seq,
         }
@@ -484,8 +493,8 @@ class KernelService:
             "commands": self._extensions.table.revision,
         }
 
-    def _await_events(self, after: int, timeout: float, max_bytes: int) -> list[Event]:
-        """Return the events after a position; wait for the first, and have output collected quickly meanwhile."""
+    def _await_events(self, after: int, timeout: float) -> None:
+        """Wait for the first event after a position, and have output collected quickly meanwhile."""
         with self._lock:
             self._followers += 1
         try:
@@ -497,7 +506,6 @@ class KernelService:
                 if not self._journal.wait(after, min(timeout, _LINE_SECONDS)):
                     self._capture.hurry()
                     self._journal.wait(after, timeout)
-            return self._journal.read(after, max_bytes=max_bytes)
         finally:
             with self._lock:
                 self._followers -= 1

@@ -123,10 +123,14 @@ class TlsSocket:
             buffer = bytearray(size)
             return bytes(buffer[: self.recv_into(memoryview(buffer), 0, flags)])
         if not (self._incoming.pending or self._engine.pending()):
+            if self._over:
+                return b""
             self._take(flags)  # to try in vain first, and be told so by an exception, would take longer
         while True:
             try:
-                return self._engine.read(size)
+                found = self._engine.read(size)
+                self._over = self._over or not found  # a goodbye: Python has no exception for the usual one
+                return found
             except ssl.SSLWantReadError:
                 self._take(flags)
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
@@ -140,7 +144,11 @@ class TlsSocket:
         have = 0
         while have < len(target):
             try:
-                have += self._read_into(target[have:])
+                count = self._read_into(target[have:])
+                if not count:  # a goodbye, as in `recv`: what comes behind it is never read
+                    self._over = True
+                    break
+                have += count
                 continue
             except ssl.SSLWantReadError:
                 if have and not flags & sockets.WAIT_ALL:
@@ -149,6 +157,8 @@ class TlsSocket:
                 break
             except ssl.SSLError as error:
                 raise self._refused(error) from error
+            if self._over and not self._incoming.pending:
+                break
             try:
                 self._take(flags)
             except (BlockingIOError, InterruptedError):
@@ -174,6 +184,9 @@ class TlsSocket:
                 break
             except ssl.SSLError as error:
                 raise self._refused(error) from error
+            if not part:  # a goodbye, whatever comes behind it
+                self._over = True
+                break
             parts.append(part)
         return b"".join(parts)
 
@@ -196,6 +209,8 @@ class TlsSocket:
 
     def is_open(self) -> bool:
         """Whether the other side has neither hung up nor talked out of turn; looks, does not wait."""
+        if self._over:
+            return False
         try:
             self._take(sockets.NOW)
             return not self.read_pending() and not self._over

@@ -412,6 +412,35 @@ def test_records_that_were_changed_on_their_way_end_the_connection(authority: Au
             secured.close()
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("behind", [b"", b"\x17\x03\x03\x00\x20" + bytes(32), b"garbage" * 100])
+@pytest.mark.parametrize("before", [b"", b"abc"])
+def test_a_goodbye_ends_what_is_read_whatever_comes_behind_it(
+    authority: Authority, before: bytes, behind: bytes
+) -> None:
+    """Each way of reading; one that went round in circles would stop a whole gateway."""
+
+    def said() -> Secured:
+        secured = Secured(authority)
+        data = secured.cipher(before) if before else b""
+        with contextlib.suppress(ssl.SSLError):
+            secured.client._engine.unwrap()
+        secured.near.send(data + secured.client._outgoing.read() + behind)
+        return secured
+
+    secured = said()
+    assert [secured.server.recv(10), secured.server.recv(10)] == ([before, b""] if before else [b"", b""])
+    secured.close()
+    secured, target = said(), bytearray(10)
+    assert secured.server.recv_into(memoryview(target), 0, socket.MSG_WAITALL) == len(before)
+    assert secured.server.recv_into(memoryview(target)) == 0
+    secured.close()
+    secured = said()
+    assert secured.server.recv_available() == before
+    assert not secured.server.is_open()
+    secured.close()
+
+
 @pytest.mark.parametrize("under_tls", [False, True])
 def test_newcomers_leave_by_an_error_of_theirs_and_nothing_is_left(authority: Authority, under_tls: bool) -> None:
     """As the gateway has them: with a loop, thousands of them, and nothing of them stays."""
