@@ -107,7 +107,8 @@ class Visitors:
         if role is Role.NOBODY:
             self._on_refused(peer, f"kernel {kernel}" if kernel else "a connection", Role.OBSERVER)
             raise AccessRefusedError(
-                f"the policy of this machine gives {kind} {name} no role; an admin can, in {self._settings.policy_file}"
+                f"the policy of this machine gives {kind} {name} no role; an admin of it can "
+                f"(`pyrokernel policy check {name}` there says what it gives)"
             )
         serial = int(str(cert["serialNumber"]), 16)
         if serial in self._revoked:
