@@ -59,6 +59,14 @@ STOP_SECONDS = 5.0
 """How long a kernel that was asked to end may take before its host kills it."""
 
 
+def bounded(seconds: float, most: float) -> float:
+    """Return how long to wait for somebody who may ask for anything: at most so many seconds.
+
+    Not a number is none: no wait of that length would end, nor sleep.
+    """
+    return max(0.0, min(float(seconds), most))
+
+
 def new_id() -> str:
     """Make an id for a cell: 32 hexadecimal digits, which is a Pyro correlation id."""
     return os.urandom(16).hex()

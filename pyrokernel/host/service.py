@@ -23,7 +23,7 @@ from pyrokernel.host.recorder import Recorder
 from pyrokernel.host.supervisor import GATEWAY, STATE, Supervisor
 from pyrokernel.journal import JournalReader
 from pyrokernel.loop import Loop, gather
-from pyrokernel.messages import PROTOCOL_VERSION, START_SECONDS, STOP_SECONDS, KernelSpec, Shipped
+from pyrokernel.messages import PROTOCOL_VERSION, START_SECONDS, STOP_SECONDS, KernelSpec, Shipped, bounded
 from pyrokernel.roles import Role
 from pyrokernel.settings import check_name
 from pyrokernel.shelf import Shelf
@@ -124,19 +124,19 @@ class HostService:
     @expose(Role.OBSERVER)
     def await_kernel(self, name: str, instance: str, timeout: float = START_SECONDS) -> dict[str, Any]:
         """Return the `KernelInfo` of the instance that follows a dead one, once it is ready."""
-        seconds = min(timeout, MAX_WAIT_SECONDS)
+        seconds = bounded(timeout, MAX_WAIT_SECONDS)
         return self._wait(lambda: self._supervisor.successor(name, instance), seconds).to_wire()
 
     @expose(Role.OBSERVER)
     def obituary(self, instance: str, timeout: float = 0.0) -> dict[str, Any] | None:
         """Return the `Death` of an instance, None when none was noticed in time."""
-        death = self._deaths.of(instance, min(timeout, MAX_WAIT_SECONDS))
+        death = self._deaths.of(instance, bounded(timeout, MAX_WAIT_SECONDS))
         return death.to_wire() if death else None
 
     @expose(Role.OBSERVER)
     def deaths(self, after: int = -1, timeout: float = 0.0) -> dict[str, Any]:
         """Return the deaths after a number, as soon as there are some, and the number to ask with next."""
-        number, found = self._deaths.after(after, min(timeout, MAX_WAIT_SECONDS))
+        number, found = self._deaths.after(after, bounded(timeout, MAX_WAIT_SECONDS))
         return {"next": number, "deaths": [death.to_wire() for death in found]}
 
     @expose(Role.OBSERVER)

@@ -42,7 +42,17 @@ from pyrokernel.kernel.pins import SharedPins
 from pyrokernel.kernel.references import Entry, References
 from pyrokernel.kernel.requests import cell_id, origin, show_call, shown
 from pyrokernel.kernel.yielding import Yields
-from pyrokernel.messages import Completion, Event, EventKind, KernelBirth, KernelSpec, KernelStatus, Receipt, Shipped
+from pyrokernel.messages import (
+    Completion,
+    Event,
+    EventKind,
+    KernelBirth,
+    KernelSpec,
+    KernelStatus,
+    Receipt,
+    Shipped,
+    bounded,
+)
 from pyrokernel.roles import Role
 from pyrokernel.wire.codec import Packed, is_plain
 from pyrokernel.wire.daemon import current_connection, current_peer
@@ -182,7 +192,7 @@ class KernelService:
             found.yields.pause()
         elif after < 0:
             found.yields.leave()
-        wait = max(0.0, min(timeout, MAX_FOLLOW_SECONDS))
+        wait = bounded(timeout, MAX_FOLLOW_SECONDS)
         return found.yields.take(after, wait, lambda: found.reply is not None, current_connection().sock)
 
     @expose(Role.USER)
@@ -311,7 +321,7 @@ class KernelService:
     @expose(Role.OBSERVER)
     def reply(self, cell: str, timeout: float | None = None) -> dict[str, Any]:
         """Wait for the reply of a cell that was sent before, by anybody."""
-        return self._for_peer(self._cells.wait(cell, timeout))
+        return self._for_peer(self._cells.wait(cell, _patience(timeout)))
 
     @expose(Role.USER)
     def cancel(self, cell: str | list[str]) -> bool | list[bool]:
@@ -329,7 +339,7 @@ class KernelService:
     def interrupt(self, cell: str = "", wait: float = 0.2) -> dict[str, Any]:
         """Interrupt the running cell, if it is the one that is meant; wait so many seconds for its end."""
         running = self._interrupts.running
-        outcome = self._interrupts.interrupt(cell, max(0.0, min(wait, MAX_INTERRUPT_SECONDS)))
+        outcome = self._interrupts.interrupt(cell, bounded(wait, MAX_INTERRUPT_SECONDS))
         receipt = Receipt(
             kernel=self._spec.name, cell=cell or running, outcome=outcome, detail=_DETAILS.get(outcome, "")
         )
@@ -346,7 +356,7 @@ class KernelService:
         if options.get("stdin") and not peer.may_run_code:
             raise refusal(peer, "answering input()", Role.USER)
         self._cells.touch()
-        timeout = max(0.0, min(timeout, MAX_FOLLOW_SECONDS))
+        timeout = bounded(timeout, MAX_FOLLOW_SECONDS)
         cell = str(options.get("cell") or "")
         max_bytes = min(int(options.get("max_bytes") or 1 << 20), _MAX_FOLLOW_BYTES)
         front_end = current_connection().sock if options.get("stdin") else None
@@ -520,7 +530,7 @@ class KernelService:
             return sent
         if self._cells.admit(cell):
             self._cells.queue(cell)
-        return self._for_peer(self._cells.wait(cell.id, options.get("timeout")))
+        return self._for_peer(self._cells.wait(cell.id, _patience(options.get("timeout"))))
 
     def _cell(self, source: str, options: dict[str, Any]) -> Cell:
         if not isinstance(source, str):
@@ -622,3 +632,7 @@ class KernelService:
 def _packed(arguments: Any) -> Packed:
     """Return the arguments of a call pickled, however they came."""
     return Packed.of(arguments) if isinstance(arguments, (Packed, bytes)) else Packed.dump(tuple(arguments))
+
+
+def _patience(timeout: float | None) -> float | None:
+    return None if timeout is None else bounded(timeout, threading.TIMEOUT_MAX)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from pyrokernel import systems
 from pyrokernel.errors import ProtocolError, StateStorageError, StateTypeError, StateValueError
-from pyrokernel.messages import PROTOCOL_VERSION
+from pyrokernel.messages import PROTOCOL_VERSION, bounded
 from pyrokernel.roles import Role
 from pyrokernel.settings import check_name
 from pyrokernel.state.engine import LOCKS, QUEUES, Author, Engine, as_text, check_key
@@ -570,7 +570,7 @@ def _number(row: Row) -> str:
 
 
 def _deadline(timeout: float) -> float:
-    return time.monotonic() + max(0.0, min(float(timeout), MAX_WAIT_SECONDS))
+    return time.monotonic() + bounded(timeout, MAX_WAIT_SECONDS)
 
 
 @contextlib.contextmanager
