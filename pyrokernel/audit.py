@@ -138,7 +138,7 @@ class AuditFile:
         aside = self._aside()
         number = aside[-1][0] + 1 if aside else 1
         os.replace(self._path, self._directory / f"audit-{number:06d}.jsonl")
-        for _, path in aside[: len(aside) + 2 - FILES]:
+        for _, path in aside[: max(0, len(aside) + 2 - FILES)]:
             path.unlink(missing_ok=True)
         self.create()
 

@@ -36,7 +36,9 @@ class Audit:
     def _read(self, host: str) -> Iterator[dict[str, Any]]:
         end = False
         while not end:
-            link = next(link for link in self._mesh.hosts() if link.name == host)
+            link = next((link for link in self._mesh.hosts() if link.name == host), None)
+            if link is None:  # it has left meanwhile
+                return
             answer = self._mesh.ask_host(link, "audit", self._wanted, self._positions.get(host, ""), timeout=60.0)
             if not answer["kept"]:
                 self.without.append(host)

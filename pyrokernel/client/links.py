@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from pyrokernel.errors import KernelUnreachableError, MachineLostError
+from pyrokernel.errors import AccessRefusedError, KernelUnreachableError, MachineLostError
 from pyrokernel.wire.connection import Connection
 from pyrokernel.wire.fanout import Fanout, Request
 from pyrokernel.wire.proxy import connect
@@ -159,7 +159,7 @@ def ask_each(requests: Mapping[Link, Request], timeout: float) -> dict[str, Any]
             for link in due:
                 try:
                     fanout.send(link.take("control"), requests[link], link)
-                except KernelUnreachableError as error:
+                except (KernelUnreachableError, AccessRefusedError) as error:
                     found[link.name] = error
             for answer in fanout.answers(deadline):
                 link = answer.token  # type: ignore[assignment]  # what it was sent with

@@ -59,14 +59,15 @@ def _with_state(mesh: Mesh, audit: Audit, args: argparse.Namespace, since: float
 def _joined(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Tell the end of a cell beside its beginning, where both are there."""
     found: list[dict[str, Any]] = []
-    running: dict[str, dict[str, Any]] = {}
+    running: dict[tuple[Any, Any], dict[str, Any]] = {}
     for record in records:
-        begun = running.pop(record["cell"], None) if record["what"] == "end" else None
+        which = (record.get("kernel"), record.get("cell"))  # a cell of a group has one id in all kernels
+        begun = running.pop(which, None) if record["what"] == "end" else None
         if begun is not None:
             begun.update(status=record.get("status", ""), seconds=record.get("seconds", 0.0))
             continue
         if record["what"] == "cell" and "status" not in record:
-            running[record["cell"]] = record
+            running[which] = record
         found.append(record)
     return found
 

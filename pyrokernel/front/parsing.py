@@ -125,7 +125,10 @@ def add_common(parser: argparse.ArgumentParser, *, top: bool = False) -> None:
     group = parser.add_argument_group("which mesh")
     group.add_argument("--mesh", metavar="NAME", default=default(None), help="name of the mesh")
     group.add_argument(
-        "--ns", metavar="ADDRESS", default=default(None), help='name server: "./u:PATH", or "HOST:PORT" on loopback'
+        "--ns",
+        metavar="ADDRESS",
+        default=default(None),
+        help='name server: "./u:PATH", or "HOST:PORT", beyond loopback by TLS',
     )
     group.add_argument("--config", metavar="FILE", default=default(None), help="configuration file (TOML)")
     group.add_argument(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
-from pyrokernel.client.links import Link
+from pyrokernel.client.links import Link, ask
 from pyrokernel.client.mesh import Mesh, connect
-from pyrokernel.errors import NameServerNotFoundError
+from pyrokernel.errors import NameServerNotFoundError, PyrokernelError
 from pyrokernel.front.configured import settings_of as settings_of
 from pyrokernel.host.places import Places
 from pyrokernel.host.processes import is_same
@@ -15,6 +16,7 @@ from pyrokernel.messages import HOST_OBJECT
 from pyrokernel.settings import Settings, command_line
 from pyrokernel.texts import label
 from pyrokernel.wire.endpoints import answers
+from pyrokernel.wire.fanout import Request
 
 _LEAST_SECONDS = 0.1
 """Settings want a time above 0; so much beyond a deadline of 0 is not noticed."""
@@ -25,6 +27,9 @@ def in_time(settings: Settings, timeout: float | None) -> Settings:
     if timeout is None:
         return settings
     return dataclasses.replace(settings, timeout=max(_LEAST_SECONDS, min(settings.timeout, timeout)))
+
+
+_HERE_SECONDS = 2.0
 
 
 def open_mesh(settings: Settings) -> Mesh:
@@ -40,7 +45,13 @@ def open_mesh(settings: Settings) -> Mesh:
             raise
         serve = command_line(settings, "serve --detach")
         alive = living_records(settings)
-        if alive:
+        elsewhere = described_here(settings).get("ns", "")
+        if elsewhere:
+            message = (
+                f"the host that runs here is in the mesh of the name server {elsewhere}: add --ns {elsewhere}, or say "
+                "so once, with PYROKERNEL_NS or ns in the configuration file"
+            )
+        elif alive:
             names = label(record.name for record in alive)
             message = (
                 f"mesh {settings.mesh!r} has no host, but its kernels live ({names}); watch over them again: {serve}"
@@ -54,6 +65,15 @@ def host_here(settings: Settings) -> Link | None:
     """Return the way to the host of the mesh on this machine, whether a name server knows it or not; None without."""
     path = settings.host_socket
     return Link(settings.host_name, f"PYRO:{HOST_OBJECT}@./u:{path}") if answers(path) else None
+
+
+def described_here(settings: Settings) -> dict[str, Any]:
+    """Return what the host of this machine says of itself, nothing where there is none that answers."""
+    link = host_here(settings)
+    try:
+        return dict(ask(link, Request(HOST_OBJECT, "describe"), _HERE_SECONDS)) if link is not None else {}
+    except PyrokernelError:
+        return {}
 
 
 def living_records(settings: Settings, *, state: bool = False) -> list[Record]:

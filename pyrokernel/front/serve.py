@@ -22,7 +22,7 @@ from pyrokernel.errors import HostError, NameServerNotFoundError, SettingsError,
 from pyrokernel.front.exits import ExitCode, worst
 from pyrokernel.front.inits import report_inits
 from pyrokernel.front.joining import check_covered, joining
-from pyrokernel.front.reach import living_records, open_mesh, settings_of
+from pyrokernel.front.reach import described_here, living_records, open_mesh, settings_of
 from pyrokernel.front.terminal import complain, note, say
 from pyrokernel.host.meshfile import load_mesh_file
 from pyrokernel.host.policy import check_spec, free_names
@@ -58,6 +58,7 @@ def main(args: argparse.Namespace) -> int:
         code, report = _be_host(config, settings, specs)
     if not report.get("running"):
         return code
+    _check_running(settings)
     return _join(args, settings, declared)
 
 
@@ -218,6 +219,22 @@ def _open_when_ready(settings: Settings) -> Mesh:
                     f"it first (pyrokernel --mesh {settings.mesh} stop), or use another name (--mesh NAME)"
                 )
         time.sleep(_LOOK_AGAIN_SECONDS)
+
+
+def _check_running(settings: Settings) -> None:
+    """Refuse to go on with a host that runs already, and does not do what this one was to do.
+
+    Raises:
+        SettingsError: It is in another mesh, or does not listen where it was to.
+    """
+    about = described_here(settings)
+    for name, wanted, what in (("ns", settings.ns_address, "is in the mesh of the name server"),
+                               ("listen", settings.listen, "lets other machines in at")):  # fmt: skip
+        if about and wanted and about.get(name) != wanted:
+            raise SettingsError(
+                f"the host that runs here (process {about['pid']}) {what} {about.get(name) or 'no address'}, and not "
+                f"{wanted}; end it (kill {about['pid']}: its kernels go on), then serve again, which takes them over"
+            )
 
 
 def _join(args: argparse.Namespace, settings: Settings, declared: Sequence[KernelSpec]) -> int:

@@ -1,9 +1,9 @@
 """The gateway: the one process of a machine that other machines talk to. Runs in a process of its own.
 
 It holds the key of the host, and nothing else that is worth having: kernels, host and shared state listen on unix
-sockets as on any machine. Whoever comes in has shown a certificate; `admission` finds out who that is, what the
+sockets as on any machine. Whoever comes in has shown a certificate; `visitors` finds out who that is, what the
 policy lets them do and which socket they want, and introduces them there. Then bytes are pumped, and not looked at. The
 other way processes of this machine are let through to other gateways.
 
-Start at `gateway` for the loop, at `admission` for who gets in.
+Start at `gateway` for the loop, at `visitors` for who gets in.
 """

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pyrokernel import systems
-from pyrokernel.errors import ProtocolError, PyrokernelError, SettingsError
+from pyrokernel.errors import KernelUnreachableError, ProtocolError, PyrokernelError, SettingsError
 from pyrokernel.gateway.newcomers import Newcomer, Newcomers
 from pyrokernel.gateway.pump import Pump
 from pyrokernel.gateway.routes import Routes
@@ -178,9 +178,11 @@ class Gateway:
         self, newcomer: Newcomer, message: IncomingMessage, peer: Peer, found: BaseException | tuple[AnySocket, Peer]
     ) -> None:
         if isinstance(found, BaseException):
-            if not isinstance(found, (PyrokernelError, OSError)):
+            ours = not isinstance(found, (PyrokernelError, OSError))
+            told = KernelUnreachableError("a mistake in the gateway: see gateway.log") if ours else found
+            self._refuse(newcomer, message, told)
+            if ours:
                 raise found
-            self._refuse(newcomer, message, found)
             return
         sock, _ = found
         address = sock.address if isinstance(sock, TlsSocket) else ""
@@ -221,7 +223,7 @@ class Gateway:
         pump.begin()
         return pump if pump in self._pumps else None
 
-    def _refuse(self, newcomer: Newcomer, message: IncomingMessage, error: Exception, who: str = "") -> None:
+    def _refuse(self, newcomer: Newcomer, message: IncomingMessage, error: BaseException, who: str = "") -> None:
         """Say why, and hang up."""
         with contextlib.suppress(OSError):
             newcomer.sock.send(refusal(message, error), sockets.NOW)

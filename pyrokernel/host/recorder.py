@@ -139,13 +139,13 @@ class Recorder:
     def _run(self) -> None:
         try:
             self._recall()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # a damaged line, say
             log.error("the audit record cannot be read: %s", error)
         pause = _BUSY_SECONDS
         while not self._closing.wait(pause):
             try:
                 grew = self.catch_up()
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 log.error("the journals cannot be read for the audit record: %s", error)
                 grew = False
             pause = _BUSY_SECONDS if grew else min(2 * pause, _IDLE_SECONDS)

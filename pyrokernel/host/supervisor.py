@@ -90,7 +90,7 @@ class Supervisor:
         return self._start_once(GATEWAY, "gateway")
 
     def end_gateway(self) -> None:
-        """End that process, if there is one; what it has been given to send still leaves."""
+        """End that process, if there is one."""
         kernel = self._kernels.get(GATEWAY)
         if kernel is None:
             return

@@ -38,7 +38,7 @@ from pyrokernel.wire.connection import (
     send_now,
 )
 from pyrokernel.wire.exposing import refusal
-from pyrokernel.wire.limits import PATIENCE_SECONDS, Limits, Quota
+from pyrokernel.wire.limits import HARDLY_SECONDS, PATIENCE_SECONDS, Limits, Quota
 from pyrokernel.wire.opcodes import MAX_REQUEST_BYTES, SmallRequest
 from pyrokernel.wire.trust import Peer, is_own
 
@@ -268,7 +268,10 @@ class Desk:
             PyrokernelError: Whatever is wrong with it.
         """
         peer = client.connection.peer
-        if self._limits.early(peer) > 0:
+        early = self._limits.early(peer)
+        if 0 < early <= HARDLY_SECONDS:
+            time.sleep(early)
+        elif early > 0:
             # Told after a moment, in which it cannot ask for more: the others have this thread meanwhile.
             refused = self._limits.refusal(peer)
             return Wait(_NOWHERE, "", lambda _: None, lambda: refused, time.monotonic() + PATIENCE_SECONDS)

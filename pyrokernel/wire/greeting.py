@@ -100,7 +100,7 @@ def with_annotations(message: IncomingMessage, annotations: Mapping[bytes, bytes
     )
 
 
-def refusal(message: IncomingMessage, error: Exception) -> bytes:
+def refusal(message: IncomingMessage, error: BaseException) -> bytes:
     """Return the answer to a first message that is refused."""
     serializer = _SERIALIZERS.get(message.serializer_id, _SERIALIZERS[SerpentSerializer.serializer_id])
     number = serializer.serializer_id

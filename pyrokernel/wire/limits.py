@@ -26,6 +26,10 @@ PATIENCE_SECONDS = 1.0
 _USERS_OF_A_HOST = 16
 """A host speaks for all kernels of a machine and whoever uses them: it counts as so many users."""
 
+HARDLY_SECONDS = 0.01
+"""So early is whoever asks one thing after the other, as fast as they are answered: it is paced, also by a thread that
+serves everybody."""
+
 _KNOWN_USERS = 10_000
 """Buckets that are kept; a full one is as good as none."""
 
@@ -106,15 +110,15 @@ class Limits:
             return -left / rate if left < 0 else 0.0
 
     def pace(self, peer: Peer) -> None:
-        """Count a request, and wait with it for a moment if it came too early; never in the main thread.
+        """Count a request, and wait with it for a moment if it came too early; in the main thread for next to none.
 
         Raises:
-            AccessRefusedError: That is not enough, or the main thread serves it: that is there for everybody.
+            AccessRefusedError: That is not enough, or the main thread serves it, which is there for everybody.
         """
         early = self.early(peer)
         if early <= 0:
             return
-        if threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread() and early > HARDLY_SECONDS:
             raise self.refusal(peer)
         time.sleep(min(early, PATIENCE_SECONDS))
         if early > PATIENCE_SECONDS:

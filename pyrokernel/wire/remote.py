@@ -142,6 +142,8 @@ def _connect(host: str, port: int, timeout: float, via: str = "") -> socket.sock
     try:
         name = host.strip("[]")
         sock = connect_by(via, name, port, timeout) if via else socket.create_connection((name, port), timeout)
+    except (UnicodeError, OverflowError) as error:
+        raise KernelUnreachableError(f"{host[:300]}:{port} is no address: {error}") from error
     except OSError as error:
         if silence.is_silence(error):
             raise silence.note_dial(f"{host}:{port}", error) from error

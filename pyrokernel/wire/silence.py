@@ -90,7 +90,7 @@ def patience(address: str, seconds: float) -> float:
         return seconds
     if found.dials and time.monotonic() - found.dialled < _PAUSE_SECONDS:
         raise _lost(address, found)
-    return min(seconds, _AGAIN_SECONDS * 2.0**found.dials)
+    return min(seconds, _AGAIN_SECONDS * 2.0 ** min(found.dials, 8))
 
 
 def _lost(address: str, found: _Silence) -> MachineLostError:

@@ -116,3 +116,19 @@ def test_a_host_counts_as_many_users_and_not_as_the_user_of_its_name() -> None:
     assert limits.early(host) > 0
     limits.arrive(ANA)
     assert limits.early(ANA) == 0.0
+
+
+def test_whoever_asks_one_thing_after_the_other_is_paced_and_never_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the main thread too: a loop of calls of 200 us each, for ten seconds."""
+    clock = Clock()
+    limits = Limits(Quota(user_requests=2000), clock)
+
+    def sleep(seconds: float) -> None:
+        assert seconds <= room.HARDLY_SECONDS
+        clock.now += seconds
+
+    monkeypatch.setattr(room.time, "sleep", sleep)
+    for _ in range(20_000):
+        limits.pace(ANA)
+        clock.now += 0.0002
+    assert clock.now == pytest.approx(20_000 / 2000, rel=0.2)

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 
-from pyrokernel.client.links import Link
+import pytest
+from certificates import Authority
+
+from pyrokernel.client.links import Link, ask_each
+from pyrokernel.errors import AccessRefusedError, KernelUnreachableError
 from pyrokernel.wire.connection import Connection
+from pyrokernel.wire.fanout import Request
+from pyrokernel.wire.remote import Credentials, dial
 from pyrokernel.wire.trust import Peer
 
 
@@ -20,3 +27,17 @@ def test_what_is_returned_to_a_closed_link_is_closed() -> None:
             link.give(connection)
             assert (connection.sock.fileno() < 0) == for_good
     link.close()
+
+
+def test_whoever_refuses_us_is_one_that_does_not_answer_and_the_others_do() -> None:
+    """Such as a machine whose certificate has expired."""
+    link = Link("lab2", "PYRO:pyrokernel.host@10.0.0.1:9191")  # with no identity that could be shown
+    answer = ask_each({link: Request("pyrokernel.host", "describe")}, 5.0)["lab2"]
+    assert isinstance(answer, AccessRefusedError)
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70, "x" * 70 + ".example.org", "\ud800"])
+def test_what_is_no_address_is_unreachable_and_no_traceback(host: str, tmp_path: Path) -> None:
+    credentials = Credentials(Authority(tmp_path).identity("user", "ana"))
+    with pytest.raises(KernelUnreachableError, match=r"no address|nobody answers"):
+        dial(host, 9191, 1.0, credentials)

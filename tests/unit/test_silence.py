@@ -61,3 +61,11 @@ def test_no_answer_at_all_is_silence(number: int) -> None:
     assert silence.is_silence(OSError(number, "no"))
     assert not silence.is_silence(None)
     assert not silence.is_silence(ValueError())
+
+
+def test_a_machine_that_is_off_for_days_is_dialled_all_the_same(clock: list[float]) -> None:
+    silence.note(ADDRESS, GONE)
+    for _ in range(3000):
+        silence.note_dial(ADDRESS, GONE)
+        clock[0] += 60.0
+        assert silence.patience(ADDRESS, 3.0) <= 3.0
