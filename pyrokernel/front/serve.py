@@ -232,8 +232,8 @@ def _check_running(settings: Settings) -> None:
                                ("listen", settings.listen, "lets other machines in at")):  # fmt: skip
         if about and wanted and about.get(name) != wanted:
             raise SettingsError(
-                f"the host that runs here (process {about['pid']}) {what} {about.get(name) or 'no address'}, and not "
-                f"{wanted}; end it (kill {about['pid']}: its kernels go on), then serve again, which takes them over"
+                f"the host of mesh {settings.mesh!r} that runs here {what} {about.get(name) or 'no address'}, and not "
+                f"{wanted}; end it first (pyrokernel --mesh {settings.mesh} stop), or use another name (--mesh NAME)"
             )
 
 

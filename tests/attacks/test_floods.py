@@ -116,7 +116,7 @@ def deaf(fortress: Fortress) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("attack", [silent, half, wordless, begun, deaf])
+@pytest.mark.parametrize("attack", [silent, half, wordless, begun, pytest.param(deaf, marks=pytest.mark.soak)])
 def test_hundreds_who_say_half_of_something_slow_nobody_down(
     fortress: Fortress, kernel: pk.Kernel, attack: Callable[[Fortress], list[Any]]
 ) -> None:
@@ -395,6 +395,7 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+@pytest.mark.soak
 def test_what_somebody_asked_for_who_has_gone_is_not_answered_for_long(fortress: Fortress, kernel: pk.Kernel) -> None:
     """Thousands of requests in a row, each of which takes long, of observers who hang up."""
     kernel.execute("for _ in range(4000): print('z' * 1000)", timeout=60)

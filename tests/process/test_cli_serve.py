@@ -160,7 +160,7 @@ def test_a_host_that_runs_and_does_not_listen_is_not_said_to(served: Served, tmp
     served.cli("certs", "init")
     done = served.cli("serve", "--detach", "--listen", "127.0.0.1:9", check=False)
     assert done.returncode == ExitCode.USAGE
-    assert "lets other machines in at no address, and not 127.0.0.1:9; end it (kill " in done.stderr
+    assert "lets other machines in at no address, and not 127.0.0.1:9; end it first (pyrokernel" in done.stderr
     assert "other machines reach it" not in done.stdout + done.stderr
 
 

@@ -111,6 +111,7 @@ def test_a_host_of_another_mesh_that_runs_already_is_not_taken_for_one_of_this(l
     third = labs.machines[2]
     third.cli("serve", "--detach", "--name", "alone")
     line = third.cli("serve", "--detach", "--join", labs.ns, "--name", "c0", check=False).stderr
-    assert "serves another mesh" in line
+    assert "is in the mesh of the name server" in line
+    assert "end it first" in line
     assert "c0" not in labs.machines[0].cli("ps").stdout
     third.cli("stop")
