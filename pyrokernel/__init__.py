@@ -15,6 +15,9 @@ The house: a folder is a process, `wire` is what lies between them. A room impor
 from rooms above it, never from those below, nor from another process's folder::
 
     errors, settings, messages   the words: what can go wrong, be configured, be said
+    roles, policy                what somebody may do, and who that is said of
+    audit, loglimit              what is written down of who did what; how often a log says the same
+    systems, loop, birth         what operating systems do differently; an event loop; the beginning of our processes
     texts                        what front/ and shell/ write: tables, sizes, journals as sessions
     journal                      a kernel's event file: written in the kernel, read by its host
     again                        starting this interpreter anew with this very package
@@ -25,10 +28,12 @@ from rooms above it, never from those below, nor from another process's folder::
     tracebacks                   tracebacks without the frames of whoever ran the code
     survey                       the analysis that `pyrokernel demo` spreads over kernels
     wire/                        connections, and who may open them; the only room that knows Pyro5
+    certs/                       the authority of a mesh and its certificates; the only room that knows cryptography
     client/                      what you hold: Mesh, Group, Kernel, Cell, Job, Reference, Shared
     kernel/                      inside a kernel process: runs cells, captures output, completes names, lends objects
     state/                       the shared state of a mesh: one process that keeps keys, locks, queues and their past
     host/                        once per machine: starts, watches, restarts and stops kernels
+    gateway/                     once per machine that lets others in: the one process that speaks TLS
     shell/                       the interactive front end; the only room that knows cmd2
     front/                       what each subcommand of `pyrokernel` does
     cli                          the `pyrokernel` command: its parser, exit codes
