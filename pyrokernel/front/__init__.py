@@ -25,8 +25,10 @@
     doctor     what is configured, reachable, wrong; how to mend it (`machine` has its local checks, `identities`
                those of certificates)
 
-`parsing` reads command lines, `configured` settings, `environment` what of the surroundings a restricted shell keeps; `exits` names the exit codes, `reach` finds the mesh,
-`terminal` and `writer` write; `pyrokernel.texts` has the words they share with the shell.
+`parsing` reads command lines, `configured` settings, `environment` what of the surroundings a restricted shell
+keeps; `exits` names the exit codes, `reach` finds the mesh, `terminal` and `writer` write; `pyrokernel.texts`
+has the words they share with the shell.
+
 Each subcommand is `main(args) -> int`, and raises what it cannot mend: `pyrokernel.cli`
 owns the parser and turns errors into one line and an exit code.
 
