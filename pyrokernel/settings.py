@@ -257,6 +257,12 @@ def configuration_dir(environ: Mapping[str, str] | None = None) -> Path:
     return Path(env.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "pyrokernel"
 
 
+def split_address(address: str) -> tuple[str, str]:
+    """Return host, without the brackets of an IPv6 address, and port of "HOST:PORT"; "" for what is missing."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), port
+
+
 def command_line(settings: Settings, words: str) -> str:
     """Return the command that does something else to the same mesh."""
     usual = load()

@@ -11,11 +11,16 @@ from typing import Any
 from pyrokernel.certs.files import write_private
 from pyrokernel.errors import SettingsError
 
-__all__ = ["Index", "Record"]
+__all__ = ["Index", "Record", "is_due"]
 
 _FORMAT = 1
 _LAST_PART = 1 / 3
 """A certificate is due for renewal in this part of its life."""
+
+
+def is_due(begins: float, ends: float, now: float) -> bool:
+    """Whether what is valid between two moments is to be renewed by now."""
+    return ends - now < (ends - begins) * _LAST_PART
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Record:
             return "revoked"
         if now >= self.ends:
             return "expired"
-        return "due" if self.ends - now < (self.ends - self.begins) * _LAST_PART else "valid"
+        return "due" if is_due(self.begins, self.ends, now) else "valid"
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a script gets it; the serial number in hexadecimal digits, as other tools write it."""

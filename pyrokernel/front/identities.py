@@ -6,14 +6,12 @@ import ssl
 import time
 from collections.abc import Iterator
 
+from pyrokernel.certs.index import is_due
 from pyrokernel.errors import AccessRefusedError, SettingsError
 from pyrokernel.front.machine import Finding
 from pyrokernel.settings import Settings
 from pyrokernel.wire.identity import Identity
 from pyrokernel.wire.refusals import trouble_of
-
-_LAST_PART = 1 / 3
-"""As `pyrokernel certs list` has it: in this part of its life a certificate is due for renewal."""
 
 
 def check_identities(settings: Settings) -> Iterator[Finding]:
@@ -50,7 +48,7 @@ def _check(identity: Identity) -> Finding:
     days = (ends - time.time()) / 86400
     until = time.strftime("%Y-%m-%d", time.localtime(ends))
     text = f"{identity.name}, by authority {_authority(identity)}, until {until}"
-    if ends - time.time() < (ends - begins) * _LAST_PART:
+    if is_due(begins, ends, time.time()):
         remedy = f"where its authority lies: pyrokernel certs renew {identity.name}, and copy {identity.directory} anew"
         return Finding("note", about, f"{text}: {days:,.1f} days are left", remedy)
     return Finding("ok", about, text)

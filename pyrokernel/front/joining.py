@@ -9,7 +9,7 @@ from pyrokernel.errors import KernelUnreachableError, NameServerError, NameServe
 from pyrokernel.host.places import Places
 from pyrokernel.host.processes import is_same
 from pyrokernel.host.registry import Registry
-from pyrokernel.settings import Settings
+from pyrokernel.settings import Settings, split_address
 from pyrokernel.wire.identity import Identity, names_in
 from pyrokernel.wire.naming import Directory, location_of
 from pyrokernel.wire.remote import DIAL_SECONDS, Credentials, dial
@@ -34,7 +34,7 @@ def joining(settings: Settings, ns: str) -> Settings:
     """
     identity = Identity.load(settings.host_certs_dir, "host")
     address, port = location_of(ns)
-    here = _address_towards(address, port, Credentials.of_host(settings))
+    here = _reached_from(address, port, Credentials.of_host(settings))
     settings = dataclasses.replace(settings, ns=f"{address}:{port}", host=settings.host or identity.name)
     if not settings.listen:
         if is_loopback(here):
@@ -54,7 +54,7 @@ def check_covered(settings: Settings, identity: Identity) -> None:
     Raises:
         SettingsError: It is not for it.
     """
-    host = settings.address.rpartition(":")[0].strip("[]")
+    host = split_address(settings.address)[0]
     names = names_in(identity.cert)
     if host not in names:
         raise SettingsError(
@@ -64,7 +64,7 @@ def check_covered(settings: Settings, identity: Identity) -> None:
         )
 
 
-def _address_towards(host: str, port: int, credentials: Credentials) -> str:
+def _reached_from(host: str, port: int, credentials: Credentials) -> str:
     """Return the address of this machine by which it reaches a name server, having seen that one answers there."""
     where = f"{host}:{port}"
     try:

@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 
 from pyrokernel.errors import SettingsError
-from pyrokernel.settings import Settings
+from pyrokernel.settings import Settings, split_address
 
 _PORT = 9090
 """Pyro5's own."""
@@ -45,6 +45,6 @@ def socket_of(args: argparse.Namespace, settings: Settings) -> Path:
 
 def command_that_serves(address: str) -> str:
     """Return the command that runs a name server at an address."""
-    host, _, port = address.rpartition(":")
-    where = ["-u", address[4:]] if address.startswith("./u:") else ["-n", host.strip("[]") or address, "-p", port]
+    host, port = split_address(address)
+    where = ["-u", address[4:]] if address.startswith("./u:") else ["-n", host or address, "-p", port]
     return shlex.join(["pyrokernel", "nameserver", *where])

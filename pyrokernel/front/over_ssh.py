@@ -25,7 +25,7 @@ from pyrokernel.front.joining import FIRST_PORT, is_free, own_gateway
 from pyrokernel.front.terminal import complain, note, say
 from pyrokernel.front.tunnel import SSH, Tunnel, close, find, open_tunnel
 from pyrokernel.messages import START_SECONDS
-from pyrokernel.settings import Settings, check_name, command_line
+from pyrokernel.settings import Settings, check_name, command_line, split_address
 from pyrokernel.wire.naming import location_of
 
 _AT_ONCE = 8
@@ -131,7 +131,7 @@ def _serve(
     """Start a host on one machine; return in a line what came of it."""
     machine = Distant(host)
     if authority != Path():
-        identity = _identity(authority, machine, [] if tunnel is None else [_host_of(tunnel.local)])
+        identity = _identity(authority, machine, [] if tunnel is None else [split_address(tunnel.local)[0]])
         machine.run(
             f"umask 077; mkdir -p {_IDENTITY} && chmod 700 {_IDENTITY} && tar -xf - -C {_IDENTITY}",
             stdin=_packed(identity),
@@ -178,10 +178,6 @@ def _address_towards(host: str, port: int) -> str:
     with socket.socket(family, kind) as probe:
         probe.connect(address)
         return str(probe.getsockname()[0])
-
-
-def _host_of(address: str) -> str:
-    return address.rpartition(":")[0].strip("[]")
 
 
 def _identity(authority: Path, machine: Distant, more: Sequence[str]) -> Path:

@@ -20,7 +20,7 @@ from types import FrameType
 from pyrokernel.again import python_with, start_python
 from pyrokernel.errors import HostError
 from pyrokernel.host.processes import ask_to_end, is_same, start_time
-from pyrokernel.settings import Settings, private_directory
+from pyrokernel.settings import Settings, private_directory, split_address
 
 SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10")
 """Nothing is asked: there may be nobody at the keyboard."""
@@ -138,9 +138,9 @@ def _record(settings: Settings, name: str) -> Path:
 
 
 def _is_open(address: str) -> bool:
-    host, _, port = address.rpartition(":")
+    host, port = split_address(address)
     try:
-        socket.create_connection((host.strip("[]"), int(port)), 1.0).close()
+        socket.create_connection((host, int(port)), 1.0).close()
     except OSError:
         return False
     return True

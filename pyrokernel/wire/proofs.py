@@ -150,7 +150,7 @@ class Unproven(Dialled):
         while len(self._come) < size:
             piece = socket.socket.recv(self, size - len(self._come), flags & ~socket.MSG_PEEK)
             if not piece:
-                raise ConnectionResetError("the other end closed the connection before it had proved itself")
+                raise _hung_up()
             self._come += piece
         nonces = self._nonce + self._come[:_NONCE_BYTES]
         pid = _check(self._address, _SERVER, self._come[_NONCE_BYTES:], nonces)
@@ -167,15 +167,11 @@ class Unproven(Dialled):
 
 
 def _receive(sock: socket.socket, size: int, seconds: float) -> bytes:
-    """Receive exactly so many bytes, in time."""
-    deadline, data = time.monotonic() + seconds, b""
-    while len(data) < size:
-        sock.settimeout(max(0.001, deadline - time.monotonic()))
-        piece = sock.recv(size - len(data))
-        if not piece:
-            raise ConnectionResetError("the other end closed the connection before it had proved itself")
-        data += piece
-    return data
+    return sockets.receive(sock, size, time.monotonic() + seconds, _hung_up())
+
+
+def _hung_up() -> ConnectionResetError:
+    return ConnectionResetError("the other end closed the connection before it had proved itself")
 
 
 def _mac(address: Address, who: bytes, pid: int, nonces: bytes) -> bytes:

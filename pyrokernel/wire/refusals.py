@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 
 from pyrokernel.errors import PyrokernelError
+from pyrokernel.settings import split_address
 from pyrokernel.texts import one_line, span
 from pyrokernel.wire.identity import Identity, PeerCert, kind_and_name, names_in
 
@@ -66,11 +67,11 @@ def explain_dial(error: BaseException, address: str, identity: Identity) -> str:
 
 def look_at(address: str, identity: Identity) -> PeerCert | None:
     """Return the certificate of a server of the same authority, whatever its names and times; None if there is none."""
-    host, _, port = address.rpartition(":")
+    host, port = split_address(address)
     try:
         context = identity.lenient_context()
         with (
-            socket.create_connection((host.strip("[]"), int(port)), _LOOK_SECONDS) as plain,
+            socket.create_connection((host, int(port)), _LOOK_SECONDS) as plain,
             context.wrap_socket(plain) as sock,
         ):
             return sock.getpeercert()
@@ -165,7 +166,7 @@ def _refused_here(
 
 
 def _wrong_name(where: str, shown: PeerCert | None) -> str:
-    meant = where.rpartition(":")[0].strip("[]") or where
+    meant = split_address(where)[0] or where
     if not shown:
         return (
             f"the certificate of {where} is not for {meant}; use a name that it is for, or where its authority lies: "

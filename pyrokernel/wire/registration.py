@@ -16,6 +16,7 @@ from Pyro5.errors import NamingError, PyroError
 
 from pyrokernel.messages import HOST_PREFIX, KERNEL_PREFIX, STATE_OBJECT
 from pyrokernel.roles import Role
+from pyrokernel.settings import split_address
 from pyrokernel.wire.trust import Peer
 
 __all__ = [
@@ -178,12 +179,8 @@ def check_location(peer: Peer, uri: str, name: str = "") -> None:
         raise NamingError(
             f"{uri} is a unix socket: from another machine it leads nowhere; set listen, and use HOST:PORT"
         )
-    if parsed.host and _is_nowhere(parsed.host, _host_of(peer.address)):
+    if parsed.host and _is_nowhere(parsed.host, split_address(peer.address)[0]):
         raise NamingError(f"{uri} leads back to whoever asks; register the address by which others reach this machine")
-
-
-def _host_of(address: str) -> str:
-    return address.rpartition(":")[0].strip("[]")
 
 
 def _is_nowhere(host: str, origin: str) -> bool:

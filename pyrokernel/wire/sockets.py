@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import struct
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +18,7 @@ __all__ = [
     "WAIT_ALL",
     "is_ready",
     "look",
+    "receive",
     "send_one",
     "send_some",
     "set_patience",
@@ -92,6 +94,29 @@ def look(sock: socket.socket, size: int) -> bytes:
     if not NOW and not is_ready(sock, 0.0):
         raise BlockingIOError("nothing has arrived")
     return sock.recv(size, socket.MSG_PEEK | NOW)
+
+
+def receive(sock: socket.socket, size: int, deadline: float, gone: OSError) -> bytes:
+    """Receive exactly so many bytes; leaves the socket with a timeout.
+
+    Args:
+        sock: A connection.
+        size: How many bytes.
+        deadline: Monotonic moment by which all of them must be here.
+        gone: Raised when the other end hangs up before.
+
+    Raises:
+        TimeoutError: They did not come in time.
+        OSError: The connection failed.
+    """
+    data = b""
+    while len(data) < size:
+        sock.settimeout(max(0.001, deadline - time.monotonic()))
+        piece = sock.recv(size - len(data))
+        if not piece:
+            raise gone
+        data += piece
+    return data
 
 
 def send_one(sock: Sender, buffer: Buffer) -> int:

@@ -10,6 +10,7 @@ import socket
 import time
 
 from pyrokernel.errors import SettingsError
+from pyrokernel.wire import sockets
 
 __all__ = ["connect_by"]
 
@@ -68,11 +69,5 @@ def _ask(sock: socket.socket, host: bytes, port: int, deadline: float) -> None:
 
 
 def _receive(sock: socket.socket, size: int, deadline: float) -> bytes:
-    data = b""
-    while len(data) < size:
-        sock.settimeout(max(0.001, deadline - time.monotonic()))
-        part = sock.recv(size - len(data))
-        if not part:
-            raise ConnectionError("the proxy hung up; it does not get there, or does not want to")
-        data += part
-    return data
+    gone = ConnectionError("the proxy hung up; it does not get there, or does not want to")
+    return sockets.receive(sock, size, deadline, gone)
