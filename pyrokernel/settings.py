@@ -54,7 +54,7 @@ class Settings:
             configuration file.
         plugins_dir: Folders, with ":" between, whose modules named `pyrokernel_*` are plugins without being installed.
         no_plugin: Names of plugins to go without, with commas between.
-        state_host: Name of the host that keeps the shared state; "" for the only one there is.
+        state_host: Name of the host that keeps the shared state; "" for that of the name server, else the only one.
         state_store: Where the shared state is kept: "sqlite", or the name of the plugin that brings another store.
         durability: What a write to the shared state survives once it is answered: "process" (the end of any process)
             or "power" (a power cut too; each write waits for the disk).

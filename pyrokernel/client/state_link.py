@@ -165,6 +165,7 @@ class StateLink:
         Raises:
             StateUnavailableError: It will not be, or not in time.
             StateError: It cannot be started: its files are damaged, say.
+            AccessRefusedError: Somebody else has its name.
         """
         left = deadline - time.monotonic()
         lost = next((one for one in (error, error.__cause__) if isinstance(one, MachineLostError)), None)
@@ -188,7 +189,7 @@ class StateLink:
             time.sleep(min(left, _PAUSES[min(attempt, len(_PAUSES) - 1)]))
         try:
             found = self.mesh.find_state(self._link, start=start)
-        except StateError:
+        except (StateError, AccessRefusedError):
             raise
         except PyrokernelError as away:
             log.info("the shared state is not found for the moment: %s", away)

@@ -12,6 +12,7 @@ import dataclasses
 import json
 import struct
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from pyrokernel.errors import MachineLostError, ProtocolError, SettingsError
 from pyrokernel.roles import Role
@@ -28,6 +29,8 @@ __all__ = [
     "pack",
     "said_of_us",
     "unpack",
+    "way_in",
+    "way_to",
     "words_for",
     "words_of_lost",
 ]
@@ -94,6 +97,40 @@ def said_of_us() -> bytes:
 def words_for(user: str, role: Role, address: str = "", kind: str = "user") -> bytes:
     """Return what `FOR` says of a user, or of a host."""
     return json.dumps({"user": user, "role": role.word, "address": address, "kind": kind}).encode()
+
+
+class Way(NamedTuple):
+    """Where a connection is to lead, as `TO` says it.
+
+    Attributes:
+        host, port: Where.
+        stock: As of `remote.dial`.
+        machine: As of `remote.dial`.
+    """
+
+    host: str
+    port: int
+    stock: bool = False
+    machine: str = ""
+
+
+def way_to(location: str, *, stock: bool = False, machine: str = "") -> str:
+    """Return what `TO` says of a way to "HOST:PORT"."""
+    return f"{'any' if stock else 'tls'}:{machine}{'@' if machine else ''}{location}"
+
+
+def way_in(annotations: Mapping[bytes, bytes]) -> Way:
+    """Return where a connection is to lead.
+
+    Raises:
+        ProtocolError: The annotations do not say.
+    """
+    kind, _, target = annotations.get(TO, b"").decode("ascii", "replace").partition(":")
+    machine, _, location = target.rpartition("@")
+    host, colon, port = location.rpartition(":")
+    if not (colon and port.isdecimal()):
+        raise ProtocolError("where to is not said")
+    return Way(host, int(port), kind == "any", machine)
 
 
 def words_of_lost(error: MachineLostError) -> bytes:

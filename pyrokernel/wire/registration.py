@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from Pyro5.core import NAMESERVER_NAME, URI
 from Pyro5.errors import NamingError, PyroError
@@ -24,6 +24,7 @@ __all__ = [
     "OWNER",
     "check_change",
     "check_claim",
+    "check_keeper",
     "check_location",
     "check_metadata",
     "check_name",
@@ -100,6 +101,31 @@ def check_claim(peer: Peer, name: str) -> None:
         raise NamingError(f"the name {name} is for that host, and this is {peer.user} by its certificate")
     if not name.startswith((HOST_PREFIX, KERNEL_PREFIX)) and name != STATE_OBJECT:
         raise NamingError(f"the name {name} is reserved; choose one that does not begin with {_OURS}")
+
+
+def check_keeper(words: Collection[str], keeper: str, hosts: Collection[str]) -> None:
+    """Refuse the name of the shared state to a host that is not the one to keep it: a whole mesh would follow it there.
+
+    Args:
+        words: Metadata of the entry; that a host writes only its own name there, `check_metadata` sees to.
+        keeper: Which host keeps it; "" where nobody has said so: then the only one there is.
+        hosts: Those that are registered.
+
+    Raises:
+        NamingError: It is another host, or there are several and none is named.
+    """
+    by = next((word.removeprefix("host:") for word in words if word.startswith("host:")), "")
+    if keeper and by != keeper:
+        raise NamingError(
+            f"host {keeper} keeps the shared state of this mesh, not {by or 'a host without a name'}; to have another "
+            "one keep it, set state_host, the same everywhere, and start the host of the name server again"
+        )
+    others = sorted({*hosts} - {by})
+    if not keeper and others:
+        raise NamingError(
+            f"this mesh has several hosts ({', '.join(sorted({*others, by} - {''}))}), and nobody has said which of "
+            "them keeps the shared state: set state_host, the same everywhere, also where the name server is started"
+        )
 
 
 def check_change(peer: Peer, name: str, metadata: Iterable[str]) -> None:

@@ -95,7 +95,8 @@ def entries(fortress: Fortress, who: str) -> Directory:
 @pytest.mark.parametrize(
     ("who", "name"),
     [("ana", "pyrokernel.kernel.k0"), ("ana", "pyrokernel.kernel.new"), ("ana", "pyrokernel.host.lab1"),
-     ("ana", "pyrokernel.shared"), ("ana", "Pyro.NameServer"), ("lab2", "pyrokernel.host.lab1"),
+     ("ana", "pyrokernel.shared"), ("lab2", "pyrokernel.shared"), ("ana", "Pyro.NameServer"),
+     ("lab2", "pyrokernel.host.lab1"),
      ("lab2", "pyrokernel.kernel.k0"), ("lab2", "Pyro.NameServer"), ("lab2", "pyrokernel.other"), ("olga", "camera"),
      ("ana", "../x"), ("ana", "a\x1b[31mb"), ("ana", "a\nb"), ("ana", "x" * 5000), ("ana", ""), ("ana", "a\0b"),
      ("boss", "pyrokernel.kernel.\u202e0k"), ("boss", "Pyro.NameServer")],

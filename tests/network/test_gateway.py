@@ -115,8 +115,8 @@ def machine(
     made.close()
 
 
-def asked(uri: str, credentials: Credentials, method: str, *args: Any, instance: str = "") -> Any:
-    connection = connect(uri, kind="control", instance=instance, credentials=credentials)
+def asked(uri: str, credentials: Credentials, method: str, *args: Any, instance: str = "", machine: str = "") -> Any:
+    connection = connect(uri, kind="control", instance=instance, credentials=credentials, machine=machine)
     try:
         return ask_directly(connection, OBJECT, method, args, 20)
     except ConnectionLost as lost:
@@ -206,8 +206,19 @@ def test_a_process_without_a_key_reaches_another_machine_by_its_gateway(
         assert asked(machine.uri, other.way_out, "echo", data) == data
         with pytest.raises(KernelUnreachableError, match=r"nobody answers at 127\.0\.0\.1:1"):
             asked(f"PYRO:{OBJECT}/abc123@127.0.0.1:1", other.way_out, "whoami")
+        assert asked(machine.uri, other.way_out, "whoami", machine="lab1")[0] == "lab2"
+        with pytest.raises(KernelUnreachableError, match=r"is host lab1 by its certificate, and not lab3"):
+            asked(machine.uri, other.way_out, "whoami", machine="lab3")
     finally:
         other.close()
+
+
+def test_a_host_is_the_one_that_was_meant_or_nothing_is_said_to_it(
+    machine: Machine, users: dict[str, Credentials]
+) -> None:
+    assert asked(machine.uri, users["ana"], "whoami", machine="lab1")[0] == "ana"
+    with pytest.raises(AccessRefusedError, match=r"is host lab1 by its certificate, and not lab2"):
+        asked(machine.uri, users["ana"], "whoami", machine="lab2")
 
 
 def test_a_stock_client_reaches_an_object_by_its_public_name(machine: Machine, users: dict[str, Credentials]) -> None:
