@@ -454,7 +454,11 @@ def _add_policy(commands: _Commands) -> argparse.ArgumentParser:
     parser.add_argument("action", choices=("check",), metavar="check", help="tell what holds")
     parser.add_argument("user", nargs="?", default="", metavar="USER", help="name in a certificate")
     parser.add_argument("kernel", nargs="?", default="", metavar="KERNEL", help="with which kernel (default: the rest)")
-    parser.add_argument("--host", action="store_true", help="USER is the name of a host")
+    who = parser.add_mutually_exclusive_group()
+    who.add_argument("--host", action="store_true", help="USER is the name of a host")
+    who.add_argument(
+        "--through", default="", metavar="HOST", help="USER shows no certificate and is introduced by that host"
+    )
     _add_json(parser)
     return parser
 

@@ -126,13 +126,14 @@ class Gateway:
         assert isinstance(newcomer.sock, TlsSocket)
         try:
             target, kernel = self._routes.find(object_of(message))
-            visitor = self._visitors.recognise(newcomer.sock, newcomer.address, kernel)
-            peer = visitor.acting(message.body[: message.annotations_size])
+            annotations = message.body[: message.annotations_size]
+            visitor = self._visitors.recognise(newcomer.sock, newcomer.address, kernel, annotations)
             inner, _ = dial_unix(str(target), 0)  # for a kernel that does not accept, all the others would wait
         except (PyrokernelError, OSError) as error:
             self._refuse(newcomer, message, error, shown_name(newcomer.sock))
             return
-        said = words_for(peer.user, peer.role, newcomer.address, peer.kind)
+        peer = visitor.peer
+        said = words_for(peer.user, peer.role, newcomer.address, peer.kind, peer.through)
         pump = self._join(newcomer.sock, inner, with_annotations(message, {FOR: said}), self._visitors.forget)
         if pump is not None:
             self._visitors.note(pump, visitor)

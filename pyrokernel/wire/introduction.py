@@ -94,9 +94,10 @@ def said_of_us() -> bytes:
     return _ours.said
 
 
-def words_for(user: str, role: Role, address: str = "", kind: str = "user") -> bytes:
-    """Return what `FOR` says of a user, or of a host."""
-    return json.dumps({"user": user, "role": role.word, "address": address, "kind": kind}).encode()
+def words_for(user: str, role: Role, address: str = "", kind: str = "user", through: str = "") -> bytes:
+    """Return what `FOR` says of a user, or of a host; `through` is the host that has let a user in."""
+    words = {"user": user, "role": role.word, "address": address, "kind": kind}
+    return json.dumps({**words, "through": through} if through else words).encode()
 
 
 class Way(NamedTuple):
@@ -166,19 +167,21 @@ def introduced(peer: Peer, annotations: Mapping[bytes, bytes]) -> Peer:
     try:
         words = json.loads(said)
         user, role = words["user"], Role.of(words["role"])
-        address, kind = words.get("address", ""), words.get("kind", "user")
+        address, kind, through = words.get("address", ""), words.get("kind", "user"), words.get("through", "")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         # A SettingsError of Role.of is a ValueError.
         raise ProtocolError("the introduction of a connection is malformed") from error
-    if not (isinstance(user, str) and user and isinstance(address, str)):
+    if not (isinstance(user, str) and user and isinstance(address, str) and isinstance(through, str)):
         raise ProtocolError("an introduction names a user")
     # It stands in logs, in journals, and on the terminals of others.
-    if not (user.isprintable() and address.isprintable()) or len(user) > _MAX_USER_CHARS:
+    if not (user + address + through).isprintable() or max(len(user), len(through)) > _MAX_USER_CHARS:
         raise ProtocolError(f"an introduction names a user in at most {_MAX_USER_CHARS} characters that can be seen")
     if kind not in _KINDS:
         raise ProtocolError(f"an introduction is of a {' or a '.join(_KINDS)}, not of {kind!r}")
     uid = -1 if address else peer.uid
-    return dataclasses.replace(peer, uid=uid, role=min(role, peer.role), user=user, kind=kind, address=address)
+    return dataclasses.replace(
+        peer, uid=uid, role=min(role, peer.role), user=user, kind=kind, address=address, through=through
+    )
 
 
 def pack(annotations: Mapping[bytes, bytes]) -> bytes:

@@ -36,6 +36,8 @@ class Peer:
         user: Who it acts for: the name in a certificate, or of an account.
         kind: What `user` names: "account" of this machine, "user" (whom somebody else has let in) or "host".
         address: "HOST:PORT" of a peer on another machine; "" on this one.
+        through: Name of the host that has let a user in and acts for them; "" where they showed a certificate
+            themselves, or were let in on this machine.
     """
 
     uid: int
@@ -44,6 +46,7 @@ class Peer:
     user: str = ""
     kind: str = "account"
     address: str = ""
+    through: str = ""
 
     @property
     def may_run_code(self) -> bool:

@@ -213,6 +213,45 @@ def test_a_process_without_a_key_reaches_another_machine_by_its_gateway(
         other.close()
 
 
+INTRODUCING = """
+[users]
+ana = "observer"
+nils = "nobody"
+boss = "admin"
+[kernels.k]
+eve = "observer"
+[hosts]
+lab2 = "user"
+"""
+
+
+def test_whom_a_host_introduces_a_line_of_the_policy_can_restrict(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lower one counts, the host's or the user's; who has no line has the host's: `default` is for certificates."""
+    first, second = Machine(tmp_path / "one", authority, "lab1"), Machine(tmp_path / "two", authority, "lab2")
+    policy = tmp_path / "one" / "policy.toml"
+    policy.write_text(INTRODUCING)
+    try:
+        for user, role in (("ana", "observer"), ("eve", "observer"), ("boss", "user"), ("new", "user")):
+            said = pack({FOR: words_for(user, Role.ADMIN)})
+            monkeypatch.setattr(proxy, "said_of_us", lambda said=said: said)
+            assert asked(first.uri, second.way_out, "whoami")[:3] == [user, role, "user"]
+        monkeypatch.setattr(proxy, "said_of_us", lambda: pack({FOR: words_for("nils", Role.ADMIN)}))
+        refused = r"gives user nils, whom host lab2 introduces, no role; .*check nils --through lab2"
+        with pytest.raises(KernelUnreachableError, match=refused):
+            asked(first.uri, second.way_out, "whoami")
+        monkeypatch.setattr(proxy, "said_of_us", lambda: pack({FOR: words_for("new", Role.ADMIN)}))
+        connection = connect(first.uri, kind="control", credentials=second.way_out)
+        assert ask_directly(connection, OBJECT, "whoami", (), 20)[1] == "user"
+        policy.write_text(INTRODUCING.replace("nils", "new"))
+        wait_until(lambda: connection.has_input)
+        connection.close()
+    finally:
+        first.close()
+        second.close()
+
+
 def test_a_host_is_the_one_that_was_meant_or_nothing_is_said_to_it(
     machine: Machine, users: dict[str, Credentials]
 ) -> None:
