@@ -473,7 +473,7 @@ def _add_audit(commands: _Commands) -> argparse.ArgumentParser:
         "other are one line with their number; the journal of the kernel has each (pyrokernel logs). Times are those "
         "of the hosts. A cell without an end still runs, or died with its kernel.",
     )
-    parser.add_argument("--user", default="", metavar="USER", help="only what this user did")
+    parser.add_argument("--user", default="", metavar="USER", help="only what this user did; or USER@HOST, host:NAME")
     parser.add_argument("--kernel", default="", metavar="NAME", help="only what was done in or to this kernel")
     parser.add_argument("--since", type=seconds, metavar="TIME", help="only what is no older, such as 90, 30m or 2h")
     parser.add_argument("-n", dest="number", type=count, metavar="N", help="only the last N")

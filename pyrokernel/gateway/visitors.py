@@ -162,7 +162,7 @@ class Visitors:
                 why = "the policy gives another role now"
             else:
                 continue
-            log.warning("%s at %s has to go: %s", peer.user, peer.address, why)
+            log.warning("%s at %s has to go: %s", peer.author, peer.address, why)
             found.append(pump)
         return found
 

@@ -224,7 +224,7 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
 
     def validateHandshake(self, conn: Connection, data: Any) -> Any:
         """Settle kind and codec of a connection (called by Pyro); a stock client just says "hello"."""
-        identity = {**self._identity, "user": conn.peer.user, "role": conn.peer.role.word}
+        identity = {**self._identity, "user": conn.peer.author, "role": conn.peer.role.word}
         if not isinstance(data, dict) or "pyrokernel" not in data:
             return identity
         if data["pyrokernel"] != PROTOCOL_VERSION:
@@ -290,7 +290,7 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
                 # Whatever arguments that do not fit lead to is their sender's; of our own processes it is a mistake.
                 self._failures.warning(
                     "a request of %s failed in an unexpected way: %s",
-                    conn.peer.user,
+                    conn.peer.author,
                     one_line(repr(error), 200),
                     exc_info=is_own(conn.peer),
                 )

@@ -73,7 +73,7 @@ def refusal(peer: Peer, what: str, role: Role) -> AccessRefusedError:
         what: What for, such as "execute".
         role: The least that it takes.
     """
-    who = f"{peer.user or 'somebody'} is {_shown(peer.role)} here"
+    who = f"{peer.author or 'somebody'} is {_shown(peer.role)} here"
     return AccessRefusedError(
         f"{who}, and {what} takes {_shown(role)}: an admin of this mesh can change that in its policy file "
         f"(`pyrokernel policy check {words_to_check(peer)}` says who may what)"

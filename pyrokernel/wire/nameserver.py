@@ -28,7 +28,7 @@ from pyrokernel.wire.exposing import expose
 from pyrokernel.wire.limits import Quota
 from pyrokernel.wire.names_file import NamesFile
 from pyrokernel.wire.patterns import BadPatternError, compile_bounded, matching
-from pyrokernel.wire.registration import NAMES_OF_ONE, OWNER, owner_of
+from pyrokernel.wire.registration import NAMES_OF_ONE, OWNER
 from pyrokernel.wire.trust import Peer
 
 __all__ = ["EmbeddedNameServer", "GuardedNameServer", "open_storage"]
@@ -130,7 +130,7 @@ class GuardedNameServer(NameServer):  # type: ignore[misc]  # Pyro5 has no type 
             if before is not None:
                 registration.check_change(peer, name, before[1])
             self._check_room(peer, replaced=before)
-            self._put(name, str(uri), words | {OWNER + owner_of(peer)})
+            self._put(name, str(uri), words | {OWNER + peer.identity})
         log.info("%s %s registered %s for %s", peer.kind, peer.user, name, uri)
 
     @expose(Role.USER)
@@ -227,7 +227,7 @@ class GuardedNameServer(NameServer):  # type: ignore[misc]  # Pyro5 has no type 
         """Refuse a name too many."""
         if replaced is not None:
             return
-        if self._held[owner_of(peer)] >= NAMES_OF_ONE:
+        if self._held[peer.identity] >= NAMES_OF_ONE:
             raise NamingError(
                 f"{peer.kind} {peer.user} holds {NAMES_OF_ONE} names, which is the limit; remove some first"
             )

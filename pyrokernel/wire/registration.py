@@ -28,7 +28,6 @@ __all__ = [
     "check_location",
     "check_metadata",
     "check_name",
-    "owner_of",
     "owners_in",
 ]
 
@@ -51,11 +50,6 @@ _LOCAL_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost", "ip6-loop
 
 _KEYS = ("class", "host", "instance", "kernel", "pid", "tag", "version")
 """Words `KEY:VALUE` that pyrokernel itself reads, so their values are plain."""
-
-
-def owner_of(peer: Peer) -> str:
-    """Return who a peer is, as the metadata says it."""
-    return f"{peer.kind}:{peer.user}"
 
 
 def owners_in(metadata: Iterable[str]) -> frozenset[str]:
@@ -137,10 +131,10 @@ def check_change(peer: Peer, name: str, metadata: Iterable[str]) -> None:
     if name == NAMESERVER_NAME:
         raise NamingError(f"the name {name} is the name server's own")
     owners = owners_in(metadata)
-    if peer.role < Role.ADMIN and owner_of(peer) not in owners:
-        holder = " or ".join(owner.replace(":", " ") for owner in sorted(owners)) or "nobody that is known"
+    if peer.role < Role.ADMIN and peer.identity not in owners:
+        holder = " or ".join(owner.replace(":", " ", 1) for owner in sorted(owners)) or "nobody that is known"
         raise NamingError(
-            f"the name {name} is held by {holder}, not by {peer.kind} {peer.user}; an admin may remove it"
+            f"the name {name} is held by {holder}, not by {peer.identity.replace(':', ' ', 1)}; an admin may remove it"
         )
 
 
@@ -165,7 +159,7 @@ def check_metadata(peer: Peer, metadata: Iterable[str]) -> frozenset[str]:
 def _check_word(peer: Peer, word: str) -> None:
     if not word or not word.isprintable():
         raise NamingError(f"the metadata {word!a} are empty, or have control or invisible characters")
-    if word.startswith(OWNER) and word != OWNER + owner_of(peer) and peer.role < Role.ADMIN:
+    if word.startswith(OWNER) and word != OWNER + peer.identity and peer.role < Role.ADMIN:
         raise NamingError(f"the metadata {word!r} are the name server's own; leave them out")
     key, _, value = word.partition(":")
     if key == "socket" and (not value.startswith("/") or ".." in value):

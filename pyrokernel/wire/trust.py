@@ -53,6 +53,22 @@ class Peer:
         """Whether pickles from it are loaded."""
         return self.role >= Role.USER
 
+    @property
+    def identity(self) -> str:
+        """Who it is, where a right depends on it: "account:ana", "user:ana", "host:lab2"; by lab2, "user:ana@lab2"."""
+        return f"{self.kind}:{self.user}@{self.through}" if self.through else f"{self.kind}:{self.user}"
+
+    @property
+    def author(self) -> str:
+        """Who it is, as people read it; see `shown_identity`."""
+        return shown_identity(self.identity)
+
+
+def shown_identity(identity: str) -> str:
+    """Return an identity as it stands where people read who made something: "ana", "host:lab2", "ana@lab2"."""
+    kind, _, name = identity.partition(":")
+    return name if kind in ("account", "user") else identity
+
 
 def peer_of(sock: socket.socket) -> Peer:
     """Ask the operating system who is at the other end of a unix socket.

@@ -18,7 +18,7 @@ from Pyro5.protocol import MSG_CONNECTFAIL
 from waiting import wait_until
 
 import pyrokernel as pk
-from pyrokernel.errors import AccessRefusedError, KernelUnreachableError, PyrokernelError
+from pyrokernel.errors import AccessRefusedError, KernelUnreachableError, PyrokernelError, StateValueError
 from pyrokernel.gateway.routes import Routes
 from pyrokernel.messages import KERNEL_OBJECT
 from pyrokernel.wire import codec
@@ -26,6 +26,7 @@ from pyrokernel.wire.connection import MSG_INVOKE, frame
 from pyrokernel.wire.naming import Directory, Entry
 from pyrokernel.wire.proxy import Proxy, connect
 from pyrokernel.wire.remote import Credentials
+from pyrokernel.wire.trust import account_of_process
 
 NOWHERE = [
     "", "/", "x", "x/", "/gateway", "pyrokernel.host/gateway", "x/../host", "../../etc/passwd", "/etc/passwd",
@@ -221,6 +222,24 @@ LOOK = [
     ["ps"], ["cells"], ["audit"], ["refs"], ["state", "ls"], ["state", "history", "key"], ["state", "locks"],
     ["policy"], ["logs", "k0"], ["commands"], ["plugins"], ["doctor"], ["nameserver", "status"],
 ]  # fmt: skip
+
+
+def test_pickles_of_somebody_else_are_not_ones_own_whatever_ones_account_is_called(fortress: Fortress) -> None:
+    """Ana's process runs as this account; who shows a certificate of its name is another one than ana."""
+    fortress.authority.identity("user", account_of_process())
+    with fortress.connected("ana") as mesh:
+        mesh.shared.set("ana's", Path("a"))
+        assert mesh.shared.get("ana's") == Path("a")
+    with fortress.connected(account_of_process()) as mesh:
+        mesh.shared.set("namesake's", Path("b"))
+        assert mesh.shared.get("namesake's") == Path("b")
+        with pytest.raises(StateValueError, match="trust='ana'"):
+            mesh.shared.get("ana's")
+    with fortress.connected("ana") as mesh:
+        with pytest.raises(StateValueError, match="is not loaded"):
+            mesh.shared.get("namesake's")
+        for key in ("ana's", "namesake's"):
+            mesh.shared.delete(key)
 
 
 def test_nothing_that_others_have_written_moves_a_terminal(fortress: Fortress) -> None:
