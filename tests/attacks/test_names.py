@@ -153,6 +153,37 @@ def forged(fortress: Fortress, uri: str, *words: str) -> None:
         directory.close()
 
 
+@pytest.mark.parametrize(
+    ("host", "state_host", "refusal"),
+    [
+        ("lab2", "", r"host 'lab2', and host 'lab1' keeps it \(says the name server\)"),
+        ("", "", r"no host, and host 'lab1' keeps it"),
+        ("lab1", "lab2", r"host 'lab1', and host 'lab2' keeps it \(setting state_host\)"),
+        ("lab2", "lab2", r"is host lab1 by its certificate, and not lab2"),
+    ],
+)
+def test_who_answers_for_the_shared_state_is_the_host_that_keeps_it(
+    fortress: Fortress, monkeypatch: pytest.MonkeyPatch, host: str, state_host: str, refusal: str
+) -> None:
+    """Whatever a name server says of it: a stock one takes anything from anybody."""
+    lookup = Directory.lookup
+
+    def misled(directory: Directory, name: str) -> Entry:
+        found = lookup(directory, name)
+        words = {word for word in found.metadata if not word.startswith("host:")}
+        return Entry(name, found.uri, frozenset(words | ({f"host:{host}"} if host else set())))
+
+    with fortress.connected("ana") as mesh:
+        mesh.shared.set("a", 1)
+    monkeypatch.setattr(Directory, "lookup", misled)
+    with fortress.connected("ana", state_host=state_host) as mesh, pytest.raises(AccessRefusedError, match=refusal):
+        mesh.shared.set("a", 2)
+    monkeypatch.undo()
+    with fortress.connected("ana") as mesh:
+        assert mesh.shared.get("a") == 1
+        mesh.shared.delete("a")
+
+
 @pytest.fixture
 def forging(fortress: Fortress) -> Any:
     yield lambda uri, *words: forged(fortress, uri, *words)

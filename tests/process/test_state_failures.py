@@ -380,8 +380,9 @@ def test_of_two_hosts_one_keeps_the_state(name_server: str, served_at: Any, plac
         assert mesh.shared.get("a") == 1  # it is registered, so nobody has to be asked to start it
         (keeper,) = [host for host in mesh.hosts() if host.name == "h1"]
         mesh.ask_host(keeper, "stop_state", timeout=40)
-    with first.connect(state_host="") as mesh, pytest.raises(HostError, match="several hosts"):
+    with first.connect(state_host="") as mesh, pytest.raises(HostError, match="several hosts") as refused:
         mesh.shared.get("a")
+    assert refused.value.__context__ is None, "one line, not two tracebacks"
     with first.connect() as mesh:
         assert mesh.shared.get("a") == 1
 
