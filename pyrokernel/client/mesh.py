@@ -457,7 +457,7 @@ class Mesh:
         """Return who did what, as the hosts have written it down: iterate for what there is, again for what is new.
 
         Args:
-            user, kernel: Only of this one, "" for all.
+            user, kernel: Only of this one, "" for all; a user also as "ana@lab2", a host as "host:lab2".
             since: Unix time.
 
         Raises:
