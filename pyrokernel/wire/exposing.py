@@ -16,7 +16,7 @@ from pyrokernel.errors import AccessRefusedError
 from pyrokernel.roles import Role
 from pyrokernel.wire.trust import Peer
 
-__all__ = ["DAEMON_ROLES", "expose", "exposed_members", "is_exposed", "marked_role", "refusal"]
+__all__ = ["DAEMON_ROLES", "expose", "exposed_members", "is_exposed", "marked_role", "refusal", "words_to_check"]
 
 _ROLE = "_pyrokernel_role"
 
@@ -73,11 +73,17 @@ def refusal(peer: Peer, what: str, role: Role) -> AccessRefusedError:
         what: What for, such as "execute".
         role: The least that it takes.
     """
-    who = f"{peer.user or 'somebody'} is {_shown(peer.role)} here"
+    who = f"{peer.author or 'somebody'} is {_shown(peer.role)} here"
     return AccessRefusedError(
         f"{who}, and {what} takes {_shown(role)}: an admin of this mesh can change that in its policy file "
-        f"(`pyrokernel policy check {peer.user or 'USER'}` says who may what)"
+        f"(`pyrokernel policy check {words_to_check(peer)}` says who may what)"
     )
+
+
+def words_to_check(peer: Peer) -> str:
+    """Return with what `pyrokernel policy check` tells the role of somebody."""
+    through = f" --through {peer.through}" if peer.through else ""
+    return f"{peer.user or 'USER'}{' --host' if peer.kind == 'host' else through}"
 
 
 def _shown(role: Role) -> str:
