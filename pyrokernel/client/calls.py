@@ -141,7 +141,7 @@ class Exchange:
             if now >= self._listening_from and not late:
                 self._look_for_ring()
                 self._listen()
-                if self._failed or self._deaths:
+                if self._failed:
                     continue
                 step = deadline
             else:

@@ -127,7 +127,7 @@ class Cell:
         """
         receipts, errors = interrupt(self.mesh, [self.link], self.id, escalate=escalate, wait=wait)
         for error in errors.values():
-            raise _cause(error)
+            raise how_it_ended(error)
         return receipts[self.kernel]
 
     def cancel(self) -> bool:
@@ -148,10 +148,10 @@ class Cell:
         try:
             return ask_kernel(self.mesh, self.link, method, *args, timeout=timeout)
         except KernelRestartedError as error:
-            raise _cause(error) from None
+            raise how_it_ended(error) from None
 
 
-def _cause(error: PyrokernelError) -> PyrokernelError:
+def how_it_ended(error: PyrokernelError) -> PyrokernelError:
     """Return how the kernel ended, where that is known: whoever asks for a cell does not ask what has the name now."""
     cause = error.__cause__
     return cause if isinstance(error, KernelRestartedError) and isinstance(cause, KernelDiedError) else error

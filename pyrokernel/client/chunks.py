@@ -14,6 +14,7 @@ from pyrokernel.client.parcels import explain, read_reply
 from pyrokernel.errors import (
     KernelConnectionError,
     KernelDiedError,
+    KernelRestartedError,
     NotSerializableError,
     PyrokernelError,
     RemoteError,
@@ -44,6 +45,7 @@ class Line:
         items: How many items these have.
         withdrawn: How many that were taken back whole it has not read yet.
         cells: Ids of all that was ever sent to it, with their places in that order.
+        last: Place of the last one that can have begun before its kernel died, None while that lives.
         equipped: Whether the connection has had a request that says what is called.
     """
 
@@ -52,6 +54,7 @@ class Line:
     items: int = 0
     withdrawn: int = 0
     cells: dict[str, int] = dataclasses.field(default_factory=dict)
+    last: int | None = None
     equipped: bool = False
 
     @property
@@ -77,6 +80,36 @@ class Line:
             return False
         self.items -= len(chunk.items)
         return True
+
+    def explain(self, error: KernelConnectionError) -> KernelConnectionError:
+        """Return what to say of a chunk without an answer, before the first of those is struck off.
+
+        A kernel that had something of the job has died, also for what was sent to it after that; what a kernel begins
+        next it reads after the answer to the one before has left.
+        """
+        death = error.__cause__ if isinstance(error, KernelRestartedError) else error
+        if not isinstance(death, KernelDiedError):
+            return error
+        first = self.cells[self.chunks[0].cell] if self.chunks else len(self.cells)
+        if death is not error:
+            if self.last is None and first == 0 and self.died_in(death) is None:
+                return error  # it was gone before the job: a fresh namespace may lack what the function needs
+            first -= 1
+        if self.last is None:
+            self.last = first
+        return death
+
+    def never_began(self, chunk: Chunk, error: BaseException) -> bool:
+        """Whether a chunk without an answer cannot have begun before its kernel died.
+
+        Between processes of one machine no answer is lost that has left. In what it died is known besides, if that was
+        of this job.
+        """
+        if not isinstance(error, KernelDiedError):
+            return False
+        place, died_in = self.cells[chunk.cell], self.died_in(error)
+        is_behind = self.link.is_here and self.last is not None and place > self.last
+        return is_behind or (died_in is not None and place > died_in)
 
     def died_in(self, error: BaseException | None) -> int | None:
         """Return the place of what it died in, None where that is not known or was nothing of the job."""

@@ -23,7 +23,6 @@ from pyrokernel.client.withdrawal import describe_withdrawal, withdraw
 from pyrokernel.errors import (
     CellCancelledError,
     KernelConnectionError,
-    KernelDiedError,
     KernelRestartedError,
     MessageTooLargeError,
     NotSerializableError,
@@ -234,10 +233,8 @@ class Job(Outcomes):
     def _hear(self, exchange: OpenExchange, name: str, chunk: Chunk, value: Any, error: PyrokernelError | None) -> None:
         """Take the answer to a chunk, and send more to whoever has given it."""
         line = chunk.line
-        if isinstance(error, KernelRestartedError):
-            death = error.__cause__
-            if isinstance(death, KernelDiedError) and line.died_in(death) is not None:
-                error = death  # it had begun on this job, and there is more to say of its end
+        if isinstance(error, KernelConnectionError):
+            error = line.explain(error)
         self._take(chunk, value, error)
         if isinstance(error, KernelConnectionError):
             self._lose(line, error)
@@ -389,10 +386,8 @@ class Job(Outcomes):
         """Whether a lost chunk may be sent to another kernel: it never began, or has a try left, which is taken."""
         if chunk.asked and isinstance(error, CellCancelledError):
             return True  # taken back, and read by its kernel before the answer to that question was here
-        line = chunk.line
-        died_in = line.died_in(error)
-        if died_in is not None and line.cells[chunk.cell] > died_in:
-            return True  # behind the chunk in which the kernel died it cannot have begun
+        if chunk.line.never_began(chunk, error):
+            return True
         if not isinstance(error, KernelConnectionError) or chunk.retries <= 0:
             return False
         chunk.retries -= 1

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from pyrokernel.client.calls import Exchange, kernel_request
-from pyrokernel.client.cell import Cell
+from pyrokernel.client.cell import Cell, how_it_ended
 from pyrokernel.client.group import Group
 from pyrokernel.client.launch import local
 from pyrokernel.client.links import LONG_POLL_SECONDS
@@ -166,6 +166,8 @@ class Run:
 
     def _take_error(self, kernel: str, error: PyrokernelError) -> None:
         self._waiting.started(kernel)
+        if kernel in self._cells:
+            error = how_it_ended(error)
         if isinstance(error, KernelDiedError) and kernel in self._cells:
             for event in self._cells[kernel].last_words():
                 self._take(kernel, event)

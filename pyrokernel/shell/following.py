@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pyrokernel.client.calls import Exchange, kernel_request
-from pyrokernel.client.cell import Cell
+from pyrokernel.client.cell import Cell, how_it_ended
 from pyrokernel.client.links import LONG_POLL_SECONDS
 from pyrokernel.client.mesh import Mesh
 from pyrokernel.errors import KernelDiedError, PyrokernelError
@@ -88,11 +88,9 @@ class Follower:
                 ended = ended or event.kind == EventKind.ENDED
                 yield cell, event
         else:
-            # A kernel that died before its cell was asked for is told of as one that was restarted.
-            death = error if isinstance(error, KernelDiedError) else error.__cause__
-            if isinstance(death, KernelDiedError):
+            error = how_it_ended(error)
+            if isinstance(error, KernelDiedError):
                 yield from ((cell, event) for event in cell.last_words())
-                error = death
             yield cell, error
         if ended:
             line.popleft()

@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 from waiting import wait_until
 
-from pyrokernel.cli import ExitCode
+from pyrokernel.cli import ExitCode, main
+from pyrokernel.client.calls import Exchange
+from pyrokernel.client.links import Link
 from pyrokernel.errors import CellNotFoundError, ReplyTimeoutError
 from pyrokernel.front.cells import take_back
+from pyrokernel.wire.fanout import Request
 
 Served = Any  # tests/process/conftest.py
 
@@ -259,3 +262,25 @@ def test_the_lives_of_a_kernel_are_listed_with_their_ends(served: Served) -> Non
     past = json.loads(served.cli("logs", "k0", "--lives", "--json").stdout)
     assert [life["instance"] for life in past] == [now["instance"], before["instance"]]
     assert "a stop was asked for" in past[0]["cause"]
+
+
+def test_a_kernel_that_is_followed_by_another_before_its_cell_is_asked_for_has_died_all_the_same(
+    served: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was said to have been restarted, and how it ended was not."""
+    for name, value in served.environ.items():
+        monkeypatch.setenv(name, value)
+    send = Exchange.send
+
+    def send_late(self: Exchange, link: Link, request: Request, token: Any = None) -> None:
+        if request.method == "follow":
+            with served.connect() as mesh:
+                wait_until(lambda: [info.name for info in mesh.ps() if info.instance == link.instance] == [])
+                wait_until(lambda: "k1" in mesh.names)
+        send(self, link, request, token)
+
+    monkeypatch.setattr(Exchange, "send", send_late)
+    assert main(["run", "-k", "k1", "-c", "print('begun', flush=True); import os; os._exit(3)"]) == ExitCode.KERNEL_DIED
+    shown = capsys.readouterr()
+    assert shown.out == "begun\n"
+    assert "exited with code 3" in shown.err

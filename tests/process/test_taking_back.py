@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from waiting import wait_until
 import pyrokernel as pk
 from pyrokernel.client.calls import Exchange, gather, kernel_request
 from pyrokernel.client.parcels import pack_arguments
+from pyrokernel.messages import Death
 
 NOTES = """
 import os, time
@@ -65,6 +67,31 @@ def test_no_item_runs_twice_whatever_is_stolen_and_whoever_dies(chunk: int | Non
             assert isinstance(result, pk.KernelDiedError)
     # A death costs the chunk it came in, and no more.
     assert sum(result == index for index, result in enumerate(results)) >= 600 - 2 * (chunk or 200)
+
+
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_a_kernel_that_dies_in_something_else_costs_a_chunk_at_most(chunk: int, tmp_path: Path) -> None:
+    """Whatever had been sent to it was lost: it had begun nothing of the job, and so nothing told what it died in."""
+    path, go = tmp_path / "noted", tmp_path / "go"
+    with pk.local(2) as mesh:
+        mesh[:].execute(NOTES)
+        quick = [(n, 0.0, str(path), "") for n in range(400)]
+        mesh[:].map("note", quick, chunk=chunk).results()  # from now on many are sent ahead
+        path.unlink()
+        busy = mesh["k0"].submit("time.sleep(60)")
+        wait_until(lambda: mesh["k0"].describe()["running"])
+        job = mesh[:].map("note", [*quick[:-1], (399, 0.0, str(path), str(go))], chunk=chunk)
+        wait_until(lambda: mesh["k0"].describe()["waiting"])
+        os.kill(int(mesh["k0"].describe()["pid"]), signal.SIGKILL)
+        go.touch()
+        results = job.results(check=False)
+        with pytest.raises(pk.KernelDiedError):
+            busy.reply()
+        times = noted(path)
+    lost = [result for result in results if not isinstance(result, int)]
+    assert len(lost) <= chunk
+    assert max(times.values()) == 1
+    assert sum(times.values()) == 400 - len(lost)
 
 
 def test_what_a_kernel_has_not_begun_of_its_chunk_is_done_by_others(group: pk.Group, tmp_path: Path) -> None:
@@ -124,6 +151,19 @@ def test_a_request_that_was_cancelled_unread_is_not_run_when_it_is_sent_again(ke
         assert isinstance(errors[kernel.name], expected)
         assert not kernel.cancel(cell)
     assert kernel.execute("seen").result == []
+
+
+def test_an_answer_that_nobody_has_read_yet_keeps_nobody_waiting_when_its_kernel_dies() -> None:
+    """Where deaths were listened for, the rest of a dead kernel's answers was waited for, and nothing was read."""
+    with pk.local(1) as mesh, Exchange(mesh, "work", blocking=False) as exchange:
+        link = mesh["k0"].link
+        exchange.send(link, kernel_request("execute", "6 * 7", {}), "first")
+        (connection,) = exchange._connections.values()
+        wait_until(lambda: connection.has_input)
+        exchange._listening_from = 0.0
+        exchange._deaths.append(Death(kernel="k0", instance=link.instance, at=time.time()))
+        ((_, token, reply, error),) = exchange.answers(time.monotonic() + 10)
+    assert (token, reply["text"], error) == ("first", "42", None)
 
 
 def test_a_connection_whose_answers_nobody_took_is_closed(kernel: pk.Kernel) -> None:
