@@ -27,6 +27,7 @@ from pyrokernel.front.tunnel import SSH, Tunnel, close, find, open_tunnel
 from pyrokernel.messages import START_SECONDS
 from pyrokernel.settings import Settings, check_name, command_line, split_address
 from pyrokernel.wire.naming import location_of
+from pyrokernel.wire.revoked import SEEN
 
 _AT_ONCE = 8
 _LOOK_SECONDS = 30.0
@@ -200,6 +201,8 @@ def _packed(directory: Path) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for path in sorted(directory.iterdir()):
+            if path.name == SEEN:  # what was seen here says nothing of what was seen there
+                continue
             archive.add(path, path.name, filter=_without_owner)
     return packed.getvalue()
 

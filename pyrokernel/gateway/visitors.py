@@ -189,7 +189,7 @@ def shown_name(sock: TlsSocket) -> str:
 
 
 def _read_revoked(identity: Identity) -> frozenset[int]:
-    """Return the numbers of what was revoked.
+    """Return the numbers of what was revoked, and note that this list was seen: no older one is heeded from now on.
 
     Raises:
         SettingsError: The list is not one of this authority, or what reads it is not installed.
@@ -197,9 +197,11 @@ def _read_revoked(identity: Identity) -> frozenset[int]:
     if not identity.crl_file.exists():
         return frozenset()
     try:
-        from pyrokernel.certs.crl import read_revoked  # loads `cryptography`, for those who have revoked something
+        from pyrokernel.certs import crl  # loads `cryptography`, for those who have revoked something
 
-        return read_revoked(identity.crl_file.read_bytes(), identity.ca_file.read_bytes())
+        revoked = crl.read_revoked(identity.crl_file.read_bytes(), identity.ca_file.read_bytes())
+        crl.remember(identity.directory, revoked.number)
+        return revoked.serials
     except ImportError as error:
         raise SettingsError(
             f"{identity.crl_file} is read by cryptography, which is not here ({error}): pip install pyrokernel[network]"

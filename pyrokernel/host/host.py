@@ -7,6 +7,7 @@ this process imports Pyro5, so that both sides load at the same time.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import signal
 import sys
@@ -159,6 +160,7 @@ class Host:
     def _open_doors(self) -> None:
         """Start to answer."""
         # Imported here and not above: the template loads the same modules at this moment, on another processor.
+        from pyrokernel.certs.bundles import take_revoked
         from pyrokernel.host.service import HostService
         from pyrokernel.wire.daemon import Daemon
         from pyrokernel.wire.limits import Quota
@@ -172,6 +174,7 @@ class Host:
                 portable=settings.portable,
                 quota=Quota.of(settings),
                 on_refused=refusals_to(self._recorder.record, {"object": "name server"}),
+                on_revoked=functools.partial(take_revoked, settings.host_certs_dir),
             )
             self._name_server.start()
         identity = {"host": settings.host_name, "instance": self._instance}
@@ -195,7 +198,7 @@ class Host:
                           "python": sys.executable},
              "started": time.time()},
             shutdown=self._say_goodbye,
-            host_certs=settings.host_certs_dir,
+            take_revoked=functools.partial(take_revoked, settings.host_certs_dir),
             recorder=self._recorder,
         )  # fmt: skip
         self._daemon.register(service, HOST_OBJECT)

@@ -11,7 +11,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pyrokernel.audit import Filter
@@ -46,7 +45,7 @@ class HostService:
         deaths, places: Where the past is kept.
         identity: What `describe` tells.
         shutdown: Begins the end of the host.
-        host_certs: Its identity directory; there may be none.
+        take_revoked: Takes up a list of revoked certificates (PEM), and says whether it was news.
         recorder: Writes down who asked for what.
     """
 
@@ -58,7 +57,7 @@ class HostService:
         places: Places,
         identity: Mapping[str, Any],
         shutdown: Callable[[], None],
-        host_certs: Path,
+        take_revoked: Callable[[bytes], bool],
         recorder: Recorder,
     ) -> None:
         self._loop = loop
@@ -66,7 +65,7 @@ class HostService:
         self._deaths = deaths
         self._places = places
         self._identity = dict(identity)
-        self._host_certs = host_certs
+        self._take_revoked = take_revoked
         self._shutdown = shutdown
         self._recorder = recorder
         self._shelf = Shelf(places.shelf)
@@ -245,10 +244,8 @@ class HostService:
 
         The gateway sees it a moment later, and hangs up on those who are on it.
         """
-        from pyrokernel.certs.crl import take_over  # loads `cryptography`, for those who revoke something
-
         with self._noted("revoke"):
-            return take_over(crl.encode(), self._host_certs)
+            return self._take_revoked(crl.encode())
 
     @expose(Role.ADMIN)
     def shutdown(self, reason: str = "", force: bool = False) -> list[dict[str, Any]]:

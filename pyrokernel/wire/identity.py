@@ -3,7 +3,8 @@
 Only the standard library is needed to use an identity; `pyrokernel.certs` makes them. In its directory are `ca.pem`,
 the certificate of whoever vouches for all; `key.pem`, the private key and behind it the certificate, in one file that
 is replaced as a whole; `cert.pem`, the same certificate for people and other programs; and `crl.pem`, what was
-revoked, which may be missing. What a refusal means, `wire.refusals` explains.
+revoked, which may be missing unless there was one before (`wire.revoked`). What a refusal means, `wire.refusals`
+explains.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pyrokernel.errors import AccessRefusedError, SettingsError
+from pyrokernel.wire.revoked import refuse_older
 
 __all__ = ["KINDS", "Identity", "PeerCert", "check_kind", "kind_and_name", "names_in", "shake_hands"]
 
@@ -223,7 +225,8 @@ class Identity:
             raise SettingsError(f"{self.ca_file} cannot be used ({why}); copy ca.pem of your mesh there") from error
 
     def _heed_revoked(self, context: ssl.SSLContext) -> None:
-        """Refuse what was revoked. A list that is damaged or by somebody else closes all: it may hide a name."""
+        """Refuse what was revoked. A list that is damaged, old or by somebody else closes all: it may hide a name."""
+        refuse_older(self.directory)
         try:
             context.load_verify_locations(self.crl_file)
         except FileNotFoundError:
