@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 
 from pyrokernel.certs.files import write_private
 from pyrokernel.errors import SettingsError
+from pyrokernel.wire.trust import is_loopback
 
-__all__ = ["Index", "Record", "is_due"]
+__all__ = ["Index", "Record", "is_due", "plain_name"]
 
 _FORMAT = 1
 _LAST_PART = 1 / 3
@@ -21,6 +23,14 @@ _LAST_PART = 1 / 3
 def is_due(begins: float, ends: float, now: float) -> bool:
     """Whether what is valid between two moments is to be renewed by now."""
     return ends - now < (ends - begins) * _LAST_PART
+
+
+def plain_name(name: str) -> str:
+    """Return a name or address of a host as others of the same meaning are written."""
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        return name.lower().removesuffix(".")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +121,20 @@ class Index:
     def newest(self) -> list[Record]:
         """Return the newest certificate of each name."""
         return list({record.name: record for record in self.records}.values())
+
+    def holders(self, name: str, now: float) -> dict[str, Record]:
+        """Return by which names hosts are reached that are others than one, by certificates that are valid now.
+
+        Names of loopback are not among them: by those each machine reaches itself.
+        """
+        valid = [each for each in self.records if each.kind == "host" and each.state(now) in ("valid", "due")]
+        return {
+            plain_name(reached): record
+            for record in valid
+            if record.name != name
+            for reached in (record.name, *record.names)
+            if not is_loopback(reached)
+        }
 
     def revoke(self, revoked: Sequence[Record], when: float) -> None:
         """Mark certificates as revoked."""

@@ -77,12 +77,13 @@ def issue(args: argparse.Namespace) -> int:
 
 def issue_host(args: argparse.Namespace) -> int:
     """Make an identity for a host."""
-    return _issue(args, "host", args.host, [args.host, *(args.names or ())])
+    return _issue(args, "host", args.host, [args.host, *(args.names or ())], shared=args.shared)
 
 
-def _issue(args: argparse.Namespace, kind: str, name: str, names: Sequence[str]) -> int:
+def _issue(args: argparse.Namespace, kind: str, name: str, names: Sequence[str], *, shared: bool = False) -> int:
     with load_room("authority").opened(ca_directory(args)) as authority:
-        found = _told(authority, authority.issue(kind, name, names, days=args.days))
+        record = authority.issue(kind, name, names, days=args.days, shared=names if shared else ())
+        found = _told(authority, record)
     return _answer(args, [found])
 
 
@@ -97,7 +98,9 @@ def renew(args: argparse.Namespace) -> int:
             chosen = [record.name for record in authority.index.newest() if record.state(now) in states]
         if args.names and not args.renewed:
             raise SettingsError("--name goes with one host: pyrokernel certs renew HOST --name DNS|IP")
-        found = [_told(authority, authority.renew(name, args.names or (), days=args.days)) for name in chosen]
+        names = args.names or ()
+        shared = names if args.shared else ()
+        found = [_told(authority, authority.renew(name, names, days=args.days, shared=shared)) for name in chosen]
     if not found and not args.json:
         note("nothing is due" if args.due else "nothing to renew")
     return _answer(args, found)

@@ -156,6 +156,28 @@ def _key_in(identity: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
+# Names of others
+
+
+@pytest.mark.parametrize("name", ["lab1", "LAB1.example.org", "192.0.2.1", "2001:db8:0:0::1"])
+def test_a_host_gets_no_name_of_another_unless_that_is_meant(
+    ca: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    words = ["--ca", str(ca)]
+    others = ["--name", "lab1.example.org", "--name", "192.0.2.1", "--name", "2001:db8::1", "--name", "127.0.0.1"]
+    assert main(["certs", "issue-host", "lab1", *others, *words]) == ExitCode.OK
+    assert main(["certs", "issue-host", "lab2", "--name", "127.0.0.1", *words]) == ExitCode.OK  # each machine's own
+    capsys.readouterr()
+    for asked in (["renew", "lab2"], ["issue-host", "lab3"]):
+        assert main(["certs", *asked, "--name", name, *words]) == ExitCode.USAGE
+        assert f"{name} is a name of host lab1, and {asked[1]} could pass for that" in capsys.readouterr().err
+    assert main(["certs", "renew", "lab2", "--name", name, "--shared", *words]) == ExitCode.OK
+    assert main(["certs", "renew", "lab2", *words]) == ExitCode.OK  # what it has, it keeps
+    assert main(["certs", "revoke", "lab2", *words]) == ExitCode.OK
+    assert main(["certs", "revoke", "lab1", *words]) == ExitCode.OK
+    assert main(["certs", "issue-host", "lab3", "--name", name, *words]) == ExitCode.OK  # whose it is no more
+
+
 # Lists of what was revoked
 
 
