@@ -33,6 +33,9 @@ STATE = "~shared"
 GATEWAY = "~gateway"
 """How that is called by which other machines come in."""
 
+_GATEWAY_SECONDS = 2.0
+"""By then the gateway has ended that was asked to: whoever asks waits for it."""
+
 
 class Supervisor:
     """The kernels of this machine; all methods belong to the loop's thread.
@@ -96,8 +99,7 @@ class Supervisor:
             return
         if kernel.alive and kernel.life.pid:
             kernel.life.ask(Asked.STOP)
-            processes.ask_to_end(kernel.life.pid)
-            processes.collect(kernel.life.pid)
+            processes.end(kernel.life.pid, _GATEWAY_SECONDS)
         kernel.alive = False
         self._forget(kernel)
 

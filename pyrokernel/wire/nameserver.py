@@ -92,9 +92,7 @@ class GuardedNameServer(NameServer):  # type: ignore[misc]  # Pyro5 has no type 
         on_revoked: Takes a list of revoked certificates, and says whether it was news.
     """
 
-    def __init__(
-        self, storage: Any, uri: str, state_host: str = "", on_revoked: OnRevoked = lambda crl: False
-    ) -> None:
+    def __init__(self, storage: Any, uri: str, state_host: str = "", on_revoked: OnRevoked = lambda crl: False) -> None:
         super().__init__(storage)
         self._state_host, self._on_revoked = state_host, on_revoked
         self.storage[core.NAMESERVER_NAME] = uri, {"class:Pyro5.nameserver.NameServer"}

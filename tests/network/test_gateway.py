@@ -31,9 +31,11 @@ from pyrokernel.errors import (
     PyrokernelError,
     SettingsError,
 )
+from pyrokernel.gateway import decisions
 from pyrokernel.gateway.gateway import Gateway
 from pyrokernel.gateway.newcomers import MAX_NEWCOMERS
 from pyrokernel.gateway.visitors import Visitors
+from pyrokernel.policy import Said
 from pyrokernel.roles import Role
 from pyrokernel.settings import Settings
 from pyrokernel.wire import proxy
@@ -328,6 +330,37 @@ def test_a_changed_policy_ends_connections_with_the_old_role(
         machine.close()
 
 
+def test_a_plugin_that_hangs_about_one_user_holds_up_nobody_else(
+    authority: Authority, users: dict[str, Credentials], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decisions, "ANSWER_SECONDS", 0.3)
+    machine = Machine(tmp_path / "one", authority, "lab7")
+    gate = threading.Event()
+
+    def hang(user: str, *_: str) -> Said:
+        if user == "zoe":
+            gate.wait(20)
+        return Said()
+
+    decider = machine.gateway._visitors._decisions._decider
+    monkeypatch.setattr(type(decider), "has_plugins", True)
+    monkeypatch.setattr(decider, "ask_plugins", hang)
+    try:
+        opened = connect(machine.uri, kind="control", credentials=users["ana"])
+        hangs = connect(machine.uri, kind="control", credentials=users["zoe"])
+        assert ask_directly(opened, OBJECT, "whoami", (), 20)[1] == "user"
+        assert asked(machine.uri, users["olga"], "whoami")[1] == "observer"
+        with pytest.raises(ConnectionLost) as caught:
+            ask_directly(hangs, OBJECT, "whoami", (), 20)
+        assert "has not answered in time about user zoe; try again" in str(caught.value.__cause__)
+        assert ask_directly(opened, OBJECT, "whoami", (), 20)[1] == "user"
+        opened.close()
+        hangs.close()
+    finally:
+        gate.set()
+        machine.close()
+
+
 def revoking(authority: Authority, number: int, *credentials: Credentials) -> bytes:
     """Return a list that revokes the certificates of some users."""
     now = datetime.datetime.now(datetime.UTC)
@@ -354,7 +387,7 @@ def test_what_was_revoked_stays_so_when_an_older_list_or_none_is_put_there(
             assert asked(machine.uri, users["zoe"], "whoami")[0] == "zoe"
             # Nor does the next gateway begin with it, nor does this host go out by it.
             with pytest.raises(SettingsError, match="from where the authority lies"):
-                Visitors(machine.settings, 1)
+                Visitors(machine.gateway.loop, machine.settings, 1)
             with pytest.raises(SettingsError, match="from where the authority lies"):
                 Identity.load(machine.certs).client_context()
         crl.write_bytes(revoking(authority, 5))
