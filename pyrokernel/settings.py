@@ -218,6 +218,15 @@ class Settings:
         }
 
 
+def gateway_environment(settings: Settings) -> dict[str, str]:
+    """Return what a gateway goes by, as PYROKERNEL_* variables: one that runs by other values is not the one meant."""
+    names = ("listen", "via", "host_certs", "policy", "portable", "no_plugin", "plugins_dir", "plugins")
+    meant = dataclasses.replace(
+        settings, host_certs=str(settings.host_certs_dir.absolute()), policy=str(settings.policy_file.absolute())
+    ).to_env()
+    return {ENV_PREFIX + name.upper(): meant[ENV_PREFIX + name.upper()] for name in names}
+
+
 def load(*, file: str | Path | None = None, environ: Mapping[str, str] | None = None, **arguments: Any) -> Settings:
     """Read the settings.
 

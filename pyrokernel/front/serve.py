@@ -27,7 +27,7 @@ from pyrokernel.front.terminal import complain, note, say
 from pyrokernel.host.meshfile import load_mesh_file
 from pyrokernel.host.policy import check_spec, free_names
 from pyrokernel.messages import START_SECONDS, HostConfig, KernelSpec
-from pyrokernel.settings import Settings, command_line, parse_size, parse_span
+from pyrokernel.settings import ENV_PREFIX, Settings, command_line, gateway_environment, parse_size, parse_span
 from pyrokernel.texts import label, plural
 from pyrokernel.wire.identity import Identity
 
@@ -224,6 +224,8 @@ def _open_when_ready(settings: Settings) -> Mesh:
 def _check_running(settings: Settings) -> None:
     """Refuse to go on with a host that runs already, and does not do what this one was to do.
 
+    That it lets others in by another policy, say, is noted only: ending it is the user's to decide.
+
     Raises:
         SettingsError: It is in another mesh, or does not listen where it was to.
     """
@@ -235,6 +237,13 @@ def _check_running(settings: Settings) -> None:
                 f"the host of mesh {settings.mesh!r} that runs here {what} {about.get(name) or 'no address'}, and not "
                 f"{wanted}; end it first (pyrokernel --mesh {settings.mesh} stop), or use another name (--mesh NAME)"
             )
+    ours, theirs = gateway_environment(settings), about.get("gateway")
+    if settings.listen and theirs is not None and theirs != ours:
+        others = [name.removeprefix(ENV_PREFIX).lower() for name in ours if theirs.get(name) != ours[name]]
+        note(
+            f"the host that runs here lets other machines in by other settings ({', '.join(others)}), which hold on; "
+            f"for those of now, end it alone (kill {about['pid']}: kernels go on), and run this again"
+        )
 
 
 def _join(args: argparse.Namespace, settings: Settings, declared: Sequence[KernelSpec]) -> int:

@@ -29,7 +29,7 @@ from pyrokernel.host.spawn import TemplateProcess
 from pyrokernel.host.supervisor import Supervisor
 from pyrokernel.loop import Loop, when_done
 from pyrokernel.messages import HOST_OBJECT, HostConfig, KernelInfo, new_instance_id
-from pyrokernel.settings import Settings, command_line
+from pyrokernel.settings import Settings, command_line, gateway_environment
 
 if TYPE_CHECKING:
     from pyrokernel.host.names import Announcer
@@ -140,7 +140,7 @@ class Host:
     def _open_to_others(self) -> list[Future[KernelInfo]]:
         """Start the gateway, if other machines are to come in."""
         if self._settings.listen:
-            return [self._supervisor.start_gateway(self._settings.listen)]
+            return [self._supervisor.start_gateway(gateway_environment(self._settings))]
         self._supervisor.end_gateway()  # an earlier host was told to let others in, this one is not
         return []
 
@@ -198,6 +198,7 @@ class Host:
                           "python": sys.executable},
              "started": time.time()},
             shutdown=self._say_goodbye,
+            own={"gateway": gateway_environment(settings)},
             take_revoked=functools.partial(take_revoked, settings.host_certs_dir),
             recorder=self._recorder,
         )  # fmt: skip

@@ -28,6 +28,7 @@ from pyrokernel.settings import check_name
 from pyrokernel.shelf import Shelf
 from pyrokernel.wire.daemon import current_peer
 from pyrokernel.wire.exposing import expose, refusal
+from pyrokernel.wire.trust import is_own
 
 T = TypeVar("T")
 
@@ -44,6 +45,7 @@ class HostService:
         loop, supervisor: Where requests are carried out.
         deaths, places: Where the past is kept.
         identity: What `describe` tells.
+        own: What it tells this account besides.
         shutdown: Begins the end of the host.
         take_revoked: Takes up a list of revoked certificates (PEM), and says whether it was news.
         recorder: Writes down who asked for what.
@@ -56,6 +58,7 @@ class HostService:
         deaths: DeathLog,
         places: Places,
         identity: Mapping[str, Any],
+        own: Mapping[str, Any],
         shutdown: Callable[[], None],
         take_revoked: Callable[[bytes], bool],
         recorder: Recorder,
@@ -64,7 +67,7 @@ class HostService:
         self._supervisor = supervisor
         self._deaths = deaths
         self._places = places
-        self._identity = dict(identity)
+        self._identity, self._own = dict(identity), dict(own)
         self._take_revoked = take_revoked
         self._shutdown = shutdown
         self._recorder = recorder
@@ -229,6 +232,7 @@ class HostService:
         peer = current_peer()
         return {
             **self._identity,
+            **(self._own if is_own(peer) else {}),
             "you": {"user": peer.author, "role": peer.role.word},
             "pid": os.getpid(),
             "protocol": PROTOCOL_VERSION,
