@@ -281,7 +281,8 @@ def _answer(entries: _Entries, return_metadata: bool) -> dict[str, Any]:
 
 class _NameServerDaemon(Daemon):
     def validateHandshake(self, conn: Connection, data: Any) -> Any:
-        conn.reader = MessageReader(MAX_REQUEST_BYTES)
+        if conn.peer.may_run_code:  # who may only look has a shorter reader already
+            conn.reader = MessageReader(MAX_REQUEST_BYTES)
         return super().validateHandshake(conn, data)
 
     def log_lost(self, conn: Connection, error: Exception) -> None:
