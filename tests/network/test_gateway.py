@@ -185,6 +185,21 @@ def test_another_life_of_a_kernel_is_noticed(machine: Machine, users: dict[str, 
         asked(machine.uri, users["ana"], "whoami", instance="an older one")
 
 
+@pytest.mark.parametrize("name", [("kernel", "camera"), ("host", "lab1")])
+def test_another_kernel_than_was_asked_for_gets_no_request(
+    machine: Machine, users: dict[str, Credentials], name: tuple[str, str]
+) -> None:
+    connection = connect(machine.uri, kind="control", name=name, credentials=users["ada"])
+    machine.service.marked = False
+    with pytest.raises(AccessRefusedError, match=f"the name server says that {name[0]} '{name[1]}' is, there is"):
+        ask_directly(connection, OBJECT, "mark", (), 20)
+    connection.close()
+    known = connect(machine.uri, kind="control", name=("kernel", "k"), credentials=users["ana"])
+    assert ask_directly(known, OBJECT, "whoami", (), 20)[0] == "ana"
+    assert not machine.service.marked
+    known.close()
+
+
 @pytest.mark.parametrize(
     "word", ["../one/abc123", "gateway", "", "nothing", "abc123.sock", "abc\x00d", "a" * 5000, "/etc/passwd", ".", ".."]
 )
