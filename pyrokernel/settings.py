@@ -167,8 +167,12 @@ class Settings:
         """Address at which other machines reach this one, "" where they do not."""
         if self.advertise and self.listen:
             return self.advertise
-        host, _, port = self.listen.rpartition(":")
-        return f"{socket.gethostname()}:{port}" if host in ("0.0.0.0", "[::]") else self.listen
+        return f"{socket.gethostname()}:{self.listen.rpartition(':')[2]}" if self.listens_everywhere else self.listen
+
+    @property
+    def listens_everywhere(self) -> bool:
+        """Whether `listen` names no address of this machine, but all of them."""
+        return split_address(self.listen)[0] in ("0.0.0.0", "::")
 
     @property
     def certs_dir(self) -> Path:
@@ -271,6 +275,24 @@ def split_address(address: str) -> tuple[str, str]:
     """Return host, without the brackets of an IPv6 address, and port of "HOST:PORT"; "" for what is missing."""
     host, _, port = address.rpartition(":")
     return host.strip("[]"), port
+
+
+def place_of(address: str, name: str) -> tuple[str, int]:
+    """Return host and port of an address at which something is to listen, or by which it is reached.
+
+    Args:
+        address: "HOST:PORT".
+        name: Of the setting that has it.
+
+    Raises:
+        SettingsError: It is none.
+    """
+    host, port = split_address(address)
+    # An IPv6 address without brackets ends in what looks like a port.
+    bare = host.count(":") > 1 and not address.startswith("[") and host != "::"
+    if not host or bare or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise SettingsError(f"{name}={address!r}: use HOST:PORT, such as 192.168.1.5:9191 or [2001:db8::5]:9191")
+    return host, int(port)
 
 
 def command_line(settings: Settings, words: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Any
 
 from pyrokernel.certs.files import write_private
 from pyrokernel.errors import SettingsError
+from pyrokernel.wire.identity import plain_name
 from pyrokernel.wire.trust import is_loopback
 
-__all__ = ["Index", "Record", "is_due", "plain_name"]
+__all__ = ["Index", "Record", "is_due"]
 
 _FORMAT = 1
 _LAST_PART = 1 / 3
@@ -23,14 +23,6 @@ _LAST_PART = 1 / 3
 def is_due(begins: float, ends: float, now: float) -> bool:
     """Whether what is valid between two moments is to be renewed by now."""
     return ends - now < (ends - begins) * _LAST_PART
-
-
-def plain_name(name: str) -> str:
-    """Return a name or address of a host as others of the same meaning are written."""
-    try:
-        return str(ipaddress.ip_address(name))
-    except ValueError:
-        return name.lower().removesuffix(".")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,7 +44,7 @@ def main(args: argparse.Namespace) -> int:
         return over_ssh.main(args, settings)
     if args.join:
         settings = joining(settings, args.join)
-    elif args.listen:
+    elif settings.listen:  # wherever that is said
         check_covered(settings, Identity.load(settings.host_certs_dir, "host"))
     stem = stem_of(args, settings)
     specs = [*declared, *specs_of(args, taken=[spec.name for spec in declared], stem=stem)]
@@ -180,6 +180,8 @@ def _describe(where: str, names: Sequence[str], settings: Settings, *, foregroun
         # A host's own name server is reached by its gateway.
         at = settings.address if settings.ns_address.startswith("./u:") else settings.ns_address
         say(f"  other machines reach it at {settings.address}; they join it by: pyrokernel serve --join {at}")
+        if settings.listens_everywhere and not settings.advertise:
+            say("  (it listens at all its addresses, and is reached by its name; --advertise HOST:PORT says otherwise)")
     if foreground:
         say("  Ctrl-C ends this host and leaves the kernels running.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import logging
 import socket
@@ -21,7 +22,7 @@ from pyrokernel.gateway.routes import Routes
 from pyrokernel.gateway.visitors import Visitor, Visitors, shown_name
 from pyrokernel.loglimit import LogLimit
 from pyrokernel.loop import Loop
-from pyrokernel.settings import Settings
+from pyrokernel.settings import Settings, place_of
 from pyrokernel.wire import endpoints, silence, sockets
 from pyrokernel.wire.connection import IncomingMessage
 from pyrokernel.wire.greeting import heed_no_warnings, object_of, refusal, with_annotations
@@ -273,19 +274,27 @@ def _most_connections() -> int:
 
 
 def _listen_tcp(address: str) -> socket.socket:
-    host, colon, port = address.rpartition(":")
-    if not (colon and host and port.isdecimal()):
-        raise SettingsError(f"listen={address!r}: use HOST:PORT, such as 192.168.1.5:9191")
+    host, port = place_of(address, "listen")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         if sys.platform != "win32":  # where it would let another account listen at the same port
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host.strip("[]"), int(port)))
+        sock.bind((host, port))
+        sock.listen(1024)
     except OSError as error:
         sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise SettingsError(
+                f"port {port} of {host} is in use; name another one (--listen HOST:PORT), or end what listens there "
+                "(`ss -ltnp` names it)"
+            ) from error
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise SettingsError(
+                f"{host} is no address of this machine; use one of its own, and name what leads there from elsewhere "
+                "with --advertise HOST:PORT"
+            ) from error
         raise OSError(error.errno, f"cannot listen at {address}: {error.strerror or error}") from error
-    sock.listen(1024)
     sock.setblocking(False)
     return sock
 

@@ -10,6 +10,7 @@ explains.
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import os
 import re
 import ssl
@@ -21,7 +22,7 @@ from typing import Any
 from pyrokernel.errors import AccessRefusedError, SettingsError
 from pyrokernel.wire.revoked import refuse_older
 
-__all__ = ["KINDS", "Identity", "PeerCert", "check_kind", "kind_and_name", "names_in", "shake_hands"]
+__all__ = ["KINDS", "Identity", "PeerCert", "check_kind", "kind_and_name", "names_in", "plain_name", "shake_hands"]
 
 PeerCert = Mapping[str, Any]
 """What `getpeercert()` returns."""
@@ -286,6 +287,14 @@ def check_kind(cert: PeerCert, *kinds: str, where: str) -> tuple[str, str]:
 def names_in(cert: PeerCert) -> list[str]:
     """Return the host names and addresses that a certificate is for."""
     return [value for what, value in cert.get("subjectAltName", ()) if what in ("DNS", "IP Address")]
+
+
+def plain_name(name: str) -> str:
+    """Return a name or address of a host as others of the same meaning are written."""
+    try:
+        return str(ipaddress.ip_address(name.strip()))
+    except ValueError:
+        return name.lower().removesuffix(".")
 
 
 def check_owned(path: Path) -> None:

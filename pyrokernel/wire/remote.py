@@ -99,7 +99,11 @@ def dial(
                 f"{address} is neither a unix socket nor yours to reach by TLS: who listens there cannot be told "
                 f"apart from you. An identity belongs into {credentials.identity} (pyrokernel certs issue)"
             )
-        check_loopback(host)
+        check_loopback(
+            host,
+            "TLS needs an identity: who runs that mesh makes one (`pyrokernel certs issue USER`), to be put into "
+            f"{credentials.identity}; or go through ssh",
+        )
         return _connect(host, port, timeout), Peer(uid=-1)
     try:
         sock, peer = _shake_hands(_connect(host, port, timeout, credentials.via), host, port, deadline, identity)
