@@ -186,8 +186,9 @@ class Loop:
         try:
             callback()
         except Exception:
-            # Every kernel of the machine depends on this loop; a mistake in one callback must not end it.
-            log.exception("a callback of the host failed")
+            # All kernels of a machine, or all who come from others, depend on this loop; a mistake in one callback must
+            # not end it.
+            log.exception("a callback of the loop failed")
 
 
 def when_done(futures: Iterable[Future[Any]], callback: Callback) -> None:
