@@ -6,6 +6,7 @@ Importing this module reads nothing; `load()` does.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -363,28 +364,34 @@ def machine_key() -> str:
     return hashlib.sha256(f"{socket.gethostname()}/{boot}".encode()).hexdigest()[:8]
 
 
-def private_directory(path: Path) -> Path:
+def private_directory(path: Path, *, may_be_link: bool = False) -> Path:
     """Create `path` and make sure that it belongs to this user alone.
+
+    Args:
+        path: Which.
+        may_be_link: Follow a link, as for what a user keeps; not where others can put one, as in a directory for all.
 
     Raises:
         AccessRefusedError: It is a link, belongs to another user, or others may enter it.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.mkdir(mode=0o700, exist_ok=True)
-    check_private(path)
+    with contextlib.suppress(FileExistsError):  # it is no directory, which is said below
+        path.mkdir(mode=0o700, exist_ok=True)
+    check_private(path, may_be_link=may_be_link)
     return path
 
 
-def check_private(path: Path) -> None:
-    """Refuse a directory that is not this user's alone.
+def check_private(path: Path, *, may_be_link: bool = False) -> None:
+    """Refuse a directory that is not this user's alone; arguments as those of `private_directory`.
 
     Raises:
         AccessRefusedError: It is a link, belongs to another user, or others may enter it.
         FileNotFoundError: It does not exist.
     """
-    info = path.lstat()
+    info = path.stat() if may_be_link else path.lstat()
     if not stat.S_ISDIR(info.st_mode):
-        raise AccessRefusedError(f"{path} is not a directory (links are not followed); remove it or set runtime_dir")
+        followed = "" if may_be_link else " (links are not followed)"
+        raise AccessRefusedError(f"{path} is not a directory{followed}; remove it, or set another (runtime_dir)")
     if not hasattr(os, "getuid"):
         return  # Windows: what is below a user's own folder is private by the rights that it inherits
     if info.st_uid != os.getuid():

@@ -18,11 +18,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from pyrokernel.certs.bundles import is_of, write_bundle
 from pyrokernel.certs.crl import make_crl, number_of
-from pyrokernel.certs.files import locked, private_directory, write_private
+from pyrokernel.certs.files import locked, write_private
 from pyrokernel.certs.index import Index, Record
 from pyrokernel.certs.making import CLOCKS_APART, DAYS, certificate_pem, key_pem, make_ca, make_identity
 from pyrokernel.errors import SettingsError
-from pyrokernel.settings import check_name
+from pyrokernel.settings import check_name, private_directory
 from pyrokernel.wire.identity import Identity, check_owned, plain_name
 
 __all__ = ["Authority", "create", "exists", "opened", "read_index"]
@@ -51,7 +51,7 @@ def create(directory: Path, name: str, *, days: float = DAYS["ca"]) -> bool:
         SettingsError: The name is none.
     """
     check_name(name, "authority")
-    private_directory(directory)
+    private_directory(directory, may_be_link=True)
     with locked(directory):
         if exists(directory):
             return False

@@ -8,8 +8,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from pyrokernel.certs.files import private_directory, sweep, write_private
-from pyrokernel.settings import ENV_PREFIX
+from pyrokernel.certs.files import sweep, write_private
+from pyrokernel.settings import ENV_PREFIX, private_directory
 from pyrokernel.wire.identity import Identity
 
 __all__ = ["environment", "is_of", "take_revoked", "write_bundle", "write_environment"]
@@ -23,7 +23,7 @@ def write_bundle(directory: Path, *, ca: bytes, cert: bytes, key: bytes, crl: by
     The moment of change is that of key.pem, which has key and certificate in one: however a command is interrupted,
     what is there is the old identity, the new one, or none yet.
     """
-    private_directory(directory)
+    private_directory(directory, may_be_link=True)
     sweep(directory)
     write_private(directory / "ca.pem", ca)
     write_private(directory / "crl.pem", crl)
