@@ -110,7 +110,7 @@ def dial(
     except (ssl.SSLError, ConnectionError) as error:
         told = AccessRefusedError if isinstance(error, ssl.SSLError) else KernelUnreachableError
         if isinstance(error, ssl.SSLCertVerificationError) or not (stock and is_loopback(host)):
-            raise told(explain_dial(error, address, identity)) from error
+            raise told(explain_dial(error, address, identity, deadline, credentials.via)) from error
         # It may be a stock name server without TLS.
         return _connect(host, port, max(0.1, deadline - time.monotonic())), Peer(uid=-1)
     except TimeoutError as error:
