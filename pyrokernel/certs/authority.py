@@ -224,10 +224,11 @@ class Authority:
         for each in names:
             holder = None if each in shared else holders.get(plain_name(each))
             if holder is not None:
+                command = f"{'renew' if self.index.of(name) else 'issue-host'} {name}"
                 raise SettingsError(
                     f"{each} is a name of host {holder.name}, and {name} could pass for that with it; if that host is "
-                    f"no more: pyrokernel certs revoke {holder.name}; if both are reached by it, as behind one router, "
-                    "say --shared"
+                    f"no more: pyrokernel certs revoke {holder.name}; if both are reached by it, as behind one router: "
+                    f"pyrokernel certs {command} --name {each} --shared"
                 )
 
     def _own_place(self, record: Record) -> Path | None:

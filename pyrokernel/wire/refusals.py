@@ -137,7 +137,10 @@ def _meaning(error: BaseException, where: str, identity: Identity | None, shown:
 
 def _closed(where: str, identity: Identity | None) -> str:
     """Explain a connection that ended: the alert that says why may be lost on the way."""
-    own = _damage(identity) or (trouble_of(identity) if identity else "")
+    try:
+        own = _damage(identity) or (trouble_of(identity) if identity else "")
+    except PyrokernelError as error:
+        own = str(error)
     if own:
         return f"{where} closed the connection while shaking hands: {own}"
     return (

@@ -41,11 +41,11 @@ def refuse_older(directory: Path) -> None:
         number = _number_in(file.read_bytes())
     except FileNotFoundError:
         raise SettingsError(
-            f"{file} is gone, and number {seen} of it was there: copy crl.pem anew from where the authority lies"
+            f"{file} is gone, and number {seen} of it was there; copy crl.pem anew from where the authority lies"
         ) from None
     if number < seen:
         raise SettingsError(
-            f"{file} is number {number} of the list of what was revoked, and number {seen} was there before: copy "
+            f"{file} is number {number} of the list of what was revoked, and number {seen} was there before; copy "
             "crl.pem anew from where the authority lies"
         )
 
@@ -64,7 +64,7 @@ def newest_seen(directory: Path) -> int:
         return 0
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SettingsError(
-            f"{file} is damaged ({error}): copy crl.pem anew from where the authority lies, then remove {file}"
+            f"{file} is damaged ({error}); copy crl.pem anew from where the authority lies, then remove {file}"
         ) from error
     return number if authority == _fingerprint(directory) else 0  # lists of another authority have other numbers
 

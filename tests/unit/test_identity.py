@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from certificates import Authority, shaking_hands
 
+from pyrokernel.certs.crl import make_crl, remember
 from pyrokernel.certs.making import certificate_pem, key_pem
 from pyrokernel.errors import AccessRefusedError, SettingsError
 from pyrokernel.wire.identity import Identity, check_kind, kind_and_name, names_in, shake_hands
@@ -450,6 +451,15 @@ def test_a_connection_that_just_ends_is_explained_by_the_certificate_here(lab: A
     assert "expired 2 d 0 h ago" in told
     told = explain(ConnectionResetError(104, "Connection reset by peer"), "lab1:5", user)
     assert f"it speaks no TLS, or refuses what {user.directory} says; see its log. " in told
+
+
+def test_a_connection_that_just_ends_is_explained_by_the_list_here_too(lab: Authority) -> None:
+    user = Identity.load(lab.identity("user", "lost"))
+    user.crl_file.write_bytes(make_crl({}, 3, ca_key=lab.key, ca=lab.cert))
+    remember(user.directory, 3)
+    user.crl_file.unlink()
+    told = explain(ConnectionResetError(104, "Connection reset by peer"), "lab1:5", user)
+    assert told.startswith(f"lab1:5 closed the connection while shaking hands: {user.crl_file} is gone, and number 3 ")
 
 
 def test_a_server_that_says_nothing_is_told_so(user: Identity) -> None:
