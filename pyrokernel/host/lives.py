@@ -13,7 +13,7 @@ from pyrokernel.host.registry import Record
 from pyrokernel.loop import Timer, resolve
 from pyrokernel.messages import Death, KernelBirth, KernelInfo, KernelSpec, KernelStatus
 
-_SHOWN = {"gateway": "the gateway, by which other machines come in,", "state": "the shared state"}
+_SHOWN = {"gateway": "the gateway (by which other machines come in)", "state": "the shared state"}
 
 
 @dataclasses.dataclass(eq=False)

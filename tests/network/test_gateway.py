@@ -350,10 +350,10 @@ def test_a_plugin_that_hangs_about_one_user_holds_up_nobody_else(
 ) -> None:
     monkeypatch.setattr(decisions, "ANSWER_SECONDS", 0.3)
     machine = Machine(tmp_path / "one", authority, "lab7")
-    gate = threading.Event()
+    gate, hanging = threading.Event(), {"zoe"}
 
     def hang(user: str, *_: str) -> Said:
-        if user == "zoe":
+        if user in hanging:
             gate.wait(20)
         return Said()
 
@@ -369,6 +369,8 @@ def test_a_plugin_that_hangs_about_one_user_holds_up_nobody_else(
             ask_directly(hangs, OBJECT, "whoami", (), 20)
         assert "has not answered in time about user zoe; try again" in str(caught.value.__cause__)
         assert ask_directly(opened, OBJECT, "whoami", (), 20)[1] == "user"
+        hanging.add("ana")  # who is in already: nobody knows any more what she may do
+        wait_until(lambda: opened.has_input)
         opened.close()
         hangs.close()
     finally:
