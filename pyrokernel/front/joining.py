@@ -97,9 +97,9 @@ def _reached_from(host: str, port: int, credentials: Credentials) -> str:
 def _name_of(address: str, identity: Identity) -> str:
     """Return by what name others reach an address of this machine: itself, or one that the certificate is for."""
     names = names_in(identity.cert)
-    if address in names:
-        return f"[{address}]" if ":" in address else address
-    return next((name for name in names if _leads_to(name, address)), address)
+    known = plain_name(address) in map(plain_name, names)
+    found = address if known else next((name for name in names if _leads_to(name, address)), address)
+    return f"[{found}]" if ":" in found else found
 
 
 def _leads_to(name: str, address: str) -> bool:

@@ -266,6 +266,7 @@ def test_whom_a_host_introduces_a_line_of_the_policy_can_restrict(
     first, second = Machine(tmp_path / "one", authority, "lab1"), Machine(tmp_path / "two", authority, "lab2")
     policy = tmp_path / "one" / "policy.toml"
     policy.write_text(INTRODUCING)
+    wait_until(lambda: first.gateway._visitors._decisions._policy.hosts)
     try:
         for user, role in (("ana", "observer"), ("eve", "observer"), ("boss", "user"), ("new", "user")):
             said = pack({FOR: words_for(user, Role.ADMIN)})

@@ -11,7 +11,7 @@ from nameservers import free_port
 
 from pyrokernel.cli import ExitCode, main
 from pyrokernel.errors import SettingsError
-from pyrokernel.front.joining import check_covered
+from pyrokernel.front.joining import _name_of, check_covered
 from pyrokernel.gateway.gateway import _listen_tcp
 from pyrokernel.settings import Settings
 from pyrokernel.wire.identity import Identity
@@ -48,6 +48,12 @@ def test_who_listens_at_all_addresses_is_reached_by_the_name_of_the_machine(
     with pytest.raises(SettingsError, match=r"not for lab9, .* choose one of its names with --advertise HOST:PORT"):
         check_covered(Settings(listen=everywhere), identity)
     check_covered(Settings(listen=everywhere, advertise="lab1.example.org:9191"), identity)
+
+
+def test_the_name_by_which_an_address_is_reached_can_be_listened_at(identity: Identity) -> None:
+    assert _name_of("2001:db8::1", identity) == "[2001:db8::1]"
+    assert _name_of("127.0.0.1", identity) == "127.0.0.1"
+    assert _name_of("2001:db8::7", identity) == "[2001:db8::7]"  # for which there is no name: that is said later
 
 
 def test_a_port_in_use_and_an_address_of_others_are_said() -> None:
