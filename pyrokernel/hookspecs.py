@@ -218,8 +218,10 @@ def pyrokernel_open_store(directory: Path, mesh: str, durability: str, settings:
 def pyrokernel_policy(user: str, kind: str, kernel: str, address: str, settings: Mapping[str, Any]) -> str | None:
     """Say what somebody from another machine may do.
 
-    Called in the gateway for each connection that shows a good certificate, and once a second for those that are open:
-    a connection whose role has changed is closed. Of several plugins the first in alphabetical order that answers is
+    Called in the gateway when a connection shows a good certificate, and once a second while some are open: those whose
+    role has changed are closed. One answer is for all who are the same user, from the same machine, at the same kernel,
+    for a second. It is called on several threads at once, and has 3 s: whom it has said nothing of by then is refused,
+    and those who are in have to go. Of several plugins the first in alphabetical order that answers is
     believed, and the policy's file is asked only where none does. It can give a role, and never more: who is on this
     machine as the account that runs the mesh is an admin whatever it says. For whom a host introduces it is asked
     twice, of the host and of that user, and the lower role counts.
@@ -228,7 +230,7 @@ def pyrokernel_policy(user: str, kind: str, kernel: str, address: str, settings:
         user: The name in the certificate, or of whom a host introduces.
         kind: Of the certificate: "user", or "host", for another machine that acts for its users.
         kernel: Which kernel the connection leads to, "" for host, name server and shared state.
-        address: "HOST:PORT" where it comes from.
+        address: "HOST:PORT" where one of the connections comes from.
         settings: The plugin's own section of the configuration.
 
     Returns:

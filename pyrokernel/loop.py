@@ -65,6 +65,7 @@ class Loop:
         self._pipes: dict[int, Callback] = {}
         self._selector.register(self._wake_read, selectors.EVENT_READ, self._drain)
         self._running = True
+        self._closed = False
         self._earlier_handlers: dict[int, Any] = {}
 
     def watch(self, source: int | HasFileno, callback: Callback) -> None:
@@ -151,6 +152,7 @@ class Loop:
             signal.set_wakeup_fd(-1)
         for number, handler in self._earlier_handlers.items():
             signal.signal(number, handler)
+        self._closed = True
         self._selector.close()
         self._wake_read.close()
         self._wake_write.close()
@@ -168,6 +170,10 @@ class Loop:
             self._wake_write.send(b"\0")
         except BlockingIOError:
             return  # the pipe is full of wake-ups already
+        except OSError:
+            if not self._closed:
+                raise
+            # It has ended, say because another thread woke it first: nobody is left to be woken.
 
     def _drain(self) -> None:
         try:
@@ -180,8 +186,9 @@ class Loop:
         try:
             callback()
         except Exception:
-            # Every kernel of the machine depends on this loop; a mistake in one callback must not end it.
-            log.exception("a callback of the host failed")
+            # All kernels of a machine, or all who come from others, depend on this loop; a mistake in one callback must
+            # not end it.
+            log.exception("a callback of the loop failed")
 
 
 def when_done(futures: Iterable[Future[Any]], callback: Callback) -> None:

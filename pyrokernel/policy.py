@@ -23,16 +23,16 @@ import fnmatch
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyrokernel.errors import PyrokernelError, SettingsError
 from pyrokernel.plugins import Plugins, find
 from pyrokernel.roles import Role
 from pyrokernel.settings import Settings
 
-__all__ = ["HOST", "USER", "Decider", "Policy", "PolicyFile", "Verdict"]
+__all__ = ["HOST", "USER", "Decider", "Policy", "PolicyFile", "Said", "Verdict"]
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,18 @@ class Verdict:
 
     role: Role
     line: str
+
+
+class Said(NamedTuple):
+    """What plugins have said; None where none has an answer.
+
+    Attributes:
+        of_user: Of somebody.
+        of_host: Of the host that introduces them.
+    """
+
+    of_user: Verdict | None = None
+    of_host: Verdict | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +155,21 @@ class Policy:
             return Verdict(Role.ADMIN, "the account that runs the mesh")
         return Verdict(self.default, "default")
 
+    def weigh(self, said: Said, user: str, kind: str = USER, kernel: str = "", through: str = "") -> Verdict:
+        """Return what somebody may do, where plugins have said something or nothing.
+
+        Args:
+            said: It.
+            user, kind, kernel: As those of `role_of`.
+            through: Name of the host that introduces the user, who shows no certificate; "" for none. `default` is for
+                certificates, and whose name is the owner's may be anybody there: so the host's role is the most.
+        """
+        if not through:
+            return said.of_user or self.verdict(user, kind, kernel)
+        most = said.of_host or self.verdict(through, HOST, kernel)
+        named = said.of_user or self.line_of(user, kernel)
+        return named if named is not None and named.role < most.role else most
+
     def line_of(self, user: str, kernel: str = "") -> Verdict | None:
         """Return what the line says that is for a user and a kernel; None where there is none but `default`."""
         for pattern, table in self.kernels:
@@ -207,7 +234,8 @@ class Decider:
 
     def __init__(self, settings: Settings, owner: str) -> None:
         self._file = PolicyFile(settings.policy_file, owner)
-        self._ask = _hooks(settings)
+        self._plugins = Plugins(settings, find(settings))
+        self._plugins.load(lambda plugin: None)
 
     def role_of(self, user: str, kind: str, kernel: str = "", address: str = "", through: str = "") -> Role:
         """Return what somebody may do; arguments as those of `verdict`."""
@@ -218,25 +246,31 @@ class Decider:
 
         Args:
             user, kind, kernel, address: As those of `Policy.role_of`.
-            through: Name of the host that introduces the user, who shows no certificate; "" for none. `default` is for
-                certificates, and whose name is the owner's may be anybody there: so the host's role is the most.
+            through: Name of the host that introduces the user, who shows no certificate; "" for none.
         """
-        if not through:
-            return self._ask(user, kind, kernel, address) or self._file.current.verdict(user, kind, kernel)
-        most = self.verdict(through, HOST, kernel, address)
-        named = self._ask(user, kind, kernel, address) or self._file.current.line_of(user, kernel)
-        return named if named is not None and named.role < most.role else most
+        said = self.ask_plugins(user, kind, kernel, address, through)
+        return self.policy.weigh(said, user, kind, kernel, through)
 
+    @property
+    def policy(self) -> Policy:
+        """What the file says now."""
+        return self._file.current
 
-def _hooks(settings: Settings) -> Callable[[str, str, str, str], Verdict | None]:
-    """Return what asks the plugins; the first that has an answer is believed, and one that fails lets nobody in."""
-    loaded = Plugins(settings, find(settings))
-    loaded.load(lambda plugin: None)
+    @property
+    def has_plugins(self) -> bool:
+        """Whether a plugin is asked before the file: that may take any time."""
+        return self._plugins.implements(_HOOK)
 
-    def ask(user: str, kind: str, kernel: str, address: str) -> Verdict | None:
-        for plugin in loaded.all:
+    def ask_plugins(self, user: str, kind: str, kernel: str, address: str, through: str = "") -> Said:
+        """Return what plugins say of somebody, and of the host that introduces them; arguments as for `verdict`."""
+        of_host = self._ask(through, HOST, kernel, address) if through else None
+        return Said(self._ask(user, kind, kernel, address), of_host)
+
+    def _ask(self, user: str, kind: str, kernel: str, address: str) -> Verdict | None:
+        """Return what the first plugin says that has an answer, None without one; one that fails lets nobody in."""
+        for plugin in self._plugins.all:
             try:
-                said = loaded.call(plugin, _HOOK, user=user, kind=kind, kernel=kernel, address=address)
+                said = self._plugins.call(plugin, _HOOK, user=user, kind=kind, kernel=kernel, address=address)
                 role = None if said is None else Role.of(str(getattr(said, "word", said)))
             except (Exception, SystemExit) as error:  # noqa: BLE001  a plugin may raise anything; then nobody gets in
                 plugin.note(f"{_HOOK} raised {type(error).__name__}: {error}", kind=_HOOK)
@@ -244,8 +278,6 @@ def _hooks(settings: Settings) -> Callable[[str, str, str, str], Verdict | None]
             if role is not None:
                 return Verdict(role, f"plugin {plugin.name}")
         return None
-
-    return ask
 
 
 def _specificity(pattern: str) -> tuple[bool, int, str]:

@@ -6,6 +6,7 @@ Importing this module reads nothing; `load()` does.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -167,8 +168,12 @@ class Settings:
         """Address at which other machines reach this one, "" where they do not."""
         if self.advertise and self.listen:
             return self.advertise
-        host, _, port = self.listen.rpartition(":")
-        return f"{socket.gethostname()}:{port}" if host in ("0.0.0.0", "[::]") else self.listen
+        return f"{socket.gethostname()}:{self.listen.rpartition(':')[2]}" if self.listens_everywhere else self.listen
+
+    @property
+    def listens_everywhere(self) -> bool:
+        """Whether `listen` names no address of this machine, but all of them."""
+        return split_address(self.listen)[0] in ("0.0.0.0", "::")
 
     @property
     def certs_dir(self) -> Path:
@@ -218,6 +223,15 @@ class Settings:
         }
 
 
+def gateway_environment(settings: Settings) -> dict[str, str]:
+    """Return what a gateway goes by, as PYROKERNEL_* variables: one that runs by other values is not the one meant."""
+    names = ("listen", "via", "host_certs", "policy", "portable", "no_plugin", "plugins_dir", "plugins")
+    meant = dataclasses.replace(
+        settings, host_certs=str(settings.host_certs_dir.absolute()), policy=str(settings.policy_file.absolute())
+    ).to_env()
+    return {ENV_PREFIX + name.upper(): meant[ENV_PREFIX + name.upper()] for name in names}
+
+
 def load(*, file: str | Path | None = None, environ: Mapping[str, str] | None = None, **arguments: Any) -> Settings:
     """Read the settings.
 
@@ -262,6 +276,24 @@ def split_address(address: str) -> tuple[str, str]:
     """Return host, without the brackets of an IPv6 address, and port of "HOST:PORT"; "" for what is missing."""
     host, _, port = address.rpartition(":")
     return host.strip("[]"), port
+
+
+def place_of(address: str, name: str) -> tuple[str, int]:
+    """Return host and port of an address at which something is to listen, or by which it is reached.
+
+    Args:
+        address: "HOST:PORT".
+        name: Of the setting that has it.
+
+    Raises:
+        SettingsError: It is none.
+    """
+    host, port = split_address(address)
+    # An IPv6 address without brackets ends in what looks like a port.
+    bare = host.count(":") > 1 and not address.startswith("[") and host != "::"
+    if not host or bare or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise SettingsError(f"{name}={address!r}: use HOST:PORT, such as 192.168.1.5:9191 or [2001:db8::5]:9191")
+    return host, int(port)
 
 
 def command_line(settings: Settings, words: str) -> str:
@@ -332,28 +364,34 @@ def machine_key() -> str:
     return hashlib.sha256(f"{socket.gethostname()}/{boot}".encode()).hexdigest()[:8]
 
 
-def private_directory(path: Path) -> Path:
+def private_directory(path: Path, *, may_be_link: bool = False) -> Path:
     """Create `path` and make sure that it belongs to this user alone.
+
+    Args:
+        path: Which.
+        may_be_link: Follow a link, as for what a user keeps; not where others can put one, as in a directory for all.
 
     Raises:
         AccessRefusedError: It is a link, belongs to another user, or others may enter it.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.mkdir(mode=0o700, exist_ok=True)
-    check_private(path)
+    with contextlib.suppress(FileExistsError):  # it is no directory, which is said below
+        path.mkdir(mode=0o700, exist_ok=True)
+    check_private(path, may_be_link=may_be_link)
     return path
 
 
-def check_private(path: Path) -> None:
-    """Refuse a directory that is not this user's alone.
+def check_private(path: Path, *, may_be_link: bool = False) -> None:
+    """Refuse a directory that is not this user's alone; arguments as those of `private_directory`.
 
     Raises:
         AccessRefusedError: It is a link, belongs to another user, or others may enter it.
         FileNotFoundError: It does not exist.
     """
-    info = path.lstat()
+    info = path.stat() if may_be_link else path.lstat()
     if not stat.S_ISDIR(info.st_mode):
-        raise AccessRefusedError(f"{path} is not a directory (links are not followed); remove it or set runtime_dir")
+        followed = "" if may_be_link else " (links are not followed)"
+        raise AccessRefusedError(f"{path} is not a directory{followed}; remove it, or set another (runtime_dir)")
     if not hasattr(os, "getuid"):
         return  # Windows: what is below a user's own folder is private by the rights that it inherits
     if info.st_uid != os.getuid():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -18,12 +18,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from pyrokernel.certs.bundles import is_of, write_bundle
 from pyrokernel.certs.crl import make_crl, number_of
-from pyrokernel.certs.files import locked, private_directory, write_private
+from pyrokernel.certs.files import locked, write_private
 from pyrokernel.certs.index import Index, Record
 from pyrokernel.certs.making import CLOCKS_APART, DAYS, certificate_pem, key_pem, make_ca, make_identity
 from pyrokernel.errors import SettingsError
-from pyrokernel.settings import check_name
-from pyrokernel.wire.identity import Identity, check_owned
+from pyrokernel.settings import check_name, private_directory
+from pyrokernel.wire.identity import Identity, check_owned, plain_name
 
 __all__ = ["Authority", "create", "exists", "opened", "read_index"]
 
@@ -51,7 +51,7 @@ def create(directory: Path, name: str, *, days: float = DAYS["ca"]) -> bool:
         SettingsError: The name is none.
     """
     check_name(name, "authority")
-    private_directory(directory)
+    private_directory(directory, may_be_link=True)
     with locked(directory):
         if exists(directory):
             return False
@@ -107,7 +107,14 @@ class Authority:
             self._write_crl()
 
     def issue(
-        self, kind: str, name: str, names: Sequence[str] = (), *, days: float | None = None, into: Path | None = None
+        self,
+        kind: str,
+        name: str,
+        names: Sequence[str] = (),
+        *,
+        days: float | None = None,
+        into: Path | None = None,
+        shared: Collection[str] = (),
     ) -> Record:
         """Make an identity for a name that has none that is valid.
 
@@ -117,9 +124,11 @@ class Authority:
             names: Where a host is reached.
             days: How long it lasts; None for what is usual.
             into: Where it is written; None for `issued/NAME`.
+            shared: Those of the names that the certificate of another host may have, too.
 
         Raises:
-            SettingsError: The name has one, also one of the other kind, or is none.
+            SettingsError: The name has one, also one of the other kind, or is none; or another host is reached by one
+                of the names.
         """
         check_name(name, kind)
         now = _now().timestamp()
@@ -128,10 +137,17 @@ class Authority:
                 raise SettingsError(f"{name} is the name of a {record.kind} here; choose another for the {kind}")
             if record.state(now) in ("valid", "due"):
                 raise SettingsError(f"{kind} {name} has a certificate; for a new one: pyrokernel certs renew {name}")
+        self._check_free(name, names, shared)
         return self._make(kind, name, names, days or DAYS[kind], into)
 
     def renew(
-        self, name: str, names: Sequence[str] = (), *, days: float | None = None, into: Path | None = None
+        self,
+        name: str,
+        names: Sequence[str] = (),
+        *,
+        days: float | None = None,
+        into: Path | None = None,
+        shared: Collection[str] = (),
     ) -> Record:
         """Make a new key and certificate for a name, in place of the old, which stays valid as long as it was.
 
@@ -140,9 +156,11 @@ class Authority:
             names: Where a host is reached as well.
             days: How long it lasts; None for as long as the old one did.
             into: Where it is written; None for where the old one was.
+            shared: Those of the names that the certificate of another host may have, too.
 
         Raises:
-            SettingsError: Nothing was issued for the name, or it was revoked.
+            SettingsError: Nothing was issued for the name, or it was revoked; or another host is reached by one of
+                the names.
         """
         last = self.newest(name)
         if last.revoked:
@@ -152,6 +170,7 @@ class Authority:
             )
         if names and last.kind == "user":
             raise SettingsError(f"{name} is a user, and --name is for hosts")
+        self._check_free(name, [each for each in names if each not in last.names], shared)
         lasted = (last.ends - last.begins - CLOCKS_APART.total_seconds()) / 86400
         return self._make(last.kind, name, [*last.names, *names], days or lasted, into or self._own_place(last))
 
@@ -198,6 +217,19 @@ class Authority:
                 write_private(directory / "crl.pem", crl)
                 found.append(directory)
         return found
+
+    def _check_free(self, name: str, names: Iterable[str], shared: Collection[str]) -> None:
+        """Refuse what another host is reached by: clients go by that, and would take the one for the other."""
+        holders = self.index.holders(name, _now().timestamp())
+        for each in names:
+            holder = None if each in shared else holders.get(plain_name(each))
+            if holder is not None:
+                command = f"{'renew' if self.index.of(name) else 'issue-host'} {name}"
+                raise SettingsError(
+                    f"{each} is a name of host {holder.name}, and {name} could pass for that with it; if that host is "
+                    f"no more: pyrokernel certs revoke {holder.name}; if both are reached by it, as behind one router: "
+                    f"pyrokernel certs {command} --name {each} --shared"
+                )
 
     def _own_place(self, record: Record) -> Path | None:
         """Return where an identity of this machine was written, unless another one lies there now."""

@@ -1,6 +1,6 @@
-"""Identity directories as they are written, and their environment files. Runs in the caller's process.
+"""Identity directories as they are written, and their environment files. Runs in the caller's and the host process.
 
-Only the environment needs nothing but the standard library: it is written anew on machines that hold no authority.
+The environment needs nothing but the standard library: it is written anew on machines that hold no authority.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from pyrokernel.certs.files import private_directory, sweep, write_private
-from pyrokernel.settings import ENV_PREFIX
+from pyrokernel.certs.files import sweep, write_private
+from pyrokernel.settings import ENV_PREFIX, private_directory
 from pyrokernel.wire.identity import Identity
 
-__all__ = ["environment", "is_of", "write_bundle", "write_environment"]
+__all__ = ["environment", "is_of", "take_revoked", "write_bundle", "write_environment"]
 
 _SETTING = {"user": "CERTS", "host": "HOST_CERTS"}
 
@@ -23,7 +23,7 @@ def write_bundle(directory: Path, *, ca: bytes, cert: bytes, key: bytes, crl: by
     The moment of change is that of key.pem, which has key and certificate in one: however a command is interrupted,
     what is there is the old identity, the new one, or none yet.
     """
-    private_directory(directory)
+    private_directory(directory, may_be_link=True)
     sweep(directory)
     write_private(directory / "ca.pem", ca)
     write_private(directory / "crl.pem", crl)
@@ -52,6 +52,21 @@ def environment(identity: Identity) -> dict[str, str]:
         found |= {"PYRO_SSL_SERVERCERT": pair, "PYRO_SSL_SERVERKEY": key}
     found |= {"PYRO_SSL_CLIENTCERT": pair, "PYRO_SSL_CLIENTKEY": key}
     return found | {ENV_PREFIX + _SETTING[identity.kind]: str(directory)}
+
+
+def take_revoked(directory: Path, crl: bytes) -> bool:
+    """Take up a list of what was revoked (PEM) in an identity directory, if there is one; say whether it was news.
+
+    A gateway that shows this identity sees it a moment later, and hangs up on those who are on it.
+
+    Raises:
+        AccessRefusedError, SettingsError: As `crl.take_over`.
+    """
+    if not (directory / "ca.pem").exists():  # nobody is let in by a certificate
+        return False
+    from pyrokernel.certs.crl import take_over  # loads `cryptography`, for those who revoke something
+
+    return take_over(crl, directory)
 
 
 def is_of(directory: Path, ca: bytes) -> bool:

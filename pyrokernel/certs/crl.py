@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -18,8 +20,23 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from pyrokernel.certs.files import write_private
 from pyrokernel.errors import AccessRefusedError
+from pyrokernel.wire.revoked import SEEN, newest_seen, seen_words
 
-__all__ = ["make_crl", "number_of", "read_revoked", "take_over"]
+__all__ = ["Revoked", "make_crl", "number_of", "read_revoked", "remember", "take_over"]
+
+log = logging.getLogger(__name__)
+
+
+class Revoked(NamedTuple):
+    """What a list says.
+
+    Attributes:
+        number: Of the list; 0 where it has none, as lists of some other tools.
+        serials: Numbers of the certificates that are revoked.
+    """
+
+    number: int
+    serials: frozenset[int]
 
 
 def make_crl(
@@ -54,8 +71,8 @@ def make_crl(
     return builder.sign(ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
-def read_revoked(crl_pem: bytes, ca_pem: bytes) -> frozenset[int]:
-    """Return the serial numbers that a list revokes.
+def read_revoked(crl_pem: bytes, ca_pem: bytes) -> Revoked:
+    """Return what a list revokes.
 
     Args:
         crl_pem: The list.
@@ -64,7 +81,17 @@ def read_revoked(crl_pem: bytes, ca_pem: bytes) -> frozenset[int]:
     Raises:
         ValueError: It is no list, or not by this authority.
     """
-    return frozenset(entry.serial_number for entry in _read(crl_pem, ca_pem))
+    crl = _read(crl_pem, ca_pem)
+    return Revoked(_number(crl), frozenset(entry.serial_number for entry in crl))
+
+
+def remember(directory: Path, number: int) -> None:
+    """Note in an identity directory that a list with a number was there, and was checked."""
+    try:
+        if number > newest_seen(directory):
+            write_private(directory / SEEN, seen_words(directory, number))
+    except OSError as error:  # a directory that is mounted for reading only: nobody here can put an old list there
+        log.warning("that list %d of what was revoked was seen cannot be noted: %s", number, error)
 
 
 def take_over(crl_pem: bytes, directory: Path) -> bool:
@@ -73,18 +100,27 @@ def take_over(crl_pem: bytes, directory: Path) -> bool:
     Who brings it does not matter: only the authority can have signed it, and none that is older is taken.
 
     Raises:
-        AccessRefusedError: It is no list, or not by the authority of that identity.
+        AccessRefusedError: It is no list, not by the authority of that identity, or older than what is known there.
+        SettingsError: What is known there cannot be read.
     """
     ca, file = (directory / "ca.pem").read_bytes(), directory / "crl.pem"
     try:
-        number = number_of(crl_pem, ca)
+        told = Revoked(number_of(crl_pem, ca), read_revoked(crl_pem, ca).serials)
     except ValueError as error:
         raise AccessRefusedError(f"this is no list of revoked certificates by the authority in {directory}") from error
+    there = Revoked(0, frozenset())
     with contextlib.suppress(FileNotFoundError, ValueError):  # there is none, or it is damaged
-        if number_of(file.read_bytes(), ca) >= number:
-            return False
-    write_private(file, crl_pem)
-    return True
+        there = read_revoked(file.read_bytes(), ca)
+    known = max(there.number, newest_seen(directory))
+    if told.number < known or (told.number == there.number and told != there):
+        raise AccessRefusedError(
+            f"this list of revoked certificates is number {told.number}, and number {known} is known in {directory}; "
+            f"if the authority is a backup brought back: set crl_number in its index.json to {known}, and revoke anew"
+        )
+    if told != there:
+        write_private(file, crl_pem)
+    remember(directory, told.number)
+    return told != there
 
 
 def number_of(crl_pem: bytes, ca_pem: bytes) -> int:
@@ -97,10 +133,18 @@ def number_of(crl_pem: bytes, ca_pem: bytes) -> int:
     Raises:
         ValueError: It is no list, not by this authority, or has no number.
     """
+    number = _number(_read(crl_pem, ca_pem))
+    if not number:
+        raise ValueError("the list of revoked certificates has no number")
+    return number
+
+
+def _number(crl: x509.CertificateRevocationList) -> int:
+    """Return the number of a list, 0 where it has none."""
     try:
-        return _read(crl_pem, ca_pem).extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
-    except x509.ExtensionNotFound as error:
-        raise ValueError("the list of revoked certificates has no number") from error
+        return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    except x509.ExtensionNotFound:
+        return 0
 
 
 def _read(crl_pem: bytes, ca_pem: bytes) -> x509.CertificateRevocationList:

@@ -162,7 +162,7 @@ def _signer(cert: x509.Certificate, authorities: Iterable[Path]) -> Path | None:
 
 def _is_revoked(cert: x509.Certificate, signer: Path) -> bool:
     try:
-        return cert.serial_number in read_revoked((signer.parent / "crl.pem").read_bytes(), signer.read_bytes())
+        return cert.serial_number in read_revoked((signer.parent / "crl.pem").read_bytes(), signer.read_bytes()).serials
     except FileNotFoundError:
         return False
     except (OSError, ValueError) as error:

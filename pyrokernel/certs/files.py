@@ -11,24 +11,13 @@ from pathlib import Path
 
 from pyrokernel import systems
 from pyrokernel.errors import AccessRefusedError
-from pyrokernel.wire.identity import check_owned
 
-__all__ = ["locked", "private_directory", "write_private"]
+__all__ = ["locked", "write_private"]
 
 _DRAFT = ".draft"
 _STALE_SECONDS = 60
 _PATIENCE_SECONDS = 10.0
 _LOOK_AGAIN_SECONDS = 0.05
-
-
-def private_directory(path: Path) -> None:
-    """Create a directory that only its owner enters, or make sure that it is one.
-
-    Raises:
-        AccessRefusedError: Others may enter it, or it is somebody else's.
-    """
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    check_owned(path)
 
 
 def write_private(path: Path, data: bytes) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 from pyrokernel.certs.files import write_private
 from pyrokernel.errors import SettingsError
+from pyrokernel.wire.identity import plain_name
+from pyrokernel.wire.trust import is_loopback
 
 __all__ = ["Index", "Record", "is_due"]
 
@@ -111,6 +113,20 @@ class Index:
     def newest(self) -> list[Record]:
         """Return the newest certificate of each name."""
         return list({record.name: record for record in self.records}.values())
+
+    def holders(self, name: str, now: float) -> dict[str, Record]:
+        """Return by which names hosts are reached that are others than one, by certificates that are valid now.
+
+        Names of loopback are not among them: by those each machine reaches itself.
+        """
+        valid = [each for each in self.records if each.kind == "host" and each.state(now) in ("valid", "due")]
+        return {
+            plain_name(reached): record
+            for record in valid
+            if record.name != name
+            for reached in (record.name, *record.names)
+            if not is_loopback(reached)
+        }
 
     def revoke(self, revoked: Sequence[Record], when: float) -> None:
         """Mark certificates as revoked."""

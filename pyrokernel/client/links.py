@@ -34,6 +34,7 @@ class Link:
         credentials: What to show where it is on another machine.
         machine: Name of the machine that it is on, "" where that is not known.
         certified: Another machine must be that one by its certificate.
+        what: "kernel" or "host": one that says of itself that it has another name is not taken for it; "" for neither.
         files, segments: As for `wire.proxy.connect`; segments on control connections only: a reader that may get
             them has to ask the system for more, which takes the short way of a call longer.
     """
@@ -49,9 +50,10 @@ class Link:
         credentials: Credentials = NOTHING,
         machine: str = "",
         certified: bool = False,
+        what: str = "",
     ) -> None:
         self.name, self.uri, self.instance, self.machine = name, uri, instance, machine
-        self._credentials = credentials
+        self._credentials, self._what = credentials, what
         self._certified = machine if certified else ""
         self._files, self._segments = files, segments
         self._idle: dict[str, list[Connection]] = {}
@@ -81,6 +83,7 @@ class Link:
                 self.uri,
                 kind=kind,
                 instance=self.instance,
+                name=(self._what, self.name if self._what else ""),
                 files=self._files,
                 segments=self._segments and kind == "control",
                 credentials=self._credentials,

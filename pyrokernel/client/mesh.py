@@ -641,6 +641,7 @@ class Mesh:
                     segments=not self.settings.portable,
                     credentials=self.credentials,
                     machine=entry.value("host"),
+                    what="kernel",
                 ),
             )
             # The name has passed on. Perhaps nobody here has noticed the death: what is still open would stay so.
@@ -679,7 +680,7 @@ class Mesh:
     def _host_link(self, name: str, uri: str) -> Link:
         link = self._hosts.get(name)
         if link is None or link.uri != uri:
-            link = self._hosts[name] = Link(name, uri, credentials=self.credentials, machine=name)
+            link = self._hosts[name] = Link(name, uri, credentials=self.credentials, machine=name, what="host")
         return link
 
     def _local_host(self) -> Link:

@@ -78,6 +78,7 @@ def _show(record: Mapping[str, Any]) -> None:
     who = str(record.get("user") or "-")
     via = f" ({record['via']})" if record.get("via") else ""
     where = str(record.get("kernel") or record.get("object") or record.get("host") or "-")
+    where = where.removeprefix("~")  # gateway and shared state, which are among the kernels of a host
     say(f"{at}  {_word(who + via, _WHO_CHARS)}  {_word(where, 12)}  {_what(record)}")
 
 

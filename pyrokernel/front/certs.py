@@ -77,12 +77,13 @@ def issue(args: argparse.Namespace) -> int:
 
 def issue_host(args: argparse.Namespace) -> int:
     """Make an identity for a host."""
-    return _issue(args, "host", args.host, [args.host, *(args.names or ())])
+    return _issue(args, "host", args.host, [args.host, *(args.names or ())], shared=args.shared)
 
 
-def _issue(args: argparse.Namespace, kind: str, name: str, names: Sequence[str]) -> int:
+def _issue(args: argparse.Namespace, kind: str, name: str, names: Sequence[str], *, shared: bool = False) -> int:
     with load_room("authority").opened(ca_directory(args)) as authority:
-        found = _told(authority, authority.issue(kind, name, names, days=args.days))
+        record = authority.issue(kind, name, names, days=args.days, shared=names if shared else ())
+        found = _told(authority, record)
     return _answer(args, [found])
 
 
@@ -97,7 +98,9 @@ def renew(args: argparse.Namespace) -> int:
             chosen = [record.name for record in authority.index.newest() if record.state(now) in states]
         if args.names and not args.renewed:
             raise SettingsError("--name goes with one host: pyrokernel certs renew HOST --name DNS|IP")
-        found = [_told(authority, authority.renew(name, args.names or (), days=args.days)) for name in chosen]
+        names = args.names or ()
+        shared = names if args.shared else ()
+        found = [_told(authority, authority.renew(name, names, days=args.days, shared=shared)) for name in chosen]
     if not found and not args.json:
         note("nothing is due" if args.due else "nothing to renew")
     return _answer(args, found)
@@ -141,11 +144,13 @@ def revoke(args: argparse.Namespace) -> int:
 
 
 def _spread(settings: Settings, crl: str) -> tuple[list[str], dict[str, str]]:
-    """Tell the hosts of the mesh what is revoked; return which were told, and why the others were not."""
+    """Tell the hosts and the name server of the mesh what is revoked; return who was told, and why others were not."""
     from pyrokernel.client.links import ask_each  # the other actions need no mesh
     from pyrokernel.client.mesh import connect
     from pyrokernel.messages import HOST_OBJECT
     from pyrokernel.wire.fanout import Request
+    from pyrokernel.wire.naming import Directory
+    from pyrokernel.wire.remote import Credentials
 
     try:
         with connect(settings) as mesh:
@@ -156,7 +161,22 @@ def _spread(settings: Settings, crl: str) -> tuple[list[str], dict[str, str]]:
             return [], {}
         return [], {f"the mesh at {settings.ns}": str(error)}
     deaf = {name: str(answer) for name, answer in answers.items() if isinstance(answer, Exception)}
-    return [name for name in answers if name not in deaf], deaf
+    told = [name for name in answers if name not in deaf]
+    if not settings.ns or settings.ns.startswith("./u:"):  # nobody comes in there by a certificate
+        return told, deaf
+    # One that runs by itself has a gateway of its own, and there may be no host where it is.
+    name = f"the name server at {settings.ns}"
+    directory = Directory(settings.ns, credentials=Credentials.of(settings))
+    try:
+        directory.take_revoked(crl)
+        told.append(name)
+    except AttributeError:
+        note(f"{name} is a stock one, which heeds no lists: who is on this one can go on looking names up there")
+    except PyrokernelError as error:
+        deaf[name] = str(error)
+    finally:
+        directory.close()
+    return told, deaf
 
 
 def list_records(args: argparse.Namespace) -> int:

@@ -60,6 +60,12 @@ def _add_making(actions: Actions) -> list[Parser]:
             metavar="DNS|IP",
             help="name or address by which the host is reached as well (may be repeated)",
         )
+    for parser in (host, renew):
+        parser.add_argument(
+            "--shared",
+            action="store_true",
+            help="allow names that other hosts have as well, as behind one router: each can pass for the others",
+        )
     usual = {init: "3650, for the authority", issue: "30", host: "90", renew: "as before"}
     for parser, default in usual.items():
         parser.add_argument("--days", type=_days, metavar="N", help=f"how long it is valid (default: {default})")

@@ -10,8 +10,8 @@ from pyrokernel.front.terminal import note
 from pyrokernel.host.places import Places
 from pyrokernel.host.processes import is_same
 from pyrokernel.host.registry import Registry
-from pyrokernel.settings import Settings, split_address
-from pyrokernel.wire.identity import Identity, names_in
+from pyrokernel.settings import Settings, place_of
+from pyrokernel.wire.identity import Identity, names_in, plain_name
 from pyrokernel.wire.naming import Directory, location_of
 from pyrokernel.wire.remote import DIAL_SECONDS, Credentials, dial
 from pyrokernel.wire.trust import is_loopback
@@ -55,15 +55,17 @@ def check_covered(settings: Settings, identity: Identity) -> None:
     A name that is not that of the certificate is noted: others come to its kernels, and not to a shared state there.
 
     Raises:
-        SettingsError: It is not for it.
+        SettingsError: It is not for it, or it is no address.
     """
-    host = split_address(settings.address)[0]
+    place_of(settings.listen, "listen")
+    host, _ = place_of(settings.address, "advertise")
     names = names_in(identity.cert)
-    if host not in names:
+    if plain_name(host) not in map(plain_name, names):
+        option = "--advertise" if settings.listens_everywhere else "--listen"
         raise SettingsError(
             f"the certificate in {identity.directory} is for {', '.join(names)}, and not for {host}, by which others "
             f"would reach this machine; where its authority lies: pyrokernel certs renew {identity.name} --name {host}"
-            ", and copy it here; or choose one of its names with --listen HOST:PORT"
+            f", and copy it here; or choose one of its names with {option} HOST:PORT"
         )
     if settings.host_name != identity.name:
         note(
@@ -95,9 +97,9 @@ def _reached_from(host: str, port: int, credentials: Credentials) -> str:
 def _name_of(address: str, identity: Identity) -> str:
     """Return by what name others reach an address of this machine: itself, or one that the certificate is for."""
     names = names_in(identity.cert)
-    if address in names:
-        return f"[{address}]" if ":" in address else address
-    return next((name for name in names if _leads_to(name, address)), address)
+    known = plain_name(address) in map(plain_name, names)
+    found = address if known else next((name for name in names if _leads_to(name, address)), address)
+    return f"[{found}]" if ":" in found else found
 
 
 def _leads_to(name: str, address: str) -> bool:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import os
 import signal
 import socket
 from pathlib import Path
 
+from pyrokernel.certs.bundles import take_revoked
 from pyrokernel.errors import SettingsError
 from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.nameserver_files import ACTIONS_ON_FILES
@@ -68,6 +70,7 @@ def serve(settings: Settings, listen: str, unix: Path, storage: str, location: s
             state_host=settings.state_host,
             quota=Quota.of(settings),
             portable=settings.portable,
+            on_revoked=functools.partial(take_revoked, settings.host_certs_dir),
         )
         server.start()
         try:

@@ -27,6 +27,7 @@ from pyrokernel.front.tunnel import SSH, Tunnel, close, find, open_tunnel
 from pyrokernel.messages import START_SECONDS
 from pyrokernel.settings import Settings, check_name, command_line, split_address
 from pyrokernel.wire.naming import location_of
+from pyrokernel.wire.revoked import SEEN
 
 _AT_ONCE = 8
 _LOOK_SECONDS = 30.0
@@ -116,12 +117,14 @@ class Distant:
         return line.removeprefix("pyrokernel: ")
 
     def names(self) -> list[str]:
-        """Return by what names and addresses others may reach it, as far as ssh shows."""
+        """Return by what names and addresses others may reach it, as far as this machine knows.
+
+        What it says of itself is not asked: whoever signs that signs any address for whoever sits there. An address
+        that only the other side knows is named by the user (`certs renew HOST --name ADDRESS`).
+        """
         told = subprocess.run([*SSH, "-G", self.host], capture_output=True, text=True, timeout=_LOOK_SECONDS).stdout
         hostname = next((line.partition(" ")[2] for line in told.splitlines() if line.startswith("hostname ")), "")
-        # Client address and port, then those of the server: how it is reached, whatever the name means here.
-        shown = self.run('echo "$SSH_CONNECTION"').split()
-        found = [self.name, hostname, *(shown[2:3]), *_addresses(hostname)]
+        found = [self.name, hostname, *_addresses(hostname)]
         return [name for name in dict.fromkeys(found) if name]
 
 
@@ -181,16 +184,22 @@ def _address_towards(host: str, port: int) -> str:
 
 
 def _identity(authority: Path, machine: Distant, more: Sequence[str]) -> Path:
-    """Return the directory of an identity for a machine, for all the names that it has, and more."""
+    """Return the directory of an identity for a machine, for all the names that it has, and more.
+
+    Args:
+        authority: Its directory.
+        machine: Which.
+        more: Addresses of this machine, by which a tunnel leads there.
+    """
     wanted = [*machine.names(), *more]
     with load_room("authority").opened(authority) as made:
         of_host = [record for record in made.index.of(machine.name) if not record.revoked]
         if not of_host:
-            record = made.issue("host", machine.name, wanted)
+            record = made.issue("host", machine.name, wanted, shared=more)
         elif set(wanted) <= {machine.name, *of_host[-1].names} and of_host[-1].state(time.time()) == "valid":
             record = of_host[-1]
         else:
-            record = made.renew(machine.name, wanted)
+            record = made.renew(machine.name, wanted, shared=more)
         found: Path = made.directory_of(record)
     return found
 
@@ -200,6 +209,8 @@ def _packed(directory: Path) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for path in sorted(directory.iterdir()):
+            if path.name == SEEN:  # what was seen here says nothing of what was seen there
+                continue
             archive.add(path, path.name, filter=_without_owner)
     return packed.getvalue()
 

@@ -27,7 +27,7 @@ from pyrokernel.front.terminal import complain, note, say
 from pyrokernel.host.meshfile import load_mesh_file
 from pyrokernel.host.policy import check_spec, free_names
 from pyrokernel.messages import START_SECONDS, HostConfig, KernelSpec
-from pyrokernel.settings import Settings, command_line, parse_size, parse_span
+from pyrokernel.settings import ENV_PREFIX, Settings, command_line, gateway_environment, parse_size, parse_span
 from pyrokernel.texts import label, plural
 from pyrokernel.wire.identity import Identity
 
@@ -44,7 +44,7 @@ def main(args: argparse.Namespace) -> int:
         return over_ssh.main(args, settings)
     if args.join:
         settings = joining(settings, args.join)
-    elif args.listen:
+    elif settings.listen:  # wherever that is said
         check_covered(settings, Identity.load(settings.host_certs_dir, "host"))
     stem = stem_of(args, settings)
     specs = [*declared, *specs_of(args, taken=[spec.name for spec in declared], stem=stem)]
@@ -180,6 +180,8 @@ def _describe(where: str, names: Sequence[str], settings: Settings, *, foregroun
         # A host's own name server is reached by its gateway.
         at = settings.address if settings.ns_address.startswith("./u:") else settings.ns_address
         say(f"  other machines reach it at {settings.address}; they join it by: pyrokernel serve --join {at}")
+        if settings.listens_everywhere and not settings.advertise:
+            say("  (it listens at all its addresses, and is reached by its name; --advertise HOST:PORT says otherwise)")
     if foreground:
         say("  Ctrl-C ends this host and leaves the kernels running.")
 
@@ -224,6 +226,8 @@ def _open_when_ready(settings: Settings) -> Mesh:
 def _check_running(settings: Settings) -> None:
     """Refuse to go on with a host that runs already, and does not do what this one was to do.
 
+    That it lets others in by another policy, say, is noted only: ending it is the user's to decide.
+
     Raises:
         SettingsError: It is in another mesh, or does not listen where it was to.
     """
@@ -235,6 +239,13 @@ def _check_running(settings: Settings) -> None:
                 f"the host of mesh {settings.mesh!r} that runs here {what} {about.get(name) or 'no address'}, and not "
                 f"{wanted}; end it first (pyrokernel --mesh {settings.mesh} stop), or use another name (--mesh NAME)"
             )
+    ours, theirs = gateway_environment(settings), about.get("gateway")
+    if settings.listen and theirs is not None and theirs != ours:
+        others = [name.removeprefix(ENV_PREFIX).lower() for name in ours if theirs.get(name) != ours[name]]
+        note(
+            f"the host that runs here lets other machines in by other settings ({', '.join(others)}), which hold on; "
+            f"for those of now, end it alone (kill {about['pid']}: kernels go on), and run this again"
+        )
 
 
 def _join(args: argparse.Namespace, settings: Settings, declared: Sequence[KernelSpec]) -> int:

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import FrameType
@@ -21,6 +22,7 @@ from pyrokernel.again import python_with, start_python
 from pyrokernel.errors import HostError
 from pyrokernel.host.processes import ask_to_end, is_same, start_time
 from pyrokernel.settings import Settings, private_directory, split_address
+from pyrokernel.wire import sockets
 
 SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10")
 """Nothing is asked: there may be nobody at the keyboard."""
@@ -113,24 +115,31 @@ def close(settings: Settings, name: str) -> bool:
 
 def keep(tunnel: Tunnel) -> None:
     """Have ssh run until this process is asked to end."""
+    process: subprocess.Popen[bytes] | None = None
+    ended = threading.Event()
 
     def end(_: int, __: FrameType | None) -> None:
-        raise SystemExit(0)
-
-    signal.signal(signal.SIGTERM, end)
-    process: subprocess.Popen[bytes] | None = None
-    pause = _FIRST_PAUSE
-    try:
-        while True:
-            begun = time.monotonic()
-            process = subprocess.Popen(tunnel.command(), stdin=subprocess.DEVNULL)
-            process.wait()
-            pause = _FIRST_PAUSE if time.monotonic() - begun > _LONGEST_PAUSE else min(2 * pause, _LONGEST_PAUSE)
-            time.sleep(pause)
-    finally:
+        # Nothing is raised: in the middle of starting ssh, nobody would know its number any more.
+        ended.set()
         if process is not None:
             process.terminate()
+
+    woken, wake = socket.socketpair()
+    with woken, wake:
+        wake.setblocking(False)
+        signal.set_wakeup_fd(wake.fileno())
+        signal.signal(signal.SIGTERM, end)
+        pause = _FIRST_PAUSE
+        while not ended.is_set():
+            begun = time.monotonic()
+            process = subprocess.Popen(tunnel.command(), stdin=subprocess.DEVNULL)
+            if ended.is_set():  # asked meanwhile
+                process.terminate()
             process.wait()
+            process = None
+            pause = _FIRST_PAUSE if time.monotonic() - begun > _LONGEST_PAUSE else min(2 * pause, _LONGEST_PAUSE)
+            sockets.is_ready(woken, pause)
+        signal.set_wakeup_fd(-1)
 
 
 def _record(settings: Settings, name: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import logging
 import socket
@@ -18,10 +19,10 @@ from pyrokernel.errors import KernelUnreachableError, PyrokernelError, SettingsE
 from pyrokernel.gateway.newcomers import Newcomer, Newcomers
 from pyrokernel.gateway.pump import Pump
 from pyrokernel.gateway.routes import Routes
-from pyrokernel.gateway.visitors import Visitors, shown_name
+from pyrokernel.gateway.visitors import Visitor, Visitors, shown_name
 from pyrokernel.loglimit import LogLimit
 from pyrokernel.loop import Loop
-from pyrokernel.settings import Settings
+from pyrokernel.settings import Settings, place_of
 from pyrokernel.wire import endpoints, silence, sockets
 from pyrokernel.wire.connection import IncomingMessage
 from pyrokernel.wire.greeting import heed_no_warnings, object_of, refusal, with_annotations
@@ -64,8 +65,10 @@ class Gateway:
         self._credentials = Credentials.of_host(settings)
         self._routes = Routes(runtime)
         self._most = _most_connections()
-        self._visitors = Visitors(settings, max(1, self._most // _SHARE))
+        self._visitors = Visitors(self.loop, settings, max(1, self._most // _SHARE))
         self._newcomers = Newcomers(self.loop, lambda: self._visitors.identity)
+        self._undecided: set[Newcomer] = set()
+        """Those of whom the policy has not said yet what they may do."""
         self._pumps: set[Pump] = set()
         self._ways: dict[Pump, str] = {}
         self._dialling = ThreadPoolExecutor(_DIALLING, "pyrokernel-dial")
@@ -87,8 +90,11 @@ class Gateway:
             self._listener.close()
             self._inner.close()
             self._newcomers.close()
+            for newcomer in self._undecided:
+                newcomer.sock.close()
             for pump in list(self._pumps):
                 pump.close()
+            self._visitors.close()
             self.loop.close()
 
     def _open_door(self, listener: socket.socket, accept: Callable[[socket.socket, Any], None]) -> None:
@@ -113,7 +119,7 @@ class Gateway:
     # In
 
     def _admit_stranger(self, sock: socket.socket, address: Any) -> None:
-        if len(self._pumps) + len(self._newcomers) >= self._most:
+        if len(self._pumps) + len(self._newcomers) + len(self._undecided) >= self._most:
             self._newcomers.refusals.warning("refused %s: this machine has %d connections", _shown(address), self._most)
             sock.close()
             return
@@ -128,6 +134,20 @@ class Gateway:
             target, kernel = self._routes.find(object_of(message))
             annotations = message.body[: message.annotations_size]
             visitor = self._visitors.recognise(newcomer.sock, newcomer.address, kernel, annotations)
+        except (PyrokernelError, OSError) as error:
+            self._refuse(newcomer, message, error, shown_name(newcomer.sock))
+            return
+        self._undecided.add(newcomer)
+        self._visitors.admit(visitor, functools.partial(self._on_decided, newcomer, message, target))
+
+    def _on_decided(
+        self, newcomer: Newcomer, message: IncomingMessage, target: Path, visitor: Visitor | PyrokernelError
+    ) -> None:
+        assert isinstance(newcomer.sock, TlsSocket)
+        self._undecided.discard(newcomer)
+        try:
+            if isinstance(visitor, PyrokernelError):
+                raise visitor
             inner, _ = dial_unix(str(target), 0)  # for a kernel that does not accept, all the others would wait
         except (PyrokernelError, OSError) as error:
             self._refuse(newcomer, message, error, shown_name(newcomer.sock))
@@ -235,7 +255,8 @@ class Gateway:
         self.loop.after(_LOOK_SECONDS, self._look_around)
         self._newcomers.refusals.settle()
         now = time.monotonic()
-        for pump in [*self._visitors.unwelcome(), *(pump for pump in self._pumps if pump.is_stuck(now))]:
+        self._visitors.look_around()
+        for pump in [pump for pump in self._pumps if pump.is_stuck(now)]:
             pump.close()
         for pump in list(self._pumps):
             pump.check_heard()
@@ -253,19 +274,27 @@ def _most_connections() -> int:
 
 
 def _listen_tcp(address: str) -> socket.socket:
-    host, colon, port = address.rpartition(":")
-    if not (colon and host and port.isdecimal()):
-        raise SettingsError(f"listen={address!r}: use HOST:PORT, such as 192.168.1.5:9191")
+    host, port = place_of(address, "listen")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         if sys.platform != "win32":  # where it would let another account listen at the same port
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host.strip("[]"), int(port)))
+        sock.bind((host, port))
+        sock.listen(1024)
     except OSError as error:
         sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise SettingsError(
+                f"port {port} of {host} is in use; name another one (--listen HOST:PORT), or end what listens there "
+                "(`ss -ltnp` names it)"
+            ) from error
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise SettingsError(
+                f"{host} is no address of this machine; use one of its own, and name what leads there from elsewhere "
+                "with --advertise HOST:PORT"
+            ) from error
         raise OSError(error.errno, f"cannot listen at {address}: {error.strerror or error}") from error
-    sock.listen(1024)
     sock.setblocking(False)
     return sock
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import ssl
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 from pyrokernel.audit import AuditFile, refusals_to
 from pyrokernel.errors import AccessRefusedError, PyrokernelError, SettingsError
+from pyrokernel.gateway.decisions import TOO_LATE, Decisions, Who
 from pyrokernel.gateway.pump import Pump
-from pyrokernel.policy import HOST, USER, Decider
+from pyrokernel.loop import Loop
+from pyrokernel.policy import HOST, Decider, Verdict
 from pyrokernel.roles import Role
-from pyrokernel.settings import Settings
+from pyrokernel.settings import Settings, split_address
 from pyrokernel.wire.exposing import words_to_check
 from pyrokernel.wire.identity import Identity, kind_and_name
 from pyrokernel.wire.introduction import introduced, unpack
@@ -45,11 +48,28 @@ class Visitor(NamedTuple):
     serial: int
     until: float
 
+    @property
+    def who(self) -> Who:
+        """Of whom the policy speaks: whom the connection is for."""
+        return self._who(self.peer)
+
+    @property
+    def bearer(self) -> Who:
+        """Who has shown the certificate."""
+        return self._who(self.shown)
+
+    def _who(self, peer: Peer) -> Who:
+        return Who(peer.user, peer.kind, self.kernel, split_address(self.shown.address)[0], peer.through)
+
+
+Then = Callable[[Visitor | PyrokernelError], None]
+
 
 class Visitors:
     """What certificates are worth here, and the connections of those that were shown.
 
     Args:
+        loop: In whose thread all of this happens.
         settings: Where identity and policy are.
         share: So many connections one certificate may have.
 
@@ -57,12 +77,12 @@ class Visitors:
         SettingsError: The identity, or the policy, cannot be used.
     """
 
-    def __init__(self, settings: Settings, share: int) -> None:
+    def __init__(self, loop: Loop, settings: Settings, share: int) -> None:
         self._settings = settings
         self._share = share
         self._counts: Counter[tuple[str, str]] = Counter()
         self._troubles: tuple[int, ...] = ()
-        self._policy = Decider(settings, account_of_process())
+        self._decisions = Decisions(loop, Decider(settings, account_of_process()))
         self._on_refused = refusals_to(AuditFile.beside(settings), {"object": "gateway"}, logs=False)
         self._here: dict[Pump, Visitor] = {}
         self._revoked: frozenset[int] = frozenset()
@@ -78,6 +98,8 @@ class Visitors:
     def recognise(self, sock: TlsSocket, address: str, kernel: str, annotations: bytes | memoryview = b"") -> Visitor:
         """Return who is at the other end of a connection: a host acts for its users, a user for nobody.
 
+        What the policy gives is not known yet: `peer.role` is what whoever it is claims.
+
         Args:
             sock: After its handshake.
             address: Where it comes from.
@@ -85,50 +107,84 @@ class Visitors:
             annotations: Of the first message.
 
         Raises:
-            AccessRefusedError: It is nobody to whom the policy gives anything, or a host that says it is another one.
+            AccessRefusedError: The certificate is none of `pyrokernel certs`, or a host says that it is another one.
             ProtocolError: The annotations of a host are malformed.
         """
         cert = sock.getpeercert()
         kind, name = kind_and_name(cert)
-        role = self._policy.role_of(name, kind, kernel, address)
-        peer = Peer(uid=-1, role=role, user=name, kind=kind, address=address)
-        self._check_role(peer, role, kernel)
-        serial = int(str(cert["serialNumber"]), 16)
-        if serial in self._revoked:
-            self._on_refused(peer, "a connection with a revoked certificate", Role.OBSERVER)
-            raise AccessRefusedError(f"the certificate of {kind} {name} was revoked; ask for a new one")
-        if self._counts[kind, name] >= self._share:
-            raise AccessRefusedError(
-                f"{kind} {name} has {self._share} connections to this machine, and no certificate has more: close some"
-            )
-        until = float(ssl.cert_time_to_seconds(str(cert["notAfter"])))
-        visitor = Visitor(peer, peer, role, kernel, serial, until)
-        return self._acting(visitor, unpack(annotations)) if kind == HOST else visitor
-
-    def _acting(self, visitor: Visitor, annotations: Mapping[bytes, bytes]) -> Visitor:
-        """Return a host's visit as that of whom the host introduces, if it does."""
-        host = visitor.shown
-        peer = dataclasses.replace(introduced(host, annotations), through="")
-        if peer.kind == HOST:
-            if peer.user != host.user:
+        shown = Peer(uid=-1, role=Role.ADMIN, user=name, kind=kind, address=address)
+        peer = shown
+        if kind == HOST:
+            peer = dataclasses.replace(introduced(shown, unpack(annotations)), through="")
+            if peer.kind != HOST:
+                peer = dataclasses.replace(peer, through=name)
+            elif peer.user != name:
                 raise AccessRefusedError(
-                    f"host {host.user} says that it is host {peer.user}, which only a certificate of that shows"
+                    f"host {name} says that it is host {peer.user}, which only a certificate of that shows"
                 )
-            return visitor._replace(peer=peer)
-        allowed = self._policy.role_of(peer.user, USER, visitor.kernel, host.address, host.user)
-        peer = dataclasses.replace(peer, role=min(peer.role, allowed), through=host.user)
-        self._check_role(peer, allowed, visitor.kernel)
-        return visitor._replace(peer=peer, allowed=allowed)
+        until = float(ssl.cert_time_to_seconds(str(cert["notAfter"])))
+        return Visitor(shown, peer, Role.NOBODY, kernel, int(str(cert["serialNumber"]), 16), until)
 
-    def _check_role(self, peer: Peer, allowed: Role, kernel: str) -> None:
-        """Refuse somebody to whom the policy gives nothing."""
-        if allowed is Role.NOBODY:
-            self._on_refused(peer, f"kernel {kernel}" if kernel else "a connection", Role.OBSERVER)
-            introducer = f", whom host {peer.through} introduces," if peer.through else ""
+    def admit(self, visitor: Visitor, then: Then) -> None:
+        """Ask the policy what somebody may do.
+
+        Args:
+            visitor: As `recognise` returns it.
+            then: Called with it and its role, at once or a moment later; or with the reason why it is refused.
+        """
+        decided = functools.partial(self._on_shown, visitor, then)
+        self._decisions.decide(visitor.bearer, visitor.shown.address, decided)
+
+    def _on_shown(self, visitor: Visitor, then: Then, verdict: Verdict) -> None:
+        """Go on with what whoever has shown the certificate may do."""
+        shown = dataclasses.replace(visitor.shown, role=verdict.role)
+        try:
+            self._check_role(shown, verdict, visitor.kernel)
+        except AccessRefusedError as error:
+            then(error)
+            return
+        visitor = visitor._replace(shown=shown)
+        if visitor.peer.through:
+            decided = functools.partial(self._on_peer, visitor, then)
+            self._decisions.decide(visitor.who, visitor.shown.address, decided)
+        else:
+            self._on_peer(visitor, then, verdict)
+
+    def _on_peer(self, visitor: Visitor, then: Then, verdict: Verdict) -> None:
+        """Go on with what whom the connection is for may do: no more than was claimed, and than the host may."""
+        role = min(visitor.peer.role, visitor.shown.role, verdict.role)
+        peer = dataclasses.replace(visitor.peer, role=role)
+        try:
+            self._check_certificate(visitor.shown, visitor.serial)
+            self._check_role(peer, verdict, visitor.kernel)
+        except AccessRefusedError as error:
+            then(error)
+            return
+        then(visitor._replace(peer=peer, allowed=verdict.role))
+
+    def _check_certificate(self, shown: Peer, serial: int) -> None:
+        """Refuse a certificate that was revoked, or has enough connections."""
+        if serial in self._revoked:
+            self._on_refused(shown, "a connection with a revoked certificate", Role.OBSERVER)
+            raise AccessRefusedError(f"the certificate of {shown.kind} {shown.user} was revoked; ask for a new one")
+        if self._counts[shown.kind, shown.user] >= self._share:
             raise AccessRefusedError(
-                f"the policy of this machine gives {peer.kind} {peer.user}{introducer} no role; an admin of it can "
-                f"(`pyrokernel policy check {words_to_check(peer)}` there says what it gives)"
+                f"{shown.kind} {shown.user} has {self._share} connections to this machine, and no certificate has "
+                "more: close some"
             )
+
+    def _check_role(self, peer: Peer, verdict: Verdict, kernel: str) -> None:
+        """Refuse somebody to whom the policy gives nothing."""
+        if verdict.role is not Role.NOBODY:
+            return
+        self._on_refused(peer, f"kernel {kernel}" if kernel else "a connection", Role.OBSERVER)
+        if verdict is TOO_LATE:
+            raise AccessRefusedError(f"{verdict.line} about {peer.kind} {peer.user}; try again, or tell an admin of it")
+        introducer = f", whom host {peer.through} introduces," if peer.through else ""
+        raise AccessRefusedError(
+            f"the policy of this machine gives {peer.kind} {peer.user}{introducer} no role; an admin of it can "
+            f"(`pyrokernel policy check {words_to_check(peer)}` there says what it gives)"
+        )
 
     def note(self, pump: Pump, visitor: Visitor) -> None:
         """Remember whose connection this is."""
@@ -144,27 +200,36 @@ class Visitors:
             if not self._counts[key]:
                 del self._counts[key]
 
-    def unwelcome(self) -> list[Pump]:
-        """Return the connections whose certificates or roles have ended; takes up what is new on disk first."""
+    def look_around(self) -> None:
+        """Take up what is new on disk, and hang up on those whose certificates or roles have ended."""
         self._take_up_news()
         now = time.time()
-        found = []
-        for pump, visitor in self._here.items():
-            peer = visitor.peer
+        for pump, visitor in list(self._here.items()):
             if visitor.serial in self._revoked:
-                why = "the certificate was revoked"
+                _send_away(pump, visitor, "the certificate was revoked")
             elif visitor.until < now:
-                why = "the certificate has expired"
-            elif (
-                self._policy.role_of(peer.user, peer.kind, visitor.kernel, visitor.shown.address, peer.through)
-                is not visitor.allowed
-            ):
-                why = "the policy gives another role now"
-            else:
-                continue
-            log.warning("%s at %s has to go: %s", peer.author, peer.address, why)
-            found.append(pump)
-        return found
+                _send_away(pump, visitor, "the certificate has expired")
+        self._decisions.look_around(self._compare_roles)
+
+    def close(self) -> None:
+        """Ask nobody any more."""
+        self._decisions.close()
+
+    def _compare_roles(self) -> None:
+        """Ask anew what those may do who are here: once for all connections of one."""
+        by_who: dict[Who, list[Pump]] = {}
+        for pump, visitor in self._here.items():
+            by_who.setdefault(visitor.who, []).append(pump)
+        addresses = {who: self._here[pumps[0]].shown.address for who, pumps in by_who.items()}
+        for who, pumps in by_who.items():
+            self._decisions.decide(who, addresses[who], functools.partial(self._compare, pumps), anew=True)
+
+    def _compare(self, pumps: list[Pump], verdict: Verdict) -> None:
+        """Hang up on those of somebody's connections that have another role than the policy gives now."""
+        for pump in pumps:
+            visitor = self._here.get(pump)
+            if visitor is not None and visitor.allowed is not verdict.role:
+                _send_away(pump, visitor, f"the policy gives another role now: {verdict.role.word}, by {verdict.line}")
 
     def _take_up_news(self) -> None:
         """Read the identity anew if it was written."""
@@ -180,6 +245,11 @@ class Visitors:
             self._troubles = now
 
 
+def _send_away(pump: Pump, visitor: Visitor, why: str) -> None:
+    log.warning("%s at %s has to go: %s", visitor.peer.author, visitor.peer.address, why)
+    pump.close()
+
+
 def shown_name(sock: TlsSocket) -> str:
     """Return kind and name of a certificate that was shown, for people."""
     try:
@@ -189,7 +259,7 @@ def shown_name(sock: TlsSocket) -> str:
 
 
 def _read_revoked(identity: Identity) -> frozenset[int]:
-    """Return the numbers of what was revoked.
+    """Return the numbers of what was revoked, and note that this list was seen: no older one is heeded from now on.
 
     Raises:
         SettingsError: The list is not one of this authority, or what reads it is not installed.
@@ -197,9 +267,11 @@ def _read_revoked(identity: Identity) -> frozenset[int]:
     if not identity.crl_file.exists():
         return frozenset()
     try:
-        from pyrokernel.certs.crl import read_revoked  # loads `cryptography`, for those who have revoked something
+        from pyrokernel.certs import crl  # loads `cryptography`, for those who have revoked something
 
-        return read_revoked(identity.crl_file.read_bytes(), identity.ca_file.read_bytes())
+        revoked = crl.read_revoked(identity.crl_file.read_bytes(), identity.ca_file.read_bytes())
+        crl.remember(identity.directory, revoked.number)
+        return revoked.serials
     except ImportError as error:
         raise SettingsError(
             f"{identity.crl_file} is read by cryptography, which is not here ({error}): pip install pyrokernel[network]"

@@ -7,6 +7,7 @@ this process imports Pyro5, so that both sides load at the same time.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import signal
 import sys
@@ -28,7 +29,7 @@ from pyrokernel.host.spawn import TemplateProcess
 from pyrokernel.host.supervisor import Supervisor
 from pyrokernel.loop import Loop, when_done
 from pyrokernel.messages import HOST_OBJECT, HostConfig, KernelInfo, new_instance_id
-from pyrokernel.settings import Settings, command_line
+from pyrokernel.settings import Settings, command_line, gateway_environment
 
 if TYPE_CHECKING:
     from pyrokernel.host.names import Announcer
@@ -139,7 +140,7 @@ class Host:
     def _open_to_others(self) -> list[Future[KernelInfo]]:
         """Start the gateway, if other machines are to come in."""
         if self._settings.listen:
-            return [self._supervisor.start_gateway(self._settings.listen)]
+            return [self._supervisor.start_gateway(gateway_environment(self._settings))]
         self._supervisor.end_gateway()  # an earlier host was told to let others in, this one is not
         return []
 
@@ -159,6 +160,7 @@ class Host:
     def _open_doors(self) -> None:
         """Start to answer."""
         # Imported here and not above: the template loads the same modules at this moment, on another processor.
+        from pyrokernel.certs.bundles import take_revoked
         from pyrokernel.host.service import HostService
         from pyrokernel.wire.daemon import Daemon
         from pyrokernel.wire.limits import Quota
@@ -172,6 +174,7 @@ class Host:
                 portable=settings.portable,
                 quota=Quota.of(settings),
                 on_refused=refusals_to(self._recorder.record, {"object": "name server"}),
+                on_revoked=functools.partial(take_revoked, settings.host_certs_dir),
             )
             self._name_server.start()
         identity = {"host": settings.host_name, "instance": self._instance}
@@ -195,7 +198,8 @@ class Host:
                           "python": sys.executable},
              "started": time.time()},
             shutdown=self._say_goodbye,
-            host_certs=settings.host_certs_dir,
+            own={"gateway": gateway_environment(settings)},
+            take_revoked=functools.partial(take_revoked, settings.host_certs_dir),
             recorder=self._recorder,
         )  # fmt: skip
         self._daemon.register(service, HOST_OBJECT)

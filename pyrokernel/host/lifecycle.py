@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from pyrokernel import systems
 from pyrokernel.again import pipe_is_ready
-from pyrokernel.errors import AccessRefusedError, HostError, NameTakenError, StateError, error_from_wire
+from pyrokernel.errors import AccessRefusedError, HostError, NameTakenError, SettingsError, StateError, error_from_wire
 from pyrokernel.host import policy, processes
 from pyrokernel.host.deaths import DeathLog, examine
 from pyrokernel.host.launch import Launch
@@ -223,13 +223,13 @@ class LifeCycle:
         error = announced.exception()
         # A shared state that may not have its name would be a second truth.
         if isinstance(error, NameTakenError) or (isinstance(error, AccessRefusedError) and kernel.role == "state"):
-            log.warning("kernel %s is ended: %s", kernel.name, error)
+            log.warning("%s is ended: %s", kernel.shown, error)
             life.failure = error
             self.end(life, Asked.STOP, 0.0)
             return
         if error is not None:
             # Without a name server the kernel runs all the same, and its name follows.
-            log.warning("kernel %s has no name yet: %s", kernel.name, error)
+            log.warning("%s has no name yet: %s", kernel.shown, error)
         kernel.settle_ready(kernel.info())
 
     # Ending
@@ -282,7 +282,7 @@ class LifeCycle:
         death = self._describe_death(kernel, life, ending, successor)
         life.close_launch()
         self._deaths.append(death)
-        log.info("kernel %s: %s", kernel.name, kernel.cause)
+        log.info("%s: %s", kernel.shown, kernel.cause)
         Path(life.birth.socket).unlink(missing_ok=True)
         if restart and verdict.pause == 0:
             self.begin_again(kernel, successor)
@@ -310,8 +310,10 @@ class LifeCycle:
         if life.asked is Asked.STOP or not kernel.ever_ran:
             self._on_gone(kernel)
         failure = life.failure or HostError(kernel.cause)
-        if not isinstance(failure, (NameTakenError, StateError)):
-            failure = HostError(f"kernel {kernel.name!r} is not running: {failure}")
+        # What is wrong with an address, or with the papers, is the user's to mend, and says so.
+        plain = (SettingsError, AccessRefusedError) if kernel.role == "gateway" else (NameTakenError, StateError)
+        if not isinstance(failure, plain):
+            failure = HostError(f"{kernel.shown} is not running: {failure}")
         kernel.settle_ready(failure)
 
     def _describe_death(self, kernel: Kernel, life: Life, ending: Ending, successor: str) -> Death:

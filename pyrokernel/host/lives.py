@@ -13,6 +13,8 @@ from pyrokernel.host.registry import Record
 from pyrokernel.loop import Timer, resolve
 from pyrokernel.messages import Death, KernelBirth, KernelInfo, KernelSpec, KernelStatus
 
+_SHOWN = {"gateway": "the gateway (by which other machines come in)", "state": "the shared state"}
+
 
 @dataclasses.dataclass(eq=False)
 class Life:
@@ -105,6 +107,11 @@ class Kernel:
     def name(self) -> str:
         """Name in the mesh."""
         return self.spec.name
+
+    @property
+    def shown(self) -> str:
+        """What it is called in what people read."""
+        return _SHOWN.get(self.role) or f"kernel {self.name!r}"
 
     def info(self) -> KernelInfo:
         """Describe the kernel to callers."""

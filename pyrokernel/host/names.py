@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import NamedTuple
 
-from pyrokernel.errors import KernelNotFoundError, NameServerError, NameTakenError, PyrokernelError
+from pyrokernel.errors import AccessRefusedError, KernelNotFoundError, NameServerError, NameTakenError, PyrokernelError
 from pyrokernel.loop import resolve
 from pyrokernel.messages import (
     HOST_PREFIX,
@@ -225,6 +225,12 @@ class Announcer:
                     self._register(self._wanted[name])
                 except NameTakenError as error:
                     log.warning("a name was lost while the name server was away: %s", error)
+                except AccessRefusedError as error:
+                    if not self._directory.connected():
+                        raise
+                    # This one is refused, and the others need not be; it was registered once, and is tried again.
+                    log.info("%s; trying again", error)
+                    continue
                 self._owed.discard(name)
             if self._prune_due:
                 self._prune()
@@ -257,9 +263,18 @@ class Announcer:
             for entry in self._directory.list(prefix):
                 if entry.name not in self._wanted and self._is_stale(entry):
                     log.info("removing the name %s of an instance that is gone", entry.name)
-                    self._directory.remove(entry.name)
+                    self._remove(entry.name)
         self._prune_orphans()
         self._prune_due = False
+
+    def _remove(self, name: str) -> None:
+        """Remove a name, unless that is refused: the others need not be."""
+        try:
+            self._directory.remove(name)
+        except AccessRefusedError as error:
+            if not self._directory.connected():
+                raise
+            log.info("%s", error)
 
     def _prune_orphans(self) -> None:
         """Remove the names that instances of this machine have published that are gone."""
@@ -267,7 +282,7 @@ class Announcer:
             for entry in self._directory.having(PUBLISHED_CLASS):
                 if entry.value("host") == self._host and self._is_orphaned(entry):
                     log.info("removing the name %s, published by an instance that is gone", entry.name)
-                    self._directory.remove(entry.name)
+                    self._remove(entry.name)
         except NameServerError:
             self._prune_due = True  # when it answers again
         self._orphans_due = False

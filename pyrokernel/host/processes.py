@@ -17,6 +17,7 @@ from typing import Any
 
 from pyrokernel import again, systems
 from pyrokernel.host.policy import Ending
+from pyrokernel.wire import sockets
 from pyrokernel.wire.endpoints import prove
 
 log = logging.getLogger(__name__)
@@ -201,6 +202,22 @@ def ask_to_end(pid: int) -> None:
     """Ask one process, and not its children, to end; a kernel does so at once."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
+
+
+def end(pid: int, seconds: float) -> None:
+    """Ask a process to end, kill it if it has not after some seconds, and collect it."""
+    try:
+        watch = ProcessWatch(pid)
+    except ProcessLookupError:  # it has ended, and was nobody's child here
+        return
+    try:
+        ask_to_end(pid)
+        if not sockets.is_ready(watch, seconds):
+            log.warning("process %d did not end within %g s of being asked, and is killed", pid, seconds)
+            send_signal(pid, systems.KILL)
+    finally:
+        watch.close()
+    collect(pid)
 
 
 def kill_sessions(leaders: Mapping[int, int]) -> None:

@@ -11,7 +11,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pyrokernel.audit import Filter
@@ -29,6 +28,7 @@ from pyrokernel.settings import check_name
 from pyrokernel.shelf import Shelf
 from pyrokernel.wire.daemon import current_peer
 from pyrokernel.wire.exposing import expose, refusal
+from pyrokernel.wire.trust import is_own
 
 T = TypeVar("T")
 
@@ -45,8 +45,9 @@ class HostService:
         loop, supervisor: Where requests are carried out.
         deaths, places: Where the past is kept.
         identity: What `describe` tells.
+        own: What it tells this account besides.
         shutdown: Begins the end of the host.
-        host_certs: Its identity directory; there may be none.
+        take_revoked: Takes up a list of revoked certificates (PEM), and says whether it was news.
         recorder: Writes down who asked for what.
     """
 
@@ -57,16 +58,17 @@ class HostService:
         deaths: DeathLog,
         places: Places,
         identity: Mapping[str, Any],
+        own: Mapping[str, Any],
         shutdown: Callable[[], None],
-        host_certs: Path,
+        take_revoked: Callable[[bytes], bool],
         recorder: Recorder,
     ) -> None:
         self._loop = loop
         self._supervisor = supervisor
         self._deaths = deaths
         self._places = places
-        self._identity = dict(identity)
-        self._host_certs = host_certs
+        self._identity, self._own = dict(identity), dict(own)
+        self._take_revoked = take_revoked
         self._shutdown = shutdown
         self._recorder = recorder
         self._shelf = Shelf(places.shelf)
@@ -230,6 +232,7 @@ class HostService:
         peer = current_peer()
         return {
             **self._identity,
+            **(self._own if is_own(peer) else {}),
             "you": {"user": peer.author, "role": peer.role.word},
             "pid": os.getpid(),
             "protocol": PROTOCOL_VERSION,
@@ -245,10 +248,8 @@ class HostService:
 
         The gateway sees it a moment later, and hangs up on those who are on it.
         """
-        from pyrokernel.certs.crl import take_over  # loads `cryptography`, for those who revoke something
-
         with self._noted("revoke"):
-            return take_over(crl.encode(), self._host_certs)
+            return self._take_revoked(crl.encode())
 
     @expose(Role.ADMIN)
     def shutdown(self, reason: str = "", force: bool = False) -> list[dict[str, Any]]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import os
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -28,10 +29,15 @@ from pyrokernel.host.registry import Record
 from pyrokernel.loop import Loop, gather, resolve
 from pyrokernel.messages import STOP_SECONDS, Death, KernelInfo, KernelSpec, KernelStatus
 
+log = logging.getLogger(__name__)
+
 STATE = "~shared"
 """How the process of the shared state is called among the kernels; no kernel can be called so."""
 GATEWAY = "~gateway"
 """How that is called by which other machines come in."""
+
+_GATEWAY_SECONDS = 2.0
+"""By then the gateway has ended that was asked to: whoever asks waits for it."""
 
 
 class Supervisor:
@@ -80,14 +86,20 @@ class Supervisor:
 
     def start_state(self) -> Future[KernelInfo]:
         """Start the process of the shared state unless it lives; the future has it once its name is registered."""
-        return self._start_once(STATE, "state")
+        return self._start_once(KernelSpec(name=STATE), "state")
 
-    def start_gateway(self, listen: str) -> Future[KernelInfo]:
-        """Start the process by which other machines come in; one that listens elsewhere makes room for it."""
-        kernel = self._kernels.get(GATEWAY)
-        if kernel is not None and kernel.alive and not kernel.life.uri.endswith(f"@{listen}"):
-            return self._restart_one(kernel, 0.0)
-        return self._start_once(GATEWAY, "gateway")
+    def start_gateway(self, environment: Mapping[str, str]) -> Future[KernelInfo]:
+        """Start the process by which other machines come in; one that goes by other settings makes room for it.
+
+        Args:
+            environment: What it goes by, as `settings.gateway_environment` returns it.
+        """
+        spec, kernel = KernelSpec(name=GATEWAY, env=dict(environment)), self._kernels.get(GATEWAY)
+        if kernel is None or not kernel.alive or kernel.spec == spec:
+            return self._start_once(spec, "gateway")
+        log.warning("the gateway that runs goes by other settings: a new one takes its place")
+        kernel.spec = spec
+        return self._restart_one(kernel, 0.0)
 
     def end_gateway(self) -> None:
         """End that process, if there is one."""
@@ -96,18 +108,17 @@ class Supervisor:
             return
         if kernel.alive and kernel.life.pid:
             kernel.life.ask(Asked.STOP)
-            processes.ask_to_end(kernel.life.pid)
-            processes.collect(kernel.life.pid)
+            processes.end(kernel.life.pid, _GATEWAY_SECONDS)
         kernel.alive = False
         self._forget(kernel)
 
-    def _start_once(self, name: str, role: str) -> Future[KernelInfo]:
-        kernel = self._kernels.get(name)
+    def _start_once(self, spec: KernelSpec, role: str) -> Future[KernelInfo]:
+        kernel = self._kernels.get(spec.name)
         if kernel is not None and kernel.alive:
             return kernel.ready() if kernel.life.status is KernelStatus.STARTING else _done(kernel.info())
         if kernel is not None:
             self._forget(kernel)
-        return self._start_one(KernelSpec(name=name), role=role)
+        return self._start_one(spec, role=role)
 
     def stop_state(self) -> Future[list[Death]]:
         """End the process of the shared state; what it keeps stays on disk."""

@@ -534,6 +534,7 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
         greeting: What the other side said of itself in the handshake.
         greeted: Whether the handshake is over.
         instance: Which life of the peer the client meant, "" for any.
+        name: "kernel" or "host", and which one the client meant, "" for any.
         counted: Whether it counts among those of its user.
         kept: What a kernel keeps of the job whose chunks come on it.
         afterwards: What a service wants done once its answer has been sent.
@@ -554,6 +555,7 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
         self.greeting: dict[str, Any] = {}
         self.greeted = True
         self.instance = ""
+        self.name = ("", "")
         self.counted = False
         self.kept: Any = None
         self.afterwards: list[Callable[[], None]] = []

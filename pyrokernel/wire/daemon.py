@@ -231,7 +231,7 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
                 f"this process speaks pyrokernel protocol {PROTOCOL_VERSION}, the client {data['pyrokernel']}; "
                 "install the same version on both sides"
             )
-        if data.get("instance") not in ("", None, self._identity.get("instance")):
+        if any(data.get(key) not in ("", None, self._identity.get(key)) for key in ("instance", "kernel", "host")):
             # The client learns from our identity that it meant another; what it may have sent already is not read.
             conn.kind = "refused"
             return identity

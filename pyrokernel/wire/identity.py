@@ -3,12 +3,14 @@
 Only the standard library is needed to use an identity; `pyrokernel.certs` makes them. In its directory are `ca.pem`,
 the certificate of whoever vouches for all; `key.pem`, the private key and behind it the certificate, in one file that
 is replaced as a whole; `cert.pem`, the same certificate for people and other programs; and `crl.pem`, what was
-revoked, which may be missing. What a refusal means, `wire.refusals` explains.
+revoked, which may be missing unless there was one before (`wire.revoked`). What a refusal means, `wire.refusals`
+explains.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import os
 import re
 import ssl
@@ -18,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from pyrokernel.errors import AccessRefusedError, SettingsError
+from pyrokernel.wire.revoked import refuse_older
 
-__all__ = ["KINDS", "Identity", "PeerCert", "check_kind", "kind_and_name", "names_in", "shake_hands"]
+__all__ = ["KINDS", "Identity", "PeerCert", "check_kind", "kind_and_name", "names_in", "plain_name", "shake_hands"]
 
 PeerCert = Mapping[str, Any]
 """What `getpeercert()` returns."""
@@ -223,7 +226,8 @@ class Identity:
             raise SettingsError(f"{self.ca_file} cannot be used ({why}); copy ca.pem of your mesh there") from error
 
     def _heed_revoked(self, context: ssl.SSLContext) -> None:
-        """Refuse what was revoked. A list that is damaged or by somebody else closes all: it may hide a name."""
+        """Refuse what was revoked. A list that is damaged, old or by somebody else closes all: it may hide a name."""
+        refuse_older(self.directory)
         try:
             context.load_verify_locations(self.crl_file)
         except FileNotFoundError:
@@ -283,6 +287,14 @@ def check_kind(cert: PeerCert, *kinds: str, where: str) -> tuple[str, str]:
 def names_in(cert: PeerCert) -> list[str]:
     """Return the host names and addresses that a certificate is for."""
     return [value for what, value in cert.get("subjectAltName", ()) if what in ("DNS", "IP Address")]
+
+
+def plain_name(name: str) -> str:
+    """Return a name or address of a host as others of the same meaning are written."""
+    try:
+        return str(ipaddress.ip_address(name.strip()))
+    except ValueError:
+        return name.lower().removesuffix(".")
 
 
 def check_owned(path: Path) -> None:

@@ -17,7 +17,7 @@ from Pyro5 import core
 from Pyro5.errors import NamingError
 from Pyro5.nameserver import MemoryStorage, NameServer
 
-from pyrokernel.errors import ProtocolError, SettingsError
+from pyrokernel.errors import AccessRefusedError, ProtocolError, SettingsError
 from pyrokernel.messages import HOST_PREFIX, STATE_OBJECT
 from pyrokernel.roles import Role
 from pyrokernel.wire import registration
@@ -46,6 +46,8 @@ MAX_REQUEST_BYTES = 1024 * 1024
 
 _ENTRY_BYTES = 24
 """Of an entry in an answer, beside its texts: quotes, brackets, commas."""
+
+OnRevoked = Callable[[bytes], bool]
 
 _Entries = Mapping[str, tuple[str, Iterable[str]]]
 
@@ -87,11 +89,12 @@ class GuardedNameServer(NameServer):  # type: ignore[misc]  # Pyro5 has no type 
         storage: One of Pyro's, or ours.
         uri: Under which it lists itself, as stock tools expect it.
         state_host: Name of the host that keeps the shared state; "" for the only one there is.
+        on_revoked: Takes a list of revoked certificates, and says whether it was news.
     """
 
-    def __init__(self, storage: Any, uri: str, state_host: str = "") -> None:
+    def __init__(self, storage: Any, uri: str, state_host: str = "", on_revoked: OnRevoked = lambda crl: False) -> None:
         super().__init__(storage)
-        self._state_host = state_host
+        self._state_host, self._on_revoked = state_host, on_revoked
         self.storage[core.NAMESERVER_NAME] = uri, {"class:Pyro5.nameserver.NameServer"}
         self._held = Counter(owner for _, metadata in storage.values() for owner in _owner_words(metadata))
 
@@ -198,6 +201,14 @@ class GuardedNameServer(NameServer):  # type: ignore[misc]  # Pyro5 has no type 
         }
         return _answer(found, return_metadata)
 
+    @expose(Role.ADMIN)
+    def take_revoked(self, crl: str) -> bool:
+        """Take up the authority's list of revoked certificates (PEM), as a host does; say whether it was news."""
+        try:
+            return self._on_revoked(crl.encode())
+        except (AccessRefusedError, SettingsError) as error:
+            raise NamingError(str(error)) from error
+
     def _may_change(self, peer: Peer, name: str) -> bool:
         try:
             registration.check_change(peer, name, self.storage[name][1])
@@ -270,7 +281,8 @@ def _answer(entries: _Entries, return_metadata: bool) -> dict[str, Any]:
 
 class _NameServerDaemon(Daemon):
     def validateHandshake(self, conn: Connection, data: Any) -> Any:
-        conn.reader = MessageReader(MAX_REQUEST_BYTES)
+        if conn.peer.may_run_code:  # who may only look has a shorter reader already
+            conn.reader = MessageReader(MAX_REQUEST_BYTES)
         return super().validateHandshake(conn, data)
 
     def log_lost(self, conn: Connection, error: Exception) -> None:
@@ -292,6 +304,7 @@ class EmbeddedNameServer:
         on_refused: As for `Daemon`.
         quota: How much one user may ask for.
         portable: As of `Daemon`; Pyro's own tools cannot reach it then.
+        on_revoked: As for `GuardedNameServer`.
 
     Raises:
         SettingsError, NameServerError: As `open_storage`.
@@ -307,6 +320,7 @@ class EmbeddedNameServer:
         quota: Quota = Quota(),  # noqa: B008  frozen
         portable: bool = False,
         on_refused: OnRefused = lambda peer, what, role: None,
+        on_revoked: OnRevoked = lambda crl: False,
     ) -> None:
         self._storage = open_storage(storage)
         self.address = location or f"./u:{unix_path}"
@@ -316,7 +330,8 @@ class EmbeddedNameServer:
                 unix_path, identity=identity, portable=portable, quota=quota, on_refused=on_refused
             )
             uri = f"PYRO:{core.NAMESERVER_NAME}@{self.address}"
-            self._daemon.register(GuardedNameServer(self._storage, uri, state_host), core.NAMESERVER_NAME)
+            served = GuardedNameServer(self._storage, uri, state_host, on_revoked)
+            self._daemon.register(served, core.NAMESERVER_NAME)
         except BaseException:
             self._storage.close()
             raise

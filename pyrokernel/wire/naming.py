@@ -241,6 +241,19 @@ class Directory:
             return True
         return True
 
+    def take_revoked(self, crl: str) -> bool:
+        """Hand on the authority's list of revoked certificates (PEM); say whether it was news.
+
+        Raises:
+            AccessRefusedError: It is older than what is known there, or that takes another role.
+            AttributeError: It is a stock one, which heeds no lists.
+            NameServerNotFoundError: Nobody answers.
+        """
+        try:
+            return bool(self._ask(lambda proxy: proxy.take_revoked(crl)))
+        except NamingError as error:
+            raise AccessRefusedError(f"the name server at {self.address} refused: {error}") from error
+
     def ping(self) -> None:
         """Raise NameServerNotFoundError unless the name server answers."""
         self._ask(lambda proxy: proxy.ping())

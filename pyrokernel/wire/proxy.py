@@ -47,6 +47,7 @@ def connect(
     *,
     kind: str,
     instance: str = "",
+    name: tuple[str, str] = ("", ""),
     files: bool = False,
     segments: bool = False,
     credentials: Credentials = NOTHING,
@@ -62,6 +63,7 @@ def connect(
         uri: `PYRO:object@./u:/path`, or `PYRO:object@host:port` on another machine.
         kind: "work" (execute and call, read by a kernel's main thread) or "control".
         instance: Which life of the process is meant; "" accepts any.
+        name: "kernel" or "host", and which is meant: nobody but the name server has said that it is there.
         files: Tell a state process that this one is on the same machine, and reads and writes large values there.
         segments: Large data may go beside the messages, where both sides can.
         credentials: What to show to another machine.
@@ -80,11 +82,13 @@ def connect(
             "a user reaches other machines with a certificate of their own, or by the terminal server there"
         )
     conn = _dial(parsed, _CONNECT_SECONDS, credentials, machine=machine)
-    conn.kind, conn.vectored, conn.instance, conn.greeted = kind, True, instance, False
+    conn.kind, conn.vectored, conn.instance, conn.name, conn.greeted = kind, True, instance, name, False
     if kind == "work" or not parsed.sockname:
         conn.reader = EagerReader(MAX_PAYLOAD_BYTES)
     files, segments = files and bool(parsed.sockname), segments and bool(parsed.sockname)
     hello: dict[str, Any] = {"pyrokernel": PROTOCOL_VERSION, "kind": kind, "codec": "pickle5", "instance": instance}
+    if name[1]:
+        hello[name[0]] = name[1]
     if files:
         hello["files"] = True
     if segments and kind == "control" and available():
@@ -104,6 +108,7 @@ def read_greeting(conn: Connection, message: IncomingMessage) -> None:
     Raises:
         KernelRestartedError: Another instance listens there now.
         VersionMismatchError: It speaks another protocol version.
+        AccessRefusedError: It is another kernel, or host, than was asked for.
         KernelUnreachableError: It refused.
         ProtocolError: This is no answer to a handshake.
     """
@@ -115,6 +120,12 @@ def read_greeting(conn: Connection, message: IncomingMessage) -> None:
     found = str(answer.get("instance", ""))
     if conn.instance and found != conn.instance:
         raise KernelRestartedError(kernel=str(answer.get("kernel")), instance=conn.instance, new_instance=found)
+    what, wanted = conn.name
+    if wanted and answer.get(what) != wanted:
+        raise AccessRefusedError(
+            f"where the name server says that {what} {wanted!r} is, there is {what} {str(answer.get(what))[:80]!r}; "
+            "who may change names has mixed them up: restart the one that is meant, and it is registered anew"
+        )
     conn.greeting, conn.greeted = answer, True
     if conn.wants_segments and answer.get("segments") is True:
         conn.take_segments()

@@ -16,11 +16,12 @@ from pyrokernel.errors import PyrokernelError
 from pyrokernel.settings import split_address
 from pyrokernel.texts import one_line, span
 from pyrokernel.wire.identity import Identity, PeerCert, kind_and_name, names_in
+from pyrokernel.wire.socks import connect_by
+from pyrokernel.wire.tls import TlsSocket
 
 __all__ = ["explain", "explain_dial", "look_at", "trouble_of"]
 
 _LONGEST_LINE = 2000
-_LOOK_SECONDS = 3.0
 
 # X509_V_ERR_* of <openssl/x509_vfy.h>, as in `verify_code`.
 _FOREIGN = {2, 7, 18, 19, 20, 21, 27, 30, 31}
@@ -52,29 +53,41 @@ def explain(error: BaseException, where: str, identity: Identity | None = None, 
     return one_line(text or f"{where}: {_reason(error)}", _LONGEST_LINE)
 
 
-def explain_dial(error: BaseException, address: str, identity: Identity) -> str:
+def explain_dial(error: BaseException, address: str, identity: Identity, deadline: float, via: str = "") -> str:
     """Explain why a server cannot be reached; looks at its certificate once more where that says more.
 
     Args:
         error: What the handshake raised, or the first reading or writing behind it.
         address: "HOST:PORT".
         identity: One's own.
+        deadline: Of whoever dials: the look is over by then.
+        via: As for `look_at`.
     """
     code = getattr(error, "verify_code", 0)
-    shown = look_at(address, identity) if code in (_NOT_YET, _EXPIRED, _HOST_NAME, _ADDRESS) else None
-    return explain(error, address, identity, shown)
+    told_more = code in (_NOT_YET, _EXPIRED, _HOST_NAME, _ADDRESS)
+    return explain(error, address, identity, look_at(address, identity, deadline, via) if told_more else None)
 
 
-def look_at(address: str, identity: Identity) -> PeerCert | None:
-    """Return the certificate of a server of the same authority, whatever its names and times; None if there is none."""
+def look_at(address: str, identity: Identity, deadline: float, via: str = "") -> PeerCert | None:
+    """Return the certificate of a server of the same authority, whatever its names and times; None if there is none.
+
+    Args:
+        address: "HOST:PORT".
+        identity: One's own.
+        deadline: When to be done with it.
+        via: "HOST:PORT" of the proxy by which it is dialled, "" for none.
+    """
     host, port = split_address(address)
+    left = deadline - time.monotonic()
+    if left <= 0:
+        return None
     try:
         context = identity.lenient_context()
-        with (
-            socket.create_connection((host, int(port)), _LOOK_SECONDS) as plain,
-            context.wrap_socket(plain) as sock,
-        ):
-            return sock.getpeercert()
+        plain = connect_by(via, host, int(port), left) if via else socket.create_connection((host, int(port)), left)
+        with plain:
+            secured = TlsSocket(plain, context)
+            secured.shake_hands(deadline)
+            return secured.getpeercert()
     except (OSError, ValueError, PyrokernelError):
         return None  # the error that is explained is told all the same
 
@@ -124,7 +137,10 @@ def _meaning(error: BaseException, where: str, identity: Identity | None, shown:
 
 def _closed(where: str, identity: Identity | None) -> str:
     """Explain a connection that ended: the alert that says why may be lost on the way."""
-    own = _damage(identity) or (trouble_of(identity) if identity else "")
+    try:
+        own = _damage(identity) or (trouble_of(identity) if identity else "")
+    except PyrokernelError as error:
+        own = str(error)
     if own:
         return f"{where} closed the connection while shaking hands: {own}"
     return (

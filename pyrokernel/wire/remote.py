@@ -99,14 +99,18 @@ def dial(
                 f"{address} is neither a unix socket nor yours to reach by TLS: who listens there cannot be told "
                 f"apart from you. An identity belongs into {credentials.identity} (pyrokernel certs issue)"
             )
-        check_loopback(host)
+        check_loopback(
+            host,
+            "TLS needs an identity: who runs that mesh makes one (`pyrokernel certs issue USER`), to be put into "
+            f"{credentials.identity}; or go through ssh",
+        )
         return _connect(host, port, timeout), Peer(uid=-1)
     try:
         sock, peer = _shake_hands(_connect(host, port, timeout, credentials.via), host, port, deadline, identity)
     except (ssl.SSLError, ConnectionError) as error:
         told = AccessRefusedError if isinstance(error, ssl.SSLError) else KernelUnreachableError
         if isinstance(error, ssl.SSLCertVerificationError) or not (stock and is_loopback(host)):
-            raise told(explain_dial(error, address, identity)) from error
+            raise told(explain_dial(error, address, identity, deadline, credentials.via)) from error
         # It may be a stock name server without TLS.
         return _connect(host, port, max(0.1, deadline - time.monotonic())), Peer(uid=-1)
     except TimeoutError as error:

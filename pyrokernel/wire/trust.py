@@ -151,11 +151,19 @@ def check_address(address: str, *, has_identity: bool) -> None:
     """
     if address and not address.startswith("./u:") and not has_identity:
         host = address.partition("]")[0] if address.startswith("[") else address.partition(":")[0]
-        check_loopback(host or address)
+        check_loopback(
+            host or address,
+            f"A host reaches it by TLS if it lets others in: pyrokernel serve --join {address}, with the identity of a "
+            "host (`pyrokernel certs issue-host HOST`)",
+        )
 
 
-def check_loopback(host: str) -> None:
+def check_loopback(host: str, remedy: str) -> None:
     """Refuse an address beyond this machine.
+
+    Args:
+        host: Of the address.
+        remedy: What whoever wants to reach it is to do.
 
     Raises:
         AccessRefusedError: It is not a loopback address.
@@ -163,8 +171,7 @@ def check_loopback(host: str) -> None:
     if not is_loopback(host):
         raise AccessRefusedError(
             f"{host} is not this machine, and plain TCP beyond it is closed: anybody on the way could run code. "
-            "TLS needs an identity: who runs that mesh makes one (`pyrokernel certs issue USER`), to be put into "
-            "~/.config/pyrokernel/certs; or go through ssh"
+            f"{remedy}"
         )
 
 

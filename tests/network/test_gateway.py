@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
+import functools
 import json
 import os
 import socket
 import ssl
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -19,9 +22,20 @@ from Pyro5.errors import PyroError
 from served import OBJECT, PORTABLE, Service
 from waiting import wait_until
 
-from pyrokernel.errors import AccessRefusedError, KernelRestartedError, KernelUnreachableError, PyrokernelError
+from pyrokernel.certs.bundles import take_revoked
+from pyrokernel.certs.crl import make_crl
+from pyrokernel.errors import (
+    AccessRefusedError,
+    KernelRestartedError,
+    KernelUnreachableError,
+    PyrokernelError,
+    SettingsError,
+)
+from pyrokernel.gateway import decisions
 from pyrokernel.gateway.gateway import Gateway
 from pyrokernel.gateway.newcomers import MAX_NEWCOMERS
+from pyrokernel.gateway.visitors import Visitors
+from pyrokernel.policy import Said
 from pyrokernel.roles import Role
 from pyrokernel.settings import Settings
 from pyrokernel.wire import proxy
@@ -29,16 +43,20 @@ from pyrokernel.wire.daemon import Daemon, current_peer
 from pyrokernel.wire.direct import ask_directly
 from pyrokernel.wire.exposing import expose
 from pyrokernel.wire.fanout import ConnectionLost, Fanout, Request
+from pyrokernel.wire.identity import Identity
 from pyrokernel.wire.introduction import FOR, pack, words_for
-from pyrokernel.wire.naming import public_uri, reachable_uri
+from pyrokernel.wire.nameserver import EmbeddedNameServer
+from pyrokernel.wire.naming import Directory, public_uri, reachable_uri
 from pyrokernel.wire.proxy import Proxy, connect
 from pyrokernel.wire.remote import Credentials
+from pyrokernel.wire.revoked import SEEN
 
 POLICY = """
 [users]
 ana = "user"
 olga = "observer"
 nils = "nobody"
+ada = "admin"
 """
 
 
@@ -64,11 +82,12 @@ class Machine:
 
     def __init__(self, folder: Path, authority: Authority, name: str, *, portable: bool = PORTABLE) -> None:
         folder.mkdir(mode=0o700)
+        self.folder = folder
         self.address = f"127.0.0.1:{_free_port()}"
         policy = folder / "policy.toml"
         policy.write_text(POLICY)
         self.certs = authority.identity("host", name, ["127.0.0.1"], at=f"host-{name}-{os.urandom(4).hex()}")
-        settings = Settings(listen=self.address, host_certs=str(self.certs), policy=str(policy), portable=portable)
+        self.settings = Settings(listen=self.address, host_certs=str(self.certs), policy=str(policy), portable=portable)
         self.service = Asked()
         self.daemon = Daemon(folder / "abc123.sock", identity={"kernel": "k", "instance": "abc123"}, portable=portable)
         self.daemon.register(self.service, OBJECT)
@@ -76,7 +95,7 @@ class Machine:
         record = {"role": "kernel", "instance": "abc123", "spec": {"name": "k"}}
         (folder / "kernels").mkdir()
         (folder / "kernels" / "k.json").write_text(json.dumps(record))
-        self.gateway = Gateway(settings, folder, folder / "gateway")
+        self.gateway = Gateway(self.settings, folder, folder / "gateway")
         self.thread = threading.Thread(target=self.gateway.run)
         self.thread.start()
         self.uri = public_uri(self.daemon.uri_for(OBJECT), self.address)
@@ -102,7 +121,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture(scope="module")
 def users(authority: Authority) -> dict[str, Credentials]:
-    return {name: Credentials(authority.identity("user", name)) for name in ("ana", "olga", "nils", "zoe")}
+    return {name: Credentials(authority.identity("user", name)) for name in ("ada", "ana", "olga", "nils", "zoe")}
 
 
 @pytest.fixture(scope="module", params=["portable"] if PORTABLE else ["unix", "portable"])
@@ -164,6 +183,21 @@ def test_64_connections_are_served_in_one_loop(machine: Machine, users: dict[str
 def test_another_life_of_a_kernel_is_noticed(machine: Machine, users: dict[str, Credentials]) -> None:
     with pytest.raises(KernelRestartedError):
         asked(machine.uri, users["ana"], "whoami", instance="an older one")
+
+
+@pytest.mark.parametrize("name", [("kernel", "camera"), ("host", "lab1")])
+def test_another_kernel_than_was_asked_for_gets_no_request(
+    machine: Machine, users: dict[str, Credentials], name: tuple[str, str]
+) -> None:
+    connection = connect(machine.uri, kind="control", name=name, credentials=users["ada"])
+    machine.service.marked = False
+    with pytest.raises(AccessRefusedError, match=f"the name server says that {name[0]} '{name[1]}' is, there is"):
+        ask_directly(connection, OBJECT, "mark", (), 20)
+    connection.close()
+    known = connect(machine.uri, kind="control", name=("kernel", "k"), credentials=users["ana"])
+    assert ask_directly(known, OBJECT, "whoami", (), 20)[0] == "ana"
+    assert not machine.service.marked
+    known.close()
 
 
 @pytest.mark.parametrize(
@@ -232,6 +266,7 @@ def test_whom_a_host_introduces_a_line_of_the_policy_can_restrict(
     first, second = Machine(tmp_path / "one", authority, "lab1"), Machine(tmp_path / "two", authority, "lab2")
     policy = tmp_path / "one" / "policy.toml"
     policy.write_text(INTRODUCING)
+    wait_until(lambda: first.gateway._visitors._decisions._policy.hosts)
     try:
         for user, role in (("ana", "observer"), ("eve", "observer"), ("boss", "user"), ("new", "user")):
             said = pack({FOR: words_for(user, Role.ADMIN)})
@@ -309,6 +344,104 @@ def test_a_changed_policy_ends_connections_with_the_old_role(
         assert asked(machine.uri, users["ana"], "whoami")[1] == "observer"
     finally:
         machine.close()
+
+
+def test_a_plugin_that_hangs_about_one_user_holds_up_nobody_else(
+    authority: Authority, users: dict[str, Credentials], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decisions, "ANSWER_SECONDS", 0.6)
+    machine = Machine(tmp_path / "one", authority, "lab7")
+    gate, hanging = threading.Event(), {"zoe"}
+
+    def hang(user: str, *_: str) -> Said:
+        if user in hanging:
+            gate.wait(20)
+        return Said()
+
+    decider = machine.gateway._visitors._decisions._decider
+    monkeypatch.setattr(type(decider), "has_plugins", True)
+    monkeypatch.setattr(decider, "ask_plugins", hang)
+    try:
+        opened = connect(machine.uri, kind="control", credentials=users["ana"])
+        hangs = connect(machine.uri, kind="control", credentials=users["zoe"])
+        assert ask_directly(opened, OBJECT, "whoami", (), 20)[1] == "user"
+        assert asked(machine.uri, users["olga"], "whoami")[1] == "observer"
+        with pytest.raises(ConnectionLost) as caught:
+            ask_directly(hangs, OBJECT, "whoami", (), 20)
+        assert "has not answered in time about user zoe; try again" in str(caught.value.__cause__)
+        assert ask_directly(opened, OBJECT, "whoami", (), 20)[1] == "user"
+        hanging.add("ana")  # who is in already: nobody knows any more what she may do
+        wait_until(lambda: opened.has_input)
+        opened.close()
+        hangs.close()
+    finally:
+        gate.set()
+        machine.close()
+
+
+def revoking(authority: Authority, number: int, *credentials: Credentials) -> bytes:
+    """Return a list that revokes the certificates of some users."""
+    now = datetime.datetime.now(datetime.UTC)
+    serials = [int(Identity.load(one.identity).cert["serialNumber"], 16) for one in credentials]
+    return make_crl(dict.fromkeys(serials, now), number, ca_key=authority.key, ca=authority.cert)
+
+
+def test_what_was_revoked_stays_so_when_an_older_list_or_none_is_put_there(
+    authority: Authority, users: dict[str, Credentials], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine = Machine(tmp_path / "one", authority, "lab5")
+    crl = machine.certs / "crl.pem"
+    try:
+        crl.write_bytes(revoking(authority, 4, users["ana"]))
+        wait_until(lambda: (machine.certs / SEEN).exists())
+        for change, said in (
+            (lambda: crl.write_bytes(revoking(authority, 3)), f"{crl} is number 3 of the list"),
+            (crl.unlink, f"{crl} is gone, and number 4 of it was there"),
+        ):
+            change()
+            wait_until(lambda said=said: said in caplog.text)
+            with pytest.raises(PyrokernelError, match="revoked"):
+                asked(machine.uri, users["ana"], "whoami")
+            assert asked(machine.uri, users["zoe"], "whoami")[0] == "zoe"
+            # Nor does the next gateway begin with it, nor does this host go out by it.
+            with pytest.raises(SettingsError, match="from where the authority lies"):
+                Visitors(machine.gateway.loop, machine.settings, 1)
+            with pytest.raises(SettingsError, match="from where the authority lies"):
+                Identity.load(machine.certs).client_context()
+        crl.write_bytes(revoking(authority, 5))
+        wait_until(lambda: not machine.gateway._visitors._revoked)
+        assert asked(machine.uri, users["ana"], "whoami")[0] == "ana"
+        assert stat.S_IMODE((machine.certs / SEEN).stat().st_mode) == 0o600
+    finally:
+        machine.close()
+
+
+def test_a_name_server_by_itself_is_told_what_is_revoked_and_hangs_up(
+    authority: Authority, users: dict[str, Credentials], tmp_path: Path
+) -> None:
+    machine = Machine(tmp_path / "one", authority, "lab6")
+    server = EmbeddedNameServer(
+        machine.folder / "ns.sock",
+        location=machine.address,
+        portable=PORTABLE,
+        on_revoked=functools.partial(take_revoked, machine.certs),
+    )
+    server.start()
+    ada, ana = (Directory(machine.address, credentials=users[name]) for name in ("ada", "ana"))
+    try:
+        ana.ping()
+        crl = revoking(authority, 7, users["ana"]).decode()
+        with pytest.raises(AccessRefusedError, match="takes an admin"):
+            ana.take_revoked(crl)
+        assert (ada.take_revoked(crl), ada.take_revoked(crl)) == (True, False)
+        wait_until(lambda: not ana.connected())
+        with pytest.raises(AccessRefusedError, match="revoked"):
+            ana.ping()
+        with pytest.raises(AccessRefusedError, match="number 6, and number 7 is known"):
+            ada.take_revoked(revoking(authority, 6).decode())
+    finally:
+        for each in (ada, ana, server, machine):
+            each.close()
 
 
 def test_a_renewed_certificate_of_the_host_is_shown_without_a_restart(

@@ -163,12 +163,20 @@ def test_observers_look_and_change_nothing_and_nobody_does_not_even_look(of: Cal
         of("nils", Role.NOBODY)
 
 
+def test_who_may_only_look_asks_in_few_words(of: Callable[..., Any]) -> None:
+    long = "x" * 300_000
+    assert of("ana").list(prefix=long) == {}
+    with pytest.raises(errors.CommunicationError):
+        of("olga", Role.OBSERVER).list(prefix=long)
+
+
 def test_every_method_that_a_client_reaches_is_one_of_ours() -> None:
     """A method of Pyro's that is not overridden would ask nobody."""
     reachable = {
         name for name in dir(GuardedNameServer) if getattr(getattr(GuardedNameServer, name), "_pyroExposed", False)
     }
-    assert reachable == {"count", "list", "lookup", "ping", "register", "remove", "set_metadata", "yplookup"}
+    looking = {"count", "list", "lookup", "ping", "yplookup"}
+    assert reachable == looking | {"register", "remove", "set_metadata", "take_revoked"}
     assert reachable <= set(vars(GuardedNameServer))
 
 

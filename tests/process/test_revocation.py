@@ -44,11 +44,11 @@ class Lab:
         (folder / "c" / "pyrokernel" / "policy.toml").write_text(POLICY)
         self.run("serve", "-n", "1", "--detach", "--listen", self.address)
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run the command line on that machine."""
         return subprocess.run(
             [sys.executable, "-m", "pyrokernel", *words],
-            env=self.environ,
+            env={**self.environ, **environ},
             capture_output=True,
             text=True,
             timeout=60,
@@ -100,3 +100,10 @@ def test_a_list_that_is_older_or_somebody_elses_is_not_taken(lab: Lab, tmp_path:
         with pytest.raises(AccessRefusedError, match="no list of revoked certificates"):
             take_over(crl, directory)
     assert (directory / "crl.pem").read_bytes() == ours
+
+
+def test_a_host_that_runs_says_by_which_other_settings_it_lets_others_in(lab: Lab, tmp_path: Path) -> None:
+    serve = ["serve", "-n", "1", "--detach", "--listen", lab.address]
+    assert "other settings" not in lab.run(*serve).stderr
+    told = lab.run(*serve, PYROKERNEL_POLICY=str(tmp_path / "policy.toml")).stderr
+    assert "lets other machines in by other settings (policy), which hold on; for those of now, end it alone" in told

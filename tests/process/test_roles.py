@@ -49,7 +49,7 @@ STATE = {
     USE: "write undo grant renew revoke lock unlock put take done stage",
 }
 STOCK = {LOOK: "ping describe keys entries get", USE: "set delete increment", RULE: "backup"}
-NAMES = {LOOK: "ping count lookup list yplookup", USE: "register remove set_metadata"}
+NAMES = {LOOK: "ping count lookup list yplookup", USE: "register remove set_metadata", RULE: "take_revoked"}
 DAEMON = {LOOK: "ping info registered get_metadata", USE: "get_next_stream_item close_stream"}
 PUBLISHED = {USE: "snap"}
 

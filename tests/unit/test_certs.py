@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import threading
@@ -25,7 +26,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from pyrokernel.certs import files
 from pyrokernel.certs.authority import Authority, create, opened, read_index
 from pyrokernel.certs.bundles import environment
-from pyrokernel.certs.crl import make_crl, number_of, read_revoked
+from pyrokernel.certs.crl import make_crl, number_of, read_revoked, take_over
 from pyrokernel.certs.facts import from_now
 from pyrokernel.certs.files import locked, write_private
 from pyrokernel.certs.index import Index, Record
@@ -34,6 +35,7 @@ from pyrokernel.cli import ExitCode, main
 from pyrokernel.errors import AccessRefusedError, SettingsError
 from pyrokernel.wire.identity import Identity, shake_hands
 from pyrokernel.wire.refusals import trouble_of
+from pyrokernel.wire.revoked import newest_seen
 
 NOW = datetime.datetime(2026, 5, 4, 12, tzinfo=datetime.UTC)
 
@@ -154,6 +156,28 @@ def _key_in(identity: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
+# Names of others
+
+
+@pytest.mark.parametrize("name", ["lab1", "LAB1.example.org", "192.0.2.1", "2001:db8:0:0::1"])
+def test_a_host_gets_no_name_of_another_unless_that_is_meant(
+    ca: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    words = ["--ca", str(ca)]
+    others = ["--name", "lab1.example.org", "--name", "192.0.2.1", "--name", "2001:db8::1", "--name", "127.0.0.1"]
+    assert main(["certs", "issue-host", "lab1", *others, *words]) == ExitCode.OK
+    assert main(["certs", "issue-host", "lab2", "--name", "127.0.0.1", *words]) == ExitCode.OK  # each machine's own
+    capsys.readouterr()
+    for asked in (["renew", "lab2"], ["issue-host", "lab3"]):
+        assert main(["certs", *asked, "--name", name, *words]) == ExitCode.USAGE
+        assert f"{name} is a name of host lab1, and {asked[1]} could pass for that" in capsys.readouterr().err
+    assert main(["certs", "renew", "lab2", "--name", name, "--shared", *words]) == ExitCode.OK
+    assert main(["certs", "renew", "lab2", *words]) == ExitCode.OK  # what it has, it keeps
+    assert main(["certs", "revoke", "lab2", *words]) == ExitCode.OK
+    assert main(["certs", "revoke", "lab1", *words]) == ExitCode.OK
+    assert main(["certs", "issue-host", "lab3", "--name", name, *words]) == ExitCode.OK  # whose it is no more
+
+
 # Lists of what was revoked
 
 
@@ -162,8 +186,8 @@ def test_a_list_says_what_was_revoked_and_which_is_newer(tmp_path: Path) -> None
     ca_pem = (lab.identity("user", "ana") / "ca.pem").read_bytes()
     older = make_crl({}, 1, ca_key=lab.key, ca=lab.cert)
     newer = make_crl({5: NOW, 2**150: NOW}, 2, ca_key=lab.key, ca=lab.cert)
-    assert (read_revoked(older, ca_pem), number_of(older, ca_pem)) == (frozenset(), 1)
-    assert (read_revoked(newer, ca_pem), number_of(newer, ca_pem)) == (frozenset({5, 2**150}), 2)
+    assert (read_revoked(older, ca_pem), number_of(older, ca_pem)) == ((1, frozenset()), 1)
+    assert (read_revoked(newer, ca_pem), number_of(newer, ca_pem)) == ((2, frozenset({5, 2**150})), 2)
 
 
 def test_a_list_is_valid_as_long_as_its_authority(tmp_path: Path) -> None:
@@ -183,6 +207,28 @@ def test_a_list_by_somebody_else_is_refused(tmp_path: Path) -> None:
             read_revoked(crl, ca_pem)
         with pytest.raises(ValueError, match=r"."):
             number_of(crl, ca_pem)
+
+
+def test_no_list_older_than_one_that_was_seen_is_taken_over(tmp_path: Path) -> None:
+    lab = Quick(tmp_path)
+    host = lab.identity("host", "lab1", ["lab1"])
+
+    def numbered(number: int, *serials: int) -> bytes:
+        return make_crl(dict.fromkeys(serials, NOW), number, ca_key=lab.key, ca=lab.cert)
+
+    assert take_over(numbered(4, 5), host)
+    assert not take_over(numbered(4, 5), host)  # signed anew, and the same list
+    for gone_back in (lambda: None, lambda: (host / "crl.pem").write_bytes(numbered(2)), (host / "crl.pem").unlink):
+        gone_back()
+        with pytest.raises(
+            AccessRefusedError, match=r"is number 3, and number 4 is known .* set crl_number in its index"
+        ):
+            take_over(numbered(3, 5), host)
+    assert take_over(numbered(4, 5), host)
+    with pytest.raises(AccessRefusedError, match="number 4"):
+        take_over(numbered(4), host)  # an authority that was brought back from a backup, and knows less
+    shutil.copy(Quick(tmp_path / "m", "mars").identity("host", "lab1", ["lab1"]) / "ca.pem", host / "ca.pem")
+    assert newest_seen(host) == 0  # lists of another authority have numbers of their own
 
 
 def test_who_was_revoked_is_refused_by_servers_and_by_clients(ca: Path) -> None:
@@ -263,7 +309,7 @@ def test_who_was_revoked_is_let_in_again_by_issuing_only(ca: Path) -> None:
         with pytest.raises(SettingsError, match="was revoked; to let it in again: pyrokernel certs issue ana"):
             authority.renew("ana")
         new = authority.issue("user", "ana")
-        assert read_revoked((ca / "crl.pem").read_bytes(), authority.ca_pem).isdisjoint({new.serial})
+        assert read_revoked((ca / "crl.pem").read_bytes(), authority.ca_pem).serials.isdisjoint({new.serial})
 
 
 @pytest.mark.parametrize("action", [Authority.renew, Authority.revoke])
@@ -279,7 +325,7 @@ def test_a_list_that_was_not_written_any_more_is_written_by_the_next_command(ca:
         authority.revoke("ana")
     (ca / "crl.pem").write_bytes(before)
     with opened(ca) as authority:
-        assert record.serial in read_revoked((ca / "crl.pem").read_bytes(), authority.ca_pem)
+        assert record.serial in read_revoked((ca / "crl.pem").read_bytes(), authority.ca_pem).serials
         assert number_of((ca / "crl.pem").read_bytes(), authority.ca_pem) == 2
 
 

@@ -7,12 +7,14 @@ import shutil
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from certificates import Authority, shaking_hands
 
+from pyrokernel.certs.crl import make_crl, remember
 from pyrokernel.certs.making import certificate_pem, key_pem
 from pyrokernel.errors import AccessRefusedError, SettingsError
 from pyrokernel.wire.identity import Identity, check_kind, kind_and_name, names_in, shake_hands
@@ -354,7 +356,7 @@ def dial(address: str, identity: Identity) -> str:
     host, _, port = address.rpartition(":")
     with socket.create_connection((host, int(port)), 5) as plain:
         error = failure_of(lambda: read_behind_handshake(identity.client_context(), plain, host))
-    return explain_dial(error, address, identity)
+    return explain_dial(error, address, identity, time.monotonic() + 5)
 
 
 def test_a_wrong_host_name_lists_what_the_certificate_is_for(
@@ -391,12 +393,34 @@ def test_a_server_of_tomorrow_says_from_when(
     assert "but first compare the clocks (date -u): the one here says 20" in told
 
 
+def test_looking_takes_no_longer_than_whoever_dials_has_time(
+    lab: Authority, user: Identity, listening: Callable[[ssl.SSLContext], str]
+) -> None:
+    address = listening(Identity.load(lab.identity("host", "lab9", ["lab9"])).server_context())
+    assert look_at(address, user, time.monotonic() + 5) is not None
+    assert look_at(address, user, time.monotonic()) is None
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        begun = time.monotonic()
+        assert look_at(f"127.0.0.1:{silent.getsockname()[1]}", user, begun + 0.1) is None
+        assert time.monotonic() - begun < 2
+
+
+def test_looking_goes_by_the_proxy_or_not_at_all(lab: Authority, user: Identity) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy, socket.create_server(("127.0.0.1", 0)) as there:
+        there.setblocking(False)
+        address, via = (f"127.0.0.1:{one.getsockname()[1]}" for one in (there, proxy))
+        assert look_at(address, user, time.monotonic() + 0.1, via) is None
+        proxy.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            there.accept()
+
+
 def test_looking_shows_nothing_of_foreigners(
     user: Identity, tmp_path: Path, listening: Callable[[ssl.SSLContext], str]
 ) -> None:
     foreign = Identity.load(Authority(tmp_path, "mars").identity("host", "lab1", ["127.0.0.1"]))
     address = listening(foreign.server_context())
-    assert look_at(address, user) is None
+    assert look_at(address, user, time.monotonic() + 5) is None
     assert "did not sign" in dial(address, user)
 
 
@@ -427,6 +451,15 @@ def test_a_connection_that_just_ends_is_explained_by_the_certificate_here(lab: A
     assert "expired 2 d 0 h ago" in told
     told = explain(ConnectionResetError(104, "Connection reset by peer"), "lab1:5", user)
     assert f"it speaks no TLS, or refuses what {user.directory} says; see its log. " in told
+
+
+def test_a_connection_that_just_ends_is_explained_by_the_list_here_too(lab: Authority) -> None:
+    user = Identity.load(lab.identity("user", "lost"))
+    user.crl_file.write_bytes(make_crl({}, 3, ca_key=lab.key, ca=lab.cert))
+    remember(user.directory, 3)
+    user.crl_file.unlink()
+    told = explain(ConnectionResetError(104, "Connection reset by peer"), "lab1:5", user)
+    assert told.startswith(f"lab1:5 closed the connection while shaking hands: {user.crl_file} is gone, and number 3 ")
 
 
 def test_a_server_that_says_nothing_is_told_so(user: Identity) -> None:

@@ -161,3 +161,10 @@ def test_the_first_answer_stays() -> None:
     resolve(future, 1)
     resolve(future, ValueError())
     assert future.result(0) == 1
+
+
+def test_who_calls_a_loop_that_has_ended_is_not_in_trouble() -> None:
+    ended = Loop()
+    ended.close()
+    ended.call(lambda: None)
+    ended.stop()

@@ -29,6 +29,7 @@ class FakeDirectory:
         self.up = True
         self.is_connected = False
         self.refusal: Exception | None = None
+        self.refused: set[str] = set()
 
     def _ask(self) -> None:
         if self.refusal is not None:
@@ -40,6 +41,8 @@ class FakeDirectory:
 
     def register(self, name: str, uri: str, metadata: Iterable[str], *, replace: bool = False) -> None:
         self._ask()
+        if name in self.refused:
+            raise AccessRefusedError(f"the name server refused {name}")
         if name in self.entries and not replace:
             raise NameTakenError(name=name, holder="?")
         self.entries[name] = Entry(name, uri, frozenset(metadata))
@@ -52,6 +55,8 @@ class FakeDirectory:
 
     def remove(self, name: str) -> bool:
         self._ask()
+        if name in self.refused:
+            raise AccessRefusedError(f"the name server refused {name}")
         return self.entries.pop(name, None) is not None
 
     def having(self, word: str) -> list[Entry]:
@@ -221,6 +226,21 @@ def test_names_that_were_registered_outlast_a_stranger_at_the_address(
         directory.refusal = AccessRefusedError("the peer runs as uid 7")
         wait_until(lambda: "uid 7; trying again" in caplog.text)
     directory.up, directory.refusal = True, None
+    wait_until(lambda: "pyrokernel.kernel.k0" in directory.entries)
+
+
+def test_one_name_that_is_refused_does_not_keep_the_others_from_being_announced_and_removed(
+    announcer: Announcer, directory: FakeDirectory
+) -> None:
+    for name in ("k0", "k1", "k2"):
+        announcer.announce(kernel(name)).result(10)
+    directory.crash()
+    directory.refused = {"pyrokernel.kernel.k0", "pyrokernel.kernel.gone-0"}
+    for name in ("gone-0", "gone-1"):
+        directory.come_back_with(f"pyrokernel.kernel.{name}", "host:lab", "instance:bb")
+    left = ["pyrokernel.kernel.gone-0", "pyrokernel.kernel.k1", "pyrokernel.kernel.k2"]
+    wait_until(lambda: sorted(directory.entries) == left)
+    directory.refused = set()
     wait_until(lambda: "pyrokernel.kernel.k0" in directory.entries)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -27,3 +30,24 @@ def test_what_is_left_of_a_dead_session_is_killed(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(processes, "_stat_fields", lambda pid: ["S", "1", "9", "999999999" if pid == 71 else "8"])
     processes.kill_sessions({999999999: 5})
     assert killed == [71]
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_a_process_that_does_not_heed_the_request_to_end_is_killed(deaf: bool) -> None:
+    ignoring = "signal.signal(signal.SIGTERM, signal.SIG_IGN);" if deaf else ""
+    code = f"import signal, sys; {ignoring} print('up', flush=True); sys.stdin.read()"
+    words = [sys.executable, "-ISc", code]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        begun = time.monotonic()
+        processes.end(process.pid, 0.2 if deaf else 10.0)
+        assert time.monotonic() - begun < 5
+        assert not processes.is_alive(process.pid)
+        assert process.wait(1) == 0  # collected, so that nobody knows any more how it ended
+
+
+def test_what_has_ended_already_is_no_trouble() -> None:
+    process = subprocess.Popen([sys.executable, "-ISc", ""])
+    process.wait()
+    processes.end(process.pid, 0.1)

@@ -165,6 +165,14 @@ class TestPrivateDirectory:
         with pytest.raises(AccessRefusedError, match="links are not followed"):
             private_directory(tmp_path / "link")
 
+    def test_a_link_may_lead_to_what_a_user_keeps_if_that_is_private(self, tmp_path: Path) -> None:
+        (tmp_path / "real").mkdir(mode=0o700)
+        (tmp_path / "link").symlink_to(tmp_path / "real")
+        assert private_directory(tmp_path / "link", may_be_link=True) == tmp_path / "link"
+        (tmp_path / "real").chmod(0o750)
+        with pytest.raises(AccessRefusedError, match="others may enter"):
+            private_directory(tmp_path / "link", may_be_link=True)
+
     def test_a_file_in_its_place_is_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "file"
         path.touch()

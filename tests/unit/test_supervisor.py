@@ -557,8 +557,26 @@ def test_the_next_host_adopts_the_living(world: World) -> None:
     assert world.launch_of("k0").birth.instance == death.successor
 
 
-def _present(world: World) -> Any:
-    kernel = world.supervisor._kernels["k0"]
+def test_the_next_host_replaces_a_gateway_that_goes_by_other_settings(world: World) -> None:
+    told = {"PYROKERNEL_LISTEN": "127.0.0.1:9191", "PYROKERNEL_POLICY": "/etc/policy.toml"}
+    world.supervisor.start_gateway(told)
+    pid = world.raise_kernel("~gateway")
+    world.begin()
+    world.supervisor.adopt()
+    world.supervisor.start_gateway(dict(told)).result(0)
+    assert world.processes.signals == []
+    changed = {**told, "PYROKERNEL_POLICY": "/home/ana/policy.toml"}
+    ready = world.supervisor.start_gateway(changed)
+    assert world.processes.signals == [(pid, signal.SIGKILL)]
+    world.processes.alive.discard(pid)
+    world.supervisor._cycle.on_end(*_present(world, "~gateway"))
+    assert changed.items() <= world.launch_of("~gateway").birth.spec["env"].items()
+    world.raise_kernel("~gateway")
+    assert ready.result(0).pid == world.next_pid
+
+
+def _present(world: World, name: str = "k0") -> Any:
+    kernel = world.supervisor._kernels[name]
     return kernel, kernel.life
 
 

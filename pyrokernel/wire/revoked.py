@@ -1,0 +1,91 @@
+"""How new the list of what was revoked is, so that nobody goes back to an older one. Runs in every process.
+
+Each list has a number, above that of every earlier one. Of the newest that was checked in an identity directory the
+number is remembered there, in `crl.seen`: an old copy that is put over it, or a list that is gone, would make
+certificates valid again that were revoked. Only the standard library is needed to look; `certs.crl` remembers.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import ssl
+from pathlib import Path
+
+from pyrokernel.errors import SettingsError
+
+__all__ = ["SEEN", "newest_seen", "refuse_older", "seen_words"]
+
+SEEN = "crl.seen"
+
+_PEM = re.compile(rb"-----BEGIN X509 CRL-----(.+?)-----END X509 CRL-----", re.DOTALL)
+_CRL_NUMBER = b"\x06\x03\x55\x1d\x14\x04"
+"""In DER: the object identifier 2.5.29.20 (RFC 5280, section 5.2.3), and the tag of its octets."""
+
+
+def refuse_older(directory: Path) -> None:
+    """Refuse the list of an identity directory if a newer one was there before.
+
+    The signature is not looked at: whoever uses the list does that.
+
+    Raises:
+        SettingsError: It is older, or gone.
+    """
+    seen = newest_seen(directory)
+    if not seen:
+        return
+    file = directory / "crl.pem"
+    try:
+        number = _number_in(file.read_bytes())
+    except FileNotFoundError:
+        raise SettingsError(
+            f"{file} is gone, and number {seen} of it was there; copy crl.pem anew from where the authority lies"
+        ) from None
+    if number < seen:
+        raise SettingsError(
+            f"{file} is number {number} of the list of what was revoked, and number {seen} was there before; copy "
+            "crl.pem anew from where the authority lies"
+        )
+
+
+def newest_seen(directory: Path) -> int:
+    """Return the number of the newest list that was checked in an identity directory, 0 for none.
+
+    Raises:
+        SettingsError: The file that says so is damaged.
+    """
+    file = directory / SEEN
+    try:
+        told = json.loads(file.read_bytes())
+        authority, number = told["authority"], int(told["number"])
+    except FileNotFoundError:
+        return 0
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SettingsError(
+            f"{file} is damaged ({error}); copy crl.pem anew from where the authority lies, then remove {file}"
+        ) from error
+    return number if authority == _fingerprint(directory) else 0  # lists of another authority have other numbers
+
+
+def seen_words(directory: Path, number: int) -> bytes:
+    """Return what the file says of a list with a number, by the authority of an identity directory."""
+    return json.dumps({"authority": _fingerprint(directory), "number": number}).encode()
+
+
+def _fingerprint(directory: Path) -> str:
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert((directory / "ca.pem").read_text("ascii").strip())).hexdigest()
+
+
+def _number_in(pem: bytes) -> int:
+    """Return the number of a list, 0 where it has none."""
+    found = _PEM.search(pem)
+    der = base64.b64decode(found[1]) if found else b""
+    at = der.rfind(_CRL_NUMBER)
+    if at < 0:
+        return 0
+    # The octets are one integer: length of the octets, tag, length of the integer, its bytes.
+    size = der[at + len(_CRL_NUMBER) + 2]
+    begin = at + len(_CRL_NUMBER) + 3
+    return int.from_bytes(der[begin : begin + size], "big")
