@@ -19,7 +19,7 @@ from pyrokernel_terminal.options import Options, is_loopback
 
 log = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 2.0
+_LOOK_SECONDS = 1.0
 """How often the file of users is looked at for who is to go."""
 
 
@@ -82,7 +82,7 @@ async def _open_doors(house: House, doors: list[Any]) -> None:
 
 
 async def _watch_users(house: House) -> None:
-    """End the sessions of whoever is taken off the list."""
+    """End the sessions of whoever, or whose key, is taken off the list."""
     last: object = None
     while True:
         await asyncio.sleep(_LOOK_SECONDS)

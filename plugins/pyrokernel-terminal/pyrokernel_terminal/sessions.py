@@ -35,6 +35,7 @@ class Session:
         user: Whose.
         protocol: "ssh" or "telnet".
         address: Where it comes from.
+        key: The public key that they came in by, b"" for none.
         since: When it began, Unix time.
         last_key: When the last key came, monotonic.
         pid: Of its shell, 0 before there is one.
@@ -44,6 +45,7 @@ class Session:
     user: User
     protocol: str
     address: str
+    key: bytes = b""
     since: float = dataclasses.field(default_factory=time.time)
     last_key: float = dataclasses.field(default_factory=time.monotonic)
     pid: int = 0
@@ -96,8 +98,8 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._open)
 
-    def begin(self, user: User, protocol: str, address: str) -> Session:
-        """Admit a session.
+    def begin(self, user: User, protocol: str, address: str, key: bytes = b"") -> Session:
+        """Admit a session; the arguments are those of `Session`.
 
         Raises:
             TooManyError: There are too many already, or the server ends.
@@ -111,7 +113,7 @@ class Sessions:
         if refused:
             self._record.write("refused", **about, why=refused)
             raise TooManyError(refused)
-        session = Session(user, protocol, address)
+        session = Session(user, protocol, address, key)
         self._open.append(session)
         self._record.write("begin", **about)
         return session

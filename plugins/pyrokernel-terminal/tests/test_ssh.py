@@ -268,6 +268,49 @@ def test_who_is_taken_off_the_list_is_out(serve: Serve) -> None:
     assert server.once("ana", "1").returncode == 255
 
 
+def test_a_key_that_is_taken_away_is_out_and_another_of_the_same_user_is_not(serve: Serve, tmp_path: Path) -> None:
+    server = serve("ana")
+    other = openssh.make_key(tmp_path / "other")
+    assert server.run("add", "ana", f"{other}.pub").returncode == 0
+    lost, kept = server.ssh("ana"), openssh.terminal(server.command("ana", options=("-t",), key=other))
+    for one in (lost, kept):
+        one.expect("you are ana")
+    assert server.run("remove", "ana", f"{tmp_path / 'key-ana'}.pub").returncode == 0
+    lost.expect("you may no longer be here as you were")
+    assert server.once("ana", "1").returncode == 255
+    kept.expect("kernels>", 20)
+    kept.close()
+    assert "has no key of" in server.run("remove", "ana", f"{tmp_path / 'key-ana'}.pub").stderr
+
+
+def test_who_logs_in_and_opens_no_session_is_turned_away(serve: Serve) -> None:
+    server = serve("ana", options=("--per-user", "2"))
+    line = server.command("ana", options=("-N",))
+    idle = [subprocess.Popen(line, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(4)]
+    try:
+        wait_until(lambda: sum(one.poll() is not None for one in idle) == 2, 15)
+        assert server.once("ana", "on k0 'in'").stdout == "'in'\n"
+    finally:
+        for one in idle:
+            one.kill()
+            one.wait()
+
+
+def test_what_ends_leaves_no_traceback(serve: Serve) -> None:
+    server = serve("ana")
+    assert server.once("ana", "on k0 1").returncode == 0
+    killed, left, last = (server.ssh("ana") for _ in range(3))
+    for one in (killed, left, last):
+        one.expect("you are ana")
+    killed.process.kill()
+    left.expect("kernels>", 20)
+    left.enter("exit")
+    left.wait()
+    wait_until(lambda: len(server.children()) == 1)
+    assert server.stop() == 0
+    assert [line for line in server.said.read_text().splitlines() if not line.startswith("terminal: ")] == []
+
+
 def flood(terminal: Terminal) -> None:
     """Have a kernel print until it is interrupted."""
     terminal.enter("while True: print('x' * 1000)")
