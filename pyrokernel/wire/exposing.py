@@ -73,9 +73,15 @@ def refusal(peer: Peer, what: str, role: Role) -> AccessRefusedError:
         what: What for, such as "execute".
         role: The least that it takes.
     """
-    who = f"{peer.user or 'somebody'} is {_shown(peer.role)} here"
+    refused = f"{peer.user or 'somebody'} is {_shown(peer.role)} here, and {what} takes {_shown(role)}"
+    if peer.kind == "user" and not peer.address:
+        # A process of this machine acts for them (--act-for): no policy is asked.
+        return AccessRefusedError(
+            f"{refused}: an admin of this mesh can change that where {peer.user} was let in, which is --act-for, or "
+            f"`pyrokernel terminal add {peer.user} --role {role.word}`"
+        )
     return AccessRefusedError(
-        f"{who}, and {what} takes {_shown(role)}: an admin of this mesh can change that in its policy file "
+        f"{refused}: an admin of this mesh can change that in its policy file "
         f"(`pyrokernel policy check {peer.user or 'USER'}` says who may what)"
     )
 

@@ -20,9 +20,8 @@ from pyrokernel_terminal.who import ask, describe
 
 _EPILOG = (
     "serve (or nothing): serve until Ctrl-C. add NAME KEYFILE: let in who has the private key to a public one; again, "
-    "with another file, to add a key. remove NAME: let them in no more, and end their sessions; with KEYFILE, only by "
-    "those keys. list: who may come in. "
-    "who: who is there."
+    "with another file, to add a key, or with --role alone to change what they may do. remove NAME: let them in no "
+    "more, and end their sessions; with KEYFILE, only by those keys. list: who may come in. who: who is there."
 )
 
 
@@ -70,10 +69,16 @@ def _serve(args: argparse.Namespace, settings: Settings, options: Options) -> in
 
 
 def _add(args: argparse.Namespace, settings: Settings, options: Options) -> int:
-    name, key_file = args.words
-    keys = _read_keys(key_file)
+    name, *key_files = args.words
+    keys = [key for key_file in key_files for key in _read_keys(key_file)]
     users = read_users(options.users_file)
     user = users.get(name, User.of(name))
+    if name not in users and not keys:
+        raise SettingsError(
+            f"{name} is new, and needs a key: pyrokernel terminal add {name} KEYFILE, a file such as id.pub"
+        )
+    if not keys and not args.role:
+        raise SettingsError(f"say what {name} gets: a further KEYFILE, or --role")
     role = Role.of(args.role) if args.role else user.role
     users[user.name] = User(user.name, role, tuple(dict.fromkeys([*user.keys, *keys])))
     write_users(options.users_file, users)
@@ -145,7 +150,7 @@ def _who(args: argparse.Namespace, settings: Settings, options: Options) -> int:
 _Action = Callable[[argparse.Namespace, Settings, Options], int]
 _ACTIONS: dict[str, tuple[_Action, int, int, str]] = {
     "serve": (_serve, 0, 0, "serve [options]"),
-    "add": (_add, 2, 2, "add NAME KEYFILE [--role ROLE]"),
+    "add": (_add, 1, 2, "add NAME [KEYFILE] [--role ROLE]"),
     "remove": (_remove, 1, 2, "remove NAME [KEYFILE]"),
     "list": (_list, 0, 0, "list"),
     "who": (_who, 0, 0, "who"),

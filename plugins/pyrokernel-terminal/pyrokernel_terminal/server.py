@@ -10,6 +10,7 @@ from typing import Any
 
 import asyncssh
 from pyrokernel.errors import PyrokernelError, SettingsError
+from pyrokernel.front.reach import open_mesh
 from pyrokernel.settings import Settings
 
 from pyrokernel_terminal import ssh, telnet
@@ -46,6 +47,7 @@ async def run_server(settings: Settings, options: Options) -> int:
     watch = asyncio.ensure_future(_watch_users(house))
     try:
         await _open_doors(house, doors)
+        await asyncio.to_thread(_warn_without_mesh, settings)
         await stop.wait()
     finally:
         watch.cancel()
@@ -79,6 +81,14 @@ async def _open_doors(house: House, doors: list[Any]) -> None:
             _say("WARNING: Telnet beyond this machine: all is read, and can be changed, on the way; anybody is let in")
         elif user.role > user.role.OBSERVER:
             _say(f"WARNING: every account of this machine may run code as yours, by telnet, being {user.act_for}")
+
+
+def _warn_without_mesh(settings: Settings) -> None:
+    """Say that sessions have nothing to look at, if that is so; a mesh that starts later is found by them."""
+    try:
+        open_mesh(settings).close()
+    except PyrokernelError as error:
+        _say(f"WARNING: {error}; until then whoever logs in is told that there is none")
 
 
 async def _watch_users(house: House) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import openssh
 import pyrokernel as pk
 import pytest
-from terminal_serving import Serve
+from terminal_serving import Serve, Server
 from terminals import Terminal
 from waiting import is_alive, wait_until
 
@@ -95,6 +95,7 @@ def test_an_observer_looks_and_runs_nothing(serve: Serve, kernel: pk.Kernel, mes
     eve = server.at_prompt("eve")
     eve.enter("untouched = 2")
     eve.expect("eve is an observer here, and `submit` takes a user")
+    eve.expect("`pyrokernel terminal add eve --role user`")
     eve.enter("who")
     eve.expect("untouched")
     assert kernel.execute("untouched").result == 1
@@ -380,6 +381,15 @@ def test_one_server_serves_a_mesh(serve: Serve) -> None:
     assert done.returncode != 0
     assert "another terminal server of mesh" in done.stderr
     assert server.once("ana", "on k0 1").stdout == "1\n"
+
+
+def test_a_server_without_a_mesh_says_so_and_serves(mesh: pk.Mesh, tmp_path: Path) -> None:
+    server = Server(mesh, tmp_path)
+    server.environ |= {"PYROKERNEL_MESH": "none-of-that-name", "PYROKERNEL_NS": ""}
+    server.start()
+    wait_until(lambda: "WARNING: " in server.said.read_text())
+    assert "mesh 'none-of-that-name' is not running on this machine; start it: pyrokernel" in server.said.read_text()
+    assert server.stop() == 0
 
 
 def test_words_of_the_operator_come_first_and_order_nothing(serve: Serve, tmp_path: Path) -> None:
