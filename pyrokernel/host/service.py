@@ -29,6 +29,7 @@ from pyrokernel.settings import check_name
 from pyrokernel.shelf import Shelf
 from pyrokernel.wire.daemon import current_peer
 from pyrokernel.wire.exposing import expose, refusal
+from pyrokernel.wire.limits import Turns
 
 T = TypeVar("T")
 
@@ -71,6 +72,7 @@ class HostService:
         self._recorder = recorder
         self._shelf = Shelf(places.shelf)
         self._lock = threading.Lock()
+        self._turns = Turns()
 
     @expose(Role.OBSERVER)
     def list_kernels(self) -> list[dict[str, Any]]:
@@ -152,10 +154,12 @@ class HostService:
         directory = self._places.journal(name, instance)
         # What a living kernel has captured it numbers itself, later; numbers given here would be given twice.
         reader = JournalReader(directory, waiting_bytes=0) if instance in self._living() else JournalReader(directory)
-        events = reader.read(after, max_bytes=min(max_bytes, MAX_READ_BYTES))
+        with self._turns.of(current_peer()):
+            events = reader.read(after, max_bytes=min(max_bytes, MAX_READ_BYTES))
+            shown = [event.to_wire() for event in events]
         return {
             "instance": instance,
-            "events": [event.to_wire() for event in events],
+            "events": shown,
             "next": events[-1].seq if events else after,
         }
 
