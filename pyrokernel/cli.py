@@ -467,7 +467,9 @@ def _add_audit(commands: _Commands) -> argparse.ArgumentParser:
         "show who ran what, where and when, from the record that the hosts keep; for admins",
         "Cells and calls, starts, restarts, stops and deaths of kernels, and refusals. Like calls that follow each "
         "other are one line with their number; the journal of the kernel has each (pyrokernel logs). Times are those "
-        "of the hosts. A cell without an end still runs, or died with its kernel.",
+        "of the hosts. A cell without an end still runs, or died with its kernel. Where the host of this machine does not "
+        "run, its file is read, without what was run since; other hosts that do not answer are named, and the code is "
+        "that of why.",
     )
     parser.add_argument("--user", default="", metavar="USER", help="only what this user did")
     parser.add_argument("--kernel", default="", metavar="NAME", help="only what was done in or to this kernel")

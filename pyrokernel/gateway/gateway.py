@@ -65,7 +65,7 @@ class Gateway:
         self._routes = Routes(runtime)
         self._most = _most_connections()
         self._visitors = Visitors(settings, max(1, self._most // _SHARE))
-        self._newcomers = Newcomers(self.loop, lambda: self._visitors.identity)
+        self._newcomers = Newcomers(self.loop, lambda: self._visitors.identity, self._visitors.note_failure)
         self._pumps: set[Pump] = set()
         self._ways: dict[Pump, str] = {}
         self._dialling = ThreadPoolExecutor(_DIALLING, "pyrokernel-dial")

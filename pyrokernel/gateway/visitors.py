@@ -16,6 +16,7 @@ from pyrokernel.roles import Role
 from pyrokernel.settings import Settings
 from pyrokernel.wire.identity import Identity, kind_and_name
 from pyrokernel.wire.introduction import introduced, unpack
+from pyrokernel.wire.refusals import shown_badly
 from pyrokernel.wire.remote import written
 from pyrokernel.wire.tls import TlsSocket
 from pyrokernel.wire.trust import Peer, account_of_process
@@ -121,6 +122,12 @@ class Visitors:
         until = float(ssl.cert_time_to_seconds(str(cert["notAfter"])))
         return Visitor(peer, kind, kernel, serial, until)
 
+    def note_failure(self, error: Exception, address: str) -> None:
+        """Write down that a handshake failed, if that was for a certificate; whose it is TLS does not say then."""
+        shown = shown_badly(error)
+        if shown:
+            self._on_refused(Peer(uid=-1, address=address), f"a connection with {shown}", Role.OBSERVER)
+
     def note(self, pump: Pump, visitor: Visitor) -> None:
         """Remember whose connection this is."""
         self._here[pump] = visitor
@@ -151,6 +158,7 @@ class Visitors:
             else:
                 continue
             log.warning("%s at %s has to go: %s", peer.user, peer.address, why)
+            self._on_refused(peer, f"a connection to stay open: {why}", Role.OBSERVER)
             found.append(pump)
         return found
 

@@ -224,8 +224,7 @@ class HostService:
             position: The `next` of the answer before, "" for the first question.
         """
         self._recorder.catch_up()
-        chosen = Filter(str(wanted.get("user") or ""), str(wanted.get("kernel") or ""), float(wanted.get("since") or 0))
-        records, following, end = self._recorder.record.read(chosen, str(position))
+        records, following, end = self._recorder.record.read(Filter.of(wanted), str(position))
         return {"records": records, "next": following, "end": end, "kept": self._recorder.record.kept}
 
     @expose(Role.OBSERVER)
