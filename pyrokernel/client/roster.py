@@ -51,10 +51,12 @@ class Roster:
         mesh: Whose kernels.
         infos: What the hosts say, in natural order of the names.
         hosts: The hosts that answer, by name.
-        silent: Names of the hosts that do not.
+        silent: Why the others do not, by their names.
     """
 
-    def __init__(self, mesh: Mesh, infos: Sequence[KernelInfo], hosts: dict[str, Link], silent: list[str]) -> None:
+    def __init__(
+        self, mesh: Mesh, infos: Sequence[KernelInfo], hosts: dict[str, Link], silent: dict[str, Exception]
+    ) -> None:
         self._mesh = mesh
         self.infos = list(infos)
         self.hosts = hosts
@@ -71,11 +73,11 @@ class Roster:
         request = Request(HOST_OBJECT, "list_kernels")
         answers = ask_each(dict.fromkeys(hosts.values(), request), mesh.settings.timeout)
         infos: list[KernelInfo] = []
-        silent = []
+        silent: dict[str, Exception] = {}
         for name in list(hosts):
             answer = answers[name]
             if isinstance(answer, (KernelConnectionError, OSError)):
-                silent.append(name)
+                silent[name] = answer
                 del hosts[name]
             elif isinstance(answer, Exception):
                 raise answer
