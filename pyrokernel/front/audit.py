@@ -10,12 +10,12 @@ from typing import Any
 
 from pyrokernel.audit import AuditFile
 from pyrokernel.client.auditing import Audit, by_time, records_here, state_writes
+from pyrokernel.controls import plain
 from pyrokernel.errors import NameServerNotFoundError
 from pyrokernel.front.exits import ExitCode, code_of, worst
 from pyrokernel.front.reach import open_mesh, settings_of
 from pyrokernel.front.terminal import complain, note, say, say_json
 from pyrokernel.settings import Settings
-from pyrokernel.shell.controls import plain
 from pyrokernel.texts import one_line, stopwatch
 
 _FOLLOW_SECONDS = 1.0

@@ -7,9 +7,9 @@ import json
 import time
 from pathlib import Path
 
+from pyrokernel.controls import harmless
 from pyrokernel.errors import NameTakenError, SettingsError
 from pyrokernel.settings import Settings, private_directory
-from pyrokernel.shell.controls import harmless
 from pyrokernel.texts import plural
 
 from pyrokernel_terminal.accounts import User, read_users
