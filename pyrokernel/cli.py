@@ -25,7 +25,7 @@ from pyrokernel.front.terminal import complain, prepare
 
 __all__ = ["ExitCode", "build_parser", "main"]
 
-_TARGETS = 'a name, a range such as "k0-k3", a pattern such as "gpu-*", "tag:WORD" or "all"'
+_TARGETS = 'a name, a range such as "k0-k3" or "lab2-[0-3]", a pattern such as "gpu-*", "tag:WORD" or "all"'
 
 
 def main(argv: Sequence[str] | None = None) -> int:

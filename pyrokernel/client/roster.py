@@ -40,8 +40,8 @@ _UNHOSTED = ("host", "pid", "tags", "started", "protected")
 
 _DIGITS = re.compile(r"(\d+)")
 
-_RANGE = re.compile(r"(.*?)(\d+)-\1(\d+)")
-"""How `texts.label` writes a run of names: "k0-k3"."""
+_RANGE = re.compile(r"([^*?\[]*?)(?:(\d+)-\1(\d+)|\[(\d+)-(\d+)\])")
+"""How `texts.label` writes a run of names: "k0-k3", "lab2-[0-3]"."""
 
 
 class Roster:
@@ -214,8 +214,8 @@ def meant(word: str, kernels: Mapping[str, Iterable[str]]) -> list[str]:
     """Return the names of the kernels that a word means.
 
     Args:
-        word: A name, a range such as "k0-k3", a pattern such as "gpu-*", "tag:WORD", or "all". A kernel whose very
-            name looks like a range is meant by it alone.
+        word: A name, a range such as "k0-k3" or "lab2-[0-3]", a pattern such as "gpu-*", "tag:WORD", or "all". A kernel
+            whose very name looks like a range is meant by it alone.
         kernels: The tags of those there are, by their names.
     """
     if word == "all":
@@ -225,7 +225,7 @@ def meant(word: str, kernels: Mapping[str, Iterable[str]]) -> list[str]:
     run = _RANGE.fullmatch(word)
     if run is None or word in kernels:
         return [name for name in kernels if fnmatch.fnmatchcase(name, word)]
-    numbers = range(int(run[2]), int(run[3]) + 1)
+    numbers = range(int(run[2] or run[4]), int(run[3] or run[5]) + 1)
     numbered = re.compile(rf"{re.escape(run[1])}(\d+)")
     return [name for name in kernels if (match := numbered.fullmatch(name)) and int(match[1]) in numbers]
 

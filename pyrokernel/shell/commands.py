@@ -36,7 +36,7 @@ class KernelCommands(CommandSet["Shell"]):
             "words",
             nargs=words,
             metavar="KERNELS",
-            help='names, ranges such as "k0-k3", patterns such as "gpu-*", "tag:WORD", or "all"',
+            help='names, ranges such as "k0-k3" or "lab2-[0-3]", patterns such as "gpu-*", "tag:WORD", or "all"',
             choices_provider=KernelCommands.kernel_words,
         )
         return parser

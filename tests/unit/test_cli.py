@@ -244,6 +244,8 @@ ROSTER = Roster(Mesh(Settings()), INFOS, {}, {})
         (["gpu-*", "k0"], ["gpu-1", "gpu-2", "k0"]),
         (["tag:big"], ["gpu-1"]),
         (["gpu-0-gpu-2"], ["gpu-1", "gpu-2"]),
+        (["gpu-[2-10]"], ["gpu-2"]),
+        (["*-[1-2]"], ["gpu-1", "gpu-2"]),
         (["all"], 3),
     ],
 )
