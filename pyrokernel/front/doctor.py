@@ -106,6 +106,9 @@ def check_mesh(settings: Settings) -> Iterator[Finding]:
             yield Finding("note", "mesh", f"{settings.mesh!r} is not running on this machine; start it: {serve}")
             yield from check_plugins({"": load_here(settings)})
         return
+    except AccessRefusedError as error:  # which says what to do
+        yield Finding("wrong", "name server", str(error))
+        return
     except PyrokernelError as error:
         yield Finding("wrong", "name server", str(error), command_line(settings, "serve --detach"))
         return

@@ -109,7 +109,7 @@ class Visitors:
             self._on_refused(peer, f"kernel {kernel}" if kernel else "a connection", Role.OBSERVER)
             raise AccessRefusedError(
                 f"the policy of this machine gives {kind} {name} no role; an admin of it can "
-                f"(`pyrokernel policy check {name}` there says what it gives)"
+                f"(`pyrokernel policy check {'--host ' if kind == 'host' else ''}{name}` there says what it gives)"
             )
         serial = int(str(cert["serialNumber"]), 16)
         if serial in self._revoked:

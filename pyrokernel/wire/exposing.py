@@ -80,9 +80,15 @@ def refusal(peer: Peer, what: str, role: Role) -> AccessRefusedError:
             f"{refused}: an admin of this mesh can change that where {peer.user} was let in, which is --act-for, or "
             f"`pyrokernel terminal add {peer.user} --role {role.word}`"
         )
+    change = "an admin of this mesh can change that in its policy file"
+    if peer.kind == "host":
+        return AccessRefusedError(
+            f"host {refused}: who has a certificate of their own comes as themselves (`pyrokernel certs issue USER`, "
+            f"put into ~/.config/pyrokernel/certs); or {change}, under [hosts] "
+            f"(`pyrokernel policy check --host {peer.user}` says what is there)"
+        )
     return AccessRefusedError(
-        f"{refused}: an admin of this mesh can change that in its policy file "
-        f"(`pyrokernel policy check {peer.user or 'USER'}` says who may what)"
+        f"{refused}: {change} (`pyrokernel policy check {peer.user or 'USER'}` says who may what)"
     )
 
 
