@@ -20,7 +20,7 @@ from pyrokernel_terminal.sessions import Record, Session, Sessions
 from pyrokernel_terminal.who import socket_of
 
 _MOST_BANNER_BYTES = 4096
-_MOST_STRANGERS, _STRANGERS_EACH = 32, 16
+_MOST_STRANGERS, _STRANGERS_EACH = 64, 32
 """All who log in may come from one address, such as this machine when they come through a tunnel."""
 _MOST_IDLE = 32
 
