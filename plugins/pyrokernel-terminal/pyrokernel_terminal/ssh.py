@@ -171,7 +171,7 @@ class _Door(asyncssh.SSHServer):
     def _note_refusal(self) -> None:
         """Write down who has said a name, and did not show that it is theirs."""
         if self._name:
-            self._house.record.write("refused", user=self._name[:64], by="ssh", **{"from": self._address}, why="no key")
+            self._house.record.write_refusal(user=self._name[:64], by="ssh", **{"from": self._address}, why="no key")
 
 
 def _address(place: Any) -> str:
