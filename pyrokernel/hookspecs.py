@@ -183,7 +183,8 @@ def pyrokernel_preload(settings: Mapping[str, Any]) -> None:
 
     Called in the template, from which kernels are forked, and only if the plugin's section says `preload = true`:
     then all kernels share what is imported here, and none waits for it. What starts a thread or opens a file or
-    connection has no place here; with a thread in the template kernels are spawned instead, which is slower.
+    connection has no place here; with a thread in the template kernels are spawned instead, which is slower. Nobody
+    calls it where kernels are never forked, as in portable mode: so it may only spare time.
 
     Args:
         settings: The plugin's own section of the configuration.

@@ -37,6 +37,7 @@ _OWN = ("status", "running", "waiting", "execution_count", "python", "init_error
 _UNHOSTED = ("host", "pid", "tags", "started", "protected")
 """What it can tell besides, where no host answers for it."""
 
+_NAMELESS = "cannot be reached yet: the name server has no entry for it; its host brings one within seconds"
 
 _DIGITS = re.compile(r"(\d+)")
 
@@ -105,6 +106,8 @@ class Roster:
         abouts, errors, _ = gather(
             self._mesh, links, kernel_request("describe"), kind="control", timeout=_DESCRIBE_SECONDS
         )
+        named = {kernel.name for kernel in group}
+        errors |= {name: KernelNotFoundError(_NAMELESS) for name in known - named}
         return [
             describe(info, abouts.get(info.name), errors.get(info.name))
             for info in sorted([*self.infos, *unhosted], key=lambda info: natural(info.name))
@@ -127,11 +130,14 @@ class Roster:
 
     def nobody(self, word: str) -> KernelNotFoundError:
         """Return the error that says why no living kernel goes by a word, and what to do."""
-        dead = [info for info in self._meant(word) if info.status == KernelStatus.DEAD]
+        meant = self._meant(word)
+        dead = [info for info in meant if info.status == KernelStatus.DEAD]
         if dead:
             causes = "; ".join(f"kernel {info.name!r} is dead: {info.cause or 'cause unknown'}" for info in dead[:3])
             restart = command_line(self._mesh.settings, " ".join(["restart", *(info.name for info in dead)]))
             return KernelNotFoundError(f"{causes}; `{restart}` starts afresh")
+        if meant:
+            return KernelNotFoundError(f"kernel {', '.join(repr(info.name) for info in meant)} {_NAMELESS}")
         names = ", ".join(info.name for info in self.infos) or "none"
         numbered = [info.name for info in self.infos if word.isdecimal() and re.fullmatch(rf"\D+{word}", info.name)]
         hint = f"; did you mean {' or '.join(numbered)}?" if numbered else ""

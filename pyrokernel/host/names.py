@@ -2,7 +2,7 @@
 
 The thread may wait for a name server that is slow or gone; the supervisor never does.
 What is wanted is remembered here, and announced again whenever the connection to the
-name server was lost.
+name server was lost, or somebody has removed a name.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import NamedTuple
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
 """How often the connection to a name server outside this process is looked at."""
 RETRY_SECONDS = 0.5
+MISSING_SECONDS = 5.0
+"""How often names are looked for that others have removed: whoever may do so need not tell this host."""
 
 
 class Name(NamedTuple):
@@ -69,6 +72,7 @@ class Announcer:
         self._owed: set[str] = set()
         self._prune_due = True
         self._orphans_due = False
+        self._missing_due = time.monotonic() + MISSING_SECONDS
         self._jobs: queue.SimpleQueue[tuple[Callable[[], None], Future[None]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="pyrokernel-names", daemon=True)
 
@@ -200,19 +204,22 @@ class Announcer:
             if outcome is not None:
                 resolve(outcome, error)
 
-    def _pause(self) -> float | None:
+    def _pause(self) -> float:
         if self._owed:
             return RETRY_SECONDS
-        return LOOK_SECONDS if self._outside else None
+        return LOOK_SECONDS if self._outside else MISSING_SECONDS
 
     def _keep_true(self) -> None:
-        """Announce what is owed, everything after a lost connection; remove what dead instances left."""
+        """Announce what is owed or missing, everything after a lost connection; remove what dead instances left."""
         if self._outside and not self._directory.connected():
             self._owed = set(self._wanted)
             self._prune_due = True
-        if not self._owed and not self._prune_due:
+        is_look_due = time.monotonic() >= self._missing_due
+        if not self._owed and not self._prune_due and not is_look_due:
             return
         try:
+            if is_look_due:
+                self._owed |= self._missing()
             for name in sorted(self._owed):
                 try:
                     self._register(self._wanted[name])
@@ -225,6 +232,15 @@ class Announcer:
             # Also a refusal: these names were registered once, and who answers there now may not do so for long.
             log.info("%s; trying again", error)
             self._owed = self._owed or set(self._wanted)
+
+    def _missing(self) -> set[str]:
+        """Return the names of this host that the name server does not have."""
+        found = {entry.name for entry in self._directory.having(f"host:{self._host}")}
+        missing = self._wanted.keys() - found
+        for name in sorted(missing):
+            log.warning("somebody has removed the name %s; registering it again", name)
+        self._missing_due = time.monotonic() + MISSING_SECONDS
+        return missing
 
     def _register(self, name: Name) -> None:
         """Register one name; replace the entry of a dead instance, or an earlier one of ours."""

@@ -5,13 +5,18 @@ Runs in the process of an experiment.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import multiprocessing
 import os
+import selectors
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,6 +26,7 @@ from ours import Kernels
 
 import pyrokernel as pk
 from pyrokernel import settings
+from pyrokernel.gateway.newcomers import MAX_NEWCOMERS
 from pyrokernel.wire import naming
 from pyrokernel.wire.identity import Identity
 
@@ -82,6 +88,54 @@ class FarKernels(Kernels):
         """Call over a connection that is made for it, the one to the name server too."""
         with self.connect() as mesh:
             return int(mesh["k0"].call("step", number))
+
+
+class Calm(FarKernels):
+    """A second machine, which nobody attacks."""
+
+    name = "one that nobody attacks"
+
+
+class Besieged(FarKernels):
+    """One that strangers flood: twice as many as its gateway takes, and each comes again when it is shown the door.
+
+    One half says nothing, the other half a part of a TLS greeting.
+    """
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        host, _, port = self.address.rpartition(":")
+        ready, told = multiprocessing.Pipe(duplex=False)
+        self._attacker = multiprocessing.get_context("fork").Process(
+            target=_besiege, args=((host, int(port)), told), daemon=True
+        )
+        self._attacker.start()
+        ready.recv()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._attacker.kill()
+        self._attacker.join(5)
+        super().__exit__(*exception)
+
+
+def _besiege(address: tuple[str, int], told: Connection) -> None:
+    """Connect for ever; tell once that there have been so many."""
+    hello = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), hello, server_hostname=address[0]).do_handshake()
+    said = hello.read()
+    selector = selectors.DefaultSelector()
+    for number in itertools.count():
+        with contextlib.suppress(OSError):  # it was shown the door at once
+            sock = socket.create_connection(address)
+            selector.register(sock, selectors.EVENT_READ)
+            sock.send(said[: number % len(said)] if number % 2 else b"")
+        if number == 2 * MAX_NEWCOMERS:
+            told.send(None)
+        for key, _ in selector.select(0 if len(selector.get_map()) < 2 * MAX_NEWCOMERS else None):
+            selector.unregister(key.fileobj)
+            key.fileobj.close()  # type: ignore[union-attr]  # they are all sockets
 
 
 class RawTls:

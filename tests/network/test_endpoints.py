@@ -172,7 +172,9 @@ def test_the_proof_is_the_one_that_the_protocol_describes(served: Daemon) -> Non
 
 
 @pytest.mark.parametrize(
-    "said", [b"\0" * 72, b"PYRO" + bytes(200), os.urandom(72), b"GET / HTTP/1.1\r\n\r\n" + bytes(60)]
+    "said",
+    [b"\0" * 72, b"PYRO" + bytes(200), os.urandom(72), b"GET / HTTP/1.1\r\n\r\n" + bytes(60)],
+    ids=["zeros", "stock", "noise", "web"],
 )
 def test_a_stranger_learns_nothing_and_reaches_nothing(served: Daemon, service: Service, said: bytes) -> None:
     port, key = port_and_key(Path(served.locationStr.removeprefix("./u:")))

@@ -31,9 +31,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def bare(home: Path) -> dict[str, str]:
-    """Return an environment without any setting of Pyro5 or ours."""
+    """Return an environment without any setting of Pyro5 or ours, and without a mesh that may run here."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYRO_", "PYROKERNEL_"))}
-    return {**kept, "XDG_CONFIG_HOME": str(home)}
+    return {**kept, "XDG_CONFIG_HOME": str(home), "PYROKERNEL_RUNTIME_DIR": str(home / "run")}
 
 
 def certs(home: Path, *words: str) -> str:

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from waiting import wait_until
 
 import pyrokernel as pk
+from pyrokernel import systems
 
 Served = Any  # tests/process/conftest.py
 
@@ -177,12 +179,12 @@ def test_serve_started_twice_at_once_is_one_mesh(places: dict[str, str]) -> None
         subprocess.run([*command, "stop"], env=environ, capture_output=True, timeout=60, check=False)
 
 
-def test_a_bad_setting_leaves_no_directory_behind() -> None:
-    before = {name for name in os.listdir("/tmp") if name.startswith("pyrokernel-")}
+def test_a_bad_setting_leaves_no_directory_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(systems, "temporary_root", lambda: str(tmp_path))
     for options in ({"timeout": -1}, {"nosuch": 1}):
         with pytest.raises(pk.SettingsError):
             pk.local(1, **options)
-    assert {name for name in os.listdir("/tmp") if name.startswith("pyrokernel-")} <= before | {"pyrokernel-0"}
+    assert os.listdir(tmp_path) == []
 
 
 def test_sigint_from_outside_interrupts_the_running_cell(kernel: pk.Kernel) -> None:

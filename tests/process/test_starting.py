@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from served import PORTABLE
 from waiting import wait_until
 
 import pyrokernel as pk
+from pyrokernel import systems
 from pyrokernel.again import Child
 from pyrokernel.client.starting import StartingHost
 
@@ -39,10 +41,6 @@ def test_a_mesh_with_a_setting_that_cannot_be_leaves_no_process_and_no_descripto
     assert (children(), set(os.listdir("/proc/self/fd"))) == before
 
 
-def directories() -> set[str]:
-    return {name for name in os.listdir("/tmp") if name.startswith(f"pyrokernel-{os.getuid()}-")}
-
-
 @pytest.mark.parametrize(
     "where", [(StartingHost, "_read_line"), (pk.Mesh, "hosts"), (pk.Mesh, "_hang_up"), (Child, "_sleep")]
 )
@@ -50,7 +48,7 @@ def test_ctrl_c_in_the_start_or_end_of_a_mesh_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, where: tuple[type, str]
 ) -> None:
     """As long as this process goes on, not only until its end: no process, ended or not, and no directory."""
-    before, pressed = (children(), directories()), []
+    before, pressed = children(), []
     there = getattr(*where)
 
     def press(*arguments: Any) -> Any:
@@ -60,9 +58,11 @@ def test_ctrl_c_in_the_start_or_end_of_a_mesh_leaves_nothing(
         return there(*arguments)
 
     monkeypatch.setattr(*where, press)
-    with pytest.raises(KeyboardInterrupt):
-        pk.local(1).close()
-    assert (children(), directories()) == before
+    with tempfile.TemporaryDirectory(prefix="pk-", dir="/tmp") as root:  # where nobody else has anything
+        monkeypatch.setattr(systems, "temporary_root", lambda: root)
+        with pytest.raises(KeyboardInterrupt):
+            pk.local(1).close()
+        assert (children(), os.listdir(root)) == (before, [])
 
 
 @pytest.mark.parametrize("after", [0.05, 0.15, 0.3])

@@ -266,6 +266,12 @@ def test_a_kernel_that_was_given_up_has_its_remedy_told_once() -> None:
     assert str(Roster(Mesh(Settings()), [dead], {}, {}).nobody("k7")).count("restart k7") == 1
 
 
+def test_a_living_kernel_without_an_entry_is_not_said_to_be_unknown() -> None:
+    """It was: "no kernel matches 'k0'; there are: k0"."""
+    assert "the name server has no entry for it" in str(ROSTER.nobody("k0"))
+    assert "there are" not in str(ROSTER.nobody("k0"))
+
+
 def test_ps_says_that_a_kernel_waits_for_input() -> None:
     running = {"cell": "1", "source": "x = input('age? ')", "asks": {"request": "1", "prompt": "age? "}}
     info = KernelInfo(name="k0", instance="1", status="busy", running=running)

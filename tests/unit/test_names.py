@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -263,14 +262,23 @@ def test_name_servers_beyond_this_machine_are_refused(address: str) -> None:
         check_address(address, has_identity=False)
 
 
-def test_an_embedded_name_server_needs_no_looking_after(directory: FakeDirectory) -> None:
+@pytest.mark.parametrize("outside", [True, False])
+def test_a_name_that_somebody_removed_comes_back(
+    directory: FakeDirectory, monkeypatch: pytest.MonkeyPatch, outside: bool
+) -> None:
+    """Who owns a name may remove it, also by hand, and tells nobody: its kernel could be found by no one."""
+    monkeypatch.setattr(names, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(names, "MISSING_SECONDS", 0.01)
     fake: Any = directory
-    quiet = Announcer(fake, "lab", outside=False)
-    quiet.start()
-    done: Future[None] = quiet.announce(kernel())
-    done.result(10)
-    assert quiet._pause() is None
-    quiet.close()
+    announcer = Announcer(fake, "lab", outside=outside)
+    announcer.start()
+    announcer.announce(kernel()).result(10)
+    announcer.announce(kernel(name="k1")).result(10)
+    directory.remove("pyrokernel.kernel.k0")
+    wait_until(lambda: "pyrokernel.kernel.k0" in directory.entries)
+    announcer.withdraw("k1", "aa").result(10)
+    announcer.close()
+    assert "pyrokernel.kernel.k1" not in directory.entries
 
 
 def publish(directory: FakeDirectory, name: str, kernel: str, instance: str, uri: str, host: str = "lab") -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from far import FarKernels, RawTls
+from far import Besieged, Calm, FarKernels, RawTls
 from measuring import OURS, Row, Run, experiment, under, within
 from ours import Kernels
 
@@ -15,6 +15,13 @@ CALL = Row(
     within(2.5, "raw TLS"),
     floor="raw TLS",
     note="by the gateway: two processes more than the floor, and their cell",
+)
+BESIEGED = Row(
+    "tls-besieged",
+    "the same, while strangers flood the gateway",
+    "us",
+    within(2.0, Calm.name),
+    note="who say nothing, or half a TLS greeting, hold on, and come again at once when they are shown the door",
 )
 FIRST = Row(
     "tls-first",
@@ -40,6 +47,14 @@ def tls_calls(run: Run) -> None:
     with run.open(FarKernels(), RawTls(), _Near()) as peers:
         steps = {name: peer.call for name, peer in peers.items()}
         run.in_turn(CALL, steps, _is_next, rounds=run.rounds(60), repeat=50, warm=50)
+
+
+@experiment(BESIEGED, seconds=90)
+def besieged(run: Run) -> None:
+    """Call where nobody else is, and where strangers hold on."""
+    with run.open(Calm(), Besieged()) as peers:
+        steps = {name: peer.call for name, peer in peers.items()}
+        run.in_turn(BESIEGED, steps, _is_next, rounds=run.rounds(60), repeat=50, warm=50)
 
 
 @experiment(FIRST, seconds=60)
