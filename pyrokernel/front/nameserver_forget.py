@@ -13,7 +13,7 @@ from pyrokernel.errors import SettingsError
 from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.nameserver_status import address_of
 from pyrokernel.front.terminal import complain, say
-from pyrokernel.messages import HOST_PREFIX, KERNEL_PREFIX, PUBLISHED_CLASS, STATE_OBJECT
+from pyrokernel.messages import HOST_PREFIX, KERNEL_PREFIX
 from pyrokernel.settings import Settings
 from pyrokernel.texts import label, plural
 from pyrokernel.wire.naming import Directory, Entry
@@ -30,7 +30,7 @@ def forget(args: argparse.Namespace, settings: Settings) -> int:
         raise SettingsError("say whose names: pyrokernel nameserver forget HOST, as `pyrokernel ps` lists it")
     where = address_of(args, settings)
     with closing(Directory(where, timeout=settings.timeout, credentials=Credentials.of(settings))) as directory:
-        entries = _entries_of(directory, host)
+        entries = directory.having(f"host:{host}")  # its own name, those of its kernels, and what these have published
         if not entries:
             others = label([entry.name.removeprefix(HOST_PREFIX) for entry in directory.list(HOST_PREFIX)])
             complain(f"the name server at {directory.address} has no name of host {host!r}; it has: {others or 'none'}")
@@ -42,14 +42,11 @@ def forget(args: argparse.Namespace, settings: Settings) -> int:
     if not alive:
         return ExitCode.OK
     kept = label(_shown(entry) for entry in entries if entry.name in alive)
-    complain(f"at these names of host {host} somebody is: {kept}; end them first, or say --force")
+    complain(
+        f"at these names of host {host} somebody is: {kept}; end them first, or say --force "
+        "(a host that lives brings its names back)"
+    )
     return ExitCode.REFUSED
-
-
-def _entries_of(directory: Directory, host: str) -> list[Entry]:
-    """Return all entries that are of a host: its own, those of kernels, and what these have published."""
-    found = [entry for prefix in (HOST_PREFIX, KERNEL_PREFIX, STATE_OBJECT) for entry in directory.list(prefix)]
-    return [entry for entry in [*found, *directory.having(PUBLISHED_CLASS)] if entry.value("host") == host]
 
 
 def _alive(directory: Directory, entries: list[Entry]) -> set[str]:

@@ -25,7 +25,6 @@ from served import reach
 from pyrokernel.cli import main
 from pyrokernel.errors import AccessRefusedError, NameServerError, NameTakenError, SettingsError
 from pyrokernel.front.exits import ExitCode
-from pyrokernel.messages import PUBLISHED_CLASS
 from pyrokernel.roles import Role
 from pyrokernel.wire import nameserver as ours
 from pyrokernel.wire import registration
@@ -678,11 +677,11 @@ def test_the_names_of_a_host_that_is_gone_are_forgotten_and_those_that_answer_ke
         words = {f"host:{host}", "class:pyrokernel.kernel"}
         directory.register(f"pyrokernel.host.{host}", f"PYRO:pyrokernel.host/a{gone}", words)
         directory.register(f"pyrokernel.kernel.{host}-0", f"PYRO:pyrokernel.kernel/b{gone}", words)
-    directory.register("camera", f"PYRO:camera{gone}", {"host:lab2", PUBLISHED_CLASS})
+    directory.register("camera", f"PYRO:camera{gone}", {"host:lab2", "class:pyrokernel.published"})
     directory.register("pyrokernel.kernel.alive", f"PYRO:{core.NAMESERVER_NAME}@{server.address}", {"host:lab2"})
     assert run(server.address, "nameserver", "forget", "lab2") == ExitCode.REFUSED
     told = capsys.readouterr()
-    assert told.out == "forgot 3 names of host lab2: host.lab2, lab2-0, camera\n"
+    assert told.out == "forgot 3 names of host lab2: camera, host.lab2, lab2-0\n"
     assert "somebody is: alive; end them first, or say --force" in told.err
     names = [entry.name for entry in directory.list("")]
     assert sorted(names) == [core.NAMESERVER_NAME, "pyrokernel.host.lab1", "pyrokernel.kernel.alive",
