@@ -22,7 +22,7 @@ from pyrokernel.roles import Role
 from pyrokernel.settings import Settings
 from pyrokernel.systems import OWN
 
-__all__ = ["AuditFile", "Filter", "refusals_to"]
+__all__ = ["AuditFile", "Filter", "entry", "refusals_to", "whose"]
 
 log = logging.getLogger(__name__)
 
@@ -229,7 +229,7 @@ def refusals_to(record: AuditFile, where: Mapping[str, str], *, logs: bool = Tru
     last: dict[tuple[str, str], tuple[float, int]] = {}
 
     def refused(peer: Any, what: str, role: Role) -> None:
-        key, now = (peer.user, what), time.monotonic()
+        key, now = (peer.identity, what), time.monotonic()
         with lock:
             since, count = last.get(key, (-REFUSALS_SECONDS, 0))
             if now - since < REFUSALS_SECONDS:
@@ -241,8 +241,8 @@ def refusals_to(record: AuditFile, where: Mapping[str, str], *, logs: bool = Tru
                 return
             last[key] = (now, 0)
         if logs:
-            log.warning("refused %s (%s): %s takes %s", peer.user, peer.role.word, what, role.word)
-        said = {"user": peer.user, "via": peer.address, "role": peer.role.word, "asked": what, "takes": role.word}
+            log.warning("refused %s (%s): %s takes %s", peer.author, peer.role.word, what, role.word)
+        said = {**whose(peer), "role": peer.role.word, "asked": what, "takes": role.word}
         record.append([entry("refused", None, **said, **where, count=count + 1 if count else None)])
 
     return refused
@@ -251,6 +251,12 @@ def refusals_to(record: AuditFile, where: Mapping[str, str], *, logs: bool = Tru
 def _forget(last: dict[tuple[str, str], tuple[float, int]], before: float) -> None:
     for key in [key for key, (since, _) in last.items() if since < before]:
         del last[key]
+
+
+def whose(peer: Any) -> dict[str, str]:
+    """Return what a record says of who did something; of this account its name is all there is to say."""
+    kind = "" if peer.kind == "account" else peer.kind
+    return {"user": peer.author, "kind": kind, "via": peer.address, "through": peer.through}
 
 
 def entry(what: str, at: float | None = None, **fields: Any) -> dict[str, Any]:

@@ -454,7 +454,11 @@ def _add_policy(commands: _Commands) -> argparse.ArgumentParser:
     parser.add_argument("action", choices=("check",), metavar="check", help="tell what holds")
     parser.add_argument("user", nargs="?", default="", metavar="USER", help="name in a certificate")
     parser.add_argument("kernel", nargs="?", default="", metavar="KERNEL", help="with which kernel (default: the rest)")
-    parser.add_argument("--host", action="store_true", help="USER is the name of a host")
+    who = parser.add_mutually_exclusive_group()
+    who.add_argument("--host", action="store_true", help="USER is the name of a host")
+    who.add_argument(
+        "--through", default="", metavar="HOST", help="USER shows no certificate and is introduced by that host"
+    )
     _add_json(parser)
     return parser
 
@@ -471,7 +475,7 @@ def _add_audit(commands: _Commands) -> argparse.ArgumentParser:
         "not run, its file is read, without what was run since; other hosts that do not answer are named, and the code "
         "is that of why.",
     )
-    parser.add_argument("--user", default="", metavar="USER", help="only what this user did")
+    parser.add_argument("--user", default="", metavar="USER", help="only what this user did; or USER@HOST, host:NAME")
     parser.add_argument("--kernel", default="", metavar="NAME", help="only what was done in or to this kernel")
     parser.add_argument("--since", type=seconds, metavar="TIME", help="only what is no older, such as 90, 30m or 2h")
     parser.add_argument("-n", dest="number", type=count, metavar="N", help="only the last N")

@@ -221,10 +221,11 @@ def pyrokernel_policy(user: str, kind: str, kernel: str, address: str, settings:
     Called in the gateway for each connection that shows a good certificate, and once a second for those that are open:
     a connection whose role has changed is closed. Of several plugins the first in alphabetical order that answers is
     believed, and the policy's file is asked only where none does. It can give a role, and never more: who is on this
-    machine as the account that runs the mesh is an admin whatever it says.
+    machine as the account that runs the mesh is an admin whatever it says. For whom a host introduces it is asked
+    twice, of the host and of that user, and the lower role counts.
 
     Args:
-        user: The name in the certificate.
+        user: The name in the certificate, or of whom a host introduces.
         kind: Of the certificate: "user", or "host", for another machine that acts for its users.
         kernel: Which kernel the connection leads to, "" for host, name server and shared state.
         address: "HOST:PORT" where it comes from.

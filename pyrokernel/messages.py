@@ -103,9 +103,10 @@ class EventKind(enum.StrEnum):
     """What a journal event reports; `Event.data` holds the fields named here."""
 
     QUEUED = "queued"
-    """A submitted cell waits: source, author, client, job; via ("HOST:PORT") if it came from another machine."""
+    """A submitted cell waits: source, author, client, job. Unless the author is this account also kind ("user" or
+    "host"); via ("HOST:PORT") from another machine; through (name of the host that has let the author in)."""
     STARTED = "started"
-    """A cell began: source, author, client, job, execution_count; via as above."""
+    """A cell began: source, author, client, job, execution_count; kind, via and through as above."""
     OUTPUT = "output"
     """Text was written: stream ("stdout" or "stderr"), text, late (true after the cell ended)."""
     RESULT = "result"

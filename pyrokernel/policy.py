@@ -12,7 +12,8 @@
 
 The most specific line wins: first those of the kernels, an exact name before a pattern and a long pattern before a
 short one, then `[users]`, then `default`. In a table of kernels, `"*"` is whoever the table does not name. Without a
-file, whoever has the name of the account that runs the mesh is its admin, and everybody else may look.
+file, whoever has the name of the account that runs the mesh is its admin, and everybody else may look. Whom a host
+introduces has the host's role, or a lower one where a line says so of that user.
 """
 
 from __future__ import annotations
@@ -135,6 +136,15 @@ class Policy:
             return Verdict(Role.USER, "a host that no line names")
         if kind != USER:
             return Verdict(Role.NOBODY, f"certificates of kind {kind!r} are given no role")
+        named = self.line_of(user, kernel)
+        if named is not None:
+            return named
+        if user == self.owner:
+            return Verdict(Role.ADMIN, "the account that runs the mesh")
+        return Verdict(self.default, "default")
+
+    def line_of(self, user: str, kernel: str = "") -> Verdict | None:
+        """Return what the line says that is for a user and a kernel; None where there is none but `default`."""
         for pattern, table in self.kernels:
             if kernel and fnmatch.fnmatchcase(kernel, pattern):
                 for name in (user, ANYBODY):
@@ -142,9 +152,7 @@ class Policy:
                         return Verdict(table[name], f'[kernels."{pattern}"] {name}')
         if user in self.users:
             return Verdict(self.users[user], f"[users] {user}")
-        if user == self.owner:
-            return Verdict(Role.ADMIN, "the account that runs the mesh")
-        return Verdict(self.default, "default")
+        return None
 
 
 class PolicyFile:
@@ -201,13 +209,23 @@ class Decider:
         self._file = PolicyFile(settings.policy_file, owner)
         self._ask = _hooks(settings)
 
-    def role_of(self, user: str, kind: str, kernel: str = "", address: str = "") -> Role:
-        """Return what somebody may do; arguments as those of `Policy.role_of`."""
-        return self.verdict(user, kind, kernel, address).role
+    def role_of(self, user: str, kind: str, kernel: str = "", address: str = "", through: str = "") -> Role:
+        """Return what somebody may do; arguments as those of `verdict`."""
+        return self.verdict(user, kind, kernel, address, through).role
 
-    def verdict(self, user: str, kind: str, kernel: str = "", address: str = "") -> Verdict:
-        """Return what somebody may do, and which line or plugin says so."""
-        return self._ask(user, kind, kernel, address) or self._file.current.verdict(user, kind, kernel)
+    def verdict(self, user: str, kind: str, kernel: str = "", address: str = "", through: str = "") -> Verdict:
+        """Return what somebody may do, and which line or plugin says so.
+
+        Args:
+            user, kind, kernel, address: As those of `Policy.role_of`.
+            through: Name of the host that introduces the user, who shows no certificate; "" for none. `default` is for
+                certificates, and whose name is the owner's may be anybody there: so the host's role is the most.
+        """
+        if not through:
+            return self._ask(user, kind, kernel, address) or self._file.current.verdict(user, kind, kernel)
+        most = self.verdict(through, HOST, kernel, address)
+        named = self._ask(user, kind, kernel, address) or self._file.current.line_of(user, kernel)
+        return named if named is not None and named.role < most.role else most
 
 
 def _hooks(settings: Settings) -> Callable[[str, str, str, str], Verdict | None]:

@@ -54,7 +54,7 @@ class Settings:
             configuration file.
         plugins_dir: Folders, with ":" between, whose modules named `pyrokernel_*` are plugins without being installed.
         no_plugin: Names of plugins to go without, with commas between.
-        state_host: Name of the host that keeps the shared state; "" for the only one there is.
+        state_host: Name of the host that keeps the shared state; "" for that of the name server, else the only one.
         state_store: Where the shared state is kept: "sqlite", or the name of the plugin that brings another store.
         durability: What a write to the shared state survives once it is answered: "process" (the end of any process)
             or "power" (a power cut too; each write waits for the disk).
@@ -62,7 +62,8 @@ class Settings:
         state_changes: How many of the last writes are kept for watchers that come back.
         state_file_bytes: How much of large values that were replaced is kept on disk; outside of Python also "512M".
         state_backup: Seconds between backups that are made by themselves, 0 for none; outside of Python also "1d".
-        trust: Accounts, with commas between, whose pickled objects in the shared state are loaded besides one's own.
+        trust: Authors, with commas between, whose pickled objects in the shared state are loaded besides one's own,
+            such as "ana", "host:lab2" or "ana@lab2".
         listen: "HOST:PORT" at which this machine is reached from others, by mutual TLS; "" for not at all.
         advertise: "HOST:PORT" by which others reach this machine, where that is not `listen` but leads to it.
         via: "HOST:PORT" of a SOCKS5 proxy by which other machines are reached, such as `ssh -D` makes one.

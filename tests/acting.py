@@ -23,7 +23,7 @@ class Somebody:
 
     Args:
         uri: `PYRO:object@./u:PATH`.
-        role, user, address: Whom it acts for.
+        role, user, address, of, through: Whom it acts for; `of` is the kind, "user" or "host".
         kind: "work" or "control".
         codec: "pickle5", or the name of a serializer of Pyro's.
         greeting: More words of the handshake.
@@ -37,6 +37,8 @@ class Somebody:
         address: str = "10.0.0.9:7",
         kind: str = "control",
         codec: str = "pickle5",
+        of: str = "user",
+        through: str = "",
         **greeting: Any,
     ) -> None:
         parsed = core.URI(uri)
@@ -48,7 +50,7 @@ class Somebody:
         hello: Any = {"pyrokernel": PROTOCOL_VERSION, "kind": kind, "codec": codec, "instance": "", **greeting}
         serializer = serializers["serpent" if codec == "pickle5" else codec]
         payload = serializer.dumps({"handshake": hello if codec == "pickle5" else "hello", "object": parsed.object})
-        said = pack({FOR: words_for(user, role, address)})
+        said = pack({FOR: words_for(user, role, address, of, through)})
         self.connection.send(frame(MSG_CONNECT, [payload], serializer_id=serializer.serializer_id, annotations=said))
         if codec != "pickle5":
             try:

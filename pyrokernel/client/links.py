@@ -33,6 +33,7 @@ class Link:
         instance: Which life of it is meant; "" accepts any.
         credentials: What to show where it is on another machine.
         machine: Name of the machine that it is on, "" where that is not known.
+        certified: Another machine must be that one by its certificate.
         files, segments: As for `wire.proxy.connect`; segments on control connections only: a reader that may get
             them has to ask the system for more, which takes the short way of a call longer.
     """
@@ -47,9 +48,11 @@ class Link:
         segments: bool = False,
         credentials: Credentials = NOTHING,
         machine: str = "",
+        certified: bool = False,
     ) -> None:
         self.name, self.uri, self.instance, self.machine = name, uri, instance, machine
         self._credentials = credentials
+        self._certified = machine if certified else ""
         self._files, self._segments = files, segments
         self._idle: dict[str, list[Connection]] = {}
         self._ended = False
@@ -81,6 +84,7 @@ class Link:
                 files=self._files,
                 segments=self._segments and kind == "control",
                 credentials=self._credentials,
+                machine=self._certified,
             )
         except MachineLostError as error:
             raise self.lost(error) from error

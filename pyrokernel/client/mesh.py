@@ -19,6 +19,7 @@ from pyrokernel.client.links import Link, ask
 from pyrokernel.client.pace import Paces
 from pyrokernel.client.roster import Roster, is_name, meant, natural, split_words
 from pyrokernel.errors import (
+    AccessRefusedError,
     HostError,
     KernelNotFoundError,
     KernelRestartedError,
@@ -456,7 +457,7 @@ class Mesh:
         """Return who did what, as the hosts have written it down: iterate for what there is, again for what is new.
 
         Args:
-            user, kernel: Only of this one, "" for all.
+            user, kernel: Only of this one, "" for all; a user also as "ana@lab2", a host as "host:lab2".
             since: Unix time.
             check: Raise if a host does not answer; otherwise it is in `Audit.failed` afterwards.
 
@@ -522,10 +523,12 @@ class Mesh:
             start: Start the process if there is none.
 
         Raises:
-            HostError: It cannot be started, or another host keeps it.
+            HostError: It cannot be started.
+            AccessRefusedError: The name server leads to another host than the one that keeps it.
             StateError: It could be started and cannot read what it keeps.
             NameServerNotFoundError: Nobody answers, and no way is known.
         """
+        entry: Entry | None = None
         try:
             entry = self._directory.lookup(STATE_OBJECT)
         except NameServerNotFoundError:
@@ -535,9 +538,10 @@ class Mesh:
         except KernelNotFoundError:
             if not start:
                 raise
-            info = KernelInfo.from_wire(self.ask_host(self.state_host(), "start_state", timeout=START_SECONDS + 10))
-            return self._state_link(reachable_uri(info.uri, info.address), info.instance, info.host)
-        return self._state_link(entry.uri, entry.value("instance"), entry.value("host"))
+        if entry is not None:
+            return self._state_link(entry.uri, entry.value("instance"), entry.value("host"))
+        info = KernelInfo.from_wire(self.ask_host(self.state_host(), "start_state", timeout=START_SECONDS + 10))
+        return self._state_link(reachable_uri(info.uri, info.address), info.instance, info.host)
 
     def await_state(self, instance: str, timeout: float) -> None:
         """Wait until the process of the shared state that follows a dead one is there.
@@ -548,8 +552,22 @@ class Mesh:
         self.ask_host(self.state_host(), "await_kernel", "~shared", instance, timeout, timeout=timeout + 2)
 
     def _state_link(self, uri: str, instance: str, machine: str) -> Link:
+        """Return the way to what claims to be the shared state, if it is where that is kept."""
+        keeper, who_says = self._keeper()
+        if not machine or keeper not in ("", machine):
+            raise AccessRefusedError(
+                f"the name server leads to the shared state on {f'host {machine!r}' if machine else 'no host'}, and "
+                f"{f'host {keeper!r}' if keeper else 'a host'} keeps it ({who_says}): set state_host, the same "
+                "everywhere; an admin removes a wrong entry with `pyro5-nsc remove pyrokernel.shared`"
+            )
         files = not self.settings.portable
-        return Link("shared", uri, instance, files=files, credentials=self.credentials, machine=machine)
+        return Link("shared", uri, instance, files=files, credentials=self.credentials, machine=machine, certified=True)
+
+    def _keeper(self) -> tuple[str, str]:
+        """Return the name of the host that keeps the shared state, "" for the only one there is, and who says so."""
+        if self.settings.state_host:
+            return self.settings.state_host, "setting state_host"
+        return self._directory.state_host(), "says the name server"
 
     def state_host(self) -> Link:
         """Return the host that keeps the shared state, or is to.
@@ -558,9 +576,12 @@ class Mesh:
             HostError: There is none, or several could.
         """
         hosts = {host.name: host for host in self.hosts()}
-        wanted = self.settings.state_host
+        wanted, who_says = self._keeper()
         if wanted and wanted not in hosts:
-            raise HostError(f"host {wanted!r}, which keeps the shared state (setting state_host), is not in the mesh")
+            raise HostError(
+                f"host {wanted!r}, which keeps the shared state ({who_says}), is not in the mesh; run `pyrokernel "
+                "serve` there, or set state_host, the same everywhere, to have another one keep it"
+            )
         if not wanted and len(hosts) > 1:
             raise HostError(
                 f"this mesh has several hosts ({', '.join(sorted(hosts))}); say with the setting state_host, the same "

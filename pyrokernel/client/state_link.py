@@ -75,6 +75,7 @@ class StateLink:
         self._reach_mesh = reach
         self._mesh: Mesh | None = None
         self.user = acts_for() or account(own_uid())
+        self._known_as = ""
         self._link: Link | None = None
         self._client = os.urandom(8).hex()
         self._numbers = itertools.count(1)
@@ -144,9 +145,17 @@ class StateLink:
             except BaseException:  # Ctrl-C, say: what comes on this connection now is nobody's
                 connection.close()
                 raise
+            if not link.is_here:
+                self._note_me(str(connection.greeting.get("user") or ""))
             link.give(connection)
             return value
         raise AssertionError("unreachable")
+
+    def _note_me(self, known_as: str) -> None:
+        """Learn as whom this process is known elsewhere: by a certificate, not by the name of its account here."""
+        self._known_as = known_as
+        if known_as and not known_as.startswith("host:"):
+            self.user = known_as
 
     def take_connection(self) -> Connection:
         """Return a connection for somebody who keeps it, as leases do."""
@@ -165,6 +174,7 @@ class StateLink:
         Raises:
             StateUnavailableError: It will not be, or not in time.
             StateError: It cannot be started: its files are damaged, say.
+            AccessRefusedError: Somebody else has its name.
         """
         left = deadline - time.monotonic()
         lost = next((one for one in (error, error.__cause__) if isinstance(one, MachineLostError)), None)
@@ -188,7 +198,7 @@ class StateLink:
             time.sleep(min(left, _PAUSES[min(attempt, len(_PAUSES) - 1)]))
         try:
             found = self.mesh.find_state(self._link, start=start)
-        except StateError:
+        except (StateError, AccessRefusedError):
             raise
         except PyrokernelError as away:
             log.info("the shared state is not found for the moment: %s", away)
@@ -302,7 +312,7 @@ class StateLink:
             StateValueError: Its author is not trusted, or it needs what is not installed here.
         """
         _, kind, name, author, _ = found
-        trusted = author == self.user or author in self.mesh.settings.trusted
+        trusted = author in (self.user, self._known_as or self.user) or author in self.mesh.settings.trusted
         if kind not in PLAIN and not trusted:
             reason = (
                 f"it is a pickled object, which runs code when it is loaded; to trust {author}, add trust={author!r}"

@@ -6,6 +6,7 @@ import dataclasses
 import socket
 
 from pyrokernel.errors import KernelUnreachableError, NameServerError, NameServerNotFoundError, SettingsError
+from pyrokernel.front.terminal import note
 from pyrokernel.host.places import Places
 from pyrokernel.host.processes import is_same
 from pyrokernel.host.registry import Registry
@@ -51,6 +52,8 @@ def joining(settings: Settings, ns: str) -> Settings:
 def check_covered(settings: Settings, identity: Identity) -> None:
     """Refuse an address that the certificate of the host is not for: nobody would believe who listens there.
 
+    A name that is not that of the certificate is noted: others come to its kernels, and not to a shared state there.
+
     Raises:
         SettingsError: It is not for it.
     """
@@ -61,6 +64,11 @@ def check_covered(settings: Settings, identity: Identity) -> None:
             f"the certificate in {identity.directory} is for {', '.join(names)}, and not for {host}, by which others "
             f"would reach this machine; where its authority lies: pyrokernel certs renew {identity.name} --name {host}"
             ", and copy it here; or choose one of its names with --listen HOST:PORT"
+        )
+    if settings.host_name != identity.name:
+        note(
+            f"this machine is host {settings.host_name} of the mesh, and {identity.name} in its certificate: others "
+            f"take no shared state of it; set host = {identity.name!r}, or make a certificate of that name"
         )
 
 

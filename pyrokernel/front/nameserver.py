@@ -65,7 +65,12 @@ def serve(settings: Settings, listen: str, unix: Path, storage: str, location: s
     held = hold(unix)
     try:
         server = EmbeddedNameServer(
-            unix, storage, location or settings.address, quota=Quota.of(settings), portable=settings.portable
+            unix,
+            storage,
+            location or settings.address,
+            state_host=settings.state_host,
+            quota=Quota.of(settings),
+            portable=settings.portable,
         )
         server.start()
         try:

@@ -25,7 +25,8 @@ def main(args: argparse.Namespace) -> int:
     """Tell one verdict, or all that the policy's file has lines for."""
     settings = settings_of(args)
     if args.user:
-        verdict = Decider(settings, account_of_process()).verdict(args.user, HOST if args.host else USER, args.kernel)
+        decider, kind = Decider(settings, account_of_process()), HOST if args.host else USER
+        verdict = decider.verdict(args.user, kind, args.kernel, through=args.through)
         rows = [(args.user, args.kernel, verdict)]
     else:
         rows = list(_all(Policy.load(settings.policy_file, account_of_process())))

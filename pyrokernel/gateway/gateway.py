@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pyrokernel import systems
-from pyrokernel.errors import KernelUnreachableError, ProtocolError, PyrokernelError, SettingsError
+from pyrokernel.errors import KernelUnreachableError, PyrokernelError, SettingsError
 from pyrokernel.gateway.newcomers import Newcomer, Newcomers
 from pyrokernel.gateway.pump import Pump
 from pyrokernel.gateway.routes import Routes
@@ -25,7 +25,7 @@ from pyrokernel.settings import Settings
 from pyrokernel.wire import endpoints, silence, sockets
 from pyrokernel.wire.connection import IncomingMessage
 from pyrokernel.wire.greeting import heed_no_warnings, object_of, refusal, with_annotations
-from pyrokernel.wire.introduction import FOR, TO, introduced, unpack, words_for
+from pyrokernel.wire.introduction import FOR, introduced, unpack, way_in, words_for
 from pyrokernel.wire.proxy import dial_unix
 from pyrokernel.wire.remote import DIAL_SECONDS, Credentials, dial
 from pyrokernel.wire.tls import AnySocket, TlsSocket, keep_watch
@@ -126,13 +126,14 @@ class Gateway:
         assert isinstance(newcomer.sock, TlsSocket)
         try:
             target, kernel = self._routes.find(object_of(message))
-            visitor = self._visitors.recognise(newcomer.sock, newcomer.address, kernel)
-            peer = visitor.acting(message.body[: message.annotations_size])
+            annotations = message.body[: message.annotations_size]
+            visitor = self._visitors.recognise(newcomer.sock, newcomer.address, kernel, annotations)
             inner, _ = dial_unix(str(target), 0)  # for a kernel that does not accept, all the others would wait
         except (PyrokernelError, OSError) as error:
             self._refuse(newcomer, message, error, shown_name(newcomer.sock))
             return
-        said = words_for(peer.user, peer.role, newcomer.address, peer.kind)
+        peer = visitor.peer
+        said = words_for(peer.user, peer.role, newcomer.address, peer.kind, peer.through)
         pump = self._join(newcomer.sock, inner, with_annotations(message, {FOR: said}), self._visitors.forget)
         if pump is not None:
             self._visitors.note(pump, visitor)
@@ -158,15 +159,14 @@ class Gateway:
     def _on_neighbour(self, neighbour: Peer, newcomer: Newcomer, message: IncomingMessage) -> None:
         try:
             annotations = unpack(message.body[: message.annotations_size])
-            way, _, location = annotations.get(TO, b"").decode("ascii", "replace").partition(":")
-            host, colon, port = location.rpartition(":")
-            if not (colon and port.isdecimal()):
-                raise ProtocolError("where to is not said")
+            way = way_in(annotations)
             peer = introduced(neighbour, annotations)
         except (PyrokernelError, OSError) as error:
             self._refuse(newcomer, message, error)
             return
-        dialled = self._dialling.submit(dial, host, int(port), DIAL_SECONDS, self._credentials, stock=way == "any")
+        dialled = self._dialling.submit(
+            dial, way.host, way.port, DIAL_SECONDS, self._credentials, stock=way.stock, machine=way.machine
+        )
 
         def done(_: object) -> None:
             found = dialled.exception() or dialled.result()

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import ssl
 import time
 from collections import Counter
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from pyrokernel.audit import AuditFile, refusals_to
 from pyrokernel.errors import AccessRefusedError, PyrokernelError, SettingsError
 from pyrokernel.gateway.pump import Pump
-from pyrokernel.policy import Decider
+from pyrokernel.policy import HOST, USER, Decider
 from pyrokernel.roles import Role
 from pyrokernel.settings import Settings
+from pyrokernel.wire.exposing import words_to_check
 from pyrokernel.wire.identity import Identity, kind_and_name
 from pyrokernel.wire.introduction import introduced, unpack
 from pyrokernel.wire.refusals import shown_badly
@@ -28,37 +31,20 @@ class Visitor(NamedTuple):
     """Somebody from another machine.
 
     Attributes:
-        peer: Who it is, and what it may do.
-        kind: Of its certificate: "user" or "host".
+        shown: Who it is by its certificate, and what that may do.
+        peer: Whom the connection is for: the same, or whom that host introduces.
+        allowed: What the policy gives to whom it is for.
         kernel: Which kernel it wanted, "" for none.
         serial: Number of the certificate.
         until: Unix time at which that ends.
     """
 
+    shown: Peer
     peer: Peer
-    kind: str
+    allowed: Role
     kernel: str
     serial: int
     until: float
-
-    def acting(self, annotations: bytes | memoryview) -> Peer:
-        """Return whom a connection is for: a host acts for its users, a user for nobody.
-
-        Args:
-            annotations: Of the first message.
-
-        Raises:
-            ProtocolError: They are malformed.
-            AccessRefusedError: A host says that it is another one.
-        """
-        if self.kind != "host":
-            return self.peer
-        found = introduced(self.peer, unpack(annotations))
-        if found.kind == "host" and found.user != self.peer.user:
-            raise AccessRefusedError(
-                f"host {self.peer.user} says that it is host {found.user}, which only a certificate of that shows"
-            )
-        return found
 
 
 class Visitors:
@@ -90,27 +76,24 @@ class Visitors:
         # All of it or nothing: a list that cannot be used must not come without the rest, nor the rest without it.
         self.identity, self.context, self._revoked, self._written = identity, context, revoked, now
 
-    def recognise(self, sock: TlsSocket, address: str, kernel: str) -> Visitor:
-        """Return who is at the other end of a connection.
+    def recognise(self, sock: TlsSocket, address: str, kernel: str, annotations: bytes | memoryview = b"") -> Visitor:
+        """Return who is at the other end of a connection: a host acts for its users, a user for nobody.
 
         Args:
             sock: After its handshake.
             address: Where it comes from.
             kernel: Which kernel it wants, "" for none.
+            annotations: Of the first message.
 
         Raises:
-            AccessRefusedError: It is nobody to whom the policy gives anything.
+            AccessRefusedError: It is nobody to whom the policy gives anything, or a host that says it is another one.
+            ProtocolError: The annotations of a host are malformed.
         """
         cert = sock.getpeercert()
         kind, name = kind_and_name(cert)
         role = self._policy.role_of(name, kind, kernel, address)
         peer = Peer(uid=-1, role=role, user=name, kind=kind, address=address)
-        if role is Role.NOBODY:
-            self._on_refused(peer, f"kernel {kernel}" if kernel else "a connection", Role.OBSERVER)
-            raise AccessRefusedError(
-                f"the policy of this machine gives {kind} {name} no role; an admin of it can "
-                f"(`pyrokernel policy check {'--host ' if kind == 'host' else ''}{name}` there says what it gives)"
-            )
+        self._check_role(peer, role, kernel)
         serial = int(str(cert["serialNumber"]), 16)
         if serial in self._revoked:
             self._on_refused(peer, "a connection with a revoked certificate", Role.OBSERVER)
@@ -120,7 +103,33 @@ class Visitors:
                 f"{kind} {name} has {self._share} connections to this machine, and no certificate has more: close some"
             )
         until = float(ssl.cert_time_to_seconds(str(cert["notAfter"])))
-        return Visitor(peer, kind, kernel, serial, until)
+        visitor = Visitor(peer, peer, role, kernel, serial, until)
+        return self._acting(visitor, unpack(annotations)) if kind == HOST else visitor
+
+    def _acting(self, visitor: Visitor, annotations: Mapping[bytes, bytes]) -> Visitor:
+        """Return a host's visit as that of whom the host introduces, if it does."""
+        host = visitor.shown
+        peer = dataclasses.replace(introduced(host, annotations), through="")
+        if peer.kind == HOST:
+            if peer.user != host.user:
+                raise AccessRefusedError(
+                    f"host {host.user} says that it is host {peer.user}, which only a certificate of that shows"
+                )
+            return visitor._replace(peer=peer)
+        allowed = self._policy.role_of(peer.user, USER, visitor.kernel, host.address, host.user)
+        peer = dataclasses.replace(peer, role=min(peer.role, allowed), through=host.user)
+        self._check_role(peer, allowed, visitor.kernel)
+        return visitor._replace(peer=peer, allowed=allowed)
+
+    def _check_role(self, peer: Peer, allowed: Role, kernel: str) -> None:
+        """Refuse somebody to whom the policy gives nothing."""
+        if allowed is Role.NOBODY:
+            self._on_refused(peer, f"kernel {kernel}" if kernel else "a connection", Role.OBSERVER)
+            introducer = f", whom host {peer.through} introduces," if peer.through else ""
+            raise AccessRefusedError(
+                f"the policy of this machine gives {peer.kind} {peer.user}{introducer} no role; an admin of it can "
+                f"(`pyrokernel policy check {words_to_check(peer)}` there says what it gives)"
+            )
 
     def note_failure(self, error: Exception, address: str) -> None:
         """Write down that a handshake failed, if that was for a certificate; whose it is TLS does not say then."""
@@ -131,13 +140,13 @@ class Visitors:
     def note(self, pump: Pump, visitor: Visitor) -> None:
         """Remember whose connection this is."""
         self._here[pump] = visitor
-        self._counts[visitor.kind, visitor.peer.user] += 1
+        self._counts[visitor.shown.kind, visitor.shown.user] += 1
 
     def forget(self, pump: Pump) -> None:
         """It has ended."""
         visitor = self._here.pop(pump, None)
         if visitor is not None:
-            key = visitor.kind, visitor.peer.user
+            key = visitor.shown.kind, visitor.shown.user
             self._counts[key] -= 1
             if not self._counts[key]:
                 del self._counts[key]
@@ -153,11 +162,14 @@ class Visitors:
                 why = "the certificate was revoked"
             elif visitor.until < now:
                 why = "the certificate has expired"
-            elif self._policy.role_of(peer.user, visitor.kind, visitor.kernel, peer.address) is not peer.role:
+            elif (
+                self._policy.role_of(peer.user, peer.kind, visitor.kernel, visitor.shown.address, peer.through)
+                is not visitor.allowed
+            ):
                 why = "the policy gives another role now"
             else:
                 continue
-            log.warning("%s at %s has to go: %s", peer.user, peer.address, why)
+            log.warning("%s at %s has to go: %s", peer.author, peer.address, why)
             self._on_refused(peer, f"a connection to stay open: {why}", Role.OBSERVER)
             found.append(pump)
         return found

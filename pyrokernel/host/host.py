@@ -71,6 +71,8 @@ class Host:
         self._deaths = DeathLog(places.deaths, self._recorder.on_death)
         # By it whatever runs here reaches other machines, this process too: the key is the gateway's alone.
         self._way_out = str(places.gateway) if settings.listen else ""
+        # Whoever has the name server is reached by all the others, and is there before them.
+        self._state_host = settings.state_host or ("" if settings.ns else settings.host_name)
         situation = Situation(
             mesh=settings.mesh,
             host=settings.host_name,
@@ -166,6 +168,7 @@ class Host:
         if not settings.ns:
             self._name_server = EmbeddedNameServer(
                 self._places.name_server_socket,
+                state_host=self._state_host,
                 portable=settings.portable,
                 quota=Quota.of(settings),
                 on_refused=refusals_to(self._recorder.record, {"object": "name server"}),
@@ -187,7 +190,7 @@ class Host:
             self._places,
             {**identity, "mesh": settings.mesh, "ns": settings.ns_address, "private": self._config.private,
              "listen": settings.listen,
-             "state_host": settings.state_host,
+             "state_host": self._state_host,
              "settings": {"no_plugin": settings.no_plugin, "plugins_dir": settings.plugins_dir,
                           "python": sys.executable},
              "started": time.time()},

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from pyrokernel import systems
 from pyrokernel.again import pipe_is_ready
-from pyrokernel.errors import HostError, NameTakenError, StateError, error_from_wire
+from pyrokernel.errors import AccessRefusedError, HostError, NameTakenError, StateError, error_from_wire
 from pyrokernel.host import policy, processes
 from pyrokernel.host.deaths import DeathLog, examine
 from pyrokernel.host.launch import Launch
@@ -221,7 +221,8 @@ class LifeCycle:
         if not kernel.has(life) or life.asked is not Asked.NOT:
             return
         error = announced.exception()
-        if isinstance(error, NameTakenError):
+        # A shared state that may not have its name would be a second truth.
+        if isinstance(error, NameTakenError) or (isinstance(error, AccessRefusedError) and kernel.role == "state"):
             log.warning("kernel %s is ended: %s", kernel.name, error)
             life.failure = error
             self.end(life, Asked.STOP, 0.0)

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pyrokernel.audit import AuditFile, entry
+from pyrokernel.audit import AuditFile, entry, whose
 from pyrokernel.journal_files import list_segments, parse_seq
 from pyrokernel.messages import Death
 
@@ -39,6 +39,8 @@ _NUMBERED = re.compile(rb'^\{"seq":\d', re.MULTILINE)
 _ENDED = re.compile(rb'\{"status": ?"(\w*)", ?"duration": ?([0-9.e+-]+)')
 _LAST_FIELD = b'"execution_count"'
 """Of what begins; the others are alike in like cells."""
+_WHERE_FROM = ("kind", "via", "through")
+"""What an event says of an author who is not this account."""
 _UPTO = re.compile(rb'"instance":"([0-9a-f]+)".*"upto":(\d+)')
 
 
@@ -117,7 +119,7 @@ class Recorder:
             peer: Who.
             fields: What else is to be known.
         """
-        self.record.append([entry(what, user=peer.user, via=peer.address, **fields)])
+        self.record.append([entry(what, None, **whose(peer), **fields)])
 
     def on_death(self, death: Death) -> None:
         """Write down that a kernel has ended."""
@@ -259,17 +261,17 @@ class Recorder:
         source = str(told.get("source", ""))
         if len(source) > SOURCE_CHARS:
             source = source[:SOURCE_CHARS] + "..."
-        whose = {"user": told.get("author"), **{name: told.get(name) for name in ("via", "client", "job")}}
-        return self._entry(reading, "cell", float(at), cell=cell.decode(), **whose, source=source, **more)
+        said = {"user": told.get("author"), **{name: told.get(name) for name in (*_WHERE_FROM, "client", "job")}}
+        return self._entry(reading, "cell", float(at), cell=cell.decode(), **said, source=source, **more)
 
     def _ends(self, reading: _Reading, cell: str, at: float, status: str, seconds: float) -> list[dict[str, Any]]:
         """Return the record of the end of a cell that began before; none of one that was cancelled."""
         begun = reading.running.pop(cell, None)
         if begun is None and status == "cancelled":
             return []
-        whose = {name: begun[name] for name in ("user", "via") if name in begun} if begun else {}
+        said = {name: begun[name] for name in ("user", *_WHERE_FROM) if name in begun} if begun else {}
         ended = {"status": status, "seconds": round(seconds, 6)}
-        return [self._entry(reading, "end", at, cell=cell, **whose, **ended)]
+        return [self._entry(reading, "end", at, cell=cell, **said, **ended)]
 
     def _entry(self, reading: _Reading, what: str, at: float | None, **fields: Any) -> dict[str, Any]:
         return entry(what, at, **fields, kernel=reading.kernel, instance=reading.instance)

@@ -233,7 +233,7 @@ class HostService:
         peer = current_peer()
         return {
             **self._identity,
-            "you": {"user": peer.user, "role": peer.role.word},
+            "you": {"user": peer.author, "role": peer.role.word},
             "pid": os.getpid(),
             "protocol": PROTOCOL_VERSION,
             "runtime_dir": str(self._places.runtime),

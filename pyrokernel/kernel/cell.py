@@ -32,7 +32,9 @@ class Cell:
         want: "none", "text", "mime" or "value".
         plain: The client reads no pickles.
         author, client: Who sent it, and by which client: its id, "" where it has none.
+        kind: What the author is: "user" or "host", "" for this account.
         via: "HOST:PORT" from where, "" for this machine.
+        through: The host that has let the author in, "" for none.
         job: Id of the job it is a part of, "" for none.
         waiters: (kernel, instance) of the kernels that wait for it.
         namespace, filename: Where it runs, and how tracebacks call it ("" for its number).
@@ -52,7 +54,9 @@ class Cell:
     plain: bool = False
     author: str = ""
     client: str = ""
+    kind: str = ""
     via: str = ""
+    through: str = ""
     job: str = ""
     waiters: Sequence[tuple[str, str]] = ()
     namespace: str = ""
@@ -83,9 +87,11 @@ class Cell:
 
     @property
     def origin(self) -> dict[str, str]:
-        """Whose it is, as lists and events have it; where from only for other machines."""
+        """Whose it is, as lists and events have it; of what kind, and where from, only where that is another's."""
         told = {"author": self.author, "client": self.client, "job": self.job}
-        return {**told, "via": self.via} if self.via else told
+        if not self.kind:
+            return told
+        return told | {name: said for name in ("kind", "via", "through") if (said := getattr(self, name))}
 
 
 def listed(cell: str, source: str, origin: Mapping[str, str]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Operation:
         asked: What the request says: "ref" and "op", where they are needed "member" and "name"; without "ref" the
             operation "make" makes the first reference, of the value of "source".
         holder: Id of the client, to which is lent what stays here.
-        by: Who asks.
+        by: Identity of who asks.
         variables: Where the source of "make" is evaluated.
         max_bytes: Larger arrays, texts and bytes are lent, not copied.
 

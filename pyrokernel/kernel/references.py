@@ -22,6 +22,7 @@ from typing import Any
 from pyrokernel.errors import ReferenceGoneError, SettingsError
 from pyrokernel.kernel.restrictions import Rules
 from pyrokernel.messages import LEASE_SECONDS, PUBLISHED_OBJECT, Lent, RefInfo
+from pyrokernel.wire.trust import shown_identity
 
 MAX_LEASE_SECONDS = 3600.0
 """A client that asks for more gets this: what it forgot would stay for longer than anybody means."""
@@ -44,7 +45,7 @@ class Entry:
         value: The object; None once the entry is gone.
         kind: "handle", "url" or "published".
         shown: How it reads.
-        by: Who made it.
+        by: Identity of who made it.
         created: Unix time in seconds.
         expires: Monotonic moment at which it ends whatever happens; infinite for never.
         rules: What may be reached of it; None for everything.
@@ -140,7 +141,7 @@ class References:
             value: The object.
             shown: How it reads.
             holder: Id of the client, which has to renew it.
-            by: Who asked for it.
+            by: Identity of who asked for it.
             under: The entry that it was reached by; what is restricted stays so.
         """
         rules = under.rules if under is not None else None
@@ -179,7 +180,7 @@ class References:
             token: What is shared.
             seconds: How long; infinite for as long as the kernel lives.
             exposed: Only what is marked as exposed is reached.
-            by: Who asked for it.
+            by: Identity of who asked for it.
 
         Raises:
             ReferenceGoneError: There is no such entry.
@@ -316,7 +317,7 @@ class References:
             return len(meant)
 
     def maker(self, which: str) -> str:
-        """Return who made an entry, by its id or its token; "" where there is none."""
+        """Return the identity of who made an entry, by its id or its token; "" where there is none."""
         with self._changed:
             self._sweep()
             return next((entry.by for entry in self._entries.values() if which in (entry.id, entry.token)), "")
@@ -333,7 +334,7 @@ class References:
                     kind="shared" if entry.pins else entry.kind,
                     shown=entry.shown,
                     type=type(entry.value).__name__,
-                    by=entry.by,
+                    by=shown_identity(entry.by),
                     created=entry.created,
                     expires=0.0 if math.isinf(entry.expires) else wall + entry.expires - now,
                     left=0.0 if entry.lasts else max(0.0, entry.until - now),

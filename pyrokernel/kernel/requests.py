@@ -12,7 +12,7 @@ from pyrokernel.kernel.operations import show_operation
 from pyrokernel.messages import new_id
 from pyrokernel.wire import codec
 from pyrokernel.wire.connection import HEADER_BYTES, Connection, IncomingMessage, peek, peek_cell
-from pyrokernel.wire.trust import Peer, is_own
+from pyrokernel.wire.trust import Peer, is_own, shown_identity
 
 _PEEK_BYTES = 64 * 1024
 """Longer requests are listed without their source."""
@@ -36,21 +36,25 @@ def cell_id(options: Mapping[str, Any]) -> str:
 
 
 def origin(options: Mapping[str, Any], peer: Peer) -> dict[str, str]:
-    """Return whose a cell is: author, client and job, and from which machine if it is another one.
-
-    Front ends of this account say whom they act for; of others it is known.
-    """
-    said = options.get("author")
-    if said and not is_own(peer):
-        said = ""
+    """Return whose a cell is: author, client and job; of others than this account more of who and where they are."""
     found = {
-        "author": str(said or peer.user),
+        "author": shown_identity(maker(options, peer)),
         "client": str(options.get("client") or "")[:_MAX_ID_CHARS],
         "job": str(options.get("job") or "")[:_MAX_ID_CHARS],
     }
+    if peer.kind != "account":
+        found["kind"] = peer.kind
     if peer.address:
         found["via"] = peer.address
+    if peer.through:
+        found["through"] = peer.through
     return found
+
+
+def maker(options: Mapping[str, Any], peer: Peer) -> str:
+    """Return the identity of who asks; front ends of this account say whom they act for, of others it is known."""
+    said = options.get("author")
+    return f"user:{said}" if said and is_own(peer) else peer.identity
 
 
 def shown(options: Mapping[str, Any]) -> str:

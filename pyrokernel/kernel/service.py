@@ -39,7 +39,7 @@ from pyrokernel.kernel.operations import Operation, members
 from pyrokernel.kernel.paths import complete_path, complete_program
 from pyrokernel.kernel.pins import SharedPins
 from pyrokernel.kernel.references import Entry, References
-from pyrokernel.kernel.requests import cell_id, origin, show_call, shown
+from pyrokernel.kernel.requests import cell_id, maker, origin, show_call, shown
 from pyrokernel.kernel.yielding import Yields
 from pyrokernel.messages import (
     Completion,
@@ -57,6 +57,7 @@ from pyrokernel.wire.codec import Packed, is_plain
 from pyrokernel.wire.daemon import current_connection, current_peer
 from pyrokernel.wire.exposing import expose, refusal
 from pyrokernel.wire.limits import Turns
+from pyrokernel.wire.trust import shown_identity
 
 MAX_FOLLOW_SECONDS = 60.0
 _MAX_FOLLOW_BYTES = 8 << 20
@@ -283,7 +284,7 @@ class KernelService:
         self._cells.touch()
         options = options or {}
         seconds = math.inf if options.get("seconds") is None else float(options["seconds"])
-        by = origin(options, current_peer())["author"]
+        by = maker(options, current_peer())
         return self._references.share(token, seconds=seconds, exposed=bool(options.get("exposed")), by=by).token
 
     @expose(Role.OBSERVER)
@@ -299,8 +300,9 @@ class KernelService:
             AccessRefusedError: It was made by another user, and only admins end what others have made.
         """
         peer = current_peer()
-        if peer.role < Role.ADMIN and self._references.maker(str(which)) not in ("", peer.user):
-            raise refusal(peer, f"revoking what {self._references.maker(str(which))} has made", Role.ADMIN)
+        by = self._references.maker(str(which))
+        if peer.role < Role.ADMIN and by not in ("", peer.identity):
+            raise refusal(peer, f"revoking what {shown_identity(by)} has made", Role.ADMIN)
         return self._references.revoke(str(which))
 
     @expose(Role.USER)
@@ -580,7 +582,7 @@ class KernelService:
             self._references,
             asked,
             holder=cell.client,
-            by=cell.author,
+            by=maker(options, current_peer()),
             variables=self._executor.interpreter.namespace(cell.namespace).variables if makes else {},
             max_bytes=cell.max_result_bytes,
         )

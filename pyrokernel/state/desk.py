@@ -77,7 +77,7 @@ class _Client:
             connection.reader = EagerReader(MAX_REQUEST_BYTES)
         # Names of files are for this very account: what a terminal server or a gateway speaks for is nowhere near.
         nearby = bool(connection.greeting.get("files")) and is_own(peer)
-        self.caller = Caller(user=peer.user, role=peer.role, pid=peer.pid, nearby=nearby)
+        self.caller = Caller(user=peer.author, role=peer.role, pid=peer.pid, nearby=nearby)
         self.seq = 0
         self.wait: Wait | None = None
         self.unsent: list[codec.Buffer] = []

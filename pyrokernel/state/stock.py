@@ -101,7 +101,7 @@ class StockState:
         return str(self._backups.make(name))
 
     def _caller(self) -> Caller:
-        return Caller(user=current_peer().user, role=current_peer().role)
+        return Caller(user=current_peer().author, role=current_peer().role)
 
     def _do(self, ask: Callable[[Caller], T]) -> T:
         caller = self._caller()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from Pyro5.core import DAEMON_NAME
@@ -18,7 +18,7 @@ from pyrokernel.wire.limits import Limits
 from pyrokernel.wire.opcodes import SmallRequest
 from pyrokernel.wire.trust import Peer
 
-__all__ = ["Admission", "OnRefused", "request_in"]
+__all__ = ["Admission", "Objects", "OnRefused", "request_in"]
 
 _SERIALIZERS = frozenset({SerpentSerializer.serializer_id, JsonSerializer.serializer_id})
 """Those of Pyro's own that are decoded at all: no marshal, no msgpack, from nobody."""
@@ -30,20 +30,42 @@ OnRefused = Callable[[Peer, str, Role], None]
 """Told who asked for what, and which role that takes."""
 
 
+class Objects(dict[str, Any]):
+    """The objects of one daemon by id; also by the id that other machines use, which ends with a word for its socket.
+
+    Args:
+        objects: They, by their ids.
+        word: Which stands for the socket: `OBJECT/WORD`.
+
+    Attributes:
+        offered: The ids of those that are a user's own.
+    """
+
+    def __init__(self, objects: Mapping[str, Any], word: str) -> None:
+        super().__init__(objects)
+        self._suffix = f"/{word}"
+        self.offered: set[str] = set()
+
+    def id_of(self, object_id: str) -> str:
+        """Return the id by which an object is kept: who decides about it, and who serves it, mean the same one."""
+        return object_id.removesuffix(self._suffix)
+
+    def get(self, object_id: str, default: Any = None) -> Any:
+        """Return an object by its id here or elsewhere; what Pyro asks for comes by here, too."""
+        return super().get(self.id_of(object_id), default)
+
+
 class Admission:
     """Checks what is asked of the objects of one daemon.
 
     Args:
-        served: They, by their ids.
-        offered: The ids of those that are a user's own.
+        served: They.
         limits: How much one user may ask for.
         on_refused: Told, on any thread, of whoever asked for more than their role is for.
     """
 
-    def __init__(
-        self, served: Mapping[str, Any], offered: Collection[str], limits: Limits, on_refused: OnRefused
-    ) -> None:
-        self._served, self._offered = served, offered
+    def __init__(self, served: Objects, limits: Limits, on_refused: OnRefused) -> None:
+        self._served = served
         self.limits = limits
         self._on_refused = on_refused
 
@@ -62,14 +84,12 @@ class Admission:
 
         Of a user's own object, whatever it is marked with, each method runs code, and so does reading a property.
         """
-        if object_id in self._offered:  # whatever it is called
-            return Role.USER
-        object_id = object_id.partition("/")[0]  # behind it stands which socket of this machine is meant
-        if object_id in self._offered:
+        served, object_id = self._served.get(object_id), self._served.id_of(object_id)
+        if object_id in self._served.offered:  # whatever it is called
             return Role.USER
         if object_id == DAEMON_NAME:
             return DAEMON_ROLES.get(method, Role.ADMIN)
-        marked = marked_role(self._served.get(object_id), method)
+        marked = marked_role(served, method)
         return Role.ADMIN if marked is None else marked
 
     def _knows(self, object_id: str, method: str) -> bool:

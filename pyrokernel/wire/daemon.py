@@ -32,7 +32,7 @@ from pyrokernel.messages import PROTOCOL_VERSION
 from pyrokernel.roles import Role
 from pyrokernel.texts import one_line
 from pyrokernel.wire import codec, endpoints, greeting
-from pyrokernel.wire.admission import Admission, OnRefused
+from pyrokernel.wire.admission import Admission, Objects, OnRefused
 from pyrokernel.wire.connection import (
     FLAGS_COMPRESSED,
     FLAGS_EXCEPTION,
@@ -119,11 +119,10 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
             "python": list(sys.version_info[:3]),
             "segments": self._has_segments,
         }
-        self.objectsById: _Objects = _Objects(self.objectsById, unix_path.stem)
+        self.objectsById: Objects = Objects(self.objectsById, unix_path.stem)
         self._members: dict[tuple[str, str], tuple[Any, Callable[..., Any]]] = {}
-        self._offered: set[str] = set()
         self._on_work, self._work_role = on_work, work_role
-        self.admission = Admission(self.objectsById, self._offered, Limits(quota), on_refused)
+        self.admission = Admission(self.objectsById, Limits(quota), on_refused)
         self._before_control = before_control
         self._failures = LogLimit(log, "%d more requests failed in that second", most=2)
 
@@ -148,14 +147,14 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
 
         Not by Pyro's `register`: that writes into the object, and into tables of the whole process.
         """
-        self._offered.add(object_id)
+        self.objectsById.offered.add(object_id)
         self.objectsById[object_id] = value
         return self.uri_for(object_id)
 
     def withdraw(self, object_id: str) -> None:
         """Serve an object no longer."""
         self.objectsById.pop(object_id, None)
-        self._offered.discard(object_id)
+        self.objectsById.offered.discard(object_id)
 
     def uri_for(self, object_id: str) -> str:
         """Return the Pyro URI of an object served here."""
@@ -224,7 +223,7 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
 
     def validateHandshake(self, conn: Connection, data: Any) -> Any:
         """Settle kind and codec of a connection (called by Pyro); a stock client just says "hello"."""
-        identity = {**self._identity, "user": conn.peer.user, "role": conn.peer.role.word}
+        identity = {**self._identity, "user": conn.peer.author, "role": conn.peer.role.word}
         if not isinstance(data, dict) or "pyrokernel" not in data:
             return identity
         if data["pyrokernel"] != PROTOCOL_VERSION:
@@ -290,7 +289,7 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
                 # Whatever arguments that do not fit lead to is their sender's; of our own processes it is a mistake.
                 self._failures.warning(
                     "a request of %s failed in an unexpected way: %s",
-                    conn.peer.user,
+                    conn.peer.author,
                     one_line(repr(error), 200),
                     exc_info=is_own(conn.peer),
                 )
@@ -301,7 +300,7 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
 
     def _member(self, object_id: str, method: str) -> Callable[..., Any]:
         """Return a method of a served object, if Pyro lets it be called; what it said is remembered."""
-        served = self.objectsById.get(object_id)
+        served, object_id = self.objectsById.get(object_id), self.objectsById.id_of(object_id)
         known = self._members.get((object_id, method))
         if known is not None and known[0] is served:
             return known[1]
@@ -311,7 +310,7 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
             bound: Callable[..., Any] = server._get_attribute(served, method)
         except AttributeError as error:
             raise ProtocolError(f"{object_id!r:.80} has no method {method!r:.80} for others: {error}") from error
-        if object_id not in self._offered:  # what is a user's may change
+        if object_id not in self.objectsById.offered:  # what is a user's may change
             self._members[object_id, method] = (served, bound)
         return bound
 
@@ -340,17 +339,6 @@ def _parsing() -> Iterator[None]:
         yield
     except (zlib.error, UnicodeDecodeError, struct.error, KeyError) as error:
         raise ProtocolError(f"a message does not parse: {error!r:.200}") from error
-
-
-class _Objects(dict[str, Any]):
-    """Objects by id; also by the id that other machines use, which says which socket of this one they are behind."""
-
-    def __init__(self, objects: dict[str, Any], word: str) -> None:
-        super().__init__(objects)
-        self._suffix = f"/{word}"
-
-    def get(self, object_id: str, default: Any = None) -> Any:
-        return super().get(object_id.removesuffix(self._suffix), default)
 
 
 class _Listener:

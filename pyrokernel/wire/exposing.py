@@ -16,7 +16,7 @@ from pyrokernel.errors import AccessRefusedError
 from pyrokernel.roles import Role
 from pyrokernel.wire.trust import Peer
 
-__all__ = ["DAEMON_ROLES", "expose", "exposed_members", "is_exposed", "marked_role", "refusal"]
+__all__ = ["DAEMON_ROLES", "expose", "exposed_members", "is_exposed", "marked_role", "refusal", "words_to_check"]
 
 _ROLE = "_pyrokernel_role"
 
@@ -73,7 +73,7 @@ def refusal(peer: Peer, what: str, role: Role) -> AccessRefusedError:
         what: What for, such as "execute".
         role: The least that it takes.
     """
-    refused = f"{peer.user or 'somebody'} is {_shown(peer.role)} here, and {what} takes {_shown(role)}"
+    refused = f"{peer.author or 'somebody'} is {_shown(peer.role)} here, and {what} takes {_shown(role)}"
     if peer.kind == "user" and not peer.address:
         # A process of this machine acts for them (--act-for): no policy is asked.
         return AccessRefusedError(
@@ -81,15 +81,19 @@ def refusal(peer: Peer, what: str, role: Role) -> AccessRefusedError:
             f"`pyrokernel terminal add {peer.user} --role {role.word}`"
         )
     change = "an admin of this mesh can change that in its policy file"
+    check = f"`pyrokernel policy check {words_to_check(peer)}`"
     if peer.kind == "host":
         return AccessRefusedError(
-            f"host {refused}: who has a certificate of their own comes as themselves (`pyrokernel certs issue USER`, "
-            f"put into ~/.config/pyrokernel/certs); or {change}, under [hosts] "
-            f"(`pyrokernel policy check --host {peer.user}` says what is there)"
+            f"{refused}: who has a certificate of their own comes as themselves (`pyrokernel certs issue USER`, "
+            f"put into ~/.config/pyrokernel/certs); or {change}, under [hosts] ({check} says what is there)"
         )
-    return AccessRefusedError(
-        f"{refused}: {change} (`pyrokernel policy check {peer.user or 'USER'}` says who may what)"
-    )
+    return AccessRefusedError(f"{refused}: {change} ({check} says who may what)")
+
+
+def words_to_check(peer: Peer) -> str:
+    """Return with what `pyrokernel policy check` tells the role of somebody."""
+    through = f" --through {peer.through}" if peer.through else ""
+    return f"{peer.user or 'USER'}{' --host' if peer.kind == 'host' else through}"
 
 
 def _shown(role: Role) -> str:

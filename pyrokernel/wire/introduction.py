@@ -12,6 +12,7 @@ import dataclasses
 import json
 import struct
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from pyrokernel.errors import MachineLostError, ProtocolError, SettingsError
 from pyrokernel.roles import Role
@@ -28,6 +29,8 @@ __all__ = [
     "pack",
     "said_of_us",
     "unpack",
+    "way_in",
+    "way_to",
     "words_for",
     "words_of_lost",
 ]
@@ -91,9 +94,44 @@ def said_of_us() -> bytes:
     return _ours.said
 
 
-def words_for(user: str, role: Role, address: str = "", kind: str = "user") -> bytes:
-    """Return what `FOR` says of a user, or of a host."""
-    return json.dumps({"user": user, "role": role.word, "address": address, "kind": kind}).encode()
+def words_for(user: str, role: Role, address: str = "", kind: str = "user", through: str = "") -> bytes:
+    """Return what `FOR` says of a user, or of a host; `through` is the host that has let a user in."""
+    words = {"user": user, "role": role.word, "address": address, "kind": kind}
+    return json.dumps({**words, "through": through} if through else words).encode()
+
+
+class Way(NamedTuple):
+    """Where a connection is to lead, as `TO` says it.
+
+    Attributes:
+        host, port: Where.
+        stock: As of `remote.dial`.
+        machine: As of `remote.dial`.
+    """
+
+    host: str
+    port: int
+    stock: bool = False
+    machine: str = ""
+
+
+def way_to(location: str, *, stock: bool = False, machine: str = "") -> str:
+    """Return what `TO` says of a way to "HOST:PORT"."""
+    return f"{'any' if stock else 'tls'}:{machine}{'@' if machine else ''}{location}"
+
+
+def way_in(annotations: Mapping[bytes, bytes]) -> Way:
+    """Return where a connection is to lead.
+
+    Raises:
+        ProtocolError: The annotations do not say.
+    """
+    kind, _, target = annotations.get(TO, b"").decode("ascii", "replace").partition(":")
+    machine, _, location = target.rpartition("@")
+    host, colon, port = location.rpartition(":")
+    if not (colon and port.isdecimal()):
+        raise ProtocolError("where to is not said")
+    return Way(host, int(port), kind == "any", machine)
 
 
 def words_of_lost(error: MachineLostError) -> bytes:
@@ -129,19 +167,21 @@ def introduced(peer: Peer, annotations: Mapping[bytes, bytes]) -> Peer:
     try:
         words = json.loads(said)
         user, role = words["user"], Role.of(words["role"])
-        address, kind = words.get("address", ""), words.get("kind", "user")
+        address, kind, through = words.get("address", ""), words.get("kind", "user"), words.get("through", "")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         # A SettingsError of Role.of is a ValueError.
         raise ProtocolError("the introduction of a connection is malformed") from error
-    if not (isinstance(user, str) and user and isinstance(address, str)):
+    if not (isinstance(user, str) and user and isinstance(address, str) and isinstance(through, str)):
         raise ProtocolError("an introduction names a user")
     # It stands in logs, in journals, and on the terminals of others.
-    if not (user.isprintable() and address.isprintable()) or len(user) > _MAX_USER_CHARS:
+    if not (user + address + through).isprintable() or max(len(user), len(through)) > _MAX_USER_CHARS:
         raise ProtocolError(f"an introduction names a user in at most {_MAX_USER_CHARS} characters that can be seen")
     if kind not in _KINDS:
         raise ProtocolError(f"an introduction is of a {' or a '.join(_KINDS)}, not of {kind!r}")
     uid = -1 if address else peer.uid
-    return dataclasses.replace(peer, uid=uid, role=min(role, peer.role), user=user, kind=kind, address=address)
+    return dataclasses.replace(
+        peer, uid=uid, role=min(role, peer.role), user=user, kind=kind, address=address, through=through
+    )
 
 
 def pack(annotations: Mapping[bytes, bytes]) -> bytes:

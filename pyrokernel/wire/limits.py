@@ -67,8 +67,8 @@ class Limits:
     def __init__(self, quota: Quota, clock: Callable[[], float] = time.monotonic) -> None:
         self.quota, self._clock = quota, clock
         self._lock = threading.Lock()
-        self._connections: collections.Counter[tuple[str, str]] = collections.Counter()
-        self._buckets: dict[tuple[str, str], tuple[float, float]] = {}
+        self._connections: collections.Counter[str] = collections.Counter()
+        self._buckets: dict[str, tuple[float, float]] = {}
         """By user the tokens that were left, below none where it is ahead of its time, and when that was."""
 
     def arrive(self, peer: Peer) -> None:
@@ -78,11 +78,11 @@ class Limits:
             AccessRefusedError: It is one too many; it is not counted.
         """
         with self._lock:
-            whose = _whose(peer)
+            whose = peer.identity  # a host may have the name of a user
             count, most = self._connections[whose] + 1, self.quota.user_connections * _share(peer)
             if most and count > most and peer.role < Role.ADMIN:
                 raise AccessRefusedError(
-                    f"{peer.user} has {count - 1} connections to this process, and no {_kind(peer)} has more than "
+                    f"{peer.author} has {count - 1} connections to this process, and no {_kind(peer)} has more than "
                     f"{most} (setting user_connections): close some"
                 )
             self._connections[whose] = count
@@ -90,7 +90,7 @@ class Limits:
     def leave(self, peer: Peer) -> None:
         """Count a connection no longer."""
         with self._lock:
-            whose = _whose(peer)
+            whose = peer.identity
             self._connections[whose] -= 1
             if self._connections[whose] <= 0:
                 del self._connections[whose]
@@ -102,11 +102,11 @@ class Limits:
             return 0.0
         with self._lock:
             now = self._clock()
-            left, since = self._buckets.get(_whose(peer), (rate, now))
+            left, since = self._buckets.get(peer.identity, (rate, now))
             left = min(rate, left + (now - since) * rate) - 1.0
             # Who is refused owes nothing for it, or a flood would go on for as long as it took.
             left = max(left, -rate * 2 * PATIENCE_SECONDS)
-            self._buckets[_whose(peer)] = (left, now)
+            self._buckets[peer.identity] = (left, now)
             if len(self._buckets) > _KNOWN_USERS:
                 self._forget(now, rate)
             return -left / rate if left < 0 else 0.0
@@ -129,8 +129,8 @@ class Limits:
     def refusal(self, peer: Peer) -> AccessRefusedError:
         """Return the error of a user who asks too often."""
         return AccessRefusedError(
-            f"{peer.user} asks this process for more than {self.quota.user_requests * _share(peer):g} things a second "
-            "(setting user_requests): ask for several at once, or more slowly"
+            f"{peer.author} asks this process for more than {self.quota.user_requests * _share(peer):g} things a "
+            "second (setting user_requests): ask for several at once, or more slowly"
         )
 
     def _forget(self, now: float, rate: float) -> None:
@@ -159,8 +159,3 @@ def _share(peer: Peer) -> int:
 
 def _kind(peer: Peer) -> str:
     return "host" if peer.kind == "host" else "user"
-
-
-def _whose(peer: Peer) -> tuple[str, str]:
-    """Return what counts as one: a host may have the name of a user."""
-    return peer.kind, peer.user

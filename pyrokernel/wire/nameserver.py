@@ -18,6 +18,7 @@ from Pyro5.errors import NamingError
 from Pyro5.nameserver import MemoryStorage, NameServer
 
 from pyrokernel.errors import ProtocolError, SettingsError
+from pyrokernel.messages import HOST_PREFIX, STATE_OBJECT
 from pyrokernel.roles import Role
 from pyrokernel.wire import registration
 from pyrokernel.wire.admission import OnRefused
@@ -27,7 +28,7 @@ from pyrokernel.wire.exposing import expose
 from pyrokernel.wire.limits import Quota
 from pyrokernel.wire.names_file import NamesFile
 from pyrokernel.wire.patterns import BadPatternError, compile_bounded, matching
-from pyrokernel.wire.registration import NAMES_OF_ONE, OWNER, owner_of
+from pyrokernel.wire.registration import NAMES_OF_ONE, OWNER
 from pyrokernel.wire.trust import Peer
 
 __all__ = ["EmbeddedNameServer", "GuardedNameServer", "open_storage"]
@@ -85,10 +86,12 @@ class GuardedNameServer(NameServer):  # type: ignore[misc]  # Pyro5 has no type 
     Args:
         storage: One of Pyro's, or ours.
         uri: Under which it lists itself, as stock tools expect it.
+        state_host: Name of the host that keeps the shared state; "" for the only one there is.
     """
 
-    def __init__(self, storage: Any, uri: str) -> None:
+    def __init__(self, storage: Any, uri: str, state_host: str = "") -> None:
         super().__init__(storage)
+        self._state_host = state_host
         self.storage[core.NAMESERVER_NAME] = uri, {"class:Pyro5.nameserver.NameServer"}
         self._held = Counter(owner for _, metadata in storage.values() for owner in _owner_words(metadata))
 
@@ -117,6 +120,9 @@ class GuardedNameServer(NameServer):  # type: ignore[misc]  # Pyro5 has no type 
             raise TypeError("only URIs or strings can be registered")
         registration.check_location(peer, str(uri), name)
         words = registration.check_metadata(peer, metadata or ())
+        if name == STATE_OBJECT:
+            hosts = [found.removeprefix(HOST_PREFIX) for found in self._matching(HOST_PREFIX, None)]
+            registration.check_keeper(words, self._state_host, hosts)
         with self.lock:
             before = self.storage.get(name)
             if before is not None and safe:
@@ -124,7 +130,7 @@ class GuardedNameServer(NameServer):  # type: ignore[misc]  # Pyro5 has no type 
             if before is not None:
                 registration.check_change(peer, name, before[1])
             self._check_room(peer, replaced=before)
-            self._put(name, str(uri), words | {OWNER + owner_of(peer)})
+            self._put(name, str(uri), words | {OWNER + peer.identity})
         log.info("%s %s registered %s for %s", peer.kind, peer.user, name, uri)
 
     @expose(Role.USER)
@@ -221,7 +227,7 @@ class GuardedNameServer(NameServer):  # type: ignore[misc]  # Pyro5 has no type 
         """Refuse a name too many."""
         if replaced is not None:
             return
-        if self._held[owner_of(peer)] >= NAMES_OF_ONE:
+        if self._held[peer.identity] >= NAMES_OF_ONE:
             raise NamingError(
                 f"{peer.kind} {peer.user} holds {NAMES_OF_ONE} names, which is the limit; remove some first"
             )
@@ -282,6 +288,7 @@ class EmbeddedNameServer:
         unix_path: Where to listen. An old socket file there is replaced: hold a lock.
         storage: "memory" or "sql:FILE".
         location: Where clients find it, "HOST:PORT", if that is not the socket.
+        state_host: Name of the host that keeps the shared state, which clients are told; "" for the only one there is.
         on_refused: As for `Daemon`.
         quota: How much one user may ask for.
         portable: As of `Daemon`; Pyro's own tools cannot reach it then.
@@ -296,6 +303,7 @@ class EmbeddedNameServer:
         storage: str = "memory",
         location: str = "",
         *,
+        state_host: str = "",
         quota: Quota = Quota(),  # noqa: B008  frozen
         portable: bool = False,
         on_refused: OnRefused = lambda peer, what, role: None,
@@ -303,11 +311,12 @@ class EmbeddedNameServer:
         self._storage = open_storage(storage)
         self.address = location or f"./u:{unix_path}"
         try:
+            identity = {"name_server": True, "state_host": state_host}
             self._daemon = _NameServerDaemon(
-                unix_path, identity={"name_server": True}, portable=portable, quota=quota, on_refused=on_refused
+                unix_path, identity=identity, portable=portable, quota=quota, on_refused=on_refused
             )
             uri = f"PYRO:{core.NAMESERVER_NAME}@{self.address}"
-            self._daemon.register(GuardedNameServer(self._storage, uri), core.NAMESERVER_NAME)
+            self._daemon.register(GuardedNameServer(self._storage, uri, state_host), core.NAMESERVER_NAME)
         except BaseException:
             self._storage.close()
             raise

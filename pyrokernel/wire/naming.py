@@ -167,6 +167,7 @@ class Directory:
         self._credentials = credentials
         self._lock = threading.Lock()
         self._proxy: Proxy | None = None
+        self._state_host: str | None = None
         self._pid = os.getpid()
 
     def register(self, name: str, uri: str, metadata: Iterable[str], *, replace: bool = False) -> None:
@@ -220,6 +221,12 @@ class Directory:
         found = self._ask(lambda proxy: proxy.yplookup(meta_all={word}, return_metadata=True))
         return [Entry.of(name, str(uri), metadata) for name, (uri, metadata) in sorted(found.items())]
 
+    def state_host(self) -> str:
+        """Return which host keeps the shared state, as the name server says it; "" where it says nothing."""
+        if self._state_host is None:
+            self.ping()
+        return self._state_host or ""
+
     def count(self) -> int:
         """Return how many names there are."""
         return int(self._ask(lambda proxy: proxy.count()))
@@ -264,6 +271,7 @@ class Directory:
                     self._drop()
             try:
                 self._proxy = Proxy(self._uri, self._timeout, self._credentials)
+                self._state_host = self._proxy.greeting("state_host")
                 return self._use(operation)
             except (NamingError, AccessRefusedError):
                 raise  # an AccessRefusedError is an OSError too, but trying again would not help

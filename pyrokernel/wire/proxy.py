@@ -27,7 +27,7 @@ from pyrokernel.messages import PROTOCOL_VERSION
 from pyrokernel.wire import endpoints, sockets
 from pyrokernel.wire.codec import MAX_PAYLOAD_BYTES
 from pyrokernel.wire.connection import Connection, EagerReader, IncomingMessage, frame
-from pyrokernel.wire.introduction import TO, acts_for, lost_machine, pack, said_of_us, unpack
+from pyrokernel.wire.introduction import TO, acts_for, lost_machine, pack, said_of_us, unpack, way_to
 from pyrokernel.wire.remote import NOTHING, Credentials, dial
 from pyrokernel.wire.segments import available
 from pyrokernel.wire.tls import TlsSocket, expect_answers
@@ -50,6 +50,7 @@ def connect(
     files: bool = False,
     segments: bool = False,
     credentials: Credentials = NOTHING,
+    machine: str = "",
 ) -> Connection:
     """Open a connection to one of our own daemons; requests may follow at once.
 
@@ -64,11 +65,12 @@ def connect(
         files: Tell a state process that this one is on the same machine, and reads and writes large values there.
         segments: Large data may go beside the messages, where both sides can.
         credentials: What to show to another machine.
+        machine: Name of the host that another machine must be by its certificate; "" for any of this mesh.
 
     Raises:
         AccessRefusedError: The socket's directory or its listener is not this user's; what listens on TCP does not
-            prove by TLS that it is a host of this mesh; or there is nothing to show to it. Or it is on another
-            machine, and this process acts for somebody.
+            prove by TLS that it is a host of this mesh, or the one that is meant; or there is nothing to show to it. Or
+            it is on another machine, and this process acts for somebody.
         KernelUnreachableError: Nobody listens there.
     """
     parsed = core.URI(uri)
@@ -77,7 +79,7 @@ def connect(
             f"{uri} is on another machine, which would take this process for its account instead of {acts_for()}; "
             "a user reaches other machines with a certificate of their own, or by the terminal server there"
         )
-    conn = _dial(parsed, _CONNECT_SECONDS, credentials)
+    conn = _dial(parsed, _CONNECT_SECONDS, credentials, machine=machine)
     conn.kind, conn.vectored, conn.instance, conn.greeted = kind, True, instance, False
     if kind == "work" or not parsed.sockname:
         conn.reader = EagerReader(MAX_PAYLOAD_BYTES)
@@ -144,6 +146,10 @@ class Proxy(client.Proxy):  # type: ignore[misc]  # Pyro5 has no type informatio
         """Whether the peer has not closed the connection (looks, does not wait)."""
         return _is_open(self._checked_connection.sock)
 
+    def greeting(self, key: str) -> str:
+        """Return what the other side said of itself in the handshake, "" for nothing; who is stock says nothing."""
+        return str(self._checked_connection.greeting.get(key) or "")
+
     def close(self) -> None:
         """Close the connection (Pyro leaves a socket it was given open)."""
         self._checked_connection.close()
@@ -201,7 +207,8 @@ def _open(uri: core.URI, hello: Any, timeout: float, credentials: Credentials) -
             if not isinstance(conn.sock, TlsSocket):
                 raise
             # Who refuses our certificate says so when we have shaken hands already, and hangs up: read it.
-        _handshake_answer(conn.recv_message(max_body_bytes=_HANDSHAKE_REPLY_BYTES, deadline=deadline))
+        answer = _handshake_answer(conn.recv_message(max_body_bytes=_HANDSHAKE_REPLY_BYTES, deadline=deadline))
+        conn.greeting = answer if isinstance(answer, dict) else {}
         return conn
     except (OSError, ConnectionClosedError) as error:
         conn.close()
@@ -217,15 +224,17 @@ def _open(uri: core.URI, hello: Any, timeout: float, credentials: Credentials) -
         raise
 
 
-def _dial(uri: core.URI, timeout: float, credentials: Credentials, *, stock: bool = False) -> Connection:
+def _dial(
+    uri: core.URI, timeout: float, credentials: Credentials, *, stock: bool = False, machine: str = ""
+) -> Connection:
     """Connect to where a URI points, and check who listens there; as `remote.dial`."""
     if uri.sockname:
         return Connection(*dial_unix(uri.sockname, timeout), uri.object)
     if credentials.gateway:
         conn = Connection(*dial_unix(credentials.gateway, timeout), uri.object)
-        conn.leads_to = f"{'any' if stock else 'tls'}:{uri.location}"
+        conn.leads_to = way_to(uri.location, stock=stock, machine=machine)
         return conn
-    return Connection(*dial(uri.host, uri.port, timeout, credentials, stock=stock), uri.object)
+    return Connection(*dial(uri.host, uri.port, timeout, credentials, stock=stock, machine=machine), uri.object)
 
 
 def dial_unix(name: str, timeout: float) -> tuple[socket.socket, Peer]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from Pyro5.core import NAMESERVER_NAME, URI
 from Pyro5.errors import NamingError, PyroError
@@ -24,10 +24,10 @@ __all__ = [
     "OWNER",
     "check_change",
     "check_claim",
+    "check_keeper",
     "check_location",
     "check_metadata",
     "check_name",
-    "owner_of",
     "owners_in",
 ]
 
@@ -50,11 +50,6 @@ _LOCAL_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost", "ip6-loop
 
 _KEYS = ("class", "host", "instance", "kernel", "pid", "tag", "version")
 """Words `KEY:VALUE` that pyrokernel itself reads, so their values are plain."""
-
-
-def owner_of(peer: Peer) -> str:
-    """Return who a peer is, as the metadata says it."""
-    return f"{peer.kind}:{peer.user}"
 
 
 def owners_in(metadata: Iterable[str]) -> frozenset[str]:
@@ -102,6 +97,31 @@ def check_claim(peer: Peer, name: str) -> None:
         raise NamingError(f"the name {name} is reserved; choose one that does not begin with {_OURS}")
 
 
+def check_keeper(words: Collection[str], keeper: str, hosts: Collection[str]) -> None:
+    """Refuse the name of the shared state to a host that is not the one to keep it: a whole mesh would follow it there.
+
+    Args:
+        words: Metadata of the entry; that a host writes only its own name there, `check_metadata` sees to.
+        keeper: Which host keeps it; "" where nobody has said so: then the only one there is.
+        hosts: Those that are registered.
+
+    Raises:
+        NamingError: It is another host, or there are several and none is named.
+    """
+    by = next((word.removeprefix("host:") for word in words if word.startswith("host:")), "")
+    if keeper and by != keeper:
+        raise NamingError(
+            f"host {keeper} keeps the shared state of this mesh, not {by or 'a host without a name'}; to have another "
+            "one keep it, set state_host, the same everywhere, and start the host of the name server again"
+        )
+    others = sorted({*hosts} - {by})
+    if not keeper and others:
+        raise NamingError(
+            f"this mesh has several hosts ({', '.join(sorted({*others, by} - {''}))}), and nobody has said which of "
+            "them keeps the shared state: set state_host, the same everywhere, also where the name server is started"
+        )
+
+
 def check_change(peer: Peer, name: str, metadata: Iterable[str]) -> None:
     """Refuse to replace, mark or remove what is somebody else's.
 
@@ -111,10 +131,10 @@ def check_change(peer: Peer, name: str, metadata: Iterable[str]) -> None:
     if name == NAMESERVER_NAME:
         raise NamingError(f"the name {name} is the name server's own")
     owners = owners_in(metadata)
-    if peer.role < Role.ADMIN and owner_of(peer) not in owners:
-        holder = " or ".join(owner.replace(":", " ") for owner in sorted(owners)) or "nobody that is known"
+    if peer.role < Role.ADMIN and peer.identity not in owners:
+        holder = " or ".join(owner.replace(":", " ", 1) for owner in sorted(owners)) or "nobody that is known"
         raise NamingError(
-            f"the name {name} is held by {holder}, not by {peer.kind} {peer.user}; an admin may remove it"
+            f"the name {name} is held by {holder}, not by {peer.identity.replace(':', ' ', 1)}; an admin may remove it"
         )
 
 
@@ -139,7 +159,7 @@ def check_metadata(peer: Peer, metadata: Iterable[str]) -> frozenset[str]:
 def _check_word(peer: Peer, word: str) -> None:
     if not word or not word.isprintable():
         raise NamingError(f"the metadata {word!a} are empty, or have control or invisible characters")
-    if word.startswith(OWNER) and word != OWNER + owner_of(peer) and peer.role < Role.ADMIN:
+    if word.startswith(OWNER) and word != OWNER + peer.identity and peer.role < Role.ADMIN:
         raise NamingError(f"the metadata {word!r} are the name server's own; leave them out")
     key, _, value = word.partition(":")
     if key == "socket" and (not value.startswith("/") or ".." in value):

@@ -91,7 +91,7 @@ NOTHING = Credentials(_NOWHERE)
 
 
 def dial(
-    host: str, port: int, timeout: float, credentials: Credentials, *, stock: bool = False
+    host: str, port: int, timeout: float, credentials: Credentials, *, stock: bool = False, machine: str = ""
 ) -> tuple[AnySocket, Peer]:
     """Connect to another machine, or by TCP to this one, and check who listens there.
 
@@ -100,9 +100,10 @@ def dial(
         timeout: Seconds for all of it; after `DIAL_SECONDS` it has failed in any case.
         credentials: What to show.
         stock: It may be a stock name server on loopback, which has no TLS: what it says is checked all the same.
+        machine: Name of the host that it must be by its certificate; "" for any of this mesh.
 
     Raises:
-        AccessRefusedError: There is nothing to show; or who listens there is no host of this mesh.
+        AccessRefusedError: There is nothing to show; or who listens there is no host of this mesh, or another one.
         MachineLostError: Nothing is heard of the machine.
         KernelUnreachableError: Nobody answers there.
     """
@@ -119,7 +120,7 @@ def dial(
         check_loopback(host, credentials.remedy)
         return _connect(host, port, timeout), Peer(uid=-1)
     try:
-        return _shake_hands(_connect(host, port, timeout, credentials.via), host, port, deadline, identity)
+        sock, peer = _shake_hands(_connect(host, port, timeout, credentials.via), host, port, deadline, identity)
     except (ssl.SSLError, ConnectionError) as error:
         told = AccessRefusedError if isinstance(error, ssl.SSLError) else KernelUnreachableError
         if isinstance(error, ssl.SSLCertVerificationError) or not (stock and is_loopback(host)):
@@ -130,6 +131,14 @@ def dial(
         if credentials.via:  # a proxy takes connections to machines that it does not reach
             raise silence.note_dial(address, error) from error
         raise KernelUnreachableError(explain(error, address, identity)) from error
+    if machine and peer.user != machine:
+        sock.close()
+        raise AccessRefusedError(
+            f"{address} is host {peer.user} by its certificate, and not {machine}, where the name server says "
+            f"that this is; look at what {peer.user} registers; the setting `host` of {machine} and its "
+            "certificate have one name"
+        )
+    return sock, peer
 
 
 _contexts: dict[tuple[Path, tuple[int, ...]], ssl.SSLContext] = {}

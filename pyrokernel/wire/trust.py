@@ -36,6 +36,8 @@ class Peer:
         user: Who it acts for: the name in a certificate, or of an account.
         kind: What `user` names: "account" of this machine, "user" (whom somebody else has let in) or "host".
         address: "HOST:PORT" of a peer on another machine; "" on this one.
+        through: Name of the host that has let a user in and acts for them; "" where they showed a certificate
+            themselves, or were let in on this machine.
     """
 
     uid: int
@@ -44,11 +46,28 @@ class Peer:
     user: str = ""
     kind: str = "account"
     address: str = ""
+    through: str = ""
 
     @property
     def may_run_code(self) -> bool:
         """Whether pickles from it are loaded."""
         return self.role >= Role.USER
+
+    @property
+    def identity(self) -> str:
+        """Who it is, where a right depends on it: "account:ana", "user:ana", "host:lab2"; by lab2, "user:ana@lab2"."""
+        return f"{self.kind}:{self.user}@{self.through}" if self.through else f"{self.kind}:{self.user}"
+
+    @property
+    def author(self) -> str:
+        """Who it is, as people read it; see `shown_identity`."""
+        return shown_identity(self.identity)
+
+
+def shown_identity(identity: str) -> str:
+    """Return an identity as it stands where people read who made something: "ana", "host:lab2", "ana@lab2"."""
+    kind, _, name = identity.partition(":")
+    return name if kind in ("account", "user") else identity
 
 
 def peer_of(sock: socket.socket) -> Peer:

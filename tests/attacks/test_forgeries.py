@@ -78,9 +78,13 @@ def test_a_user_who_says_that_it_is_somebody_else_is_not_believed(fortress: Fort
 
 def test_a_host_gives_its_users_no_more_than_it_has(fortress: Fortress) -> None:
     kind, said = greeting_of(fortress, "lab2", annotations={FOR: words_for("boss", Role.ADMIN, "")})
-    assert (kind, said["user"], said["role"]) == (MSG_CONNECTOK, "boss", "user")
+    assert (kind, said["user"], said["role"]) == (MSG_CONNECTOK, "boss@lab2", "user")
     kind, said = greeting_of(fortress, "lab2", annotations={FOR: words_for("eve", Role.OBSERVER, "")})
-    assert (said["user"], said["role"]) == ("eve", "observer")
+    assert (said["user"], said["role"]) == ("eve@lab2", "observer")
+    kind, said = greeting_of(fortress, "lab2", annotations={FOR: words_for("olga", Role.ADMIN, "")})
+    assert (said["user"], said["role"]) == ("olga@lab2", "observer"), "whom a line of the policy restricts"
+    kind, said = greeting_of(fortress, "lab2", annotations={FOR: words_for("eve", Role.USER, "", "user", "lab1")})
+    assert said["user"] == "eve@lab2", "who lets somebody in is whom the certificate names"
 
 
 def test_a_host_is_no_other_host(fortress: Fortress) -> None:

@@ -18,7 +18,7 @@ from Pyro5.protocol import MSG_CONNECTFAIL
 from waiting import wait_until
 
 import pyrokernel as pk
-from pyrokernel.errors import AccessRefusedError, KernelUnreachableError, PyrokernelError
+from pyrokernel.errors import AccessRefusedError, KernelUnreachableError, PyrokernelError, StateValueError
 from pyrokernel.gateway.routes import Routes
 from pyrokernel.messages import KERNEL_OBJECT
 from pyrokernel.wire import codec
@@ -26,6 +26,7 @@ from pyrokernel.wire.connection import MSG_INVOKE, frame
 from pyrokernel.wire.naming import Directory, Entry
 from pyrokernel.wire.proxy import Proxy, connect
 from pyrokernel.wire.remote import Credentials
+from pyrokernel.wire.trust import account_of_process
 
 NOWHERE = [
     "", "/", "x", "x/", "/gateway", "pyrokernel.host/gateway", "x/../host", "../../etc/passwd", "/etc/passwd",
@@ -95,7 +96,8 @@ def entries(fortress: Fortress, who: str) -> Directory:
 @pytest.mark.parametrize(
     ("who", "name"),
     [("ana", "pyrokernel.kernel.k0"), ("ana", "pyrokernel.kernel.new"), ("ana", "pyrokernel.host.lab1"),
-     ("ana", "pyrokernel.shared"), ("ana", "Pyro.NameServer"), ("lab2", "pyrokernel.host.lab1"),
+     ("ana", "pyrokernel.shared"), ("lab2", "pyrokernel.shared"), ("ana", "Pyro.NameServer"),
+     ("lab2", "pyrokernel.host.lab1"),
      ("lab2", "pyrokernel.kernel.k0"), ("lab2", "Pyro.NameServer"), ("lab2", "pyrokernel.other"), ("olga", "camera"),
      ("ana", "../x"), ("ana", "a\x1b[31mb"), ("ana", "a\nb"), ("ana", "x" * 5000), ("ana", ""), ("ana", "a\0b"),
      ("boss", "pyrokernel.kernel.\u202e0k"), ("boss", "Pyro.NameServer")],
@@ -149,6 +151,37 @@ def forged(fortress: Fortress, uri: str, *words: str) -> None:
         directory.register("pyrokernel.kernel.forged", uri, metadata, replace=True)
     finally:
         directory.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "state_host", "refusal"),
+    [
+        ("lab2", "", r"host 'lab2', and host 'lab1' keeps it \(says the name server\)"),
+        ("", "", r"no host, and host 'lab1' keeps it"),
+        ("lab1", "lab2", r"host 'lab1', and host 'lab2' keeps it \(setting state_host\)"),
+        ("lab2", "lab2", r"is host lab1 by its certificate, and not lab2"),
+    ],
+)
+def test_who_answers_for_the_shared_state_is_the_host_that_keeps_it(
+    fortress: Fortress, monkeypatch: pytest.MonkeyPatch, host: str, state_host: str, refusal: str
+) -> None:
+    """Whatever a name server says of it: a stock one takes anything from anybody."""
+    lookup = Directory.lookup
+
+    def misled(directory: Directory, name: str) -> Entry:
+        found = lookup(directory, name)
+        words = {word for word in found.metadata if not word.startswith("host:")}
+        return Entry(name, found.uri, frozenset(words | ({f"host:{host}"} if host else set())))
+
+    with fortress.connected("ana") as mesh:
+        mesh.shared.set("a", 1)
+    monkeypatch.setattr(Directory, "lookup", misled)
+    with fortress.connected("ana", state_host=state_host) as mesh, pytest.raises(AccessRefusedError, match=refusal):
+        mesh.shared.set("a", 2)
+    monkeypatch.undo()
+    with fortress.connected("ana") as mesh:
+        assert mesh.shared.get("a") == 1
+        mesh.shared.delete("a")
 
 
 @pytest.fixture
@@ -220,6 +253,24 @@ LOOK = [
     ["ps"], ["cells"], ["audit"], ["refs"], ["state", "ls"], ["state", "history", "key"], ["state", "locks"],
     ["policy"], ["logs", "k0"], ["commands"], ["plugins"], ["doctor"], ["nameserver", "status"],
 ]  # fmt: skip
+
+
+def test_pickles_of_somebody_else_are_not_ones_own_whatever_ones_account_is_called(fortress: Fortress) -> None:
+    """Ana's process runs as this account; who shows a certificate of its name is another one than ana."""
+    fortress.authority.identity("user", account_of_process())
+    with fortress.connected("ana") as mesh:
+        mesh.shared.set("ana's", Path("a"))
+        assert mesh.shared.get("ana's") == Path("a")
+    with fortress.connected(account_of_process()) as mesh:
+        mesh.shared.set("namesake's", Path("b"))
+        assert mesh.shared.get("namesake's") == Path("b")
+        with pytest.raises(StateValueError, match="trust='ana'"):
+            mesh.shared.get("ana's")
+    with fortress.connected("ana") as mesh:
+        with pytest.raises(StateValueError, match="is not loaded"):
+            mesh.shared.get("namesake's")
+        for key in ("ana's", "namesake's"):
+            mesh.shared.delete(key)
 
 
 def test_nothing_that_others_have_written_moves_a_terminal(fortress: Fortress) -> None:

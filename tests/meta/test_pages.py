@@ -103,7 +103,7 @@ def test_two_commands_are_all_there_is_to_do() -> None:
     assert demo.startswith("python3 -m venv")
     assert demo.endswith("pyrokernel demo")
     assert tests.startswith("python3 -m venv")
-    assert tests.endswith("-m pytest")
+    assert tests.endswith("-m pytest -n 3")
 
 
 def test_ci_runs_the_command_that_the_readme_gives() -> None:

@@ -20,8 +20,10 @@ from served import OBJECT, PORTABLE, Service, reach
 from waiting import wait_until
 
 from pyrokernel.errors import AccessRefusedError, KernelRestartedError, KernelUnreachableError
+from pyrokernel.roles import Role
 from pyrokernel.wire.connection import frame
 from pyrokernel.wire.daemon import HANDSHAKE_SECONDS, Daemon
+from pyrokernel.wire.exposing import expose
 from pyrokernel.wire.fanout import Fanout, Request
 from pyrokernel.wire.proxy import connect
 from pyrokernel.wire.trust import Peer
@@ -44,10 +46,10 @@ def answer_of(sock: socket.socket) -> bytes:
     return data
 
 
-def ask(daemon: Daemon, method: str, *args: Any) -> Any:
-    connection = connect(daemon.uri_for(OBJECT), kind="control")
+def ask(daemon: Daemon, method: str, *args: Any, object_id: str = OBJECT) -> Any:
+    connection = connect(daemon.uri_for(object_id), kind="control")
     with contextlib.closing(connection), Fanout() as fanout:
-        fanout.send(connection, Request(OBJECT, method, args), 0)
+        fanout.send(connection, Request(object_id, method, args), 0)
         (answer,) = fanout.answers(time.monotonic() + 10)
     if answer.error is not None:
         raise answer.error
@@ -168,6 +170,39 @@ def test_unexposed_and_private_methods_are_refused(daemon: Daemon) -> None:
     for method in ("hidden", "__init__", "_secret"):
         with pytest.raises(Exception, match=r"unexposed|private"):
             ask(daemon, method)
+
+
+class _Seen:
+    @expose(Role.OBSERVER)
+    def look(self) -> int:
+        return 1
+
+
+def test_who_decides_about_an_object_and_who_serves_it_mean_the_same_one(daemon: Daemon) -> None:
+    """By the id that other machines use, too: `OBJECT/WORD`, where only the word of this very socket is none of it."""
+    word = Path(daemon.locationStr.removeprefix("./u:")).stem
+    daemon.objectsById["seen"] = _Seen()
+    daemon.offer(_Seen(), "seen/own")
+    role, get = daemon.admission.needed_role, daemon.objectsById.get
+    for object_id in ("seen", f"seen/{word}"):
+        assert (role(object_id, "look"), get(object_id)) == (Role.OBSERVER, daemon.objectsById["seen"])
+    for object_id in ("seen/own", f"seen/own/{word}"):
+        assert (role(object_id, "look"), get(object_id)) == (Role.USER, daemon.objectsById["seen/own"])
+    for object_id in ("seen/other", f"seen/{word}/{word}", f"/{word}", ""):
+        assert (role(object_id, "look"), get(object_id)) == (Role.ADMIN, None)
+
+
+def test_what_is_a_users_may_change_by_whatever_id_it_is_called(daemon: Daemon) -> None:
+    class Own:
+        @expose(Role.OBSERVER)
+        def look(self) -> int:
+            return 1
+
+    daemon.offer(Own(), "camera")
+    word = Path(daemon.locationStr.removeprefix("./u:")).stem
+    for number in (1, 2):
+        assert ask(daemon, "look", object_id=f"camera/{word}") == number
+        Own.look = expose(Role.OBSERVER)(lambda self: 2)  # type: ignore[method-assign]
 
 
 def test_an_unknown_object_is_refused(daemon: Daemon) -> None:

@@ -125,8 +125,8 @@ def machine(
     made.close()
 
 
-def asked(uri: str, credentials: Credentials, method: str, *args: Any, instance: str = "") -> Any:
-    connection = connect(uri, kind="control", instance=instance, credentials=credentials)
+def asked(uri: str, credentials: Credentials, method: str, *args: Any, instance: str = "", machine: str = "") -> Any:
+    connection = connect(uri, kind="control", instance=instance, credentials=credentials, machine=machine)
     try:
         return ask_directly(connection, OBJECT, method, args, 20)
     except ConnectionLost as lost:
@@ -236,8 +236,58 @@ def test_a_process_without_a_key_reaches_another_machine_by_its_gateway(
         assert asked(machine.uri, other.way_out, "echo", data) == data
         with pytest.raises(KernelUnreachableError, match=r"nobody answers at 127\.0\.0\.1:1"):
             asked(f"PYRO:{OBJECT}/abc123@127.0.0.1:1", other.way_out, "whoami")
+        assert asked(machine.uri, other.way_out, "whoami", machine="lab1")[0] == "lab2"
+        with pytest.raises(KernelUnreachableError, match=r"is host lab1 by its certificate, and not lab3"):
+            asked(machine.uri, other.way_out, "whoami", machine="lab3")
     finally:
         other.close()
+
+
+INTRODUCING = """
+[users]
+ana = "observer"
+nils = "nobody"
+boss = "admin"
+[kernels.k]
+eve = "observer"
+[hosts]
+lab2 = "user"
+"""
+
+
+def test_whom_a_host_introduces_a_line_of_the_policy_can_restrict(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lower one counts, the host's or the user's; who has no line has the host's: `default` is for certificates."""
+    first, second = Machine(tmp_path / "one", authority, "lab1"), Machine(tmp_path / "two", authority, "lab2")
+    policy = tmp_path / "one" / "policy.toml"
+    policy.write_text(INTRODUCING)
+    try:
+        for user, role in (("ana", "observer"), ("eve", "observer"), ("boss", "user"), ("new", "user")):
+            said = pack({FOR: words_for(user, Role.ADMIN)})
+            monkeypatch.setattr(proxy, "said_of_us", lambda said=said: said)
+            assert asked(first.uri, second.way_out, "whoami")[:3] == [user, role, "user"]
+        monkeypatch.setattr(proxy, "said_of_us", lambda: pack({FOR: words_for("nils", Role.ADMIN)}))
+        refused = r"gives user nils, whom host lab2 introduces, no role; .*check nils --through lab2"
+        with pytest.raises(KernelUnreachableError, match=refused):
+            asked(first.uri, second.way_out, "whoami")
+        monkeypatch.setattr(proxy, "said_of_us", lambda: pack({FOR: words_for("new", Role.ADMIN)}))
+        connection = connect(first.uri, kind="control", credentials=second.way_out)
+        assert ask_directly(connection, OBJECT, "whoami", (), 20)[1] == "user"
+        policy.write_text(INTRODUCING.replace("nils", "new"))
+        wait_until(lambda: connection.has_input)
+        connection.close()
+    finally:
+        first.close()
+        second.close()
+
+
+def test_a_host_is_the_one_that_was_meant_or_nothing_is_said_to_it(
+    machine: Machine, users: dict[str, Credentials]
+) -> None:
+    assert asked(machine.uri, users["ana"], "whoami", machine="lab1")[0] == "ana"
+    with pytest.raises(AccessRefusedError, match=r"is host lab1 by its certificate, and not lab2"):
+        asked(machine.uri, users["ana"], "whoami", machine="lab2")
 
 
 def test_a_stock_client_reaches_an_object_by_its_public_name(machine: Machine, users: dict[str, Credentials]) -> None:

@@ -205,6 +205,38 @@ def test_the_name_server_keeps_its_own_name(of: Callable[..., Any], server: Embe
         assert server.address in str(each.lookup(own))
 
 
+def test_the_shared_state_is_for_the_host_that_keeps_it(private_dir: Path) -> None:
+    """Also while its name is free, to whoever comes first: all machines would put there what they share."""
+    server = EmbeddedNameServer(private_dir / "k.sock", state_host="lab1")
+    server.start()
+    try:
+        with client(server, words_for("lab2", Role.USER, "10.0.0.2:5000", "host")) as other:
+            for words in ({"host:lab2"}, {"instance:x"}, None):
+                with pytest.raises(errors.NamingError, match="host lab1 keeps the shared state"):
+                    other.register("pyrokernel.shared", URI, metadata=words)
+        with client(server, words_for("lab1", Role.USER, "10.0.0.1:5000", "host")) as keeper:
+            keeper.register("pyrokernel.shared", URI, metadata={"host:lab1"})
+            keeper.remove("pyrokernel.shared")
+        with client(server) as account:
+            account.register("pyrokernel.shared", URI, metadata={"host:lab1"})
+        directory = Directory(server.address)
+        assert directory.state_host() == "lab1"
+        directory.close()
+    finally:
+        server.close()
+
+
+def test_where_nobody_says_which_host_keeps_the_shared_state_only_one_may(of: Callable[..., Any]) -> None:
+    first, second = of("lab1", kind="host"), of("lab2", kind="host", address="10.0.0.2:5000")
+    first.register("pyrokernel.host.lab1", URI, metadata={"host:lab1"})
+    first.register("pyrokernel.shared", URI, metadata={"host:lab1"})
+    first.remove("pyrokernel.shared")
+    second.register("pyrokernel.host.lab2", URI, metadata={"host:lab2"})
+    for host, name in ((first, "lab1"), (second, "lab2")):
+        with pytest.raises(errors.NamingError, match=r"several hosts \(lab1, lab2\).*set state_host"):
+            host.register("pyrokernel.shared", URI, metadata={f"host:{name}"})
+
+
 def test_a_host_does_not_write_that_something_is_another_hosts(of: Callable[..., Any]) -> None:
     lab1 = of("lab1", kind="host")
     with pytest.raises(errors.NamingError, match="'host:lab2' are for that host, and this is host lab1"):

@@ -175,6 +175,7 @@ def test_a_second_machine_of_the_same_name_takes_nothing_from_the_first(labs: La
     refused = third.cli(*twin, check=False, PYROKERNEL_HOST="lab2")
     assert refused.returncode != 0
     assert "held by" in refused.stderr
+    assert "host lab2 of the mesh, and lab3 in its certificate" in refused.stderr
     assert first.python("import pyrokernel as pk; result = pk.connect()['b0'].call(max, [1, 2])") == 2
 
 

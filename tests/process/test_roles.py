@@ -288,6 +288,42 @@ def test_only_its_maker_or_an_admin_revokes_a_reference(places: Places) -> None:
     del handle
 
 
+def test_who_has_the_name_of_the_maker_is_not_the_maker(places: Places) -> None:
+    """A host or an account of that name, or somebody whom a host calls so."""
+    places.mesh["k0"].execute("thing = object()")
+    make = {"op": "make", "source": "thing"}
+    with acting(places.uris["kernel"], Role.USER, user="bob") as bob:
+        assert bob.ask("call", make, Packed.dump(((), {})), {"want": "value", "client": "bobs"})["status"] == "ok"
+        (made,) = [one for one in places.mesh.refs() if one.shown == "thing"]
+        assert made.by == "bob"
+        for other in ({"of": "host"}, {"through": "lab2"}):
+            with acting(places.uris["kernel"], Role.USER, user="bob", **other) as somebody:
+                error = failure(somebody, "revoke", made.id)
+                assert isinstance(error, AccessRefusedError)
+        assert bob.ask("revoke", made.id) == 1
+    kernel = places.mesh["k0"]
+    handle = kernel.ref("thing")
+    (made,) = [one for one in places.mesh.refs() if one.shown == "thing"]
+    with acting(places.uris["kernel"], Role.USER, user=made.by) as namesake:
+        assert isinstance(failure(namesake, "revoke", made.id), AccessRefusedError)
+    kernel.revoke(made.id)
+    del handle
+
+
+def test_cells_and_writes_say_which_host_let_their_author_in(places: Places) -> None:
+    with acting(places.uris["kernel"], Role.USER, user="bob", through="lab2") as bob:
+        bob.ask("execute", "shared.m['by whom'] = 'through'")
+    with acting(places.uris["kernel"], Role.USER, user="bob", of="host") as host:
+        host.ask("execute", "'of a host'")
+    found = {cell["source"]: cell for cell in places.mesh["k0"].cells()}
+    assert found["shared.m['by whom'] = 'through'"]["author"] == "bob@lab2"
+    assert found["shared.m['by whom'] = 'through'"]["through"] == "lab2"
+    assert found["'of a host'"]["author"] == "host:bob"
+    (entry,) = places.mesh.shared.entries("by whom")
+    assert entry.via == "k0, bob@lab2"
+    places.mesh.shared.delete("by whom")
+
+
 def test_only_an_admin_kills(places: Places) -> None:
     (info,) = places.mesh.ps()
     with acting(places.uris["host"], Role.USER) as user:

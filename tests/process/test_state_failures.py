@@ -23,6 +23,7 @@ import pyrokernel as pk
 from pyrokernel.client import leases
 from pyrokernel.client.shared import Shared
 from pyrokernel.errors import (
+    AccessRefusedError,
     HostError,
     NameServerNotFoundError,
     PyrokernelError,
@@ -379,8 +380,9 @@ def test_of_two_hosts_one_keeps_the_state(name_server: str, served_at: Any, plac
         assert mesh.shared.get("a") == 1  # it is registered, so nobody has to be asked to start it
         (keeper,) = [host for host in mesh.hosts() if host.name == "h1"]
         mesh.ask_host(keeper, "stop_state", timeout=40)
-    with first.connect(state_host="") as mesh, pytest.raises(HostError, match="several hosts"):
+    with first.connect(state_host="") as mesh, pytest.raises(HostError, match="several hosts") as refused:
         mesh.shared.get("a")
+    assert refused.value.__context__ is None, "one line, not two tracebacks"
     with first.connect() as mesh:
         assert mesh.shared.get("a") == 1
 
@@ -629,3 +631,22 @@ def test_a_lock_that_a_client_waited_for_when_it_died_goes_to_the_next(lab: Lab)
     holder.release()
     with lab.shared.lock("l", timeout=10.0):
         assert len(lab.shared.locks()) == 1
+
+
+def test_of_two_hosts_that_with_the_name_server_keeps_the_state(served_at: Any, places: dict[str, str]) -> None:
+    """Whoever asks first, and from where: without a setting it is there, and a mistake is said in one line."""
+    first = served_at({**places, "host": "h1"}, "-n", "1")
+    elsewhere = {name: path + "2" for name, path in places.items()}
+    with first.connect() as mesh:
+        ns = mesh.settings.ns_address
+    second = served_at({**elsewhere, "ns": ns, "host": "h2"}, "--name", "other")
+    with second.connect() as mesh:
+        mesh["other"].execute("shared.m['a'] = 1")
+        assert mesh.shared.describe()["host"] == "h1"
+        hosts = {host.name: host for host in mesh.hosts()}
+        with pytest.raises(HostError, match="h1 keeps the shared state"):
+            mesh.ask_host(hosts["h2"], "start_state", timeout=20)
+    with second.connect(state_host="h2") as mesh, pytest.raises(AccessRefusedError, match="set state_host") as refused:
+        mesh.shared.get("a")
+    assert refused.value.__context__ is None
+    assert "\n" not in str(refused.value)

@@ -264,6 +264,28 @@ def test_a_host_that_does_not_answer_is_named_beside_the_records_of_the_others()
         list(Audit(mesh, {}))
 
 
+def test_who_somebody_is_and_which_host_let_them_in_is_told(desk: Desk) -> None:
+    """A user, a host and an account of one name are not taken for each other."""
+    journal = desk.journal()
+    for number, whose in enumerate(
+        (
+            {"author": "bob"},
+            {"author": "bob@lab2", "kind": "user", "via": "10.0.0.2:5", "through": "lab2"},
+            {"author": "host:bob", "kind": "host", "via": "10.0.0.3:5"},
+        )
+    ):
+        cell = f"{number}" * 32
+        journal.append(EventKind.STARTED, cell, source="x", **whose, client="", job="", execution_count=1)
+        journal.append(EventKind.ENDED, cell, status="ok", duration=0.5, cpu=0.1)
+    for kind, through in (("account", ""), ("user", "lab2"), ("host", "")):
+        desk.recorder.note("stop", Peer(uid=-1, role=Role.ADMIN, user="bob", kind=kind, through=through))
+    desk.recorder.catch_up()
+    told = [(one["what"], one.get("kind"), one.get("through")) for one in desk.records(user="bob@lab2")]
+    assert sorted(told) == [("cell", "user", "lab2"), ("stop", "user", "lab2")]
+    assert {one.get("kind") for one in desk.records(user="bob")} == {None}
+    assert {one.get("kind") for one in desk.records(user="host:bob")} == {"host"}
+
+
 def test_deaths_are_told(desk: Desk) -> None:
     last = {"cell": "c1", "source": "x", "started": 1.0}
     desk.recorder.on_death(Death(kernel="k0", instance="i", at=5.0, cause="killed by SIGKILL", last_cell=last))

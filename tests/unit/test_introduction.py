@@ -29,6 +29,27 @@ def test_a_user_a_host_and_an_account_of_one_name_are_told_apart() -> None:
     assert introduced(OURS, {FOR: words_for("ana", Role.USER, kind="host")}).kind == "host"
 
 
+@pytest.mark.parametrize(
+    ("kind", "through", "identity", "author"),
+    [
+        ("account", "", "account:bob", "bob"),
+        ("user", "", "user:bob", "bob"),
+        ("user", "lab2", "user:bob@lab2", "bob@lab2"),
+        ("host", "", "host:bob", "host:bob"),
+    ],
+)
+def test_an_identity_has_kind_and_introducer_and_people_read_what_they_need(
+    kind: str, through: str, identity: str, author: str
+) -> None:
+    found = Peer(uid=1, user="bob", kind=kind, through=through)
+    assert (found.identity, found.author) == (identity, author)
+
+
+def test_who_let_a_user_in_is_said_with_it() -> None:
+    found = introduced(OURS, {FOR: words_for("bob", Role.USER, "10.0.0.2:5", through="lab2")})
+    assert (found.through, found.identity) == ("lab2", "user:bob@lab2")
+
+
 def test_nobody_is_given_more_than_who_opened_the_connection_has() -> None:
     stranger = Peer(uid=5, role=Role.OBSERVER, user="eve")
     assert introduced(stranger, {FOR: words_for("ana", Role.ADMIN)}).role is Role.OBSERVER
@@ -50,6 +71,8 @@ def test_nobody_is_given_more_than_who_opened_the_connection_has() -> None:
         b'{"user": "x", "role": 3}',
         b'{"user": "x", "role": "user", "address": 5}',
         b'{"user": "x", "role": ["user"]}',
+        b'{"user": "x", "role": "user", "through": 7}',
+        b'{"user": "x", "role": "user", "through": "\x1b[2J"}',
     ],
 )
 def test_a_malformed_introduction_ends_the_connection(said: bytes) -> None:

@@ -118,6 +118,14 @@ def test_a_host_counts_as_many_users_and_not_as_the_user_of_its_name() -> None:
     assert limits.early(ANA) == 0.0
 
 
+def test_users_of_one_name_from_two_hosts_are_two() -> None:
+    limits = Limits(Quota(user_connections=1))
+    for through in ("", "lab2", "lab3"):
+        limits.arrive(Peer(uid=-1, role=Role.USER, user="ana", kind="user", through=through))
+    with pytest.raises(AccessRefusedError, match="ana@lab2 has 1 connections"):
+        limits.arrive(Peer(uid=-1, role=Role.USER, user="ana", kind="user", through="lab2"))
+
+
 def test_whoever_asks_one_thing_after_the_other_is_paced_and_never_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the main thread too: a loop of calls of 200 us each, for ten seconds."""
     clock = Clock()

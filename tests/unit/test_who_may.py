@@ -147,6 +147,35 @@ def test_what_a_plugin_says_comes_before_the_file_and_one_that_fails_lets_nobody
     assert decider.role_of("bad", "user") is Role.NOBODY
 
 
+@pytest.mark.parametrize(
+    ("user", "kernel", "role", "line"),
+    [
+        ("ana", "", Role.USER, "a host that no line names"),
+        ("eve", "", Role.OBSERVER, "[users] eve"),
+        ("bob", "camera-1", Role.OBSERVER, '[kernels."camera*"] bob'),
+        ("ana", "camera-1", Role.NOBODY, '[kernels."camera*"] *'),
+        ("bob", "camera-2", Role.USER, "a host that no line names"),
+        ("mallory", "", Role.USER, "a host that no line names"),
+        ("olga", "", Role.USER, "a host that no line names"),
+    ],
+)
+def test_whom_a_host_introduces_has_the_lower_role_of_the_two(
+    file: Path, user: str, kernel: str, role: Role, line: str
+) -> None:
+    """`default` and the owner's name are for certificates: a policy of hosts alone goes on to mean what it says."""
+    decider = Decider(Settings(policy=str(file), no_plugin="hello,redis,sage,timeseries,terminal"), "olga")
+    found = decider.verdict(user, "user", kernel, through="lab9")
+    assert (found.role, found.line) == (role, line)
+    assert decider.role_of("ana", "user", through="lab2") is Role.OBSERVER, "the host's line is the most there is"
+
+
+def test_a_plugin_restricts_whom_a_host_introduces_and_gives_no_more(settings: Settings) -> None:
+    decider = Decider(settings, "olga")
+    assert decider.role_of("ana", "user", through="lab9") is Role.OBSERVER
+    assert decider.role_of("far", "user", "", "192.168.0.1:5", "lab9") is Role.NOBODY
+    assert decider.role_of("bad", "user", through="lab9") is Role.NOBODY
+
+
 @pytest.fixture
 def check(file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     monkeypatch.setenv("PYROKERNEL_POLICY", str(file))
