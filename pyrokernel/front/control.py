@@ -87,7 +87,7 @@ def stop(args: argparse.Namespace) -> int:
                     raise
                 complain(f"host {host.name} goes on, if it is there: {error}")
                 codes.append(ExitCode.FAILED if isinstance(error, KernelUnreachableError) else code_of(error))
-    if ended:
+    if ended or args.json:
         _say_stopped(names, ended, args.json)
     return worst(codes)
 
