@@ -19,6 +19,7 @@ from rooms above it, never from those below, nor from another process's folder::
     audit, loglimit              what is written down of who did what; how often a log says the same
     systems, loop, birth         what operating systems do differently; an event loop; the beginning of our processes
     texts                        what front/ and shell/ write: tables, sizes, journals as sessions
+    controls                     what a terminal would obey in somebody else's words, made visible
     journal                      a kernel's event file: written in the kernel, read by its host
     again                        starting this interpreter anew with this very package
     commands, arguments          functions as commands: their signatures, checked and as command lines

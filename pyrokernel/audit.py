@@ -34,6 +34,7 @@ _READ_BYTES = 1024 * 1024
 _SCANNED_BYTES = 32 * 1024 * 1024
 """Looked through for one answer; the next one goes on from there."""
 _AT = re.compile(rb'\{"at":([0-9.]+)')
+_BEGIN, _END = b'{"at":', b"}\n"
 
 REFUSALS_SECONDS = 10.0
 """The same refusal of the same user is written once in so long, with a count: a flood must not fill the record."""
@@ -53,21 +54,27 @@ class Filter:
         self._needles = [f'"{name}":{json.dumps(value)}'.encode() for name, value in self._fields.items()]
         self.since = since
 
+    @classmethod
+    def of(cls, wanted: Mapping[str, Any]) -> Filter:
+        """Read "user", "kernel" and "since" as they came from somebody else."""
+        return cls(str(wanted.get("user") or ""), str(wanted.get("kernel") or ""), float(wanted.get("since") or 0))
+
     def parse(self, line: bytes) -> dict[str, Any] | None:
-        """Return a record if it is wanted; None also for a line that is damaged."""
+        """Return a record if it is wanted.
+
+        Raises:
+            ValueError: The line is damaged.
+        """
+        if not (line.startswith(_BEGIN) and line.endswith(_END)):
+            raise ValueError("this is no record")
         if not all(needle in line for needle in self._needles):
             return None
         if self.since:
             at = _AT.match(line)
             if at is not None and float(at[1]) < self.since:
                 return None
-        try:
-            found = json.loads(line)
-        except ValueError:
-            return None
-        if not isinstance(found, dict) or any(found.get(name) != value for name, value in self._fields.items()):
-            return None
-        return found
+        found = json.loads(line)
+        return found if all(found.get(name) == value for name, value in self._fields.items()) else None
 
 
 class AuditFile:
@@ -98,6 +105,11 @@ class AuditFile:
     def kept(self) -> bool:
         """Whether there is a record at all."""
         return self._cap_bytes > 0
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is one, which this account may read."""
+        return os.access(self._path, os.R_OK)
 
     def create(self) -> None:
         """Begin it, so that the others add to it."""
@@ -166,7 +178,8 @@ class AuditFile:
             position: As it was returned before; "" for the beginning of what is kept.
 
         Returns:
-            The records, the position behind them, and whether that is the end for now.
+            The records, one that says so where there are damaged lines, the position behind them, and whether that is
+            the end for now.
         """
         aside = self._aside()
         current = aside[-1][0] + 1 if aside else 1
@@ -174,6 +187,7 @@ class AuditFile:
         number, offset = _place(position)
         found: list[dict[str, Any]] = []
         taken = scanned = 0
+        at = wanted.since
         for each, path in files:
             if each < number or (each < current and not position and _ended_before(path, wanted.since)):
                 continue
@@ -186,7 +200,15 @@ class AuditFile:
                         break
                     offset += len(line)
                     scanned += len(line)
-                    record = wanted.parse(line)
+                    try:
+                        record = wanted.parse(line)
+                        at = at if record is None else float(record["at"])
+                    except ValueError:
+                        if found and found[-1].get("file") == path.name:
+                            found[-1]["lines"] += 1
+                        else:
+                            found.append(entry("damaged", at, lines=1, file=path.name))
+                        continue
                     if record is not None and record.get("what") != "known":
                         found.append(record)
                         taken += len(line)

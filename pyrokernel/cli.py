@@ -25,7 +25,7 @@ from pyrokernel.front.terminal import complain, prepare
 
 __all__ = ["ExitCode", "build_parser", "main"]
 
-_TARGETS = 'a name, a range such as "k0-k3", a pattern such as "gpu-*", "tag:WORD" or "all"'
+_TARGETS = 'a name, a range such as "k0-k3" or "lab2-[0-3]", a pattern such as "gpu-*", "tag:WORD" or "all"'
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -471,7 +471,9 @@ def _add_audit(commands: _Commands) -> argparse.ArgumentParser:
         "show who ran what, where and when, from the record that the hosts keep; for admins",
         "Cells and calls, starts, restarts, stops and deaths of kernels, and refusals. Like calls that follow each "
         "other are one line with their number; the journal of the kernel has each (pyrokernel logs). Times are those "
-        "of the hosts. A cell without an end still runs, or died with its kernel.",
+        "of the hosts. A cell without an end still runs, or died with its kernel. Where the host of this machine does "
+        "not run, its file is read, without what was run since; other hosts that do not answer are named, and the code "
+        "is that of why.",
     )
     parser.add_argument("--user", default="", metavar="USER", help="only what this user did; or USER@HOST, host:NAME")
     parser.add_argument("--kernel", default="", metavar="NAME", help="only what was done in or to this kernel")
@@ -549,16 +551,20 @@ def _add_nameserver(commands: _Commands) -> argparse.ArgumentParser:
         "registered it, and who says nothing holds nobody up. Without -n and -p it serves this account on a unix "
         "socket; on TCP, loopback included, only with mutual TLS. There is no broadcast: clients name the address. "
         "status tells whether one answers, also a pyro5-ns (code 3 if not); backup copies the file of -s while it is "
-        "in use; restore puts a backup in its place while it is not.",
+        "in use; restore puts a backup in its place while it is not; forget HOST removes the names of a host that is "
+        "gone for good, which takes an admin.",
     )
     parser.add_argument(
         "action",
         nargs="?",
-        choices=("status", "backup", "restore"),
+        choices=("status", "backup", "restore", "forget"),
         metavar="ACTION",
-        help="status, backup or restore; none to serve",
+        help="status, backup, restore or forget; none to serve",
     )
-    parser.add_argument("file", nargs="?", default="", metavar="BACKUP", help="file to write, or to restore")
+    parser.add_argument(
+        "file", nargs="?", default="", metavar="BACKUP|HOST", help="file to write, or to restore; host to forget"
+    )
+    parser.add_argument("--force", action="store_true", help="forget also what answers, or refuses to")
     parser.add_argument("-n", "--host", metavar="HOST", help="address to listen at (default: localhost, with -p)")
     parser.add_argument("-p", "--port", type=count, metavar="PORT", help="port to listen at (default: 9090, with -n)")
     parser.add_argument(

@@ -34,7 +34,7 @@ def plural(number: int, noun: str) -> str:
 
 
 def label(names: Iterable[str]) -> str:
-    """Name kernels briefly: runs of numbers as "k0-k3", at most eight parts.
+    """Name kernels briefly, at most eight parts: runs of numbers as "k0-k3", or "lab2-[0-3]" where that has a hyphen.
 
     Args:
         names: In natural order, as a mesh lists them.
@@ -47,9 +47,13 @@ def label(names: Iterable[str]) -> str:
             runs[-1] = (runs[-1][0], name, stem, number)
         else:
             runs.append((name, name, stem, number))
-    parts = [first if first == last else f"{first}-{last}" for first, last, _, _ in runs]
+    parts = [first if first == last else _run(first, last, stem) for first, last, stem, _ in runs]
     more = len(parts) - _NAMES_SHOWN
     return ", ".join(parts[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _run(first: str, last: str, stem: str) -> str:
+    return f"{stem}[{first[len(stem) :]}-{last[len(stem) :]}]" if "-" in stem else f"{first}-{last}"
 
 
 def describe_silence(names: Iterable[str]) -> str:

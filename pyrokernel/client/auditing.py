@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
+
+from pyrokernel.audit import AuditFile, Filter
+from pyrokernel.errors import PyrokernelError
+from pyrokernel.settings import Settings
 
 if TYPE_CHECKING:
     from pyrokernel.client.mesh import Mesh
     from pyrokernel.client.shared import Shared
     from pyrokernel.client.watches import Change
 
-__all__ = ["Audit", "state_writes"]
+__all__ = ["Audit", "by_time", "records_here", "state_writes"]
 
 
 class Audit:
@@ -20,18 +23,28 @@ class Audit:
     Args:
         mesh: Whose.
         wanted: Which records: "user", "kernel", "since".
+        check: Raise where a host does not answer; else it is in `failed`, and the others are told of.
     """
 
-    def __init__(self, mesh: Mesh, wanted: Mapping[str, Any]) -> None:
-        self._mesh, self._wanted = mesh, dict(wanted)
+    def __init__(self, mesh: Mesh, wanted: Mapping[str, Any], *, check: bool = True) -> None:
+        self._mesh, self._wanted, self._check = mesh, dict(wanted), check
         self._positions: dict[str, str] = {}
         self.without: list[str] = []
         """Hosts that keep no record."""
+        self.failed: dict[str, PyrokernelError] = {}
+        """Why hosts did not answer, by their names."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        self.without = []
-        hosts = [self._read(link.name) for link in self._mesh.hosts()]
-        return heapq.merge(*hosts, key=lambda record: float(record["at"]))
+        self.without, self.failed = [], {}
+        found: list[dict[str, Any]] = []
+        for link in self._mesh.hosts():
+            try:
+                found += self._read(link.name)
+            except PyrokernelError as error:
+                if self._check:
+                    raise
+                self.failed[link.name] = error
+        return iter(by_time(found))
 
     def _read(self, host: str) -> Iterator[dict[str, Any]]:
         end = False
@@ -46,6 +59,29 @@ class Audit:
             self._positions[host], end = answer["next"], answer["end"]
             for record in answer["records"]:
                 yield {**record, "host": host}
+
+
+def by_time(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return records oldest first: a host writes them kernel after kernel, and what was asked of it at once."""
+    return sorted(records, key=lambda record: float(record["at"]))
+
+
+def records_here(settings: Settings, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what the record of this machine has, oldest first, from its file: for when its host does not run.
+
+    What kernels have run since the host ended is not in it yet.
+
+    Args:
+        settings: Of the mesh.
+        wanted: As for `Audit`.
+    """
+    record, chosen = AuditFile.beside(settings), Filter.of(wanted)
+    found: list[dict[str, Any]] = []
+    position, end = "", False
+    while not end:
+        some, position, end = record.read(chosen, position)
+        found += some
+    return by_time({**one, "host": settings.host_name} for one in found)
 
 
 def state_writes(shared: Shared, user: str = "", since: float = 0.0) -> list[dict[str, Any]]:

@@ -453,17 +453,19 @@ class Mesh:
         you = self.ask_host(self._local_host(), "describe")["you"]
         return you["user"], Role.of(you["role"])
 
-    def audit(self, *, user: str = "", kernel: str = "", since: float = 0.0) -> Audit:
+    def audit(self, *, user: str = "", kernel: str = "", since: float = 0.0, check: bool = True) -> Audit:
         """Return who did what, as the hosts have written it down: iterate for what there is, again for what is new.
 
         Args:
             user, kernel: Only of this one, "" for all; a user also as "ana@lab2", a host as "host:lab2".
             since: Unix time.
+            check: Raise if a host does not answer; otherwise it is in `Audit.failed` afterwards.
 
         Raises:
             AccessRefusedError: When it is read, by who is no admin.
+            KernelUnreachableError: Likewise, where a host does not answer.
         """
-        return Audit(self, {"user": user, "kernel": kernel, "since": since})
+        return Audit(self, {"user": user, "kernel": kernel, "since": since}, check=check)
 
     def host_of(self, name: str) -> Link | None:
         """Return a link to the host that watches over a kernel, None when there is none to ask."""

@@ -41,8 +41,8 @@ _NAMELESS = "cannot be reached yet: the name server has no entry for it; its hos
 
 _DIGITS = re.compile(r"(\d+)")
 
-_RANGE = re.compile(r"(.*?)(\d+)-\1(\d+)")
-"""How `texts.label` writes a run of names: "k0-k3"."""
+_RANGE = re.compile(r"([^*?\[]*?)(?:(\d+)-\1(\d+)|\[(\d+)-(\d+)\])")
+"""How `texts.label` writes a run of names: "k0-k3", "lab2-[0-3]"."""
 
 
 class Roster:
@@ -52,10 +52,12 @@ class Roster:
         mesh: Whose kernels.
         infos: What the hosts say, in natural order of the names.
         hosts: The hosts that answer, by name.
-        silent: Names of the hosts that do not.
+        silent: Why the others do not, by their names.
     """
 
-    def __init__(self, mesh: Mesh, infos: Sequence[KernelInfo], hosts: dict[str, Link], silent: list[str]) -> None:
+    def __init__(
+        self, mesh: Mesh, infos: Sequence[KernelInfo], hosts: dict[str, Link], silent: dict[str, Exception]
+    ) -> None:
         self._mesh = mesh
         self.infos = list(infos)
         self.hosts = hosts
@@ -72,11 +74,11 @@ class Roster:
         request = Request(HOST_OBJECT, "list_kernels")
         answers = ask_each(dict.fromkeys(hosts.values(), request), mesh.settings.timeout)
         infos: list[KernelInfo] = []
-        silent = []
+        silent: dict[str, Exception] = {}
         for name in list(hosts):
             answer = answers[name]
             if isinstance(answer, (KernelConnectionError, OSError)):
-                silent.append(name)
+                silent[name] = answer
                 del hosts[name]
             elif isinstance(answer, Exception):
                 raise answer
@@ -218,8 +220,8 @@ def meant(word: str, kernels: Mapping[str, Iterable[str]]) -> list[str]:
     """Return the names of the kernels that a word means.
 
     Args:
-        word: A name, a range such as "k0-k3", a pattern such as "gpu-*", "tag:WORD", or "all". A kernel whose very
-            name looks like a range is meant by it alone.
+        word: A name, a range such as "k0-k3" or "lab2-[0-3]", a pattern such as "gpu-*", "tag:WORD", or "all". A kernel
+            whose very name looks like a range is meant by it alone.
         kernels: The tags of those there are, by their names.
     """
     if word == "all":
@@ -229,7 +231,7 @@ def meant(word: str, kernels: Mapping[str, Iterable[str]]) -> list[str]:
     run = _RANGE.fullmatch(word)
     if run is None or word in kernels:
         return [name for name in kernels if fnmatch.fnmatchcase(name, word)]
-    numbers = range(int(run[2]), int(run[3]) + 1)
+    numbers = range(int(run[2] or run[4]), int(run[3] or run[5]) + 1)
     numbered = re.compile(rf"{re.escape(run[1])}(\d+)")
     return [name for name in kernels if (match := numbered.fullmatch(name)) and int(match[1]) in numbers]
 

@@ -19,7 +19,7 @@
     policy     who may what, by the policy of this machine
     audit      who did what, when, and how it ended
     nameserver a name server by itself (`nameserver_places` says where it is, `nameserver_files` has its backups,
-               `nameserver_status` looks at one)
+               `nameserver_status` looks at one, `nameserver_forget` removes the names of a host that is gone)
     shell      hand over to the interactive shell
     demo       the main job on real input, and what survives a kill (`progress` shows how far it is)
     doctor     what is configured, reachable, wrong; how to mend it (`machine` has its local checks, `identities`

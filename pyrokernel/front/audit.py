@@ -5,55 +5,84 @@ from __future__ import annotations
 import argparse
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pyrokernel.client.auditing import Audit, state_writes
-from pyrokernel.client.mesh import Mesh
-from pyrokernel.front.exits import ExitCode
+from pyrokernel.audit import AuditFile
+from pyrokernel.client.auditing import Audit, by_time, records_here, state_writes
+from pyrokernel.controls import plain
+from pyrokernel.errors import NameServerNotFoundError
+from pyrokernel.front.exits import ExitCode, code_of, worst
 from pyrokernel.front.reach import open_mesh, settings_of
-from pyrokernel.front.terminal import note, say, say_json
-from pyrokernel.shell.controls import plain
+from pyrokernel.front.terminal import complain, note, say, say_json
+from pyrokernel.settings import Settings
 from pyrokernel.texts import one_line, stopwatch
 
 _FOLLOW_SECONDS = 1.0
 _SOURCE_CHARS = 100
 _WHO_CHARS = 24
 
-_TOLD = ("kernels", "modules", "cause", "asked", "takes", "error", "reason", "signal")
+_TOLD = ("kernels", "modules", "cause", "asked", "takes", "error", "reason", "signal", "first", "last", "lines", "file")
 """Fields that say more of what was done than its name, in this order."""
 
 
 def main(args: argparse.Namespace) -> int:
     """Show the records."""
+    settings = settings_of(args)
     since = time.time() - args.since if args.since else 0.0
-    with open_mesh(settings_of(args)) as mesh:
-        audit = mesh.audit(user=args.user, kernel=args.kernel, since=since)
-        show = say_json if args.json else _show
-        found = list(_with_state(mesh, audit, args, since)) if args.state else list(_joined(audit))
-        for record in found[-args.number :] if args.number else found:
-            show(record)
-        if not found and not args.follow:
-            note("nothing was recorded that fits")
+    wanted = {"user": args.user, "kernel": args.kernel, "since": since}
+    try:
+        mesh = open_mesh(settings)
+    except NameServerNotFoundError as error:
+        found = _here(settings, wanted)
+        if found is None or args.follow or args.state:
+            raise
+        note(f"this is from the file of this machine, without what was run since its host ended: {error}")
+        _show_all(found, args)
+        return ExitCode.NO_MESH if settings.ns else ExitCode.OK  # with a name server there are other machines
+    with mesh:
+        audit = mesh.audit(user=args.user, kernel=args.kernel, since=since, check=False)
+        found = list(audit)
+        code = ExitCode.OK
+        for host, reason in audit.failed.items():
+            here = _here(settings, wanted) if host == settings.host_name else None
+            if len(audit.failed) == len(mesh.hosts()) and here is None:
+                raise reason
+            found += here or []
+            rest = "this is from its file" if here is not None else "what it has is missing"
+            complain(f"host {host} does not show its record, {rest}: {reason}")
+            code = worst([code, code_of(reason)])
+        if args.state and not args.kernel:
+            found += state_writes(mesh.shared, args.user, since)
+        _show_all(found, args)
         for host in audit.without:
             note(f"host {host} keeps no record (setting audit_bytes)")
         if args.follow:
             with contextlib.suppress(KeyboardInterrupt):
-                _follow(audit, show)
-    return ExitCode.OK
+                _follow(audit, args)
+    return code
 
 
-def _follow(audit: Audit, show: Any) -> None:
+def _here(settings: Settings, wanted: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Return what the file of this machine has, None where there is none for the account that asks."""
+    if settings.act_for or not AuditFile.beside(settings).exists:
+        return None
+    return records_here(settings, wanted)
+
+
+def _show_all(found: list[dict[str, Any]], args: argparse.Namespace) -> None:
+    joined = _joined(by_time(found))
+    for record in joined[-args.number :] if args.number else joined:
+        _show(record, args)
+    if not joined and not args.follow:
+        note("nothing was recorded that fits")
+
+
+def _follow(audit: Audit, args: argparse.Namespace) -> None:
     while True:
         time.sleep(_FOLLOW_SECONDS)
         for record in audit:
-            show(record)
-
-
-def _with_state(mesh: Mesh, audit: Audit, args: argparse.Namespace, since: float) -> Iterator[dict[str, Any]]:
-    """Merge what was written to the shared state into the record, by time."""
-    writes = [] if args.kernel else state_writes(mesh.shared, args.user, since)
-    yield from sorted([*_joined(audit), *writes], key=lambda record: float(record["at"]))
+            _show(record, args)
 
 
 def _joined(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -72,7 +101,10 @@ def _joined(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def _show(record: Mapping[str, Any]) -> None:
+def _show(record: Mapping[str, Any], args: argparse.Namespace) -> None:
+    if args.json:
+        say_json(record)
+        return
     # All of it may be somebody else's words: names in certificates, source, errors.
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record["at"]))
     who = str(record.get("user") or "-")

@@ -7,9 +7,9 @@ import select
 from collections.abc import Sequence
 
 from pyrokernel.client.links import Link, ask
-from pyrokernel.errors import KernelUnreachableError, NameServerNotFoundError
+from pyrokernel.errors import KernelUnreachableError, NameServerNotFoundError, PyrokernelError
 from pyrokernel.front.cells import take_back
-from pyrokernel.front.exits import ExitCode, worst
+from pyrokernel.front.exits import ExitCode, code_of, worst
 from pyrokernel.front.reach import host_here, living_records, open_mesh, settings_of
 from pyrokernel.front.serve import start_detached
 from pyrokernel.front.terminal import complain, note, say, say_json
@@ -77,15 +77,19 @@ def stop(args: argparse.Namespace) -> int:
         if not hosts:
             complain(f"no host runs on this machine ({settings.host_name}); those of other machines: stop --all")
             return ExitCode.NO_MESH
-        names, ended = [], []
+        names, ended, codes = [], [], [ExitCode.OK]
         for host in hosts:
             try:
                 names += _end_host(host, settings, force=args.force)
                 ended.append(host.name)
-            except KernelUnreachableError as error:
+            except PyrokernelError as error:
+                if len(hosts) == 1:
+                    raise
                 complain(f"host {host.name} goes on, if it is there: {error}")
-    code = _say_stopped(names, ended, args.json)
-    return code if len(ended) == len(hosts) else ExitCode.FAILED
+                codes.append(ExitCode.FAILED if isinstance(error, KernelUnreachableError) else code_of(error))
+    if ended or args.json:
+        _say_stopped(names, ended, args.json)
+    return worst(codes)
 
 
 def _end_host(host: Link, settings: Settings, *, force: bool) -> list[str]:

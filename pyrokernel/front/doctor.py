@@ -17,8 +17,11 @@ from pyrokernel.client.kernel import Kernel
 from pyrokernel.client.links import ask
 from pyrokernel.client.mesh import Mesh
 from pyrokernel.errors import (
+    AccessRefusedError,
+    HostError,
     NameServerNotFoundError,
     PyrokernelError,
+    SettingsError,
     StateCorruptError,
     StateStorageError,
     VersionMismatchError,
@@ -33,6 +36,7 @@ from pyrokernel.front.reach import open_mesh, settings_of
 from pyrokernel.front.state_files import describe_backup
 from pyrokernel.front.terminal import paint, say, say_json
 from pyrokernel.messages import PROTOCOL_VERSION, STATE_OBJECT, KernelStatus, PluginInfo
+from pyrokernel.policy import Policy
 from pyrokernel.settings import Settings, command_line
 from pyrokernel.state.backups import Backups
 from pyrokernel.texts import one_line, plural, span
@@ -46,7 +50,7 @@ def main(args: argparse.Namespace) -> int:
     """Look at everything and report."""
     settings = settings_of(args)
     configured = origins(settings, vars(args))
-    findings = [*check_machine(settings), *check_identities(settings)]
+    findings = [*check_machine(settings), *check_identities(settings), *check_policy(settings)]
     # Without its directory no part of the mesh can be reached, which would only be said again and again.
     if not any(finding.level == "wrong" and finding.about == "runtime dir" for finding in findings):
         findings += check_mesh(settings)
@@ -76,6 +80,19 @@ def main(args: argparse.Namespace) -> int:
     return ExitCode.UNWELL if wrong else ExitCode.OK
 
 
+def check_policy(settings: Settings) -> Iterator[Finding]:
+    """Read the policy, if there is a file."""
+    try:
+        policy = Policy.load(settings.policy_file)
+    except SettingsError as error:
+        text = f"{error}; until it is mended the last good one holds, and no gateway starts"
+        yield Finding("wrong", "policy", text, f"correct {settings.policy_file}, then: pyrokernel policy check")
+        return
+    if settings.policy_file.exists():
+        lines = len(policy.users) + len(policy.hosts) + sum(len(roles) for _, roles in policy.kernels)
+        yield Finding("ok", "policy", f"{settings.policy_file}: {plural(lines, 'line')}, default {policy.default.word}")
+
+
 def check_mesh(settings: Settings) -> Iterator[Finding]:
     """Ask name server, hosts and kernels."""
     begun = time.perf_counter()
@@ -88,6 +105,9 @@ def check_mesh(settings: Settings) -> Iterator[Finding]:
             serve = command_line(settings, "serve --detach")
             yield Finding("note", "mesh", f"{settings.mesh!r} is not running on this machine; start it: {serve}")
             yield from check_plugins({"": load_here(settings)})
+        return
+    except AccessRefusedError as error:  # which says what to do
+        yield Finding("wrong", "name server", str(error))
         return
     except PyrokernelError as error:
         yield Finding("wrong", "name server", str(error), command_line(settings, "serve --detach"))
@@ -112,16 +132,21 @@ def _check_hosts(mesh: Mesh) -> Iterator[Finding]:
         except VersionMismatchError as error:
             remedy = command_line(mesh.settings, "stop") + " with the version that started it, then serve"
             yield Finding("wrong", "host", f"{host.name}: {error}", remedy)
+        except AccessRefusedError as error:  # which says what to do
+            yield Finding("wrong", "host", f"{host.name} cannot be asked: {error}")
         except PyrokernelError as error:
-            remedy = command_line(mesh.settings, "serve --detach") + f", on {host.name}"
-            yield Finding("wrong", "host", f"{host.name} does not answer: {error}", remedy)
+            serve = command_line(mesh.settings, "serve --detach") + f", on {host.name}"
+            forget = command_line(mesh.settings, f"nameserver forget {host.name}")
+            text = f"{host.name} does not answer: {error}"
+            yield Finding("wrong", "host", text, f"{serve}; if it is gone for good: {forget}")
         else:
             took = span(time.perf_counter() - begun)
             yield Finding("ok", "host", f"{host.name} (process {about['pid']}) answers in {took}")
 
 
 def _check_kernels(mesh: Mesh) -> Iterator[Finding]:
-    infos = mesh.ps()
+    roster = mesh.roster()
+    infos = roster.described()
     here = ".".join(map(str, sys.version_info[:2]))
     times = {kernel.name: _ping(kernel) for kernel in mesh[:]}
     for info in infos:
@@ -130,6 +155,9 @@ def _check_kernels(mesh: Mesh) -> Iterator[Finding]:
         if info.status == KernelStatus.DEAD:
             remedy = command_line(mesh.settings, f"restart {name}")
             yield Finding("wrong", about, f"dead: {one_line(info.cause, 200)}", remedy)
+            continue
+        if info.host in roster.silent and not info.answers:
+            yield Finding("note", about, f"its host {info.host} does not answer, nor does it")
             continue
         if isinstance(times.get(name), str) or not info.answers:
             # A C call that holds the interpreter is no fault by itself: it may be the work.
@@ -169,6 +197,8 @@ def check_state(mesh: Mesh) -> Finding:
         begun = time.perf_counter()
         told = ask(mesh.find_state(), Request(STATE_OBJECT, "describe", ()), _PATIENCE_SECONDS)
         took = span(time.perf_counter() - begun)
+    except HostError as error:  # which host it is, several being there, is a setting
+        return Finding("wrong", about, str(error))
     except StateCorruptError as error:
         remedy = command_line(mesh.settings, f"state restore {error.backup}") if error.backup else ""
         return Finding("wrong", about, f"damaged, and left as it is: {error.path}: {one_line(error.reason)}", remedy)

@@ -17,6 +17,7 @@ from pyrokernel.certs.bundles import take_revoked
 from pyrokernel.errors import SettingsError
 from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.nameserver_files import ACTIONS_ON_FILES
+from pyrokernel.front.nameserver_forget import forget
 from pyrokernel.front.nameserver_places import SOCKET, listen_of, location_of, socket_of
 from pyrokernel.front.nameserver_status import status
 from pyrokernel.front.reach import settings_of
@@ -34,6 +35,8 @@ def main(args: argparse.Namespace) -> int:
     """Serve, or do what is asked with a name server or its file."""
     if args.action in ACTIONS_ON_FILES:
         return ACTIONS_ON_FILES[args.action](args)
+    if args.action == "forget":
+        return forget(args, settings_of(args))
     if args.file:
         raise SettingsError(f"{args.action or 'nameserver'} takes no file; a storage is named with -s sql:FILE")
     settings = settings_of(args)

@@ -1,16 +1,24 @@
-"""`policy check`: who may do what, and which line says so. Runs in the caller's process."""
+"""`policy check`: who may do what on this machine, and which line says so. Runs in the caller's process."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from contextlib import closing
 
+from pyrokernel.errors import PyrokernelError
 from pyrokernel.front.configured import settings_of
 from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.terminal import note, say, say_json
+from pyrokernel.messages import KERNEL_PREFIX
 from pyrokernel.policy import HOST, USER, Decider, Policy, Verdict
+from pyrokernel.settings import Settings
 from pyrokernel.texts import table
+from pyrokernel.wire.naming import Directory
+from pyrokernel.wire.remote import Credentials
 from pyrokernel.wire.trust import account_of_process
+
+_PATIENCE_SECONDS = 3.0
 
 
 def main(args: argparse.Namespace) -> int:
@@ -22,9 +30,16 @@ def main(args: argparse.Namespace) -> int:
         rows = [(args.user, args.kernel, verdict)]
     else:
         rows = list(_all(Policy.load(settings.policy_file, account_of_process())))
+    there = _machine_of(settings, args.kernel) if args.kernel else ""
+    if there not in ("", settings.host_name):
+        note(
+            f"{args.kernel} is on {there}, whose own policy decides: ask there; this is what {settings.host_name} says"
+        )
+    elif settings.ns or settings.listen:
+        note(f"this is the policy of {settings.host_name}; kernels of other machines go by the one of theirs")
     if args.json:
-        say_json([{"user": user, "kernel": kernel, "role": verdict.role.word, "line": verdict.line}
-                  for user, kernel, verdict in rows])  # fmt: skip
+        say_json([{"user": user, "kernel": kernel, "role": verdict.role.word, "line": verdict.line,
+                   "host": settings.host_name} for user, kernel, verdict in rows])  # fmt: skip
         return ExitCode.OK
     if not args.user and not settings.policy_file.exists():
         note(f"there is no {settings.policy_file}; this holds without one")
@@ -46,3 +61,15 @@ def _all(policy: Policy) -> Iterator[tuple[str, str, Verdict]]:
     for name in policy.hosts:
         yield f"host {name}", "", policy.verdict(name, HOST)
     yield "host *", "", policy.verdict("", HOST)
+
+
+def _machine_of(settings: Settings, kernel: str) -> str:
+    """Return the host of a kernel, "" where no name server says it."""
+    timeout = min(settings.timeout, _PATIENCE_SECONDS)
+    try:
+        with closing(
+            Directory(settings.ns_address, timeout=timeout, credentials=Credentials.of(settings))
+        ) as directory:
+            return directory.lookup(KERNEL_PREFIX + kernel).value("host")
+    except PyrokernelError:
+        return ""  # the policy is there without a mesh, and for kernels to come

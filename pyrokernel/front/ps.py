@@ -18,8 +18,8 @@ def main(args: argparse.Namespace) -> int:
     with open_mesh(settings) as mesh:
         roster = mesh.roster()
         infos = roster.described()
-    for host in roster.silent:
-        complain(f"host {host!r} does not answer; see `{command_line(settings, 'doctor')}`")
+    for host, error in roster.silent.items():
+        complain(f"host {host!r} does not answer: {error}")
     if args.json:
         say_json([info.to_wire() for info in infos])
     elif infos:

@@ -23,12 +23,12 @@ from pyrokernel.client.state_texts import (
     key_text,
     list_entries,
 )
+from pyrokernel.controls import harmless
 from pyrokernel.errors import SettingsError, StateError
 from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.reach import open_mesh, settings_of
 from pyrokernel.front.terminal import is_terminal, note, paint, say, say_json
 from pyrokernel.messages import StateChange
-from pyrokernel.shell.controls import harmless
 from pyrokernel.texts import plural
 
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}

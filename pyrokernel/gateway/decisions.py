@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from pyrokernel.loop import Loop, Timer
-from pyrokernel.policy import Decider, Said, Verdict
+from pyrokernel.policy import Decider, Policy, Said, Verdict
 from pyrokernel.roles import Role
 
 log = logging.getLogger(__name__)
@@ -56,8 +56,8 @@ class Who(NamedTuple):
 class _Question:
     """One that somebody waits for; each is asked once at a time."""
 
-    def __init__(self, timer: Timer) -> None:
-        self.timer = timer
+    def __init__(self, timer: Timer, note: Callable[[Any], None]) -> None:
+        self.timer, self.note = timer, note
         self.then: list[Callable[[Any], None]] = []
         self.is_late = False
 
@@ -95,16 +95,14 @@ class Decisions:
             then(verdict)
             return
 
+        def note(said: Said) -> None:
+            self._known[who] = time.monotonic(), self._weigh(said, who)
+
         def decided(said: Said | None) -> None:
-            if said is None:
-                then(TOO_LATE)
-                return
-            found = self._weigh(said, who)
-            self._known[who] = time.monotonic(), found
-            then(found)
+            then(TOO_LATE if said is None else self._weigh(said, who))
 
         ask = functools.partial(self._decider.ask_plugins, who.user, who.kind, who.kernel, address, who.through)
-        self._ask(who, ask, decided)
+        self._ask(who, ask, note, decided)
 
     def _weigh(self, said: Said, who: Who) -> Verdict:
         return self._policy.weigh(said, who.user, who.kind, who.kernel, who.through)
@@ -118,22 +116,26 @@ class Decisions:
         now = time.monotonic()
         self._known = {who: known for who, known in self._known.items() if now - known[0] < HOLD_SECONDS}
 
-        def looked(policy: Any) -> None:
-            self._policy = policy or self._policy
-            then()
+        def note(policy: Policy) -> None:
+            self._policy = policy
 
-        self._ask(_FILE, lambda: self._decider.policy, looked)
+        self._ask(_FILE, lambda: self._decider.policy, note, lambda _: then())
 
     def close(self) -> None:
         """Let the threads go that are not asked anything."""
         for _ in range(self._threads):
             self._asked.put(None)
 
-    def _ask(self, key: object, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        """Have a thread work; call `then` in the loop with what came of it, or with None if that takes too long."""
+    def _ask(
+        self, key: object, work: Callable[[], Any], note: Callable[[Any], None], then: Callable[[Any], None]
+    ) -> None:
+        """Have a thread work; call `then` in the loop with what came of it, or with None if that takes too long.
+
+        What came of it is noted first: whoever asks from then on is not to have it asked again.
+        """
         question = self._questions.get(key)
         if question is None:
-            question = _Question(self._loop.after(ANSWER_SECONDS, lambda: self._on_late(key)))
+            question = _Question(self._loop.after(ANSWER_SECONDS, lambda: self._on_late(key)), note)
             self._questions[key] = question
             self._asked.put((key, work))
             if self._threads < min(_THREADS, len(self._questions)):
@@ -161,6 +163,8 @@ class Decisions:
     def _on_answer(self, key: object, found: Any) -> None:
         question = self._questions.pop(key)
         question.timer.cancel()
+        if found is not None:
+            question.note(found)
         self._tell(question.then, found)
 
     def _on_late(self, key: object) -> None:

@@ -66,7 +66,7 @@ class Gateway:
         self._routes = Routes(runtime)
         self._most = _most_connections()
         self._visitors = Visitors(self.loop, settings, max(1, self._most // _SHARE))
-        self._newcomers = Newcomers(self.loop, lambda: self._visitors.identity)
+        self._newcomers = Newcomers(self.loop, lambda: self._visitors.identity, self._visitors.note_failure)
         self._undecided: set[Newcomer] = set()
         """Those of whom the policy has not said yet what they may do."""
         self._pumps: set[Pump] = set()

@@ -59,10 +59,14 @@ class Newcomers:
     Args:
         loop: Whose sockets they are.
         identity: Returns what this machine shows.
+        on_failure: Called with the error of a TLS handshake, and where that came from.
     """
 
-    def __init__(self, loop: Loop, identity: Callable[[], Identity]) -> None:
+    def __init__(
+        self, loop: Loop, identity: Callable[[], Identity], on_failure: Callable[[Exception, str], None]
+    ) -> None:
         self._loop = loop
+        self._on_failure = on_failure
         self._identity = identity
         self._all: OrderedDict[Newcomer, None] = OrderedDict()
         self._clock_is_set = False
@@ -108,6 +112,8 @@ class Newcomers:
             if newcomer.secured:
                 message = newcomer.reader.read(newcomer.sock)
         except (ProtocolError, OSError) as error:
+            if not newcomer.secured:
+                self._on_failure(error, newcomer.address)
             # Said aloud only if it is logged: to find out what a failed handshake means takes as long as many of them.
             self._end(newcomer, functools.partial(self._explain, error, newcomer))
             return

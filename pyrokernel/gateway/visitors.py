@@ -22,6 +22,7 @@ from pyrokernel.settings import Settings, split_address
 from pyrokernel.wire.exposing import words_to_check
 from pyrokernel.wire.identity import Identity, kind_and_name
 from pyrokernel.wire.introduction import introduced, unpack
+from pyrokernel.wire.refusals import shown_badly
 from pyrokernel.wire.remote import written
 from pyrokernel.wire.tls import TlsSocket
 from pyrokernel.wire.trust import Peer, account_of_process
@@ -186,6 +187,12 @@ class Visitors:
             f"(`pyrokernel policy check {words_to_check(peer)}` there says what it gives)"
         )
 
+    def note_failure(self, error: Exception, address: str) -> None:
+        """Write down that a handshake failed, if that was for a certificate; whose it is TLS does not say then."""
+        shown = shown_badly(error)
+        if shown:
+            self._on_refused(Peer(uid=-1, address=address), f"a connection with {shown}", Role.OBSERVER)
+
     def note(self, pump: Pump, visitor: Visitor) -> None:
         """Remember whose connection this is."""
         self._here[pump] = visitor
@@ -206,9 +213,9 @@ class Visitors:
         now = time.time()
         for pump, visitor in list(self._here.items()):
             if visitor.serial in self._revoked:
-                _send_away(pump, visitor, "the certificate was revoked")
+                self._send_away(pump, visitor, "the certificate was revoked")
             elif visitor.until < now:
-                _send_away(pump, visitor, "the certificate has expired")
+                self._send_away(pump, visitor, "the certificate has expired")
         self._decisions.look_around(self._compare_roles)
 
     def close(self) -> None:
@@ -229,7 +236,15 @@ class Visitors:
         for pump in pumps:
             visitor = self._here.get(pump)
             if visitor is not None and visitor.allowed is not verdict.role:
-                _send_away(pump, visitor, f"the policy gives another role now: {verdict.role.word}, by {verdict.line}")
+                self._send_away(
+                    pump, visitor, f"the policy gives another role now: {verdict.role.word}, by {verdict.line}"
+                )
+
+    def _send_away(self, pump: Pump, visitor: Visitor, why: str) -> None:
+        """Hang up on somebody, and write down why."""
+        log.warning("%s at %s has to go: %s", visitor.peer.author, visitor.peer.address, why)
+        self._on_refused(visitor.peer, f"a connection to stay open: {why}", Role.OBSERVER)
+        pump.close()
 
     def _take_up_news(self) -> None:
         """Read the identity anew if it was written."""
@@ -243,11 +258,6 @@ class Visitors:
             if now != self._troubles:
                 log.warning("the identity was changed and cannot be used, what it was holds on: %s", error)
             self._troubles = now
-
-
-def _send_away(pump: Pump, visitor: Visitor, why: str) -> None:
-    log.warning("%s at %s has to go: %s", visitor.peer.author, visitor.peer.address, why)
-    pump.close()
 
 
 def shown_name(sock: TlsSocket) -> str:

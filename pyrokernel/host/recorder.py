@@ -3,7 +3,8 @@
 A kernel does nothing for it: each cell is in its journal anyway, on disk before it runs, and stays there when the
 kernel or this host is killed. What is behind the last line of the record about an instance is read when there is time:
 the record says itself how far it goes, and a host that takes over goes on from there. Only where a journal has dropped
-its oldest events by its cap before they were read is something missing, and then the record says so.
+its oldest events by its cap before they were read, or where its lines are damaged, is something missing, and then the
+record says so.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ _BLOCK_BYTES = 4 * 1024 * 1024
 _TOLD = re.compile(
     rb'^\{"seq":\d+,"kind":"(started|ended)","cell":"(\w*)","at":([0-9.]+),"data":(\{.*\})\}\n', re.MULTILINE
 )
+_NUMBERED = re.compile(rb'^\{"seq":\d', re.MULTILINE)
 _ENDED = re.compile(rb'\{"status": ?"(\w*)", ?"duration": ?([0-9.e+-]+)')
 _LAST_FIELD = b'"execution_count"'
 """Of what begins; the others are alike in like cells."""
@@ -157,8 +159,9 @@ class Recorder:
         with self._lock:
             for line in self.record.lines():
                 if line.startswith(b'{"at":') and b'"what":"known"' in line:
-                    for instance, upto in json.loads(line)["upto"].items():
-                        self._upto[instance] = max(upto, self._upto.get(instance, 0))
+                    with contextlib.suppress(ValueError):  # damaged; the lines behind it tell as much
+                        for instance, upto in json.loads(line)["upto"].items():
+                            self._upto[instance] = max(upto, self._upto.get(instance, 0))
                     continue
                 match = _UPTO.search(line)
                 if match:
@@ -192,10 +195,14 @@ class Recorder:
         reading.changed = _changed(reading.directory)
         grew = False
         begun = (reading.segment, reading.offset, reading.upto)
-        for block, missing in _blocks(reading):
+        for block, missing, damaged in _blocks(reading):
             before = dict(reading.running)
             records = [self._entry(reading, "gap", None, first=missing[0], last=missing[1])] if missing else []
-            records += self._records(reading, block)
+            found, unread = self._records(reading, block)
+            records += found
+            if damaged + unread:
+                at = records[-1]["at"] if records else None
+                records.append(self._entry(reading, "damaged", at, lines=damaged + unread))
             if records:
                 records[-1]["upto"] = reading.upto
                 if not self.record.append(records):
@@ -206,14 +213,15 @@ class Recorder:
             reading.recorded, grew = reading.upto, True
         return grew
 
-    def _records(self, reading: _Reading, block: bytes) -> list[dict[str, Any]]:
-        """Return what is to be written of some events; like cells that follow each other are one record.
+    def _records(self, reading: _Reading, block: bytes) -> tuple[list[dict[str, Any]], int]:
+        """Return what is to be written of some events, and how many cannot be read; like cells are one record.
 
         A kernel may run ten thousand calls a second, so no more is parsed of each than tells them apart.
         """
         fresh: dict[bytes, tuple[bytes, bytes]] = {}
         found: list[dict[str, Any]] = []
         last: tuple[bytes, bytes] | None = None
+        unread = 0
         for kind, cell, at, data in _TOLD.findall(block):
             if kind == b"started":
                 fresh[cell] = at, data
@@ -232,13 +240,20 @@ class Recorder:
                 record["seconds"] = round(record["seconds"] + seconds, 6)
                 record["last"], record["last_at"] = cell.decode(), float(begun[0])
                 continue
-            last = alike
-            found.append(self._cell(reading, cell, *begun, status=status.decode(), seconds=round(seconds, 6)))
+            try:
+                found.append(self._cell(reading, cell, *begun, status=status.decode(), seconds=round(seconds, 6)))
+                last = alike
+            except ValueError:
+                unread, last = unread + 1, None
         for cell, begun in fresh.items():
-            record = self._cell(reading, cell, *begun)
+            try:
+                record = self._cell(reading, cell, *begun)
+            except ValueError:
+                unread += 1
+                continue
             reading.running[record["cell"]] = record
             found.append(record)
-        return sorted(found, key=lambda record: float(record["at"]))
+        return sorted(found, key=lambda record: float(record["at"])), unread
 
     def _cell(self, reading: _Reading, cell: bytes, at: bytes, data: bytes, **more: Any) -> dict[str, Any]:
         """Return the record of a cell that has begun."""
@@ -262,8 +277,12 @@ class Recorder:
         return entry(what, at, **fields, kernel=reading.kernel, instance=reading.instance)
 
 
-def _blocks(reading: _Reading) -> Iterator[tuple[bytes, tuple[int, int] | None]]:
-    """Yield whole lines that are new, and before them the first and last number of events that are missing."""
+def _blocks(reading: _Reading) -> Iterator[tuple[bytes, tuple[int, int] | None, int]]:
+    """Yield whole lines that are new.
+
+    With them the first and last number of those before them that are missing, if any, and how many among them are
+    damaged: no event bears the number of theirs.
+    """
     for first, path in list_segments(reading.directory):
         if reading.segment is not None and path < reading.segment:
             continue
@@ -271,7 +290,8 @@ def _blocks(reading: _Reading) -> Iterator[tuple[bytes, tuple[int, int] | None]]
             missing = (reading.upto + 1, first - 1) if first > reading.upto + 1 else None
             reading.segment, reading.offset = path, 0
             if missing:
-                yield b"", missing
+                reading.upto = first - 1
+                yield b"", missing, 0
         with path.open("rb") as stream:
             stream.seek(reading.offset)
             while data := stream.read(_BLOCK_BYTES):
@@ -282,10 +302,23 @@ def _blocks(reading: _Reading) -> Iterator[tuple[bytes, tuple[int, int] | None]]
                 known = reading.upto
                 reading.offset += end
                 stream.seek(reading.offset)
-                upto = parse_seq(lines[lines.rfind(b"\n", 0, end - 1) + 1 :])
+                upto = _last_seq(lines)
                 reading.upto = max(upto, known)
                 if upto > known:
-                    yield _after(lines, known), None
+                    new = _after(lines, known)
+                    # An event that was written twice hides one that is lost.
+                    yield new, None, max(0, upto - known - len(_NUMBERED.findall(new)))
+
+
+def _last_seq(lines: bytes) -> int:
+    """Return the number of the last event, 0 without any: the last line may be damaged."""
+    end = len(lines) - 1
+    while end > 0:
+        begin = lines.rfind(b"\n", 0, end) + 1
+        if seq := parse_seq(lines[begin : begin + 40]):
+            return seq
+        end = begin - 1
+    return 0
 
 
 def _after(lines: bytes, known: int) -> bytes:

@@ -28,6 +28,7 @@ from pyrokernel.settings import check_name
 from pyrokernel.shelf import Shelf
 from pyrokernel.wire.daemon import current_peer
 from pyrokernel.wire.exposing import expose, refusal
+from pyrokernel.wire.limits import Turns
 from pyrokernel.wire.trust import is_own
 
 T = TypeVar("T")
@@ -73,6 +74,7 @@ class HostService:
         self._recorder = recorder
         self._shelf = Shelf(places.shelf)
         self._lock = threading.Lock()
+        self._turns = Turns()
 
     @expose(Role.OBSERVER)
     def list_kernels(self) -> list[dict[str, Any]]:
@@ -154,10 +156,12 @@ class HostService:
         directory = self._places.journal(name, instance)
         # What a living kernel has captured it numbers itself, later; numbers given here would be given twice.
         reader = JournalReader(directory, waiting_bytes=0) if instance in self._living() else JournalReader(directory)
-        events = reader.read(after, max_bytes=min(max_bytes, MAX_READ_BYTES))
+        with self._turns.of(current_peer()):
+            events = reader.read(after, max_bytes=min(max_bytes, MAX_READ_BYTES))
+            shown = [event.to_wire() for event in events]
         return {
             "instance": instance,
-            "events": [event.to_wire() for event in events],
+            "events": shown,
             "next": events[-1].seq if events else after,
         }
 
@@ -222,8 +226,7 @@ class HostService:
             position: The `next` of the answer before, "" for the first question.
         """
         self._recorder.catch_up()
-        chosen = Filter(str(wanted.get("user") or ""), str(wanted.get("kernel") or ""), float(wanted.get("since") or 0))
-        records, following, end = self._recorder.record.read(chosen, str(position))
+        records, following, end = self._recorder.record.read(Filter.of(wanted), str(position))
         return {"records": records, "next": following, "end": end, "kept": self._recorder.record.kept}
 
     @expose(Role.OBSERVER)

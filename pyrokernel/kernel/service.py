@@ -7,7 +7,6 @@ answered at once, also while a cell runs. docs/protocol.md describes each method
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import os
@@ -57,12 +56,11 @@ from pyrokernel.roles import Role
 from pyrokernel.wire.codec import Packed, is_plain
 from pyrokernel.wire.daemon import current_connection, current_peer
 from pyrokernel.wire.exposing import expose, refusal
+from pyrokernel.wire.limits import Turns
 from pyrokernel.wire.trust import shown_identity
 
 MAX_FOLLOW_SECONDS = 60.0
 _MAX_FOLLOW_BYTES = 8 << 20
-_LOOKERS = 1
-"""So many of those who may only look read old events at the same time."""
 MAX_INTERRUPT_SECONDS = 5.0
 _LINE_SECONDS = 0.001
 """How long a follower leaves it to the printing thread to bring the next line."""
@@ -109,7 +107,7 @@ class KernelService:
         self._waiting_work = waiting_work
         self._followers = 0
         self._lock = threading.Lock()
-        self._lookers = threading.BoundedSemaphore(_LOOKERS)
+        self._turns = Turns()
         self._started = time.time()
         self.init_error = ""
 
@@ -367,8 +365,7 @@ class KernelService:
         events: list[Event] = []
         try:
             self._await_events(after, timeout)
-            # Whoever may only look takes turns: a hundred who read old events would take the processor from the cells.
-            with contextlib.nullcontext() if peer.may_run_code else self._lookers:
+            with self._turns.of(peer):
                 found = self._journal.read(after, max_bytes=max_bytes)
                 events = [event for event in found if not cell or event.cell == cell or event.kind == EventKind.GAP]
                 shown = [event.to_wire() for event in events]

@@ -37,7 +37,7 @@ class CellCommands(CommandSet["Shell"]):
 
     def kernel_words(self) -> Choices:
         """Return what can stand for kernels."""
-        return Choices.from_values([*self._cmd.target.mesh.names, "all"])
+        return Choices.from_values(self._cmd.target.offered())
 
     def waiting_cells(self) -> Choices:
         """Return the cells that have not started, with their kernels and sources."""

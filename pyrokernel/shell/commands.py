@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from cmd2 import Choices, Cmd2ArgumentParser, CommandSet, Statement, with_argparser
+from cmd2 import Choices, Cmd2ArgumentParser, CommandSet, Completions, Statement, with_argparser
 
 from pyrokernel.client.kernel import Kernel
 from pyrokernel.client.listing import ask_all
@@ -26,8 +26,8 @@ class KernelCommands(CommandSet["Shell"]):
     DEFAULT_CATEGORY = "Kernels"
 
     def kernel_words(self) -> Choices:
-        """Return what can stand for kernels: their names, and "all"."""
-        return Choices.from_values([*self._cmd.target.mesh.names, "all"])
+        """Return what can stand for kernels: their names, their tags, and "all"."""
+        return Choices.from_values(self._cmd.target.offered())
 
     @staticmethod
     def _parser(description: str, *, words: str = "*") -> Cmd2ArgumentParser:
@@ -36,7 +36,7 @@ class KernelCommands(CommandSet["Shell"]):
             "words",
             nargs=words,
             metavar="KERNELS",
-            help='names, ranges such as "k0-k3", patterns such as "gpu-*", "tag:WORD", or "all"',
+            help='names, ranges such as "k0-k3" or "lab2-[0-3]", patterns such as "gpu-*", "tag:WORD", or "all"',
             choices_provider=KernelCommands.kernel_words,
         )
         return parser
@@ -77,6 +77,12 @@ class KernelCommands(CommandSet["Shell"]):
             self._cmd.last_result = self._cmd.remote.run_on(group, source)
         else:
             self._cmd.last_result = self._cmd.run_cell(group, source)
+
+    def complete_on(self, text: str, line: str, begidx: int, endidx: int) -> Completions:
+        """Complete the first word; what comes behind it is Python."""
+        chosen, comma, _ = text.rpartition(",")
+        words = [f"{chosen}{comma}{word}" for word in self._cmd.target.offered() if word not in chosen.split(",")]
+        return self._cmd.basic_complete(text, line, begidx, endidx, words)
 
     @staticmethod
     def _interrupt_parser() -> Cmd2ArgumentParser:

@@ -20,7 +20,7 @@ from prompt_toolkit.shortcuts import CompleteStyle
 
 from pyrokernel import messages
 from pyrokernel.client.group import Group
-from pyrokernel.shell.controls import harmless, plain
+from pyrokernel.controls import harmless, plain
 from pyrokernel.shell.parser import Takes, rest_of
 from pyrokernel.texts import label, one_line
 

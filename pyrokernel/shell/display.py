@@ -12,8 +12,8 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from pyrokernel.controls import RESET, in_line, redrawn, tinted
 from pyrokernel.errors import without_origin
-from pyrokernel.shell.controls import RESET, in_line, redrawn, tinted
 from pyrokernel.shell.cut import LAST_LINES, MAX_LINES, RESULT_LINE_CHARS, RESULT_LINES, Cut, cut_text
 from pyrokernel.texts import label
 

@@ -6,7 +6,7 @@ import inspect
 import textwrap
 from collections.abc import Iterable, Mapping
 
-from pyrokernel.shell.controls import COLOUR
+from pyrokernel.controls import COLOUR
 
 EXAMPLES: Mapping[str, str] = {
     "alias": "alias create mem import resource; resource.getrusage(0).ru_maxrss",

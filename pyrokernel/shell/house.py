@@ -14,8 +14,8 @@ from typing import Any, TextIO
 from cmd2 import Choices, Cmd2ArgumentParser, CommandSet, Completions, Settable, Statement, with_argparser
 from prompt_toolkit.input.typeahead import clear_typeahead
 
+from pyrokernel.controls import COLOUR, harmless
 from pyrokernel.shell.asking import given_up
-from pyrokernel.shell.controls import COLOUR, harmless
 from pyrokernel.shell.cut import MAX_LINES, RESULT_LINES
 from pyrokernel.shell.helping import details, overview, wrap
 from pyrokernel.shell.history import ALL, History, Unwritten, found, numbers, positive

@@ -20,9 +20,9 @@ from pyrokernel.client.group import Group
 from pyrokernel.client.kernel import Kernel
 from pyrokernel.client.listing import ask_all
 from pyrokernel.client.parcels import pack_arguments
+from pyrokernel.controls import plain
 from pyrokernel.errors import PyrokernelError
 from pyrokernel.messages import CommandInfo
-from pyrokernel.shell.controls import plain
 from pyrokernel.shell.parser import SourceReader, Takes
 from pyrokernel.shell.paths import offer_paths
 from pyrokernel.shell.source import completeness

@@ -81,6 +81,11 @@ class Target:
         except PyrokernelError:
             return  # nobody answers to these words just now; the next cell says so
 
+    def offered(self) -> list[str]:
+        """Return words that mean kernels now: their names, their tags, and "all"."""
+        tags = self.mesh.tags()
+        return [*tags, *(f"tag:{tag}" for tag in sorted(set().union(*tags.values()))), "all"]
+
     @property
     def prompt(self) -> str:
         """How the group is named at the prompt."""

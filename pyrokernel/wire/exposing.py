@@ -73,11 +73,21 @@ def refusal(peer: Peer, what: str, role: Role) -> AccessRefusedError:
         what: What for, such as "execute".
         role: The least that it takes.
     """
-    who = f"{peer.author or 'somebody'} is {_shown(peer.role)} here"
-    return AccessRefusedError(
-        f"{who}, and {what} takes {_shown(role)}: an admin of this mesh can change that in its policy file "
-        f"(`pyrokernel policy check {words_to_check(peer)}` says who may what)"
-    )
+    refused = f"{peer.author or 'somebody'} is {_shown(peer.role)} here, and {what} takes {_shown(role)}"
+    if peer.kind == "user" and not peer.address:
+        # A process of this machine acts for them (--act-for): no policy is asked.
+        return AccessRefusedError(
+            f"{refused}: an admin of this mesh can change that where {peer.user} was let in, which is --act-for, or "
+            f"`pyrokernel terminal add {peer.user} --role {role.word}`"
+        )
+    change = "an admin of this mesh can change that in its policy file"
+    check = f"`pyrokernel policy check {words_to_check(peer)}`"
+    if peer.kind == "host":
+        return AccessRefusedError(
+            f"{refused}: who has a certificate of their own comes as themselves (`pyrokernel certs issue USER`, "
+            f"put into ~/.config/pyrokernel/certs); or {change}, under [hosts] ({check} says what is there)"
+        )
+    return AccessRefusedError(f"{refused}: {change} ({check} says who may what)")
 
 
 def words_to_check(peer: Peer) -> str:

@@ -8,17 +8,19 @@ down.
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from pyrokernel.errors import AccessRefusedError
 from pyrokernel.roles import Role
 from pyrokernel.settings import Settings
 from pyrokernel.wire.trust import Peer
 
-__all__ = ["PATIENCE_SECONDS", "Limits", "Quota"]
+__all__ = ["PATIENCE_SECONDS", "Limits", "Quota", "Turns"]
 
 PATIENCE_SECONDS = 1.0
 """How long a request waits that came too early; one that would have to wait for longer is refused then."""
@@ -135,6 +137,20 @@ class Limits:
         full = [user for user, (left, since) in self._buckets.items() if left + (now - since) * rate >= rate]
         for user in full:
             del self._buckets[user]
+
+
+class Turns:
+    """What takes long, such as old events, is read for one of those who may only look at a time; for any thread.
+
+    A hundred of them would take the processor from those who work.
+    """
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+
+    def of(self, peer: Peer) -> contextlib.AbstractContextManager[Any]:
+        """Return what waits for the turn of a peer; of one that may run code, it is always."""
+        return contextlib.nullcontext() if peer.may_run_code else self._turn
 
 
 def _share(peer: Peer) -> int:

@@ -19,7 +19,7 @@ from pyrokernel.wire.identity import Identity, PeerCert, kind_and_name, names_in
 from pyrokernel.wire.socks import connect_by
 from pyrokernel.wire.tls import TlsSocket
 
-__all__ = ["explain", "explain_dial", "look_at", "trouble_of"]
+__all__ = ["explain", "explain_dial", "look_at", "shown_badly", "trouble_of"]
 
 _LONGEST_LINE = 2000
 
@@ -27,6 +27,13 @@ _LONGEST_LINE = 2000
 _FOREIGN = {2, 7, 18, 19, 20, 21, 27, 30, 31}
 _NO_CRL, _CRL_FORGED, _NOT_YET, _EXPIRED, _CRL_NOT_YET, _CRL_EXPIRED, _REVOKED = 3, 8, 9, 10, 11, 12, 23
 _PURPOSE, _HOST_NAME, _ADDRESS = 26, 62, 64
+
+_BAD_CERTIFICATES = {
+    **dict.fromkeys(_FOREIGN, "a certificate of another authority"),
+    _EXPIRED: "an expired certificate",
+    _NOT_YET: "a certificate that is not valid yet",
+    _REVOKED: "a revoked certificate",
+}
 
 _PLAINTEXT = {
     "HTTP_REQUEST",
@@ -90,6 +97,15 @@ def look_at(address: str, identity: Identity, deadline: float, via: str = "") ->
             return secured.getpeercert()
     except (OSError, ValueError, PyrokernelError):
         return None  # the error that is explained is told all the same
+
+
+def shown_badly(error: Exception) -> str:
+    """Name in a few words the certificate for which a handshake was refused here, "" if it was not for that."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _BAD_CERTIFICATES.get(error.verify_code, "a certificate that is not accepted")
+    if isinstance(error, ssl.SSLError) and error.reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
+        return "no certificate"
+    return ""
 
 
 def trouble_of(identity: Identity) -> str:

@@ -39,18 +39,21 @@ class Credentials:
         identity: Its identity directory; there may be none.
         gateway: Unix socket of this machine's gateway, which shows its own; "" for none.
         via: "HOST:PORT" of a SOCKS5 proxy to dial by; "" for none.
+        host_identity: Identity directory of the host of this machine, which a user does not show; there may be none.
     """
 
     identity: Path
     gateway: str = ""
     via: str = ""
+    host_identity: Path = _NOWHERE
 
     @classmethod
     def of(cls, settings: Settings) -> Credentials:
         """Return those of a user: a certificate, or else the gateway of this account's own host, if it has one."""
         if not settings.gateway and (acts_for() or not settings.certs_dir.is_dir()):
             way_out = settings.mesh_runtime_dir / GATEWAY_SOCKET
-            return cls(settings.certs_dir, str(way_out) if way_out.exists() else "", settings.via)
+            gateway = str(way_out) if way_out.exists() else ""
+            return cls(settings.certs_dir, gateway, settings.via, settings.host_certs_dir)
         return cls(settings.certs_dir, settings.gateway, settings.via)
 
     @classmethod
@@ -66,6 +69,21 @@ class Credentials:
     def load(self) -> Identity | None:
         """Return the identity; None when there is no such directory."""
         return Identity.load(self.identity) if self.identity.is_dir() else None
+
+    @property
+    def remedy(self) -> str:
+        """What to do where there is no identity, for people."""
+        place = "~/.config/pyrokernel/certs" if self.identity == _NOWHERE else self.identity
+        text = (
+            f"TLS needs a certificate of yours in {place}: who runs that mesh makes one "
+            "(`pyrokernel certs issue USER`); or go through ssh"
+        )
+        if not self.host_identity.is_dir():
+            return text
+        return (
+            f"{text}. What is in {self.host_identity} is this machine's, and shown by its host once that runs "
+            "(`pyrokernel serve --join NS:PORT`)"
+        )
 
 
 NOTHING = Credentials(_NOWHERE)
@@ -99,11 +117,7 @@ def dial(
                 f"{address} is neither a unix socket nor yours to reach by TLS: who listens there cannot be told "
                 f"apart from you. An identity belongs into {credentials.identity} (pyrokernel certs issue)"
             )
-        check_loopback(
-            host,
-            "TLS needs an identity: who runs that mesh makes one (`pyrokernel certs issue USER`), to be put into "
-            f"{credentials.identity}; or go through ssh",
-        )
+        check_loopback(host, credentials.remedy)
         return _connect(host, port, timeout), Peer(uid=-1)
     try:
         sock, peer = _shake_hands(_connect(host, port, timeout, credentials.via), host, port, deadline, identity)

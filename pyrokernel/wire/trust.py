@@ -151,26 +151,26 @@ def check_address(address: str, *, has_identity: bool) -> None:
     """
     if address and not address.startswith("./u:") and not has_identity:
         host = address.partition("]")[0] if address.startswith("[") else address.partition(":")[0]
-        check_loopback(
-            host or address,
-            f"A host reaches it by TLS if it lets others in: pyrokernel serve --join {address}, with the identity of a "
-            "host (`pyrokernel certs issue-host HOST`)",
+        remedy = (
+            f"A host joins others by TLS: `pyrokernel serve --join {address}`, with an identity of this machine "
+            "(`pyrokernel certs issue-host HOST` where the authority lies)"
         )
+        check_loopback(host or address, remedy)
 
 
 def check_loopback(host: str, remedy: str) -> None:
     """Refuse an address beyond this machine.
 
     Args:
-        host: Of the address.
-        remedy: What whoever wants to reach it is to do.
+        host: The address.
+        remedy: What opens the way, for people.
 
     Raises:
         AccessRefusedError: It is not a loopback address.
     """
     if not is_loopback(host):
         raise AccessRefusedError(
-            f"{host} is not this machine, and plain TCP beyond it is closed: anybody on the way could run code. "
+            f"{host} is not this machine, and plain TCP beyond it is closed, as anybody on the way could run code. "
             f"{remedy}"
         )
 

@@ -454,7 +454,7 @@ def test_newcomers_leave_by_an_error_of_theirs_and_nothing_is_left(authority: Au
             greeted.append(object_of(message))
         newcomer.sock.close()
 
-    newcomers = Newcomers(loop, lambda: identity)
+    newcomers = Newcomers(loop, lambda: identity, lambda *_: None)
     valid = Recorded(authority).said if under_tls else greetings("o")
     inputs = Mutator(32).some_of(valid, 2000) if under_tls else Mutator(32).messages(valid, 4000)
     logging.getLogger("pyrokernel.gateway").setLevel(logging.CRITICAL)

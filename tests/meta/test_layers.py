@@ -17,6 +17,7 @@ LAYERS = {
     "settings": 0,
     "messages": 0,
     "texts": 0,
+    "controls": 0,
     "survey": 0,
     "tracebacks": 0,
     "scripts": 0,

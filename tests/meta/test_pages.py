@@ -99,7 +99,7 @@ def test_the_tour_is_short_and_says_what_it_prints() -> None:
 
 
 def test_two_commands_are_all_there_is_to_do() -> None:
-    demo, tests = (line for block in blocks(section(README, "## Try it"), "sh") for line in block.splitlines())
+    demo, tests = blocks(section(README, "## Try it"), "sh")[0].splitlines()
     assert demo.startswith("python3 -m venv")
     assert demo.endswith("pyrokernel demo")
     assert tests.startswith("python3 -m venv")

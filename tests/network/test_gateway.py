@@ -22,6 +22,7 @@ from Pyro5.errors import PyroError
 from served import OBJECT, PORTABLE, Service
 from waiting import wait_until
 
+from pyrokernel.audit import AuditFile, Filter
 from pyrokernel.certs.bundles import take_revoked
 from pyrokernel.certs.crl import make_crl
 from pyrokernel.errors import (
@@ -87,7 +88,16 @@ class Machine:
         policy = folder / "policy.toml"
         policy.write_text(POLICY)
         self.certs = authority.identity("host", name, ["127.0.0.1"], at=f"host-{name}-{os.urandom(4).hex()}")
-        self.settings = Settings(listen=self.address, host_certs=str(self.certs), policy=str(policy), portable=portable)
+        self.settings = settings = Settings(
+            listen=self.address,
+            host_certs=str(self.certs),
+            policy=str(policy),
+            portable=portable,
+            state_dir=str(folder / "state"),
+        )
+        settings.mesh_state_dir.mkdir(parents=True)
+        self.record = AuditFile(settings.mesh_state_dir, 1 << 20)
+        self.record.create()
         self.service = Asked()
         self.daemon = Daemon(folder / "abc123.sock", identity={"kernel": "k", "instance": "abc123"}, portable=portable)
         self.daemon.register(self.service, OBJECT)
@@ -150,6 +160,26 @@ def test_who_comes_in_is_who_its_certificate_says_with_the_role_of_the_policy(
     assert asked(machine.uri, users["ana"], "whoami") == ["ana", "user", "user", -1, True]
     assert asked(machine.uri, users["olga"], "whoami") == ["olga", "observer", "user", -1, True]
     assert asked(machine.uri, users["zoe"], "whoami")[1] == "observer"  # of whom the policy says nothing
+
+
+def test_a_certificate_that_is_refused_is_on_record(machine: Machine, authority: Authority, tmp_path: Path) -> None:
+    old = authority.identity("user", "old", begun=20, days=10, at=f"old-{os.urandom(4).hex()}")
+    foreign = Authority(tmp_path / "other", "other").identity("user", "eve")
+    for identity in (old, foreign, foreign, None):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        if identity is not None:
+            context.load_cert_chain(identity / "cert.pem", identity / "key.pem")
+        host, _, port = machine.address.rpartition(":")
+        sock = socket.create_connection((host, int(port)))
+        with contextlib.suppress(ssl.SSLError, ConnectionError), context.wrap_socket(sock) as secured:
+            assert secured.recv(1) == b""
+    # Of a flood one line: the second stranger of that kind is counted with the next.
+    wanted = ["an expired certificate", "a certificate of another authority", "no certificate"]
+    wait_until(lambda: len(machine.record.read(Filter())[0]) >= len(wanted))
+    records, _, _ = machine.record.read(Filter())
+    assert [one["asked"] for one in records] == [f"a connection with {one}" for one in wanted]
+    assert all(one["what"] == "refused" and one["via"].startswith("127.0.0.1:") for one in records)
 
 
 def test_who_has_no_role_is_told_so_by_the_gateway(machine: Machine, users: dict[str, Credentials]) -> None:

@@ -22,7 +22,9 @@ from Pyro5 import api, core, errors, nameserver, protocol, serializers
 from Pyro5.callcontext import current_context
 from served import reach
 
+from pyrokernel.cli import main
 from pyrokernel.errors import AccessRefusedError, NameServerError, NameTakenError, SettingsError
+from pyrokernel.front.exits import ExitCode
 from pyrokernel.roles import Role
 from pyrokernel.wire import nameserver as ours
 from pyrokernel.wire import registration
@@ -697,3 +699,57 @@ def test_whatever_is_asked_owners_keep_their_names(storage: str, monkeypatch: py
         assert held == +server._held
     assert done > 300
     kept.close()
+
+
+def run(ns: str, *words: str) -> int:
+    """Run a command line in this process, for the name server at a socket."""
+    return main([*words[:1], "--ns", ns, *words[1:]])
+
+
+def test_the_names_of_a_host_that_is_gone_are_forgotten_and_those_that_answer_kept(
+    server: EmbeddedNameServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = Directory(server.address)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    gone = f"@127.0.0.1:{port}"  # where nobody listens any more
+    for host in ("lab1", "lab2"):
+        words = {f"host:{host}", "class:pyrokernel.kernel"}
+        directory.register(f"pyrokernel.host.{host}", f"PYRO:pyrokernel.host/a{gone}", words)
+        directory.register(f"pyrokernel.kernel.{host}-0", f"PYRO:pyrokernel.kernel/b{gone}", words)
+    directory.register("camera", f"PYRO:camera{gone}", {"host:lab2", "class:pyrokernel.published"})
+    directory.register("pyrokernel.kernel.alive", f"PYRO:{core.NAMESERVER_NAME}@{server.address}", {"host:lab2"})
+    assert run(server.address, "nameserver", "forget", "lab2") == ExitCode.REFUSED
+    told = capsys.readouterr()
+    assert told.out == "forgot 3 names of host lab2: camera, host.lab2, lab2-0\n"
+    assert "somebody is: alive; end them first, or say --force" in told.err
+    names = [entry.name for entry in directory.list("")]
+    assert sorted(names) == [core.NAMESERVER_NAME, "pyrokernel.host.lab1", "pyrokernel.kernel.alive",
+                             "pyrokernel.kernel.lab1-0"]  # fmt: skip
+    assert run(server.address, "nameserver", "forget", "lab2", "--force") == ExitCode.OK
+    assert capsys.readouterr().out == "forgot 1 name of host lab2: alive\n"
+    assert run(server.address, "nameserver", "forget", "lab2") == ExitCode.NO_KERNEL
+    assert "has no name of host 'lab2'; it has: lab1" in capsys.readouterr().err
+    directory.close()
+
+
+def test_whoever_may_not_remove_names_forgets_nothing(of: Callable[..., Any]) -> None:
+    of("lab2", kind="host").register("pyrokernel.host.lab2", URI, metadata={"host:lab2"})
+    with pytest.raises(errors.NamingError, match="held by"):
+        of("bob").remove("pyrokernel.host.lab2")
+    assert of("root", role=Role.ADMIN).remove("pyrokernel.host.lab2") == 1
+
+
+def test_a_policy_says_that_a_kernel_is_on_another_machine(
+    server: EmbeddedNameServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYROKERNEL_HOST", "lab1")
+    directory = Directory(server.address)
+    directory.register("pyrokernel.kernel.far", URI, {"host:lab2"})
+    directory.close()
+    assert run(server.address, "policy", "check", "ana", "far") == ExitCode.OK
+    assert "far is on lab2, whose own policy decides" in capsys.readouterr().err
+    assert run(server.address, "policy", "check", "ana", "near") == ExitCode.OK
+    told = capsys.readouterr()
+    assert "this is the policy of lab1" in told.err
+    assert "observer" in told.out

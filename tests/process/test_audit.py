@@ -56,6 +56,9 @@ def test_who_ran_what_where_is_on_record_whatever_is_killed(served: Served) -> N
     assert death["cell"] == cells[2]["cell"]
 
     os.kill(served.host_pid(), signal.SIGKILL)
+    without = served.cli("audit", "--json")
+    assert [one for line in without.stdout.splitlines() if (one := json.loads(line)).get("user") == "bob"]
+    assert "from the file of this machine" in without.stderr
     served.serve("-n", "2")
     with served.connect() as mesh:
         mesh["k1"].execute("'after'")

@@ -76,7 +76,7 @@ def test_an_observer_is_told_in_one_line_what_it_may_not(eve: Cli, words: tuple[
     assert done.returncode != 0
     (line,) = [line for line in done.stderr.splitlines() if "eve is an observer here" in line]
     assert f"takes {takes}" in line
-    assert "pyrokernel policy check eve" in line
+    assert "where eve was let in" in line
 
 
 def test_the_shell_says_that_one_is_an_observer(looked_at: Served) -> None:

@@ -114,6 +114,15 @@ def test_tab_completes_files_where_the_kernels_are(start: Start, folder: Path) -
     shell.expect("\n'the content\\n'\n")
 
 
+def test_tab_offers_kernels_after_on(mesh: pk.Mesh) -> None:
+    shell = Shell(mesh)
+    assert [match for match, _ in offered(shell, "on k")] == ["k0", "k1", "k2"]
+    assert [match for match, _ in offered(shell, "on ")] == ["all", "k0", "k1", "k2"]
+    assert [match for match, _ in offered(shell, "on k0,k")] == ["k0,k1", "k0,k2"]
+    assert [match for match, _ in offered(shell, ":on al")] == ["all "]
+    assert ("len", "function") in [(match.rstrip("("), about) for match, about in offered(shell, "on k0 le")]
+
+
 def test_tab_completes_files_after_commands(mesh: pk.Mesh, folder: Path) -> None:
     shell = Shell(mesh)
     assert offered(shell, "cd my") == [("my results/", "directory")]

@@ -6,12 +6,15 @@ import json
 import logging
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from pyrokernel import audit as room
 from pyrokernel.audit import AuditFile, Filter, entry, refusals_to
+from pyrokernel.client.auditing import Audit
+from pyrokernel.errors import KernelUnreachableError, PyrokernelError
 from pyrokernel.front.audit import _joined
 from pyrokernel.host.recorder import Recorder
 from pyrokernel.journal import Journal
@@ -193,7 +196,72 @@ def test_a_damaged_line_harms_no_other(desk: Desk) -> None:
     with (desk.directory / room.NAME).open("ab") as stream:
         stream.write(b"\xff{]\n[1]\n")
     desk.file.append([entry("two")])
-    assert [record["what"] for record in desk.records()] == ["one", "two"]
+    one, damaged, two = desk.records()
+    assert [record["what"] for record in (one, damaged, two)] == ["one", "damaged", "two"]
+    assert (damaged["lines"], damaged["file"], damaged["at"]) == (2, room.NAME, one["at"])
+
+
+@pytest.mark.parametrize("damage", [b"\xff{]", b'{"seq":', b""])
+@pytest.mark.parametrize("number", [1, 2])
+def test_lines_of_a_journal_that_are_damaged_are_told_and_cost_no_others(
+    desk: Desk, number: int, damage: bytes
+) -> None:
+    desk.run("one")
+    desk.recorder.catch_up()
+    desk.run("two", cell="2" * 32)
+    desk.run("three", cell="3" * 32)
+    (segment,) = desk.journal().directory.glob("events-*")
+    lines = segment.read_bytes().split(b"\n")
+    end = len(lines) - 1  # what is behind the last newline
+    lines[end - number] = damage + b" " * (len(lines[end - number]) - len(damage))
+    segment.write_bytes(b"\n".join(lines))
+    desk.recorder.catch_up()
+    desk.run("four", cell="4" * 32)
+    desk.recorder.catch_up()
+    records = desk.records()
+    assert {one["source"] for one in records if one["what"] == "cell"} == {"one", "two", "three", "four"}
+    (lost,) = [one for one in records if one["what"] == "damaged"]
+    assert (lost["kernel"], lost["instance"], lost["lines"]) == ("k0", INSTANCE, 1)
+
+
+def test_a_cell_whose_event_is_damaged_is_told_as_lost(desk: Desk) -> None:
+    desk.run("one")
+    desk.run("two", cell="2" * 32)
+    (segment,) = desk.journal().directory.glob("events-*")
+    segment.write_bytes(segment.read_bytes().replace(b'"source":"one"', b'"source":"on\\"'))
+    desk.recorder.catch_up()
+    assert [one.get("source", one.get("lines")) for one in desk.records()] == ["two", 1]
+
+
+class Hosts:
+    """A mesh of hosts that answer with their records, or not."""
+
+    def __init__(self, **answers: list[float] | PyrokernelError) -> None:
+        self._answers = answers
+
+    def hosts(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name=name) for name in self._answers]
+
+    def ask_host(self, host: SimpleNamespace, *_: Any, timeout: float) -> dict[str, Any]:
+        answer = self._answers[host.name]
+        if isinstance(answer, PyrokernelError):
+            raise answer
+        return {"records": [entry("cell", at) for at in answer], "next": "1:1", "end": True, "kept": True}
+
+
+def test_records_of_all_kernels_and_hosts_come_by_time() -> None:
+    mesh: Any = Hosts(lab1=[5.0, 1.0, 4.0], lab2=[3.0, 2.0])
+    assert [one["at"] for one in Audit(mesh, {})] == [1.0, 2.0, 3.0, 4.0, 5.0]
+
+
+def test_a_host_that_does_not_answer_is_named_beside_the_records_of_the_others() -> None:
+    gone = KernelUnreachableError("gone")
+    mesh: Any = Hosts(lab1=gone, lab2=[3.0])
+    audit = Audit(mesh, {}, check=False)
+    assert [one["host"] for one in audit] == ["lab2"]
+    assert audit.failed == {"lab1": gone}
+    with pytest.raises(KernelUnreachableError):
+        list(Audit(mesh, {}))
 
 
 def test_who_somebody_is_and_which_host_let_them_in_is_told(desk: Desk) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,10 +18,19 @@ from pyrokernel.cli import ExitCode, build_parser, main
 from pyrokernel.client.links import Link
 from pyrokernel.client.mesh import Mesh
 from pyrokernel.client.roster import Roster, describe, split_words
-from pyrokernel.errors import GatherError, HostError, KernelDiedError, KernelNotFoundError, RemoteError, SettingsError
-from pyrokernel.front import machine, serve
+from pyrokernel.errors import (
+    AccessRefusedError,
+    GatherError,
+    HostError,
+    KernelDiedError,
+    KernelNotFoundError,
+    RemoteError,
+    SettingsError,
+)
+from pyrokernel.front import control, machine, serve
 from pyrokernel.front.cells import format_cells
 from pyrokernel.front.demo import balance
+from pyrokernel.front.doctor import check_policy
 from pyrokernel.front.exits import code_of, worst
 from pyrokernel.front.progress import Progress
 from pyrokernel.front.reach import settings_of
@@ -223,7 +234,7 @@ INFOS = [
 ]
 
 
-ROSTER = Roster(Mesh(Settings()), INFOS, {}, [])
+ROSTER = Roster(Mesh(Settings()), INFOS, {}, {})
 
 
 @pytest.mark.parametrize(
@@ -233,6 +244,8 @@ ROSTER = Roster(Mesh(Settings()), INFOS, {}, [])
         (["gpu-*", "k0"], ["gpu-1", "gpu-2", "k0"]),
         (["tag:big"], ["gpu-1"]),
         (["gpu-0-gpu-2"], ["gpu-1", "gpu-2"]),
+        (["gpu-[2-10]"], ["gpu-2"]),
+        (["*-[1-2]"], ["gpu-1", "gpu-2"]),
         (["all"], 3),
     ],
 )
@@ -243,14 +256,14 @@ def test_words_choose_kernels_also_dead_ones(words: list[str], names: Any) -> No
 
 def test_a_dead_kernel_is_called_dead_with_its_cause_and_the_remedy() -> None:
     dead = KernelInfo(name="k7", instance="1", status="dead", cause="killed by SIGSEGV")
-    error = Roster(Mesh(Settings()), [*INFOS, dead], {}, []).nobody("k7")
+    error = Roster(Mesh(Settings()), [*INFOS, dead], {}, {}).nobody("k7")
     assert str(error) == "kernel 'k7' is dead: killed by SIGSEGV; `pyrokernel restart k7` starts afresh"
 
 
 def test_a_kernel_that_was_given_up_has_its_remedy_told_once() -> None:
     cause = after_death(KernelSpec(name="k7"), Ending(signal=9), Asked.NOT, [1.0] * (MAX_DEATHS + 1), 1.0).given_up
     dead = KernelInfo(name="k7", instance="1", status="dead", cause=cause)
-    assert str(Roster(Mesh(Settings()), [dead], {}, []).nobody("k7")).count("restart k7") == 1
+    assert str(Roster(Mesh(Settings()), [dead], {}, {}).nobody("k7")).count("restart k7") == 1
 
 
 def test_a_living_kernel_without_an_entry_is_not_said_to_be_unknown() -> None:
@@ -271,7 +284,7 @@ def test_a_word_without_a_kernel_is_an_error_that_lists_them() -> None:
 
 
 def test_where_a_host_does_not_answer_nobody_says_that_its_kernels_do_not_exist() -> None:
-    roster = Roster(Mesh(Settings(mesh="lab")), INFOS, {}, ["bench"])
+    roster = Roster(Mesh(Settings(mesh="lab")), INFOS, {}, {"bench": OSError("gone")})
     with pytest.raises(HostError, match=r"bench does not answer.*`pyrokernel --mesh lab serve --detach`"):
         roster.choose(["k7"])
     assert "bench does not answer" in str(roster.nobody("k7"))
@@ -549,3 +562,42 @@ def test_a_damaged_record_does_not_stop_doctor(capsys: pytest.CaptureFixture[str
     (settings.mesh_runtime_dir / "kernels" / "k0.json").write_text("{")
     assert main(["doctor"]) == ExitCode.OK
     assert "note" in capsys.readouterr().out
+
+
+def test_doctor_reads_the_policy(tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    settings = Settings(policy=str(path))
+    assert list(check_policy(settings)) == []
+    path.write_text('[users]\nana = "admin"\n[kernels."a*"]\n"*" = "nobody"\n')
+    (finding,) = check_policy(settings)
+    assert (finding.level, finding.text) == ("ok", f"{path}: 2 lines, default observer")
+    for text in ('[users]\nana = "root"\n', "[users\n"):
+        path.write_text(text)
+        (finding,) = check_policy(settings)
+        assert (finding.level, finding.about) == ("wrong", "policy")
+        assert str(path) in finding.text
+
+
+def test_stop_all_ends_the_others_where_one_host_refuses(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hosts = [SimpleNamespace(name=f"lab{number}") for number in (1, 2, 3)]
+
+    class Mesh(contextlib.AbstractContextManager[Any]):
+        def hosts(self) -> list[SimpleNamespace]:
+            return hosts
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    def end(host: SimpleNamespace, *_: Any, **__: Any) -> list[str]:
+        if host.name == "lab2":
+            raise AccessRefusedError("lab2 shows a certificate that was revoked")
+        return [f"k-{host.name}"]
+
+    monkeypatch.setattr(control, "open_mesh", lambda _: Mesh())
+    monkeypatch.setattr(control, "_end_host", end)
+    assert control.stop(parse("stop", "--all")) == ExitCode.REFUSED
+    told = capsys.readouterr()
+    assert "stopped the hosts on lab1, lab3" in told.out
+    assert "host lab2 goes on, if it is there: lab2 shows a certificate that was revoked" in told.err

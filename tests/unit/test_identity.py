@@ -17,6 +17,8 @@ from certificates import Authority, shaking_hands
 from pyrokernel.certs.crl import make_crl, remember
 from pyrokernel.certs.making import certificate_pem, key_pem
 from pyrokernel.errors import AccessRefusedError, SettingsError
+from pyrokernel.settings import Settings
+from pyrokernel.wire import remote
 from pyrokernel.wire.identity import Identity, check_kind, kind_and_name, names_in, shake_hands
 from pyrokernel.wire.refusals import explain, explain_dial, look_at
 
@@ -479,3 +481,20 @@ def test_an_explanation_is_one_harmless_line(reason: str) -> None:
     told = explain(OSError(1, reason), "lab1:5")
     assert "\x1b" not in told
     assert "\n" not in told
+
+
+@pytest.mark.parametrize("has_host", [True, False])
+def test_who_has_no_certificate_is_told_which_one_is_missing_and_what_that_of_the_machine_is_for(
+    tmp_path: Path, has_host: bool
+) -> None:
+    if has_host:
+        (tmp_path / "host").mkdir()
+    settings = Settings(
+        certs=str(tmp_path / "certs"), host_certs=str(tmp_path / "host"), runtime_dir=str(tmp_path / "run")
+    )
+    with pytest.raises(AccessRefusedError) as refused:
+        remote.dial("192.0.2.1", 9, 1.0, remote.Credentials.of(settings), stock=True)
+    text = str(refused.value)
+    assert f"a certificate of yours in {tmp_path / 'certs'}" in text
+    assert "`pyrokernel certs issue USER`" in text
+    assert ("`pyrokernel serve --join NS:PORT`" in text) == has_host

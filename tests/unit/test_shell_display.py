@@ -7,7 +7,7 @@ import unicodedata
 
 import pytest
 
-from pyrokernel.shell.controls import harmless
+from pyrokernel.controls import harmless
 from pyrokernel.shell.display import HOLD_LINE_SECONDS, HOLD_REPLY_SECONDS, Display
 
 

@@ -22,7 +22,7 @@ from pyrokernel.texts import (
 
 
 def test_kernels_are_named_briefly() -> None:
-    assert label(["k0", "k1", "k2", "k4", "gpu-1", "gpu-2", "camera"]) == "k0-k2, k4, gpu-1-gpu-2, camera"
+    assert label(["k0", "k1", "k2", "k4", "gpu-1", "gpu-2", "camera"]) == "k0-k2, k4, gpu-[1-2], camera"
     assert label(f"{letter}x" for letter in "abcdefghij") == "ax, bx, cx, dx, ex, fx, gx, hx and 2 more"
     assert label([]) == ""
 

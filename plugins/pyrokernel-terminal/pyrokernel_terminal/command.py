@@ -20,8 +20,8 @@ from pyrokernel_terminal.who import ask, describe
 
 _EPILOG = (
     "serve (or nothing): serve until Ctrl-C. add NAME KEYFILE: let in who has the private key to a public one; again, "
-    "with another file, to add a key. remove NAME: let them in no more, and end their sessions. list: who may come in. "
-    "who: who is there."
+    "with another file, to add a key, or with --role alone to change what they may do. remove NAME: let them in no "
+    "more, and end their sessions; with KEYFILE, only by those keys. list: who may come in. who: who is there."
 )
 
 
@@ -69,9 +69,49 @@ def _serve(args: argparse.Namespace, settings: Settings, options: Options) -> in
 
 
 def _add(args: argparse.Namespace, settings: Settings, options: Options) -> int:
+    name, *key_files = args.words
+    keys = [key for key_file in key_files for key in _read_keys(key_file)]
+    users = read_users(options.users_file)
+    user = users.get(name, User.of(name))
+    if name not in users and not keys:
+        raise SettingsError(
+            f"{name} is new, and needs a key: pyrokernel terminal add {name} KEYFILE, a file such as id.pub"
+        )
+    if not keys and not args.role:
+        raise SettingsError(f"say what {name} gets: a further KEYFILE, or --role")
+    role = Role.of(args.role) if args.role else user.role
+    users[user.name] = User(user.name, role, tuple(dict.fromkeys([*user.keys, *keys])))
+    write_users(options.users_file, users)
+    print(f"{user.name} may come in as {role.word}")
+    return 0
+
+
+def _remove(args: argparse.Namespace, settings: Settings, options: Options) -> int:
+    from pyrokernel_terminal.keys import without_keys  # likewise
+
+    users = read_users(options.users_file)
+    name, *key_files = args.words
+    user = users.pop(name, None)
+    if user is None:
+        raise SettingsError(f"there is no user {name!r} in {options.users_file}; `pyrokernel terminal list` lists them")
+    for key_file in key_files:
+        users[name] = without_keys(user, _read_keys(key_file))
+        if users[name] == user:
+            raise SettingsError(f"{name} has no key of {key_file}; `pyrokernel terminal list --json` shows the keys")
+    write_users(options.users_file, users)
+    what = "by that key no more; sessions that came by it" if key_files else "no more; sessions of theirs"
+    print(f"{name} may come in {what} end within seconds")
+    return 0
+
+
+def _read_keys(key_file: str) -> list[str]:
+    """Return the public keys of a file, or of standard input for "-".
+
+    Raises:
+        SettingsError: It cannot be read, or has something else, or nothing.
+    """
     import asyncssh  # likewise
 
-    name, key_file = args.words
     try:
         text = Path(key_file).expanduser().read_text(encoding="utf-8") if key_file != "-" else sys.stdin.read()
     except (OSError, UnicodeError) as error:
@@ -86,23 +126,7 @@ def _add(args: argparse.Namespace, settings: Settings, options: Options) -> int:
             raise SettingsError(f"{key_file} has a line that is no public key of OpenSSH: {error}") from error
     if not keys:
         raise SettingsError(f"{key_file} has no key")
-    users = read_users(options.users_file)
-    user = users.get(name, User.of(name))
-    role = Role.of(args.role) if args.role else user.role
-    users[user.name] = User(user.name, role, tuple(dict.fromkeys([*user.keys, *keys])))
-    write_users(options.users_file, users)
-    print(f"{user.name} may come in as {role.word}")
-    return 0
-
-
-def _remove(args: argparse.Namespace, settings: Settings, options: Options) -> int:
-    users = read_users(options.users_file)
-    (name,) = args.words
-    if users.pop(name, None) is None:
-        raise SettingsError(f"there is no user {name!r} in {options.users_file}; `pyrokernel terminal list` lists them")
-    write_users(options.users_file, users)
-    print(f"{name} may come in no more; sessions of theirs end within seconds")
-    return 0
+    return keys
 
 
 def _list(args: argparse.Namespace, settings: Settings, options: Options) -> int:
@@ -126,8 +150,8 @@ def _who(args: argparse.Namespace, settings: Settings, options: Options) -> int:
 _Action = Callable[[argparse.Namespace, Settings, Options], int]
 _ACTIONS: dict[str, tuple[_Action, int, int, str]] = {
     "serve": (_serve, 0, 0, "serve [options]"),
-    "add": (_add, 2, 2, "add NAME KEYFILE [--role ROLE]"),
-    "remove": (_remove, 1, 1, "remove NAME"),
+    "add": (_add, 1, 2, "add NAME [KEYFILE] [--role ROLE]"),
+    "remove": (_remove, 1, 2, "remove NAME [KEYFILE]"),
     "list": (_list, 0, 0, "list"),
     "who": (_who, 0, 0, "who"),
 }

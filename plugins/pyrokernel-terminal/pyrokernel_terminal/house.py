@@ -7,17 +7,22 @@ import json
 import time
 from pathlib import Path
 
+from pyrokernel.controls import harmless
 from pyrokernel.errors import NameTakenError, SettingsError
 from pyrokernel.settings import Settings, private_directory
-from pyrokernel.shell.controls import harmless
 from pyrokernel.texts import plural
 
 from pyrokernel_terminal.accounts import User, read_users
+from pyrokernel_terminal.connections import Waiting
+from pyrokernel_terminal.keys import public_keys
 from pyrokernel_terminal.options import Options
 from pyrokernel_terminal.sessions import Record, Session, Sessions
 from pyrokernel_terminal.who import socket_of
 
 _MOST_BANNER_BYTES = 4096
+_MOST_STRANGERS, _STRANGERS_EACH = 64, 32
+"""All who log in may come from one address, such as this machine when they come through a tunnel."""
+_MOST_IDLE = 32
 
 
 class House:
@@ -30,12 +35,16 @@ class House:
     Attributes:
         record: What happened, a line each.
         sessions: Those that there are.
+        strangers: Connections of whom it is not known yet, by address.
+        idle: Connections of users that have no session, by user.
     """
 
     def __init__(self, settings: Settings, options: Options) -> None:
         self.settings, self.options = settings, options
         self.record = Record(folder(settings) / "sessions.log")
         self.sessions = Sessions(options.sessions, options.per_user, self.record)
+        self.strangers = Waiting(_MOST_STRANGERS, _STRANGERS_EACH)
+        self.idle = Waiting(_MOST_IDLE, options.per_user)
         self._banner = _read_banner(options.banner)
 
     def users(self) -> dict[str, User]:
@@ -51,16 +60,23 @@ class House:
         text = f"{self._banner}{here}\n"
         return text.replace("\n", "\r\n").encode()
 
+    def still_admits(self, user: User, key: bytes) -> bool:
+        """Whether who came in as this user, by this key, could do so now.
+
+        Raises:
+            PyrokernelError: The file cannot be read.
+        """
+        return _admits(self.users(), user, key)
+
     def check_users(self) -> None:
-        """End the sessions of whoever may no longer come in as what they are.
+        """End the sessions of whoever may no longer come in as what they are, or by the key they have.
 
         Raises:
             PyrokernelError: The file cannot be read; nobody is thrown out for that.
         """
         users = self.users()
         for session in self.sessions:
-            now = users.get(session.user.name)
-            if session.protocol == "ssh" and (now is None or now.role != session.user.role):
+            if session.protocol == "ssh" and not _admits(users, session.user, session.key):
                 session.end("you may no longer be here as you were: this session ends")
 
 
@@ -115,6 +131,11 @@ def folder(settings: Settings) -> Path:
 def describe_users(users: dict[str, User]) -> str:
     """Say how many may come in."""
     return plural(len(users), "user") if users else "no user yet; `pyrokernel terminal add NAME KEYFILE` adds one"
+
+
+def _admits(users: dict[str, User], user: User, key: bytes) -> bool:
+    now = users.get(user.name)
+    return now is not None and now.role == user.role and key in public_keys(now)
 
 
 def _article(word: str) -> str:

@@ -131,9 +131,10 @@ class ShellProcess:
 
     async def hang_up(self) -> None:
         """End it, as a terminal that is closed does; whatever holds on is killed. What runs on kernels goes on."""
-        self._keys.close()
         if self._terminal is not None:
             self._terminal.close()
+        else:
+            self._keys.close()
         self._signal(signal.SIGHUP)
         try:
             await asyncio.wait_for(self._process.wait(), _PATIENCE_SECONDS)
@@ -193,7 +194,8 @@ class _Terminal:
     def close(self) -> None:
         """Close our side, by which the processes in it are hung up."""
         for transport in self._transports:
-            if isinstance(transport, asyncio.WriteTransport):
+            # asyncio does not look: what is closed twice fails the second time, with a traceback.
+            if isinstance(transport, asyncio.WriteTransport) and not transport.is_closing():
                 transport.abort()  # keys that nobody took are nobody's now
             else:
                 transport.close()

@@ -10,6 +10,7 @@ from typing import Any
 
 import asyncssh
 from pyrokernel.errors import PyrokernelError, SettingsError
+from pyrokernel.front.reach import open_mesh
 from pyrokernel.settings import Settings
 
 from pyrokernel_terminal import ssh, telnet
@@ -19,7 +20,7 @@ from pyrokernel_terminal.options import Options, is_loopback
 
 log = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 2.0
+_LOOK_SECONDS = 1.0
 """How often the file of users is looked at for who is to go."""
 
 
@@ -46,6 +47,7 @@ async def run_server(settings: Settings, options: Options) -> int:
     watch = asyncio.ensure_future(_watch_users(house))
     try:
         await _open_doors(house, doors)
+        await asyncio.to_thread(_warn_without_mesh, settings)
         await stop.wait()
     finally:
         watch.cancel()
@@ -81,8 +83,16 @@ async def _open_doors(house: House, doors: list[Any]) -> None:
             _say(f"WARNING: every account of this machine may run code as yours, by telnet, being {user.act_for}")
 
 
+def _warn_without_mesh(settings: Settings) -> None:
+    """Say that sessions have nothing to look at, if that is so; a mesh that starts later is found by them."""
+    try:
+        open_mesh(settings).close()
+    except PyrokernelError as error:
+        _say(f"WARNING: {error}; until then whoever logs in is told that there is none")
+
+
 async def _watch_users(house: House) -> None:
-    """End the sessions of whoever is taken off the list."""
+    """End the sessions of whoever, or whose key, is taken off the list."""
     last: object = None
     while True:
         await asyncio.sleep(_LOOK_SECONDS)

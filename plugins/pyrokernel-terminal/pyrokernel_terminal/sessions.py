@@ -19,6 +19,9 @@ from pyrokernel_terminal.accounts import User
 
 LOG_BYTES = 1 << 20
 _LOGS_KEPT = 4
+_REFUSALS_A_MINUTE = 30
+"""A flood of strangers must not push what is written of sessions out of the files."""
+
 _LAST_SECONDS = 8.0
 """For all sessions to end; each is given 3 s before it is killed."""
 
@@ -35,6 +38,7 @@ class Session:
         user: Whose.
         protocol: "ssh" or "telnet".
         address: Where it comes from.
+        key: The public key that they came in by, b"" for none.
         since: When it began, Unix time.
         last_key: When the last key came, monotonic.
         pid: Of its shell, 0 before there is one.
@@ -44,6 +48,7 @@ class Session:
     user: User
     protocol: str
     address: str
+    key: bytes = b""
     since: float = dataclasses.field(default_factory=time.time)
     last_key: float = dataclasses.field(default_factory=time.monotonic)
     pid: int = 0
@@ -96,8 +101,8 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._open)
 
-    def begin(self, user: User, protocol: str, address: str) -> Session:
-        """Admit a session.
+    def begin(self, user: User, protocol: str, address: str, key: bytes = b"") -> Session:
+        """Admit a session; the arguments are those of `Session`.
 
         Raises:
             TooManyError: There are too many already, or the server ends.
@@ -109,9 +114,9 @@ class Sessions:
             refused = f"you have {self._per_user} sessions, and no more at once; leave one of them"
         about = {"user": user.name, "role": user.role.word, "by": protocol, "from": address}
         if refused:
-            self._record.write("refused", **about, why=refused)
+            self._record.write_refusal(**about, why=refused)
             raise TooManyError(refused)
-        session = Session(user, protocol, address)
+        session = Session(user, protocol, address, key)
         self._open.append(session)
         self._record.write("begin", **about)
         return session
@@ -157,12 +162,24 @@ class Record:
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
         self._file = _PrivateFile(path, maxBytes=LOG_BYTES, backupCount=_LOGS_KEPT, encoding="utf-8")
         self._file.setFormatter(logging.Formatter("%(message)s"))
+        self._minute, self._refusals = 0, 0
 
     def write(self, event: str, **about: Any) -> None:
         """Write a line; a full disk is told of on standard error, and keeps nobody out."""
         # ASCII: what a stranger calls itself cannot give orders to the terminal of whoever reads this.
         line = json.dumps({"at": round(time.time(), 3), "event": event, **about})
         self._file.emit(logging.LogRecord(__name__, logging.INFO, "", 0, line, None, None))
+
+    def write_refusal(self, **about: Any) -> None:
+        """Write down who was refused; of many in a minute the first, and in the next one how many more there were."""
+        minute = int(time.monotonic() // 60)
+        left_out = 0
+        if minute != self._minute:
+            left_out = max(0, self._refusals - _REFUSALS_A_MINUTE)
+            self._minute, self._refusals = minute, 0
+        self._refusals += 1
+        if self._refusals <= _REFUSALS_A_MINUTE:
+            self.write("refused", **about, **({"left_out": left_out} if left_out else {}))
 
     def close(self) -> None:
         """Close the file."""

@@ -15,6 +15,7 @@ from pyrokernel.errors import AccessRefusedError, PyrokernelError
 
 from pyrokernel_terminal.accounts import User
 from pyrokernel_terminal.house import House
+from pyrokernel_terminal.keys import public_keys
 from pyrokernel_terminal.options import split
 from pyrokernel_terminal.process import BUFFER_BYTES, CHUNK_BYTES, ShellProcess, command_for, environment_for
 from pyrokernel_terminal.serving import serve
@@ -22,14 +23,8 @@ from pyrokernel_terminal.sessions import TooManyError
 
 log = logging.getLogger(__name__)
 
-_LOGIN_SECONDS = 20
-_MOST_STRANGERS = 32
-"""Connections that have not said who they are; of more, the one that has waited longest goes: who logs in is quick."""
-
 _KEEPALIVE_SECONDS = 30
 """A client whose machine is switched off is noticed after four of these."""
-
-_USER = "pyrokernel_user"
 
 
 async def listen(house: House, address: str, key_file: Path) -> asyncssh.SSHAcceptor:
@@ -45,11 +40,10 @@ async def listen(house: House, address: str, key_file: Path) -> asyncssh.SSHAcce
         OSError: The port is taken.
     """
     host, port = split(address)
-    strangers: dict[_Door, None] = {}
     return await asyncssh.listen(
         host,
         port,
-        server_factory=lambda: _Door(house, strangers),
+        server_factory=lambda: _Door(house),
         server_host_keys=[host_key(key_file)],
         process_factory=lambda process: _session(house, process),
         config=None,  # nothing of what ~/.ssh has for other purposes
@@ -66,7 +60,7 @@ async def listen(house: House, address: str, key_file: Path) -> asyncssh.SSHAcce
         gss_host=None,
         # A megabyte of zeros from a stranger would be a gigabyte here.
         compression_algs=["none"],
-        login_timeout=_LOGIN_SECONDS,
+        login_timeout=0,  # the list of strangers has one, and another for who has logged in
         keepalive_interval=_KEEPALIVE_SECONDS,
         server_version="pyrokernel",
     )
@@ -94,30 +88,43 @@ def host_key(path: Path) -> asyncssh.SSHKey:
 
 
 class _Door(asyncssh.SSHServer):
-    """One connection, until it is known whose.
+    """One connection, from the first byte to the last.
 
     Args:
         house: What sessions share.
-        strangers: The connections of nobody yet, the oldest first.
     """
 
-    def __init__(self, house: House, strangers: dict[_Door, None]) -> None:
-        self._house, self._strangers = house, strangers
+    def __init__(self, house: House) -> None:
+        self._house = house
         self._conn: asyncssh.SSHServerConnection | None = None
+        self._address = ""
         self._users: dict[str, User] = {}
         self._name = ""
+        self._sessions = 0
+        self._user: User | None = None
+        self._key = b""
+
+    @property
+    def user(self) -> User:
+        """Who has logged in."""
+        assert self._user is not None  # there is no channel before
+        return self._user
+
+    @property
+    def key(self) -> bytes:
+        """The public key that they did it by."""
+        return self._key
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._conn = conn
-        self._strangers[self] = None
-        if len(self._strangers) > _MOST_STRANGERS:
-            next(iter(self._strangers)).turn_away()
+        self._address = _address(conn)
+        self._house.strangers.enter(self, self._address.rpartition(":")[0])
 
     def turn_away(self) -> None:
-        """Close the connection of somebody who did not say who they are."""
-        self._strangers.pop(self, None)
+        """Close the connection of somebody who does not use it."""
         if self._conn is not None:
             self._conn.abort()
+        self._note_refusal()
 
     def begin_auth(self, username: str) -> bool:
         self._name = username
@@ -133,40 +140,43 @@ class _Door(asyncssh.SSHServer):
 
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         user = self._users.get(username)
-        if (
-            user is None
-            or self._conn is None
-            or not any(key.public_data == known.public_data for known in _known(user))
-        ):
+        if user is None or key.public_data not in public_keys(user):
             return False
-        self._conn.set_extra_info(**{_USER: user})
+        # Asked for each key that is offered, and last for the one that it is proved to have.
+        self._user, self._key = user, key.public_data
         return True
 
     def auth_completed(self) -> None:
-        self._strangers.pop(self, None)
+        self._house.strangers.leave(self)
+        self._name = ""
+        self._house.idle.enter(self, self.user.name)
+
+    def begin_session(self) -> None:
+        """Count a session."""
+        self._sessions += 1
+        self._house.idle.leave(self)
+
+    def end_session(self) -> None:
+        """Count one less; without any, the connection is one that waits."""
+        self._sessions -= 1
+        if self._conn is not None and not self._sessions:
+            self._house.idle.enter(self, self.user.name)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self in self._strangers:
-            del self._strangers[self]
-            if self._name:
-                address = _address(self._conn)
-                self._house.record.write("refused", user=self._name[:64], by="ssh", **{"from": address}, why="no key")
+        self._conn = None
+        self._house.idle.leave(self)
+        if self._house.strangers.leave(self):
+            self._note_refusal()
 
-
-def _known(user: User) -> list[asyncssh.SSHKey]:
-    """Return the keys of a user; one that cannot be read is told of, and lets nobody in."""
-    keys = []
-    for text in user.keys:
-        try:
-            keys.append(asyncssh.import_public_key(text))
-        except asyncssh.KeyImportError as error:
-            log.error("a key of %s cannot be read: %s", user.name, error)
-    return keys
+    def _note_refusal(self) -> None:
+        """Write down who has said a name, and did not show that it is theirs."""
+        if self._name:
+            self._house.record.write_refusal(user=self._name[:64], by="ssh", **{"from": self._address}, why="no key")
 
 
 def _address(place: Any) -> str:
     """Return where a connection, or a channel of one, comes from."""
-    peer = place.get_extra_info("peername") if place is not None else None
+    peer = place.get_extra_info("peername")
     return f"{peer[0]}:{peer[1]}" if peer else ""
 
 
@@ -209,20 +219,23 @@ class _Client:
 
 async def _session(house: House, process: asyncssh.SSHServerProcess[bytes]) -> None:
     """Serve one channel."""
-    user = process.get_extra_info(_USER)
+    door = process.channel.get_connection().get_owner()
+    assert isinstance(door, _Door)
+    user = door.user
     client = _Client(process)
     code, killed_by = 1, ""
     try:
         if process.subsystem:
             raise TooManyError("this is a shell of pyrokernel, which copies no files")
-        if house.users().get(user.name) != user:  # of a connection that is older than the file
+        if not house.still_admits(user, door.key):  # of a connection that is older than the file
             raise TooManyError("what you may do has changed; log in again")
-        session = house.sessions.begin(user, "ssh", _address(process))
+        session = house.sessions.begin(user, "ssh", _address(process), door.key)
     except (TooManyError, PyrokernelError) as error:
         with contextlib.suppress(OSError):
             await client.write_error(f"{error}\r\n".encode())
         process.exit(1)
         return
+    door.begin_session()
     ended: int | None = None
     why = "it did not start"
     try:
@@ -242,6 +255,7 @@ async def _session(house: House, process: asyncssh.SSHServerProcess[bytes]) -> N
         why = f"the client has gone: {error}"
     finally:
         house.sessions.finish(session, ended, why)
+        door.end_session()
         with contextlib.suppress(OSError):
             if killed_by:
                 process.exit_with_signal(killed_by)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import Any
+from typing import Any, ClassVar
 
 import telnetlib3
 from telnetlib3 import telopt
 
 from pyrokernel_terminal.accounts import User
+from pyrokernel_terminal.connections import Waiting
 from pyrokernel_terminal.house import House
 from pyrokernel_terminal.options import split
 from pyrokernel_terminal.process import BUFFER_BYTES, CHUNK_BYTES, ShellProcess, command_for, environment_for
@@ -36,13 +37,16 @@ async def listen(house: House, address: str, user: User) -> telnetlib3.server.Se
     """
     host, port = split(address)
 
+    class Protocol(_Protocol):  # telnetlib3 wants the class
+        waiting = house.strangers
+
     async def serve_one(reader: Any, writer: Any) -> None:
         await _session(house, user, _Client(reader, writer))
 
     return await telnetlib3.create_server(
         host=host,
         port=port,
-        protocol_factory=_Protocol,
+        protocol_factory=Protocol,
         shell=serve_one,
         encoding=False,
         compression=False,  # a megabyte of zeros would be a gigabyte here
@@ -53,13 +57,32 @@ async def listen(house: House, address: str, user: User) -> telnetlib3.server.Se
 
 
 class _Protocol(telnetlib3.TelnetServer):
-    """Asks a client for its terminal, and for nothing else."""
+    """Asks a client for its terminal, and for nothing else.
+
+    Attributes:
+        waiting: Where it is listed until it has a session, or is refused one.
+    """
+
+    waiting: ClassVar[Waiting]
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         # Without it all that comes while the shell does not read is kept.
         self.reader.set_transport(transport)  # type: ignore[union-attr]  # it was made just now
         transport.set_write_buffer_limits(BUFFER_BYTES)
+        self.waiting.enter(self, (transport.get_extra_info("peername") or ("",))[0])
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.waiting.leave(self)
+        super().connection_lost(exc)
+
+    def begin_shell(self, future: asyncio.Future[None]) -> None:
+        self.waiting.leave(self)
+        super().begin_shell(future)
+
+    def turn_away(self) -> None:
+        """Close the connection of somebody who does not say what their terminal is."""
+        self._transport.abort()
 
     def on_request_environ(self) -> list[str | bytes]:
         """Ask for no variables."""

@@ -76,6 +76,7 @@ def test_the_commands_add_list_and_remove(server: Server, tmp_path: Path) -> Non
     assert server.run("add", "ana", f"{second}.pub", "--role", "user").stdout == "ana may come in as user\n"
     assert server.run("add", "ana", f"{second}.pub").stdout == "ana may come in as user\n"
     assert server.run("list").stdout.split() == ["USER", "ROLE", "KEYS", "ana", "user", "2"]
+    assert server.run("add", "ana", "--role", "observer").stdout == "ana may come in as observer\n"
     private = server.run("add", "bob", str(first))
     assert private.returncode != 0
     assert "is a private key" in private.stderr
@@ -86,7 +87,9 @@ def test_the_commands_add_list_and_remove(server: Server, tmp_path: Path) -> Non
     assert server.run("list").stdout.startswith("nobody may come in")
 
 
-@pytest.mark.parametrize("words", [("add", "ana"), ("who", "x"), ("remove",), ("add", "a na", "/dev/null")])
+@pytest.mark.parametrize(
+    "words", [("add", "ana", "--role", "user"), ("who", "x"), ("remove",), ("add", "a na", "/dev/null")]
+)
 def test_a_wrong_word_is_told(server: Server, words: tuple[str, ...]) -> None:
     done = server.run(*words)
     assert done.returncode == 2

@@ -10,7 +10,7 @@ from pathlib import Path
 import openssh
 import pyrokernel as pk
 import pytest
-from terminal_serving import Serve
+from terminal_serving import Serve, Server
 from terminals import Terminal
 from waiting import is_alive, wait_until
 
@@ -95,6 +95,7 @@ def test_an_observer_looks_and_runs_nothing(serve: Serve, kernel: pk.Kernel, mes
     eve = server.at_prompt("eve")
     eve.enter("untouched = 2")
     eve.expect("eve is an observer here, and `submit` takes a user")
+    eve.expect("`pyrokernel terminal add eve --role user`")
     eve.enter("who")
     eve.expect("untouched")
     assert kernel.execute("untouched").result == 1
@@ -268,6 +269,49 @@ def test_who_is_taken_off_the_list_is_out(serve: Serve) -> None:
     assert server.once("ana", "1").returncode == 255
 
 
+def test_a_key_that_is_taken_away_is_out_and_another_of_the_same_user_is_not(serve: Serve, tmp_path: Path) -> None:
+    server = serve("ana")
+    other = openssh.make_key(tmp_path / "other")
+    assert server.run("add", "ana", f"{other}.pub").returncode == 0
+    lost, kept = server.ssh("ana"), openssh.terminal(server.command("ana", options=("-t",), key=other))
+    for one in (lost, kept):
+        one.expect("you are ana")
+    assert server.run("remove", "ana", f"{tmp_path / 'key-ana'}.pub").returncode == 0
+    lost.expect("you may no longer be here as you were")
+    assert server.once("ana", "1").returncode == 255
+    kept.expect("kernels>", 20)
+    kept.close()
+    assert "has no key of" in server.run("remove", "ana", f"{tmp_path / 'key-ana'}.pub").stderr
+
+
+def test_who_logs_in_and_opens_no_session_is_turned_away(serve: Serve) -> None:
+    server = serve("ana", options=("--per-user", "2"))
+    line = server.command("ana", options=("-N",))
+    idle = [subprocess.Popen(line, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(4)]
+    try:
+        wait_until(lambda: sum(one.poll() is not None for one in idle) == 2, 15)
+        assert server.once("ana", "on k0 'in'").stdout == "'in'\n"
+    finally:
+        for one in idle:
+            one.kill()
+            one.wait()
+
+
+def test_what_ends_leaves_no_traceback(serve: Serve) -> None:
+    server = serve("ana")
+    assert server.once("ana", "on k0 1").returncode == 0
+    killed, left, last = (server.ssh("ana") for _ in range(3))
+    for one in (killed, left, last):
+        one.expect("you are ana")
+    killed.process.kill()
+    left.expect("kernels>", 20)
+    left.enter("exit")
+    left.wait()
+    wait_until(lambda: len(server.children()) == 1)
+    assert server.stop() == 0
+    assert [line for line in server.said.read_text().splitlines() if not line.startswith("terminal: ")] == []
+
+
 def flood(terminal: Terminal) -> None:
     """Have a kernel print until it is interrupted."""
     terminal.enter("while True: print('x' * 1000)")
@@ -337,6 +381,15 @@ def test_one_server_serves_a_mesh(serve: Serve) -> None:
     assert done.returncode != 0
     assert "another terminal server of mesh" in done.stderr
     assert server.once("ana", "on k0 1").stdout == "1\n"
+
+
+def test_a_server_without_a_mesh_says_so_and_serves(mesh: pk.Mesh, tmp_path: Path) -> None:
+    server = Server(mesh, tmp_path)
+    server.environ |= {"PYROKERNEL_MESH": "none-of-that-name", "PYROKERNEL_NS": ""}
+    server.start()
+    wait_until(lambda: "WARNING: " in server.said.read_text())
+    assert "mesh 'none-of-that-name' is not running on this machine; start it: pyrokernel" in server.said.read_text()
+    assert server.stop() == 0
 
 
 def test_words_of_the_operator_come_first_and_order_nothing(serve: Serve, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Characters that a terminal would obey or hide, made visible. Pure. Runs in the shell process."""
+"""Characters that a terminal would obey or hide, made visible. Pure. Runs in shell, command line, terminal server."""
 
 from __future__ import annotations
 
