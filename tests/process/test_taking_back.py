@@ -157,13 +157,15 @@ def test_an_answer_that_nobody_has_read_yet_keeps_nobody_waiting_when_its_kernel
     """Where deaths were listened for, the rest of a dead kernel's answers was waited for, and nothing was read."""
     with pk.local(1) as mesh, Exchange(mesh, "work", blocking=False) as exchange:
         link = mesh["k0"].link
-        exchange.send(link, kernel_request("execute", "6 * 7", {}), "first")
+        exchange.send(link, kernel_request("execute", "0", {}), "greeting")
+        assert next(exchange.answers())[1] == "greeting"
+        exchange.send(link, kernel_request("execute", "6 * 7", {}), "unread")
         (connection,) = exchange._connections.values()
         wait_until(lambda: connection.has_input)
         exchange._listening_from = 0.0
         exchange._deaths.append(Death(kernel="k0", instance=link.instance, at=time.time()))
         ((_, token, reply, error),) = exchange.answers(time.monotonic() + 10)
-    assert (token, reply["text"], error) == ("first", "42", None)
+    assert (token, reply["text"], error) == ("unread", "42", None)
 
 
 def test_a_connection_whose_answers_nobody_took_is_closed(kernel: pk.Kernel) -> None:
