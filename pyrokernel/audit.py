@@ -187,7 +187,6 @@ class AuditFile:
         number, offset = _place(position)
         found: list[dict[str, Any]] = []
         taken = scanned = 0
-        at = wanted.since
         for each, path in files:
             if each < number or (each < current and not position and _ended_before(path, wanted.since)):
                 continue
@@ -195,6 +194,7 @@ class AuditFile:
             number, offset = each, begin
             with contextlib.suppress(FileNotFoundError), path.open("rb") as stream:
                 stream.seek(begin)
+                at = os.fstat(stream.fileno()).st_mtime  # of a damaged line, unless a good one is before it
                 for line in stream:
                     if not line.endswith(b"\n"):
                         break
@@ -202,13 +202,14 @@ class AuditFile:
                     scanned += len(line)
                     try:
                         record = wanted.parse(line)
-                        at = at if record is None else float(record["at"])
+                        begun = _AT.match(line)
+                        at = float(begun[1]) if begun else at
                     except ValueError:
+                        record = None
                         if found and found[-1].get("file") == path.name:
                             found[-1]["lines"] += 1
                         else:
                             found.append(entry("damaged", at, lines=1, file=path.name))
-                        continue
                     if record is not None and record.get("what") != "known":
                         found.append(record)
                         taken += len(line)

@@ -152,7 +152,11 @@ class StateLink:
         raise AssertionError("unreachable")
 
     def _note_me(self, known_as: str) -> None:
-        """Learn as whom this process is known elsewhere: by a certificate, not by the name of its account here."""
+        """Learn as whom this process is known elsewhere: by a certificate, not by the name of its account here.
+
+        A kernel is known there as its host, and goes on to take pickles of the name of its account as well: what ana
+        keeps from one machine, her kernels on another one are to load.
+        """
         self._known_as = known_as
         if known_as and not known_as.startswith("host:"):
             self.user = known_as

@@ -58,8 +58,7 @@ def main(args: argparse.Namespace) -> int:
         for host in audit.without:
             note(f"host {host} keeps no record (setting audit_bytes)")
         if args.follow:
-            with contextlib.suppress(KeyboardInterrupt):
-                _follow(audit, args)
+            code = worst([code, _follow(audit, args)])
     return code
 
 
@@ -78,11 +77,19 @@ def _show_all(found: list[dict[str, Any]], args: argparse.Namespace) -> None:
         note("nothing was recorded that fits")
 
 
-def _follow(audit: Audit, args: argparse.Namespace) -> None:
-    while True:
-        time.sleep(_FOLLOW_SECONDS)
-        for record in audit:
-            _show(record, args)
+def _follow(audit: Audit, args: argparse.Namespace) -> ExitCode:
+    """Show what comes until Ctrl-C; return what hosts that failed meanwhile make of the exit code."""
+    told, code = set(audit.failed), ExitCode.OK
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(_FOLLOW_SECONDS)
+            for record in audit:
+                _show(record, args)
+            for host in audit.failed.keys() - told:
+                complain(f"host {host} does not show its record any more: {audit.failed[host]}")
+                code = worst([code, code_of(audit.failed[host])])
+            told = set(audit.failed)
+    return code
 
 
 def _joined(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -70,6 +70,7 @@ class Announcer:
         self._outside = outside
         self._wanted: dict[str, Name] = {}
         self._owed: set[str] = set()
+        self._lost: set[str] = set()
         self._prune_due = True
         self._orphans_due = False
         self._missing_due = time.monotonic() + MISSING_SECONDS
@@ -224,29 +225,35 @@ class Announcer:
                 try:
                     self._register(self._wanted[name])
                 except NameTakenError as error:
-                    log.warning("a name was lost while the name server was away: %s", error)
+                    self._warn_once(name, f"a name was lost: {error}")
                 except AccessRefusedError as error:
                     if not self._directory.connected():
                         raise
-                    # This one is refused, and the others need not be; it was registered once, and is tried again.
-                    log.info("%s; trying again", error)
-                    continue
+                    self._warn_once(name, str(error))  # this one is refused, and the others need not be
+                else:
+                    self._lost.discard(name)
                 self._owed.discard(name)
             if self._prune_due:
                 self._prune()
         except PyrokernelError as error:
-            # Also a refusal: these names were registered once, and who answers there now may not do so for long.
+            # Also where dialling is refused: these names were registered once, and who answers there may change.
             log.info("%s; trying again", error)
             self._owed = self._owed or set(self._wanted)
 
     def _missing(self) -> set[str]:
-        """Return the names of this host that the name server does not have."""
+        """Return the names of this host that the name server does not have, also those that it refused before."""
         found = {entry.name for entry in self._directory.having(f"host:{self._host}")}
         missing = self._wanted.keys() - found
-        for name in sorted(missing):
+        for name in sorted(missing - self._lost):
             log.warning("somebody has removed the name %s; registering it again", name)
         self._missing_due = time.monotonic() + MISSING_SECONDS
         return missing
+
+    def _warn_once(self, name: str, why: str) -> None:
+        """Tell why a name is not this host's, which is tried for again and again."""
+        if name not in self._lost:
+            self._lost.add(name)
+            log.warning("%s", why)
 
     def _register(self, name: Name) -> None:
         """Register one name; replace the entry of a dead instance, or an earlier one of ours."""

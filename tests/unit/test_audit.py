@@ -201,6 +201,26 @@ def test_a_damaged_line_harms_no_other(desk: Desk) -> None:
     assert (damaged["lines"], damaged["file"], damaged["at"]) == (2, room.NAME, one["at"])
 
 
+def test_a_damaged_line_is_of_the_time_of_the_one_before_also_where_that_is_not_asked_for(desk: Desk) -> None:
+    """It was shown first, as of 1970."""
+    desk.file.append([entry("cell", 100.0, user="ana"), entry("cell", 200.0, user="bob")])
+    with (desk.directory / room.NAME).open("ab") as stream:
+        stream.write(b"{]\n")
+    desk.file.append([entry("cell", 300.0, user="ana")])
+    assert [record["at"] for record in desk.records(user="ana")] == [100.0, 200.0, 300.0]
+
+
+def test_one_answer_looks_through_so_many_damaged_lines_and_no_more(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "_SCANNED_BYTES", 100)
+    with (desk.directory / room.NAME).open("ab") as stream:
+        stream.write(b"no record\n" * 40)
+    records, _, end = desk.file.read(Filter())
+    assert (records[0]["lines"], end) == (10, False)
+    assert sum(record["lines"] for record in desk.records()) == 40
+
+
 @pytest.mark.parametrize("damage", [b"\xff{]", b'{"seq":', b""])
 @pytest.mark.parametrize("number", [1, 2])
 def test_lines_of_a_journal_that_are_damaged_are_told_and_cost_no_others(

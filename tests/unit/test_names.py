@@ -92,6 +92,7 @@ def directory() -> FakeDirectory:
 def announcer(directory: FakeDirectory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Announcer]:
     monkeypatch.setattr(names, "LOOK_SECONDS", 0.01)
     monkeypatch.setattr(names, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(names, "MISSING_SECONDS", 0.01)
     fake: Any = directory
     found = Announcer(fake, "lab", outside=True)
     found.start()
@@ -242,6 +243,28 @@ def test_one_name_that_is_refused_does_not_keep_the_others_from_being_announced_
     wait_until(lambda: sorted(directory.entries) == left)
     directory.refused = set()
     wait_until(lambda: "pyrokernel.kernel.k0" in directory.entries)
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_why_a_name_is_lost_is_said_once_and_it_comes_back_when_it_can(
+    announcer: Announcer, directory: FakeDirectory, caplog: pytest.LogCaptureFixture, refused: bool
+) -> None:
+    announcer.announce(kernel()).result(10)
+    looks = []
+    having = directory.having
+    directory.having = lambda word: looks.append(word) or having(word)  # type: ignore[method-assign, func-returns-value]
+    with caplog.at_level(logging.WARNING):
+        if refused:
+            directory.refused.add("pyrokernel.kernel.k0")
+            del directory.entries["pyrokernel.kernel.k0"]
+        else:
+            directory.come_back_with("pyrokernel.kernel.k0", "host:other", "instance:bb")
+        wait_until(lambda: len(looks) > 5)
+    # One look may see it as removed, before the attempt tells more.
+    assert len(caplog.records) <= 2
+    directory.refused.clear()
+    directory.entries.clear()
+    wait_until(lambda: directory.entries and directory.entries["pyrokernel.kernel.k0"].value("instance") == "aa")
 
 
 def test_a_name_that_is_lost_while_it_is_owed_is_owed_no_more(announcer: Announcer, directory: FakeDirectory) -> None:
