@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -15,7 +17,9 @@ from pyrokernel import audit as room
 from pyrokernel.audit import AuditFile, Filter, entry, refusals_to
 from pyrokernel.client.auditing import Audit
 from pyrokernel.errors import KernelUnreachableError, PyrokernelError
+from pyrokernel.front import audit as front
 from pyrokernel.front.audit import _joined
+from pyrokernel.front.exits import code_of
 from pyrokernel.host.recorder import Recorder
 from pyrokernel.journal import Journal
 from pyrokernel.messages import Death, EventKind
@@ -361,3 +365,25 @@ def test_a_cell_of_a_group_ends_in_each_kernel_by_itself() -> None:
     ends = [one("end", kernel, status="ok", seconds=3.0) for kernel in ("k0", "k1")]
     found = _joined([one("cell", "k0"), one("cell", "k1"), *ends])
     assert [(record["kernel"], record.get("status")) for record in found] == [("k0", "ok"), ("k1", "ok")]
+
+
+def test_a_host_that_falls_silent_while_its_record_is_followed_is_named_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = KernelUnreachableError("it is gone")
+
+    class Followed:
+        failed: ClassVar[dict[str, PyrokernelError]] = {}
+        looks = 0
+
+        def __iter__(self) -> Iterator[dict[str, Any]]:
+            self.looks += 1
+            if self.looks == 4:
+                raise KeyboardInterrupt
+            self.failed = {"lab2": error}
+            return iter([])
+
+    monkeypatch.setattr(front, "_FOLLOW_SECONDS", 0.0)
+    followed: Any = Followed()
+    assert front._follow(followed, argparse.Namespace(json=False)) == code_of(error)
+    assert capsys.readouterr().err.count("host lab2 does not show its record any more: it is gone") == 1
