@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from pyrokernel.errors import AccessRefusedError, KernelUnreachableError, MachineLostError
+from pyrokernel.wire import silence
 from pyrokernel.wire.connection import Connection
 from pyrokernel.wire.fanout import Fanout, Request
 from pyrokernel.wire.proxy import connect
 from pyrokernel.wire.remote import NOTHING, Credentials
+from pyrokernel.wire.tls import TlsSocket
 
 _IDLE_KEPT = 4
 """Idle connections kept per kind; each costs the other side a thread or a descriptor."""
@@ -76,8 +78,12 @@ class Link:
             self._start_over()
         with self._lock:
             idle = self._idle.get(kind)
-            if idle:
-                return idle.pop()
+            while idle:
+                connection = idle.pop()
+                # Of a machine of which nothing is heard each connection would find that out anew; to dial tells sooner.
+                if not (isinstance(connection.sock, TlsSocket) and silence.is_silent(connection.sock.address)):
+                    return connection
+                connection.close()
         try:
             return connect(
                 self.uri,

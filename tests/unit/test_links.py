@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import ssl
 from pathlib import Path
 
 import pytest
 from certificates import Authority
 
 from pyrokernel.client.links import Link, ask_each
-from pyrokernel.errors import AccessRefusedError, KernelUnreachableError
+from pyrokernel.errors import AccessRefusedError, KernelUnreachableError, MachineLostError
+from pyrokernel.wire import silence
 from pyrokernel.wire.connection import Connection
 from pyrokernel.wire.fanout import Request
 from pyrokernel.wire.remote import Credentials, dial
+from pyrokernel.wire.tls import TlsSocket
 from pyrokernel.wire.trust import Peer
 
 
@@ -27,6 +31,24 @@ def test_what_is_returned_to_a_closed_link_is_closed() -> None:
             link.give(connection)
             assert (connection.sock.fileno() < 0) == for_good
     link.close()
+
+
+def test_what_is_kept_to_a_machine_of_which_nothing_is_heard_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each connection would wait for as long again before it knew: callers were released after 5.6 s."""
+    near, far = socket.socketpair()
+    with far:
+        sock = TlsSocket(near, ssl.create_default_context(), server_hostname="lab2")
+        sock.address = "192.0.2.9:9191"
+        kept = Connection(sock, Peer(uid=-1))
+        link = Link("k0", "PYRO:k0@192.0.2.9:9191", "instance")
+        link.give(kept)
+        assert link.take("control") is kept
+        link.give(kept)
+        monkeypatch.setattr(silence, "_silent", {})
+        silence.note_dial(sock.address, TimeoutError(errno.ETIMEDOUT, "Connection timed out"))
+        with pytest.raises(MachineLostError):
+            link.take("control")
+        assert near.fileno() < 0
 
 
 def test_whoever_refuses_us_is_one_that_does_not_answer_and_the_others_do() -> None:
