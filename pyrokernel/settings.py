@@ -27,6 +27,10 @@ ENV_PREFIX = "PYROKERNEL_"
 MAX_SOCKET_PATH_BYTES = 100
 """Linux allows 107 bytes in a unix socket's address, macOS 103."""
 
+JOINED = "joined.json"
+"""Name of the file in the runtime directory by which a host that has joined a name server is found again."""
+_JOINED_BYTES = 4096
+
 GATEWAY_SOCKET = "gateway"
 """In the directory of a mesh's sockets: the way to other machines. Not `.sock`, by which others come in."""
 
@@ -201,9 +205,14 @@ class Settings:
         return _read_act_for(self.act_for) if self.act_for else None
 
     @property
+    def joined(self) -> dict[str, str]:
+        """How the host of this machine is in the mesh of another name server, as settings; empty where it is not."""
+        return _read_joined(self.mesh_runtime_dir / JOINED)
+
+    @property
     def ns_address(self) -> str:
-        """Address of the name server in use."""
-        return self.ns or f"./u:{self.mesh_runtime_dir / 'ns.sock'}"
+        """Address of the name server in use: `ns`, else that which the host of this machine joined, else its own."""
+        return self.ns or self.joined.get("ns") or f"./u:{self.mesh_runtime_dir / 'ns.sock'}"
 
     @property
     def host_socket(self) -> Path:
@@ -221,6 +230,23 @@ class Settings:
             ENV_PREFIX + name.upper(): json.dumps(value) if isinstance(value, Mapping) else str(value)
             for name, value in values.items()
         }
+
+
+def _read_joined(path: Path) -> dict[str, str]:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:
+        return {}
+    with open(descriptor, "rb") as file:
+        info = os.fstat(descriptor)
+        # Whoever else could write it would say whose code is run here.
+        if hasattr(os, "getuid") and (info.st_uid != os.getuid() or info.st_mode & 0o077):
+            return {}
+        try:
+            found = json.loads(file.read(_JOINED_BYTES))
+        except ValueError:
+            return {}
+    return {str(name): str(value) for name, value in found.items()} if isinstance(found, dict) else {}
 
 
 def gateway_environment(settings: Settings) -> dict[str, str]:

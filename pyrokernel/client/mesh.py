@@ -714,12 +714,12 @@ def connect(settings: Settings | None = None, **options: Any) -> Mesh:
         # Known from the start, the hosts can be asked about deaths while the name server is away.
         mesh.hosts()
     except NameServerNotFoundError as error:
-        if chosen.ns:
-            raise
+        if chosen.ns or chosen.joined:
+            raise error from None  # what the sockets said is of no use to whoever asks for a mesh
         serve = settings_module.command_line(chosen, "serve --detach")
         message = (
             f"mesh {chosen.mesh!r} is not running on this machine; start it with `{serve}`, "
             "or have one of your own with pyrokernel.local()"
         )
-        raise NameServerNotFoundError(message) from error
+        raise NameServerNotFoundError(message) from None
     return mesh

@@ -49,6 +49,24 @@ def joining(settings: Settings, ns: str) -> Settings:
     return settings
 
 
+def as_before(settings: Settings) -> Settings:
+    """Return the settings of a host that goes back to the mesh in which the one before it on this machine was.
+
+    Args:
+        settings: What they say holds; those that name a name server are returned as they are.
+    """
+    before = {} if settings.ns else settings.joined
+    if not before:
+        return settings
+    return dataclasses.replace(
+        settings,
+        ns=before["ns"],
+        listen=settings.listen or before.get("listen", ""),
+        advertise=settings.advertise or before.get("advertise", ""),
+        host=settings.host or before.get("host", ""),
+    )
+
+
 def check_covered(settings: Settings, identity: Identity) -> None:
     """Refuse an address that the certificate of the host is not for: nobody would believe who listens there.
 

@@ -41,17 +41,11 @@ def open_mesh(settings: Settings) -> Mesh:
     try:
         return connect(settings)
     except NameServerNotFoundError as error:
-        if settings.ns:
+        if settings.ns or settings.joined:
             raise
         serve = command_line(settings, "serve --detach")
         alive = living_records(settings)
-        elsewhere = described_here(settings).get("ns", "")
-        if elsewhere:
-            message = (
-                f"the host that runs here is in the mesh of the name server {elsewhere}: add --ns {elsewhere}, or say "
-                "so once, with PYROKERNEL_NS or ns in the configuration file"
-            )
-        elif alive:
+        if alive:
             names = label(record.name for record in alive)
             message = (
                 f"mesh {settings.mesh!r} has no host, but its kernels live ({names}); watch over them again: {serve}"

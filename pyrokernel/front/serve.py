@@ -21,7 +21,7 @@ from pyrokernel.client.starting import StartingHost
 from pyrokernel.errors import HostError, NameServerNotFoundError, SettingsError, error_from_wire
 from pyrokernel.front.exits import ExitCode, worst
 from pyrokernel.front.inits import report_inits
-from pyrokernel.front.joining import check_covered, joining
+from pyrokernel.front.joining import as_before, check_covered, joining
 from pyrokernel.front.reach import described_here, living_records, open_mesh, settings_of
 from pyrokernel.front.terminal import complain, note, say
 from pyrokernel.host.meshfile import load_mesh_file
@@ -44,8 +44,10 @@ def main(args: argparse.Namespace) -> int:
         return over_ssh.main(args, settings)
     if args.join:
         settings = joining(settings, args.join)
-    elif settings.listen:  # wherever that is said
-        check_covered(settings, Identity.load(settings.host_certs_dir, "host"))
+    else:
+        settings = as_before(settings)
+        if settings.listen:  # wherever that is said
+            check_covered(settings, Identity.load(settings.host_certs_dir, "host"))
     stem = stem_of(args, settings)
     specs = [*declared, *specs_of(args, taken=[spec.name for spec in declared], stem=stem)]
     if not specs and args.number is None and not living_records(settings):
@@ -64,7 +66,7 @@ def main(args: argparse.Namespace) -> int:
 
 def stem_of(args: argparse.Namespace, settings: Settings) -> str:
     """Return how the names of numbered kernels begin: with --join as their machine, so that no two machines clash."""
-    return f"{settings.host_name}-" if args.join else "k"
+    return f"{settings.host_name}-" if args.join or settings.joined else "k"
 
 
 def specs_of(args: argparse.Namespace, taken: Collection[str], stem: str = "k") -> list[KernelSpec]:
@@ -237,7 +239,8 @@ def _check_running(settings: Settings) -> None:
         if about and wanted and about.get(name) != wanted:
             raise SettingsError(
                 f"the host of mesh {settings.mesh!r} that runs here {what} {about.get(name) or 'no address'}, and not "
-                f"{wanted}; end it first (pyrokernel --mesh {settings.mesh} stop), or use another name (--mesh NAME)"
+                f"{wanted}. For more kernels there, leave that out; else use another name (--mesh NAME), or end it "
+                f"first, with its kernels and what they hold: pyrokernel --mesh {settings.mesh} stop"
             )
     ours, theirs = gateway_environment(settings), about.get("gateway")
     if settings.listen and theirs is not None and theirs != ours:

@@ -215,6 +215,7 @@ class Host:
         if error is not None:
             self._give_up(error)
             return
+        self._places.note_joined(self._settings)
         self._report(
             {
                 "ok": True,

@@ -6,6 +6,7 @@ Runtime directory (this machine's own disk, gone at reboot)::
     host.sock        the host's exposed object
     ns.sock          the embedded name server, where no other is configured
     gateway          by which processes of this machine reach other machines
+    joined.json      of a host in the mesh of another name server: which, and how it is reached itself
     kernels/         one record per living kernel, for adoption by the next host
     <instance>.sock  one per kernel
 
@@ -21,13 +22,15 @@ State directory::
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 import shutil
 from pathlib import Path
 
 from pyrokernel.errors import SettingsError
-from pyrokernel.settings import GATEWAY_SOCKET, MAX_SOCKET_PATH_BYTES, Settings, private_directory
+from pyrokernel.settings import GATEWAY_SOCKET, JOINED, MAX_SOCKET_PATH_BYTES, Settings, private_directory
+from pyrokernel.systems import OWN
 
 KEPT_INSTANCES = 5
 """How many journals of ended instances of a kernel stay."""
@@ -70,6 +73,11 @@ class Places:
     def name_server_socket(self) -> Path:
         """Socket of the embedded name server."""
         return self.runtime / "ns.sock"
+
+    @property
+    def joined(self) -> Path:
+        """File that says in whose mesh the host is, also after it was killed."""
+        return self.runtime / JOINED
 
     @property
     def records(self) -> Path:
@@ -140,6 +148,17 @@ class Places:
         private_directory(self.state)
         private_directory(self.records)
 
+    def note_joined(self, settings: Settings) -> None:
+        """Keep in whose mesh this host is: front ends without a name server find it, and the next host goes there."""
+        if not settings.ns:
+            self.joined.unlink(missing_ok=True)
+            return
+        said = {name: str(getattr(settings, name)) for name in ("ns", "listen", "advertise", "host")}
+        before = self.joined.with_suffix(".new")
+        with open(os.open(before, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | OWN, 0o600), "w") as file:
+            json.dump(said, file)
+        before.replace(self.joined)
+
     def forget_old_journals(self, kernel: str, living: str = "") -> None:
         """Delete all but the newest journals of a kernel's ended instances."""
         ended = [path for path in self.journals(kernel) if path.name != living]
@@ -153,6 +172,7 @@ class Places:
         else:
             shutil.rmtree(self.shelf, ignore_errors=True)  # code goes with the kernels that it was shipped to
             self.lock.unlink(missing_ok=True)
+            self.joined.unlink(missing_ok=True)
         for path in (self.records, self.runtime, self.root):
             _remove_if_empty(path)
 
