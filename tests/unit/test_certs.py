@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import fcntl
 import itertools
@@ -35,7 +36,7 @@ from pyrokernel.cli import ExitCode, main
 from pyrokernel.errors import AccessRefusedError, SettingsError
 from pyrokernel.wire.identity import Identity, shake_hands
 from pyrokernel.wire.refusals import trouble_of
-from pyrokernel.wire.revoked import newest_seen
+from pyrokernel.wire.revoked import SEEN, newest_seen, refuse_older
 
 NOW = datetime.datetime(2026, 5, 4, 12, tzinfo=datetime.UTC)
 
@@ -229,6 +230,49 @@ def test_no_list_older_than_one_that_was_seen_is_taken_over(tmp_path: Path) -> N
         take_over(numbered(4), host)  # an authority that was brought back from a backup, and knows less
     shutil.copy(Quick(tmp_path / "m", "mars").identity("host", "lab1", ["lab1"]) / "ca.pem", host / "ca.pem")
     assert newest_seen(host) == 0  # lists of another authority have numbers of their own
+
+
+@pytest.mark.parametrize("cut", [0, 3, -1, 2])
+def test_a_list_that_is_damaged_is_below_what_was_seen(tmp_path: Path, cut: int) -> None:
+    lab = Quick(tmp_path)
+    host = lab.identity("host", "lab1", ["lab1"])
+    good = make_crl({5: NOW}, 4, ca_key=lab.key, ca=lab.cert)
+    take_over(good, host)
+    der = base64.b64decode(b"".join(good.splitlines()[1:-1]))
+    ends = der.rfind(b"\x55\x1d\x14") + 3 + cut if cut >= 0 else 0  # behind, within or before the number
+    inside = base64.b64encode(der[:ends]).decode() if cut >= 0 else "MIIBI"
+    (host / "crl.pem").write_text(f"-----BEGIN X509 CRL-----\n{inside}\n-----END X509 CRL-----\n")
+    with pytest.raises(SettingsError, match=r"crl\.pem is damaged, or has no number, and number 4 of it was there"):
+        refuse_older(host)
+    assert "is damaged" in failure_of(lambda: trouble_of(Identity.load(host)))
+    assert take_over(good, host), "what mends it is the list that was there"
+
+
+def test_what_was_seen_is_of_the_authority_whatever_stands_around_its_certificate(tmp_path: Path) -> None:
+    lab = Quick(tmp_path)
+    host = lab.identity("host", "lab1", ["lab1"])
+    take_over(make_crl({}, 4, ca_key=lab.key, ca=lab.cert), host)
+    certificate = (host / "ca.pem").read_bytes()
+    (host / "ca.pem").write_bytes("Aussteller: Universität\r\n".encode() + certificate + certificate)
+    assert newest_seen(host) == 4
+    for damaged in (b"", b"-----BEGIN CERTIFICATE-----\nMIIBI\n-----END CERTIFICATE-----\n", b"\xff"):
+        (host / "ca.pem").write_bytes(damaged)
+        with pytest.raises(SettingsError, match=r"ca\.pem holds no certificate of an authority; copy ca\.pem"):
+            newest_seen(host)
+
+
+@pytest.mark.parametrize("told", ["{", "[]", '{"authority": "", "number": 1e999}', '{"authority": ""}'])
+def test_a_damaged_note_of_what_was_seen_says_how_to_mend_it(tmp_path: Path, told: str) -> None:
+    host = Quick(tmp_path).identity("host", "lab1", ["lab1"])
+    (host / SEEN).write_text(told)
+    with pytest.raises(SettingsError, match=r"crl\.seen is damaged .* then remove "):
+        newest_seen(host)
+
+
+def failure_of(action: Callable[[], object]) -> str:
+    with pytest.raises(SettingsError) as caught:
+        action()
+    return str(caught.value)
 
 
 def test_who_was_revoked_is_refused_by_servers_and_by_clients(ca: Path) -> None:
