@@ -1,8 +1,9 @@
 """How new the list of what was revoked is, so that nobody goes back to an older one. Runs in every process.
 
 Each list has a number, above that of every earlier one. Of the newest that was checked in an identity directory the
-number is remembered there, in `crl.seen`: an old copy that is put over it, or a list that is gone, would make
-certificates valid again that were revoked. Only the standard library is needed to look; `certs.crl` remembers.
+number is noted there, in `crl.seen`: an old copy that is put over it, or a list that is gone, would make certificates
+valid again that were revoked. Only the standard library is needed to look. `certs.crl` notes: in a host's directory for
+its gateway, and in all of the authority's own machine; that of a user elsewhere has no note, and refuses no list.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ from pyrokernel.cli import ExitCode, main
 from pyrokernel.errors import AccessRefusedError, SettingsError
 from pyrokernel.wire.identity import Identity, shake_hands
 from pyrokernel.wire.refusals import trouble_of
-from pyrokernel.wire.revoked import SEEN, newest_seen, refuse_older
+from pyrokernel.wire.revoked import SEEN, newest_seen, refuse_older, seen_words
 
 NOW = datetime.datetime(2026, 5, 4, 12, tzinfo=datetime.UTC)
 
@@ -222,7 +222,7 @@ def test_no_list_older_than_one_that_was_seen_is_taken_over(tmp_path: Path) -> N
     for gone_back in (lambda: None, lambda: (host / "crl.pem").write_bytes(numbered(2)), (host / "crl.pem").unlink):
         gone_back()
         with pytest.raises(
-            AccessRefusedError, match=r"is number 3, and number 4 is known .* set crl_number in its index"
+            AccessRefusedError, match=r"is number 3, and number 4 is known .* set crl_number in its index.json to 5,"
         ):
             take_over(numbered(3, 5), host)
     assert take_over(numbered(4, 5), host)
@@ -284,7 +284,7 @@ def test_who_was_revoked_is_refused_by_servers_and_by_clients(ca: Path) -> None:
     meet(host, ana, "lab1")
     with opened(ca) as authority:
         assert [record.name for record in authority.revoke("ana")] == ["ana"]
-        assert set(authority.publish_crl([])) == {ana, bob, host}
+        assert authority.publish_crl([]) == ([ana, bob, host], {})
     meet(host, bob, "lab1")
     with pytest.raises(OSError, match="certificate revoked"):
         meet(host, ana, "lab1")
@@ -301,8 +301,58 @@ def test_the_list_goes_only_to_identities_of_its_authority(ca: Path, tmp_path: P
     with opened(ca) as authority:
         authority.issue("user", "ana")
         authority.revoke("ana")
-        assert authority.publish_crl([foreign, tmp_path / "absent"]) == [ca / "issued" / "ana"]
+        assert authority.publish_crl([foreign, tmp_path / "absent"]) == ([ca / "issued" / "ana"], {})
     assert not (foreign / "crl.pem").exists()
+
+
+@pytest.mark.parametrize("kind", ["user", "host"])
+def test_an_identity_of_this_machine_notes_which_list_it_has(ca: Path, tmp_path: Path, kind: str) -> None:
+    here = tmp_path / "here"
+    with opened(ca) as authority:
+        authority.issue(kind, "ana", into=here)
+        authority.issue("host", "lab2", ["lab2"])
+        first = (here / "crl.pem").read_bytes()
+        assert newest_seen(here) == 1
+        authority.revoke("lab2")
+        authority.publish_crl([])
+    assert newest_seen(here) == 2
+    (here / "crl.pem").write_bytes(first)
+    with pytest.raises(SettingsError, match=r"is number 1 of the list .* and number 2 was there before"):
+        Identity.load(here).client_context()
+    assert not (ca / "issued" / "lab2" / SEEN).exists(), "it would be copied over what that machine has seen"
+
+
+def test_an_authority_from_a_backup_puts_no_older_list_over_a_newer_one(ca: Path, tmp_path: Path) -> None:
+    here, backup = tmp_path / "here", tmp_path / "backup"
+    with opened(ca) as authority:
+        authority.issue("user", "ana", into=here)
+        authority.issue("user", "bob")
+    shutil.copytree(ca, backup)
+    with opened(ca) as authority:
+        for name in ("bob", "eve", "zoe"):
+            if name != "bob":
+                authority.issue("user", name)
+            authority.revoke(name)
+        assert authority.publish_crl([])[1] == {}
+    before = {path.name: path.read_bytes() for path in here.iterdir()}
+    with opened(backup) as authority:
+        known = list(authority.index.records)
+        with pytest.raises(AccessRefusedError, match=r"number 1, and number 4 is known in .* to 5, and revoke anew"):
+            authority.renew("ana")
+        assert authority.index.records == known, "what nobody has would count as the newest"
+        authority.revoke("bob")
+        told, refused = authority.publish_crl([])
+        assert told == [backup / "issued" / "bob"]
+        assert list(refused) == [here]
+        assert "is number 2, and number 4 is known in" in refused[here]
+        assert {path.name: path.read_bytes() for path in here.iterdir()} == before
+        # What the text says mends it.
+        authority.index.crl_number = 5
+        authority.index.write(backup / "index.json")
+    with opened(backup) as authority:
+        assert authority.publish_crl([]) == ([here, backup / "issued" / "bob"], {})
+        authority.renew("ana")
+    assert newest_seen(here) == 5
 
 
 def test_a_list_that_was_forged_closes_the_door(tmp_path: Path) -> None:
@@ -453,7 +503,7 @@ def interrupted(count: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Non
     return lambda: monkeypatch.setattr(files.os, "replace", replace)
 
 
-@pytest.mark.parametrize("count", range(7))
+@pytest.mark.parametrize("count", range(6))
 def test_a_renewal_that_is_interrupted_leaves_the_old_or_the_new(
     ca: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
@@ -628,6 +678,24 @@ def test_revoke_tells_this_machine(home: Path, capsys: pytest.CaptureFixture[str
     assert {str(home / "certs"), str(home / "host")} < set(told["told"])
     with pytest.raises(OSError, match="certificate revoked"):
         meet(home / "host", home / "ca" / "issued" / "bob", "localhost")
+
+
+def test_revoke_says_which_directory_of_this_machine_knows_a_newer_list(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(capsys, "init", "--user", "ana")
+    run(capsys, "issue", "bob")
+    index = home / "ca" / "index.json"
+    (home / "certs" / SEEN).write_bytes(seen_words(home / "certs", 9))
+    assert main(["certs", "revoke", "bob"]) == ExitCode.REFUSED
+    told = capsys.readouterr()
+    assert "revoked bob: 1 of its certificates" in told.out
+    assert f"it was copied to: {home / 'host'}" in told.err
+    assert f"not taken in {home / 'certs'}: this list of revoked certificates is number 2, and number 9" in told.err
+    assert main(["certs", "revoke", "bob", "--json"]) == ExitCode.REFUSED
+    assert list(json.loads(capsys.readouterr().out)["refused"]) == [str(home / "certs")]
+    index.write_text(json.dumps({**json.loads(index.read_bytes()), "crl_number": 10}))
+    assert run(capsys, "revoke", "bob")["refused"] == {}
 
 
 def test_list_marks_what_needs_attention(capsys: pytest.CaptureFixture[str]) -> None:
