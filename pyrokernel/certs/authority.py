@@ -138,7 +138,7 @@ class Authority:
                 raise SettingsError(f"{name} is the name of a {record.kind} here; choose another for the {kind}")
             if record.state(now) in ("valid", "due"):
                 raise SettingsError(f"{kind} {name} has a certificate; for a new one: pyrokernel certs renew {name}")
-        self._check_free(name, names, shared)
+        self._check_free(name, names, shared, "issue-host")
         return self._make(kind, name, names, days or DAYS[kind], into)
 
     def renew(
@@ -172,7 +172,7 @@ class Authority:
             )
         if names and last.kind == "user":
             raise SettingsError(f"{name} is a user, and --name is for hosts")
-        self._check_free(name, [each for each in names if each not in last.names], shared)
+        self._check_free(name, [each for each in names if each not in last.names], shared, "renew")
         lasted = (last.ends - last.begins - CLOCKS_APART.total_seconds()) / 86400
         return self._make(last.kind, name, [*last.names, *names], days or lasted, into or self._own_place(last))
 
@@ -228,17 +228,19 @@ class Authority:
                 refused[directory] = str(error)
         return found, refused
 
-    def _check_free(self, name: str, names: Iterable[str], shared: Collection[str]) -> None:
-        """Refuse what another host is reached by: clients go by that, and would take the one for the other."""
+    def _check_free(self, name: str, names: Iterable[str], shared: Collection[str], action: str) -> None:
+        """Refuse what another host is reached by: clients go by that, and would take the one for the other.
+
+        `action` is the subcommand that asks.
+        """
         holders = self.index.holders(name, _now().timestamp())
         for each in names:
             holder = None if each in shared else holders.get(plain_name(each))
             if holder is not None:
-                command = f"{'renew' if self.index.of(name) else 'issue-host'} {name}"
                 raise SettingsError(
                     f"{each} is a name of host {holder.name}, and {name} could pass for that with it; if that host is "
                     f"no more: pyrokernel certs revoke {holder.name}; if both are reached by it, as behind one router: "
-                    f"pyrokernel certs {command} --name {each} --shared"
+                    f"pyrokernel certs {action} {name} --name {each} --shared"
                 )
 
     def _own_place(self, record: Record) -> Path | None:

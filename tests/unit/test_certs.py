@@ -179,6 +179,25 @@ def test_a_host_gets_no_name_of_another_unless_that_is_meant(
     assert main(["certs", "issue-host", "lab3", "--name", name, *words]) == ExitCode.OK  # whose it is no more
 
 
+@pytest.mark.parametrize("before", ["nothing", "valid", "expired", "revoked"])
+def test_the_command_that_shares_a_name_is_one_that_works(
+    ca: Path, capsys: pytest.CaptureFixture[str], before: str
+) -> None:
+    run(capsys, "issue-host", "lab1", "--name", "192.0.2.1", "--ca", str(ca))
+    if before != "nothing":
+        with opened(ca) as authority:
+            authority.issue("host", "lab2", ["lab2"], days=1e-9 if before == "expired" else None)
+            if before == "revoked":
+                authority.revoke("lab2")
+    action = "renew" if before == "valid" else "issue-host"
+    assert main(["certs", action, "lab2", "--name", "192.0.2.1", "--ca", str(ca)]) == ExitCode.USAGE
+    told = capsys.readouterr().err.strip()
+    words = shlex.split(told.rpartition("pyrokernel certs ")[2])
+    assert words[0] == action
+    (made,) = run(capsys, *words, "--ca", str(ca))
+    assert "192.0.2.1" in made["names"]
+
+
 # Lists of what was revoked
 
 
