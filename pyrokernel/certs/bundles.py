@@ -1,4 +1,4 @@
-"""Identity directories as they are written, and their environment files. Runs in the caller's and the host process.
+"""Identity directories as they are written, and their environment files. Runs in callers, hosts and name servers.
 
 The environment needs nothing but the standard library: it is written anew on machines that hold no authority.
 """

@@ -1,4 +1,6 @@
-"""Lists of what was revoked, signed by the authority (RFC 5280, section 5). Runs in the caller's and gateway process.
+"""Lists of what was revoked, signed by the authority (RFC 5280, section 5).
+
+Runs in the caller's process, and in hosts, gateways and name servers.
 
 A list says in its number which is the newer of two. It is valid as long as its authority: that no news arrives must not
 close a mesh, nor must news that arrives where a clock is behind. The certificates themselves are short-lived.
