@@ -564,7 +564,7 @@ def _add_nameserver(commands: _Commands) -> argparse.ArgumentParser:
     parser.add_argument(
         "file", nargs="?", default="", metavar="BACKUP|HOST", help="file to write, or to restore; host to forget"
     )
-    parser.add_argument("--force", action="store_true", help="forget also what answers, or refuses to")
+    parser.add_argument("--force", action="store_true", help="with forget: also what answers, or refuses to")
     parser.add_argument("-n", "--host", metavar="HOST", help="address to listen at (default: localhost, with -p)")
     parser.add_argument("-p", "--port", type=count, metavar="PORT", help="port to listen at (default: 9090, with -n)")
     parser.add_argument(

@@ -129,19 +129,14 @@ class Policy:
             kernels=tuple(sorted(tables, key=lambda one: _specificity(one[0]), reverse=True)),
         )
 
-    def role_of(self, user: str, kind: str = USER, kernel: str = "", address: str = "") -> Role:
-        """Return what somebody may do.
+    def verdict(self, user: str, kind: str = USER, kernel: str = "") -> Verdict:
+        """Return what somebody may do, and which line says so.
 
         Args:
             user: The name in the certificate.
             kind: Of the certificate, "user" or "host".
             kernel: With which kernel, "" for host, name server and shared state.
-            address: Where from; a file says nothing of that.
         """
-        return self.verdict(user, kind, kernel).role
-
-    def verdict(self, user: str, kind: str = USER, kernel: str = "") -> Verdict:
-        """Return what somebody may do, and which line says so; as `role_of`."""
         if kind == HOST:
             if user in self.hosts:
                 return Verdict(self.hosts[user], f"[hosts] {user}")
@@ -160,7 +155,7 @@ class Policy:
 
         Args:
             said: It.
-            user, kind, kernel: As those of `role_of`.
+            user, kind, kernel: As those of `verdict`.
             through: Name of the host that introduces the user, who shows no certificate; "" for none. `default` is for
                 certificates, and whose name is the owner's may be anybody there: so the host's role is the most.
         """
@@ -237,15 +232,12 @@ class Decider:
         self._plugins = Plugins(settings, find(settings))
         self._plugins.load(lambda plugin: None)
 
-    def role_of(self, user: str, kind: str, kernel: str = "", address: str = "", through: str = "") -> Role:
-        """Return what somebody may do; arguments as those of `verdict`."""
-        return self.verdict(user, kind, kernel, address, through).role
-
     def verdict(self, user: str, kind: str, kernel: str = "", address: str = "", through: str = "") -> Verdict:
         """Return what somebody may do, and which line or plugin says so.
 
         Args:
-            user, kind, kernel, address: As those of `Policy.role_of`.
+            user, kind, kernel: As those of `Policy.verdict`.
+            address: Where from; a file says nothing of that, a plugin may.
             through: Name of the host that introduces the user, who shows no certificate; "" for none.
         """
         said = self.ask_plugins(user, kind, kernel, address, through)

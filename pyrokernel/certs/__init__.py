@@ -8,6 +8,7 @@
     facts       what can be said of a certificate
     files       written whole, private, by one command at a time
 
-Runs in the caller's process, for `pyrokernel certs`. To use an identity, `pyrokernel.wire.identity` suffices, which
-needs the standard library only.
+Runs in the caller's process, for `pyrokernel certs`; `bundles`, `crl` and `files` also in hosts, gateways and name
+servers, which take up what was revoked. To use an identity, `pyrokernel.wire.identity` suffices, which needs the
+standard library only.
 """

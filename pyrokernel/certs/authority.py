@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pyrokernel.certs.bundles import is_of, write_bundle
-from pyrokernel.certs.crl import make_crl, number_of
+from pyrokernel.certs.crl import is_news, make_crl, number_of, take_over
 from pyrokernel.certs.files import locked, write_private
 from pyrokernel.certs.index import Index, Record
 from pyrokernel.certs.making import CLOCKS_APART, DAYS, certificate_pem, key_pem, make_ca, make_identity
-from pyrokernel.errors import SettingsError
+from pyrokernel.errors import AccessRefusedError, SettingsError
 from pyrokernel.settings import check_name, private_directory
 from pyrokernel.wire.identity import Identity, check_owned, plain_name
 
@@ -127,6 +127,7 @@ class Authority:
             shared: Those of the names that the certificate of another host may have, too.
 
         Raises:
+            AccessRefusedError: A newer list of what was revoked is known where it is to be written.
             SettingsError: The name has one, also one of the other kind, or is none; or another host is reached by one
                 of the names.
         """
@@ -137,7 +138,7 @@ class Authority:
                 raise SettingsError(f"{name} is the name of a {record.kind} here; choose another for the {kind}")
             if record.state(now) in ("valid", "due"):
                 raise SettingsError(f"{kind} {name} has a certificate; for a new one: pyrokernel certs renew {name}")
-        self._check_free(name, names, shared)
+        self._check_free(name, names, shared, "issue-host")
         return self._make(kind, name, names, days or DAYS[kind], into)
 
     def renew(
@@ -159,6 +160,7 @@ class Authority:
             shared: Those of the names that the certificate of another host may have, too.
 
         Raises:
+            AccessRefusedError: A newer list of what was revoked is known where it is to be written.
             SettingsError: Nothing was issued for the name, or it was revoked; or another host is reached by one of
                 the names.
         """
@@ -170,7 +172,7 @@ class Authority:
             )
         if names and last.kind == "user":
             raise SettingsError(f"{name} is a user, and --name is for hosts")
-        self._check_free(name, [each for each in names if each not in last.names], shared)
+        self._check_free(name, [each for each in names if each not in last.names], shared, "renew")
         lasted = (last.ends - last.begins - CLOCKS_APART.total_seconds()) / 86400
         return self._make(last.kind, name, [*last.names, *names], days or lasted, into or self._own_place(last))
 
@@ -204,31 +206,41 @@ class Authority:
         """Return where an identity was written."""
         return Path(record.directory) if record.directory else self.directory / "issued" / record.name
 
-    def publish_crl(self, more: Iterable[Path]) -> list[Path]:
-        """Copy the list of what was revoked into identity directories of this machine; return which.
+    def publish_crl(self, more: Iterable[Path]) -> tuple[list[Path], dict[Path, str]]:
+        """Copy the list of what was revoked into identity directories of this machine.
 
         Args:
             more: Directories to look at besides those of the index.
+
+        Returns:
+            Which have it, and why others did not take it: a newer one is known there.
         """
         crl = self._crl()
-        found = []
-        for directory in dict.fromkeys([*map(self.directory_of, self.index.records), *more]):
-            if is_of(directory, self.ca_pem):
-                write_private(directory / "crl.pem", crl)
+        here = {self.directory_of(record): bool(record.directory) for record in self.index.records}
+        found, refused = [], {}
+        for directory, notes in {**dict.fromkeys(more, True), **here}.items():
+            if not is_of(directory, self.ca_pem):
+                continue
+            try:
+                take_over(crl, directory, notes=notes)
                 found.append(directory)
-        return found
+            except (AccessRefusedError, SettingsError) as error:
+                refused[directory] = str(error)
+        return found, refused
 
-    def _check_free(self, name: str, names: Iterable[str], shared: Collection[str]) -> None:
-        """Refuse what another host is reached by: clients go by that, and would take the one for the other."""
+    def _check_free(self, name: str, names: Iterable[str], shared: Collection[str], action: str) -> None:
+        """Refuse what another host is reached by: clients go by that, and would take the one for the other.
+
+        `action` is the subcommand that asks.
+        """
         holders = self.index.holders(name, _now().timestamp())
         for each in names:
             holder = None if each in shared else holders.get(plain_name(each))
             if holder is not None:
-                command = f"{'renew' if self.index.of(name) else 'issue-host'} {name}"
                 raise SettingsError(
                     f"{each} is a name of host {holder.name}, and {name} could pass for that with it; if that host is "
                     f"no more: pyrokernel certs revoke {holder.name}; if both are reached by it, as behind one router: "
-                    f"pyrokernel certs {command} --name {each} --shared"
+                    f"pyrokernel certs {action} {name} --name {each} --shared"
                 )
 
     def _own_place(self, record: Record) -> Path | None:
@@ -251,14 +263,16 @@ class Authority:
             ends=cert.not_valid_after_utc.timestamp(),
             directory=str(into.absolute()) if into else "",
         )
+        place = self.directory_of(record)
+        if is_of(place, self.ca_pem):
+            is_news(self._crl(), place)  # refuses before there is a record of a certificate that nobody gets
         self.index.records.append(record)
         self._save()
         for folder in ("certificates", "issued"):
             private_directory(self.directory / folder)
         write_private(self.directory / "certificates" / f"{record.serial:x}.pem", certificate_pem(cert))
-        write_bundle(
-            self.directory_of(record), ca=self.ca_pem, cert=certificate_pem(cert), key=key_pem(key), crl=self._crl()
-        )
+        pair = {"cert": certificate_pem(cert), "key": key_pem(key)}
+        write_bundle(place, ca=self.ca_pem, **pair, crl=self._crl(), here=bool(into))
         return record
 
     @property

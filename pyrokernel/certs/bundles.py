@@ -1,4 +1,4 @@
-"""Identity directories as they are written, and their environment files. Runs in the caller's and the host process.
+"""Identity directories as they are written, and their environment files. Runs in callers, hosts and name servers.
 
 The environment needs nothing but the standard library: it is written anew on machines that hold no authority.
 """
@@ -17,16 +17,27 @@ __all__ = ["environment", "is_of", "take_revoked", "write_bundle", "write_enviro
 _SETTING = {"user": "CERTS", "host": "HOST_CERTS"}
 
 
-def write_bundle(directory: Path, *, ca: bytes, cert: bytes, key: bytes, crl: bytes) -> None:
+def write_bundle(directory: Path, *, ca: bytes, cert: bytes, key: bytes, crl: bytes, here: bool) -> None:
     """Write an identity, or put a new one in the place of the old.
 
     The moment of change is that of key.pem, which has key and certificate in one: however a command is interrupted,
     what is there is the old identity, the new one, or none yet.
+
+    Args:
+        directory: Of the identity.
+        ca, cert, key, crl: What its files have in them.
+        here: Whether it is used where it lies. What is to be copied to another machine notes no list that was seen: it
+            would go over what that machine has noted.
+
+    Raises:
+        AccessRefusedError, SettingsError: As `crl.take_over`; nothing of the identity was changed.
     """
+    from pyrokernel.certs.crl import take_over  # loads `cryptography`, as who makes identities has done already
+
     private_directory(directory, may_be_link=True)
     sweep(directory)
     write_private(directory / "ca.pem", ca)
-    write_private(directory / "crl.pem", crl)
+    take_over(crl, directory, notes=here)
     write_private(directory / "key.pem", key + cert)
     write_private(directory / "cert.pem", cert)
     write_environment(Identity(directory))

@@ -1,4 +1,6 @@
-"""Lists of what was revoked, signed by the authority (RFC 5280, section 5). Runs in the caller's and gateway process.
+"""Lists of what was revoked, signed by the authority (RFC 5280, section 5).
+
+Runs in the caller's process, and in hosts, gateways and name servers.
 
 A list says in its number which is the newer of two. It is valid as long as its authority: that no news arrives must not
 close a mesh, nor must news that arrives where a clock is behind. The certificates themselves are short-lived.
@@ -22,7 +24,7 @@ from pyrokernel.certs.files import write_private
 from pyrokernel.errors import AccessRefusedError
 from pyrokernel.wire.revoked import SEEN, newest_seen, seen_words
 
-__all__ = ["Revoked", "make_crl", "number_of", "read_revoked", "remember", "take_over"]
+__all__ = ["Revoked", "is_news", "make_crl", "number_of", "read_revoked", "remember", "take_over"]
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +88,7 @@ def read_revoked(crl_pem: bytes, ca_pem: bytes) -> Revoked:
 
 
 def remember(directory: Path, number: int) -> None:
-    """Note in an identity directory that a list with a number was there, and was checked."""
+    """Note in an identity directory that a list with a number was checked there; older ones are refused then."""
     try:
         if number > newest_seen(directory):
             write_private(directory / SEEN, seen_words(directory, number))
@@ -94,32 +96,49 @@ def remember(directory: Path, number: int) -> None:
         log.warning("that list %d of what was revoked was seen cannot be noted: %s", number, error)
 
 
-def take_over(crl_pem: bytes, directory: Path) -> bool:
+def take_over(crl_pem: bytes, directory: Path, *, notes: bool = True) -> bool:
     """Put a list in the place of the one in an identity directory; say whether it is newer than that.
 
     Who brings it does not matter: only the authority can have signed it, and none that is older is taken.
+
+    Args:
+        crl_pem: The list.
+        directory: Of the identity; its `ca.pem` is there.
+        notes: Whether it is noted there that this list was seen.
+
+    Raises:
+        AccessRefusedError, SettingsError: As `is_news`.
+    """
+    news = is_news(crl_pem, directory)
+    if news:
+        write_private(directory / "crl.pem", crl_pem)
+    if notes:
+        remember(directory, number_of(crl_pem, (directory / "ca.pem").read_bytes()))
+    return news
+
+
+def is_news(crl_pem: bytes, directory: Path) -> bool:
+    """Tell whether a list says something else than the one in an identity directory.
 
     Raises:
         AccessRefusedError: It is no list, not by the authority of that identity, or older than what is known there.
         SettingsError: What is known there cannot be read.
     """
-    ca, file = (directory / "ca.pem").read_bytes(), directory / "crl.pem"
+    ca = (directory / "ca.pem").read_bytes()
     try:
         told = Revoked(number_of(crl_pem, ca), read_revoked(crl_pem, ca).serials)
     except ValueError as error:
         raise AccessRefusedError(f"this is no list of revoked certificates by the authority in {directory}") from error
     there = Revoked(0, frozenset())
     with contextlib.suppress(FileNotFoundError, ValueError):  # there is none, or it is damaged
-        there = read_revoked(file.read_bytes(), ca)
+        there = read_revoked((directory / "crl.pem").read_bytes(), ca)
     known = max(there.number, newest_seen(directory))
     if told.number < known or (told.number == there.number and told != there):
         raise AccessRefusedError(
             f"this list of revoked certificates is number {told.number}, and number {known} is known in {directory}; "
-            f"if the authority is a backup brought back: set crl_number in its index.json to {known}, and revoke anew"
+            f"if the authority is a backup brought back: set crl_number in its index.json to {known + 1}, and revoke "
+            "anew what it has forgotten"
         )
-    if told != there:
-        write_private(file, crl_pem)
-    remember(directory, told.number)
     return told != there
 
 

@@ -1,4 +1,4 @@
-"""Files that only their owner reads, replaced whole, and one writer at a time. Runs in the caller's process."""
+"""Files that only their owner reads, replaced whole, and one writer at a time. Runs in all that write identities."""
 
 from __future__ import annotations
 

@@ -125,22 +125,26 @@ def revoke(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     with load_room("authority").opened(ca_directory(args)) as authority:
         revoked = authority.revoke(args.revoked)
-        told = authority.publish_crl([settings.certs_dir, settings.host_certs_dir])
+        told, refused = authority.publish_crl([settings.certs_dir, settings.host_certs_dir])
         hosts, deaf = _spread(settings, authority.crl_pem)
+    code = ExitCode.REFUSED if refused else ExitCode.NO_MESH if deaf else ExitCode.OK
     if args.json:
         say_json({"revoked": [record.to_json() for record in revoked], "told": [str(one) for one in told],
+                  "refused": {str(one): why for one, why in refused.items()},
                   "hosts": hosts, "unreached": deaf})  # fmt: skip
-        return ExitCode.NO_MESH if deaf else ExitCode.OK
+        return code
     if revoked:
         say(f"revoked {args.revoked}: {len(revoked)} of its certificates will be refused")
     else:
         say(f"{args.revoked} was revoked before")
     note(f"the list is {ca_directory(args) / 'crl.pem'}; it was copied to: {', '.join(map(str, told)) or 'nowhere'}")
+    for directory, why in refused.items():
+        note(f"not taken in {directory}: {why}")
     if hosts:
         say(f"told {', '.join(hosts)}: whoever is on the list is hung up on within a second")
     for name, why in deaf.items():
         note(f"not told: {name}: {why}; run this again when it is there, or copy crl.pem into its identity directory")
-    return ExitCode.NO_MESH if deaf else ExitCode.OK
+    return code
 
 
 def _spread(settings: Settings, crl: str) -> tuple[list[str], dict[str, str]]:

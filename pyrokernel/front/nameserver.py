@@ -33,10 +33,12 @@ from pyrokernel.wire.nameserver import EmbeddedNameServer
 
 def main(args: argparse.Namespace) -> int:
     """Serve, or do what is asked with a name server or its file."""
-    if args.action in ACTIONS_ON_FILES:
-        return ACTIONS_ON_FILES[args.action](args)
     if args.action == "forget":
         return forget(args, settings_of(args))
+    if args.force:
+        raise SettingsError(f"{args.action or 'nameserver'} takes no --force; it goes with forget HOST")
+    if args.action in ACTIONS_ON_FILES:
+        return ACTIONS_ON_FILES[args.action](args)
     if args.file:
         raise SettingsError(f"{args.action or 'nameserver'} takes no file; a storage is named with -s sql:FILE")
     settings = settings_of(args)

@@ -3,7 +3,7 @@
 Only the standard library is needed to use an identity; `pyrokernel.certs` makes them. In its directory are `ca.pem`,
 the certificate of whoever vouches for all; `key.pem`, the private key and behind it the certificate, in one file that
 is replaced as a whole; `cert.pem`, the same certificate for people and other programs; and `crl.pem`, what was
-revoked, which may be missing unless there was one before (`wire.revoked`). What a refusal means, `wire.refusals`
+revoked, which may be missing unless one was noted before (`wire.revoked`). What a refusal means, `wire.refusals`
 explains.
 """
 

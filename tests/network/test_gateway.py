@@ -416,6 +416,10 @@ def revoking(authority: Authority, number: int, *credentials: Credentials) -> by
     return make_crl(dict.fromkeys(serials, now), number, ca_key=authority.key, ca=authority.cert)
 
 
+DAMAGED = "-----BEGIN X509 CRL-----\nMIIBI\n-----END X509 CRL-----\n"
+"""Base64 that ends too early."""
+
+
 def test_what_was_revoked_stays_so_when_an_older_list_or_none_is_put_there(
     authority: Authority, users: dict[str, Credentials], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -427,6 +431,7 @@ def test_what_was_revoked_stays_so_when_an_older_list_or_none_is_put_there(
         for change, said in (
             (lambda: crl.write_bytes(revoking(authority, 3)), f"{crl} is number 3 of the list"),
             (crl.unlink, f"{crl} is gone, and number 4 of it was there"),
+            (lambda: crl.write_text(DAMAGED), f"{crl} is damaged, or has no number, and number 4 of it was there"),
         ):
             change()
             wait_until(lambda said=said: said in caplog.text)
@@ -442,6 +447,33 @@ def test_what_was_revoked_stays_so_when_an_older_list_or_none_is_put_there(
         wait_until(lambda: not machine.gateway._visitors._revoked)
         assert asked(machine.uri, users["ana"], "whoami")[0] == "ana"
         assert stat.S_IMODE((machine.certs / SEEN).stat().st_mode) == 0o600
+    finally:
+        machine.close()
+
+
+def test_what_has_ended_is_hung_up_on_also_while_the_list_is_damaged(
+    authority: Authority, users: dict[str, Credentials], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine = Machine(tmp_path / "one", authority, "lab8")
+    crl, ca = machine.certs / "crl.pem", machine.certs / "ca.pem"
+    try:
+        crl.write_bytes(revoking(authority, 4))
+        wait_until(lambda: (machine.certs / SEEN).exists())
+        opened = connect(machine.uri, kind="control", credentials=users["zoe"])
+        assert ask_directly(opened, OBJECT, "whoami", (), 20)[0] == "zoe"
+        crl.write_text(DAMAGED)
+        wait_until(lambda: f"{crl} is damaged" in caplog.text)
+        [(pump, visitor)] = machine.gateway._visitors._here.items()
+        machine.gateway._visitors._here[pump] = visitor._replace(until=0.0)
+        wait_until(lambda: opened.has_input)
+        assert "zoe at 127.0.0.1" in caplog.text
+        assert "has to go: the certificate has expired" in caplog.text
+        opened.close()
+        # Other tools write what a certificate says in front of it, in any language.
+        ca.write_bytes("Aussteller: Universität\n".encode() + ca.read_bytes())
+        crl.write_bytes(revoking(authority, 5, users["ana"]))
+        wait_until(lambda: bool(machine.gateway._visitors._revoked))
+        assert json.loads((machine.certs / SEEN).read_bytes())["number"] == 5
     finally:
         machine.close()
 

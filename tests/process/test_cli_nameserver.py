@@ -225,6 +225,8 @@ def test_it_is_backed_up_while_it_is_written_to_and_restored_while_it_is_not(fol
         (["restore", "x.sqlite", "-s", "sql:x.sqlite"], 2, "itself"),
         (["backup", "b", "-s", "sql:/nonexistent/f"], 9, "cannot be backed up"),
         (["status", "b"], 2, "takes no file"),
+        (["--force"], 2, "nameserver takes no --force; it goes with forget HOST"),
+        (["restore", "b", "-s", "sql:f", "--force"], 2, "restore takes no --force; it goes with forget HOST"),
         (["-s", "dbm:x"], 2, "use memory, or sql:FILE"),
         (["-n", "127.0.0.1", "-p", "0"], 2, "from 1 to 65535"),
         (["--nathost", "x"], 2, "belong together"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import fcntl
 import itertools
@@ -35,7 +36,7 @@ from pyrokernel.cli import ExitCode, main
 from pyrokernel.errors import AccessRefusedError, SettingsError
 from pyrokernel.wire.identity import Identity, shake_hands
 from pyrokernel.wire.refusals import trouble_of
-from pyrokernel.wire.revoked import newest_seen
+from pyrokernel.wire.revoked import SEEN, newest_seen, refuse_older, seen_words
 
 NOW = datetime.datetime(2026, 5, 4, 12, tzinfo=datetime.UTC)
 
@@ -178,6 +179,25 @@ def test_a_host_gets_no_name_of_another_unless_that_is_meant(
     assert main(["certs", "issue-host", "lab3", "--name", name, *words]) == ExitCode.OK  # whose it is no more
 
 
+@pytest.mark.parametrize("before", ["nothing", "valid", "expired", "revoked"])
+def test_the_command_that_shares_a_name_is_one_that_works(
+    ca: Path, capsys: pytest.CaptureFixture[str], before: str
+) -> None:
+    run(capsys, "issue-host", "lab1", "--name", "192.0.2.1", "--ca", str(ca))
+    if before != "nothing":
+        with opened(ca) as authority:
+            authority.issue("host", "lab2", ["lab2"], days=1e-9 if before == "expired" else None)
+            if before == "revoked":
+                authority.revoke("lab2")
+    action = "renew" if before == "valid" else "issue-host"
+    assert main(["certs", action, "lab2", "--name", "192.0.2.1", "--ca", str(ca)]) == ExitCode.USAGE
+    told = capsys.readouterr().err.strip()
+    words = shlex.split(told.rpartition("pyrokernel certs ")[2])
+    assert words[0] == action
+    (made,) = run(capsys, *words, "--ca", str(ca))
+    assert "192.0.2.1" in made["names"]
+
+
 # Lists of what was revoked
 
 
@@ -221,7 +241,7 @@ def test_no_list_older_than_one_that_was_seen_is_taken_over(tmp_path: Path) -> N
     for gone_back in (lambda: None, lambda: (host / "crl.pem").write_bytes(numbered(2)), (host / "crl.pem").unlink):
         gone_back()
         with pytest.raises(
-            AccessRefusedError, match=r"is number 3, and number 4 is known .* set crl_number in its index"
+            AccessRefusedError, match=r"is number 3, and number 4 is known .* set crl_number in its index.json to 5,"
         ):
             take_over(numbered(3, 5), host)
     assert take_over(numbered(4, 5), host)
@@ -229,6 +249,49 @@ def test_no_list_older_than_one_that_was_seen_is_taken_over(tmp_path: Path) -> N
         take_over(numbered(4), host)  # an authority that was brought back from a backup, and knows less
     shutil.copy(Quick(tmp_path / "m", "mars").identity("host", "lab1", ["lab1"]) / "ca.pem", host / "ca.pem")
     assert newest_seen(host) == 0  # lists of another authority have numbers of their own
+
+
+@pytest.mark.parametrize("cut", [0, 3, -1, 2])
+def test_a_list_that_is_damaged_is_below_what_was_seen(tmp_path: Path, cut: int) -> None:
+    lab = Quick(tmp_path)
+    host = lab.identity("host", "lab1", ["lab1"])
+    good = make_crl({5: NOW}, 4, ca_key=lab.key, ca=lab.cert)
+    take_over(good, host)
+    der = base64.b64decode(b"".join(good.splitlines()[1:-1]))
+    ends = der.rfind(b"\x55\x1d\x14") + 3 + cut if cut >= 0 else 0  # behind, within or before the number
+    inside = base64.b64encode(der[:ends]).decode() if cut >= 0 else "MIIBI"
+    (host / "crl.pem").write_text(f"-----BEGIN X509 CRL-----\n{inside}\n-----END X509 CRL-----\n")
+    with pytest.raises(SettingsError, match=r"crl\.pem is damaged, or has no number, and number 4 of it was there"):
+        refuse_older(host)
+    assert "is damaged" in failure_of(lambda: trouble_of(Identity.load(host)))
+    assert take_over(good, host), "what mends it is the list that was there"
+
+
+def test_what_was_seen_is_of_the_authority_whatever_stands_around_its_certificate(tmp_path: Path) -> None:
+    lab = Quick(tmp_path)
+    host = lab.identity("host", "lab1", ["lab1"])
+    take_over(make_crl({}, 4, ca_key=lab.key, ca=lab.cert), host)
+    certificate = (host / "ca.pem").read_bytes()
+    (host / "ca.pem").write_bytes("Aussteller: Universität\r\n".encode() + certificate + certificate)
+    assert newest_seen(host) == 4
+    for damaged in (b"", b"-----BEGIN CERTIFICATE-----\nMIIBI\n-----END CERTIFICATE-----\n", b"\xff"):
+        (host / "ca.pem").write_bytes(damaged)
+        with pytest.raises(SettingsError, match=r"ca\.pem holds no certificate of an authority; copy ca\.pem"):
+            newest_seen(host)
+
+
+@pytest.mark.parametrize("told", ["{", "[]", '{"authority": "", "number": 1e999}', '{"authority": ""}'])
+def test_a_damaged_note_of_what_was_seen_says_how_to_mend_it(tmp_path: Path, told: str) -> None:
+    host = Quick(tmp_path).identity("host", "lab1", ["lab1"])
+    (host / SEEN).write_text(told)
+    with pytest.raises(SettingsError, match=r"crl\.seen is damaged .* then remove "):
+        newest_seen(host)
+
+
+def failure_of(action: Callable[[], object]) -> str:
+    with pytest.raises(SettingsError) as caught:
+        action()
+    return str(caught.value)
 
 
 def test_who_was_revoked_is_refused_by_servers_and_by_clients(ca: Path) -> None:
@@ -240,7 +303,7 @@ def test_who_was_revoked_is_refused_by_servers_and_by_clients(ca: Path) -> None:
     meet(host, ana, "lab1")
     with opened(ca) as authority:
         assert [record.name for record in authority.revoke("ana")] == ["ana"]
-        assert set(authority.publish_crl([])) == {ana, bob, host}
+        assert authority.publish_crl([]) == ([ana, bob, host], {})
     meet(host, bob, "lab1")
     with pytest.raises(OSError, match="certificate revoked"):
         meet(host, ana, "lab1")
@@ -257,8 +320,58 @@ def test_the_list_goes_only_to_identities_of_its_authority(ca: Path, tmp_path: P
     with opened(ca) as authority:
         authority.issue("user", "ana")
         authority.revoke("ana")
-        assert authority.publish_crl([foreign, tmp_path / "absent"]) == [ca / "issued" / "ana"]
+        assert authority.publish_crl([foreign, tmp_path / "absent"]) == ([ca / "issued" / "ana"], {})
     assert not (foreign / "crl.pem").exists()
+
+
+@pytest.mark.parametrize("kind", ["user", "host"])
+def test_an_identity_of_this_machine_notes_which_list_it_has(ca: Path, tmp_path: Path, kind: str) -> None:
+    here = tmp_path / "here"
+    with opened(ca) as authority:
+        authority.issue(kind, "ana", into=here)
+        authority.issue("host", "lab2", ["lab2"])
+        first = (here / "crl.pem").read_bytes()
+        assert newest_seen(here) == 1
+        authority.revoke("lab2")
+        authority.publish_crl([])
+    assert newest_seen(here) == 2
+    (here / "crl.pem").write_bytes(first)
+    with pytest.raises(SettingsError, match=r"is number 1 of the list .* and number 2 was there before"):
+        Identity.load(here).client_context()
+    assert not (ca / "issued" / "lab2" / SEEN).exists(), "it would be copied over what that machine has seen"
+
+
+def test_an_authority_from_a_backup_puts_no_older_list_over_a_newer_one(ca: Path, tmp_path: Path) -> None:
+    here, backup = tmp_path / "here", tmp_path / "backup"
+    with opened(ca) as authority:
+        authority.issue("user", "ana", into=here)
+        authority.issue("user", "bob")
+    shutil.copytree(ca, backup)
+    with opened(ca) as authority:
+        for name in ("bob", "eve", "zoe"):
+            if name != "bob":
+                authority.issue("user", name)
+            authority.revoke(name)
+        assert authority.publish_crl([])[1] == {}
+    before = {path.name: path.read_bytes() for path in here.iterdir()}
+    with opened(backup) as authority:
+        known = list(authority.index.records)
+        with pytest.raises(AccessRefusedError, match=r"number 1, and number 4 is known in .* to 5, and revoke anew"):
+            authority.renew("ana")
+        assert authority.index.records == known, "what nobody has would count as the newest"
+        authority.revoke("bob")
+        told, refused = authority.publish_crl([])
+        assert told == [backup / "issued" / "bob"]
+        assert list(refused) == [here]
+        assert "is number 2, and number 4 is known in" in refused[here]
+        assert {path.name: path.read_bytes() for path in here.iterdir()} == before
+        # What the text says mends it.
+        authority.index.crl_number = 5
+        authority.index.write(backup / "index.json")
+    with opened(backup) as authority:
+        assert authority.publish_crl([]) == ([here, backup / "issued" / "bob"], {})
+        authority.renew("ana")
+    assert newest_seen(here) == 5
 
 
 def test_a_list_that_was_forged_closes_the_door(tmp_path: Path) -> None:
@@ -287,7 +400,7 @@ def test_a_name_is_issued_once_and_then_renewed(ca: Path) -> None:
         second = authority.renew("ana")
     assert first.serial != second.serial
     assert [record.serial for record in read_index(ca).of("ana")] == [first.serial, second.serial]
-    assert Identity.load(ca / "issued" / "ana", "user").cert["serialNumber"] == f"{second.serial:X}"
+    assert int(Identity.load(ca / "issued" / "ana", "user").cert["serialNumber"], 16) == second.serial
 
 
 def test_a_renewal_lasts_as_long_and_has_the_same_names_and_more(ca: Path) -> None:
@@ -409,7 +522,7 @@ def interrupted(count: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Non
     return lambda: monkeypatch.setattr(files.os, "replace", replace)
 
 
-@pytest.mark.parametrize("count", range(7))
+@pytest.mark.parametrize("count", range(6))
 def test_a_renewal_that_is_interrupted_leaves_the_old_or_the_new(
     ca: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
@@ -584,6 +697,24 @@ def test_revoke_tells_this_machine(home: Path, capsys: pytest.CaptureFixture[str
     assert {str(home / "certs"), str(home / "host")} < set(told["told"])
     with pytest.raises(OSError, match="certificate revoked"):
         meet(home / "host", home / "ca" / "issued" / "bob", "localhost")
+
+
+def test_revoke_says_which_directory_of_this_machine_knows_a_newer_list(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(capsys, "init", "--user", "ana")
+    run(capsys, "issue", "bob")
+    index = home / "ca" / "index.json"
+    (home / "certs" / SEEN).write_bytes(seen_words(home / "certs", 9))
+    assert main(["certs", "revoke", "bob"]) == ExitCode.REFUSED
+    told = capsys.readouterr()
+    assert "revoked bob: 1 of its certificates" in told.out
+    assert f"it was copied to: {home / 'host'}" in told.err
+    assert f"not taken in {home / 'certs'}: this list of revoked certificates is number 2, and number 9" in told.err
+    assert main(["certs", "revoke", "bob", "--json"]) == ExitCode.REFUSED
+    assert list(json.loads(capsys.readouterr().out)["refused"]) == [str(home / "certs")]
+    index.write_text(json.dumps({**json.loads(index.read_bytes()), "crl_number": 10}))
+    assert run(capsys, "revoke", "bob")["refused"] == {}
 
 
 def test_list_marks_what_needs_attention(capsys: pytest.CaptureFixture[str]) -> None:

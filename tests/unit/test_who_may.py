@@ -58,23 +58,23 @@ def file(tmp_path: Path) -> Path:
     ],
 )
 def test_the_most_specific_line_wins(file: Path, user: str, kernel: str, role: Role) -> None:
-    assert Policy.load(file, "olga").role_of(user, kernel=kernel) is role
+    assert Policy.load(file, "olga").verdict(user, kernel=kernel).role is role
 
 
 def test_without_a_file_the_owner_is_admin_others_look_and_hosts_act_for_users(tmp_path: Path) -> None:
     policy = Policy.load(tmp_path / "none", "olga")
-    assert policy.role_of("olga") is Role.ADMIN
-    assert policy.role_of("bob") is Role.OBSERVER
-    assert policy.role_of("lab2", HOST) is Role.USER
-    assert policy.role_of("olga", HOST) is Role.USER, "a host of that name is not its owner"
-    assert policy.role_of("ca", "ca") is Role.NOBODY
+    assert policy.verdict("olga").role is Role.ADMIN
+    assert policy.verdict("bob").role is Role.OBSERVER
+    assert policy.verdict("lab2", HOST).role is Role.USER
+    assert policy.verdict("olga", HOST).role is Role.USER, "a host of that name is not its owner"
+    assert policy.verdict("ca", "ca").role is Role.NOBODY
 
 
 def test_a_host_has_lines_of_its_own(file: Path) -> None:
     policy = Policy.load(file)
-    assert policy.role_of("lab2", HOST) is Role.OBSERVER
-    assert policy.role_of("lab2") is Role.NOBODY
-    assert policy.role_of("ana", HOST) is Role.USER
+    assert policy.verdict("lab2", HOST).role is Role.OBSERVER
+    assert policy.verdict("lab2").role is Role.NOBODY
+    assert policy.verdict("ana", HOST).role is Role.USER
 
 
 @pytest.mark.parametrize(
@@ -102,22 +102,22 @@ def test_a_file_is_read_anew_when_it_changes_and_a_broken_one_changes_nothing(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     following = PolicyFile(file, "olga")
-    assert following.current.role_of("bob") is Role.USER
+    assert following.current.verdict("bob").role is Role.USER
     file.write_text("[users]\nbob = 'observer'\n")
-    assert following.current.role_of("bob") is Role.OBSERVER
+    assert following.current.verdict("bob").role is Role.OBSERVER
     before = os.stat(file)
     with caplog.at_level(logging.ERROR):
         file.write_text("[users]\nbob = 'admin'\nana = 'queen'\n")
-        assert following.current.role_of("bob") is Role.OBSERVER
-        assert following.current.role_of("bob") is Role.OBSERVER
+        assert following.current.verdict("bob").role is Role.OBSERVER
+        assert following.current.verdict("bob").role is Role.OBSERVER
     assert [record.levelname for record in caplog.records].count("ERROR") == 1, "it is said once"
     assert "'queen'" in caplog.text
     assert "mend the file" in caplog.text
     file.write_text("[users]\nbob = 'nobody'  #\n")
     os.utime(file, ns=(before.st_mtime_ns, before.st_mtime_ns))
-    assert following.current.role_of("bob") is Role.NOBODY
+    assert following.current.verdict("bob").role is Role.NOBODY
     file.unlink()
-    assert following.current.role_of("olga") is Role.ADMIN
+    assert following.current.verdict("olga").role is Role.ADMIN
 
 
 PLUGIN = """
@@ -138,13 +138,13 @@ def settings(tmp_path: Path, file: Path) -> Settings:
 
 def test_what_a_plugin_says_comes_before_the_file_and_one_that_fails_lets_nobody_in(settings: Settings) -> None:
     decider = Decider(settings, "olga")
-    assert decider.role_of("ana", "user") is Role.OBSERVER
-    assert decider.role_of("bob", "user") is Role.USER
-    assert decider.role_of("far", "user", "", "10.0.0.1:5") is Role.USER
-    assert decider.role_of("far", "user", "", "192.168.0.1:5") is Role.NOBODY
-    assert decider.role_of("odd", "user") is Role.NOBODY
+    assert decider.verdict("ana", "user").role is Role.OBSERVER
+    assert decider.verdict("bob", "user").role is Role.USER
+    assert decider.verdict("far", "user", "", "10.0.0.1:5").role is Role.USER
+    assert decider.verdict("far", "user", "", "192.168.0.1:5").role is Role.NOBODY
+    assert decider.verdict("odd", "user").role is Role.NOBODY
     assert decider.verdict("bad", "user").line == "plugin judge failed: no idea"
-    assert decider.role_of("bad", "user") is Role.NOBODY
+    assert decider.verdict("bad", "user").role is Role.NOBODY
 
 
 @pytest.mark.parametrize(
@@ -166,14 +166,14 @@ def test_whom_a_host_introduces_has_the_lower_role_of_the_two(
     decider = Decider(Settings(policy=str(file), no_plugin="hello,redis,sage,timeseries,terminal"), "olga")
     found = decider.verdict(user, "user", kernel, through="lab9")
     assert (found.role, found.line) == (role, line)
-    assert decider.role_of("ana", "user", through="lab2") is Role.OBSERVER, "the host's line is the most there is"
+    assert decider.verdict("ana", "user", through="lab2").role is Role.OBSERVER, "the host's line is the most there is"
 
 
 def test_a_plugin_restricts_whom_a_host_introduces_and_gives_no_more(settings: Settings) -> None:
     decider = Decider(settings, "olga")
-    assert decider.role_of("ana", "user", through="lab9") is Role.OBSERVER
-    assert decider.role_of("far", "user", "", "192.168.0.1:5", "lab9") is Role.NOBODY
-    assert decider.role_of("bad", "user", through="lab9") is Role.NOBODY
+    assert decider.verdict("ana", "user", through="lab9").role is Role.OBSERVER
+    assert decider.verdict("far", "user", "", "192.168.0.1:5", "lab9").role is Role.NOBODY
+    assert decider.verdict("bad", "user", through="lab9").role is Role.NOBODY
 
 
 @pytest.fixture
