@@ -311,9 +311,7 @@ def test_a_flood_of_refusals_is_one_line_with_a_number(desk: Desk, monkeypatch: 
     assert second["count"] == 1000
 
 
-def test_names_that_a_host_invents_fill_no_record_and_hide_nobody(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_names_that_a_host_invents_fill_no_record_and_hide_nobody(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "_REMEMBERED", 50)
     refused = refusals_to(desk.file, {"kernel": "k0"})
     for number in range(200):
