@@ -119,7 +119,8 @@ class Visitors:
         shown = Peer(uid=-1, role=Role.ADMIN, user=name, kind=kind, address=address)
         peer = shown
         if kind == HOST:
-            peer = dataclasses.replace(introduced(shown, unpack(annotations)), through="")
+            # Where from, and by which host, is not what that host says.
+            peer = dataclasses.replace(introduced(shown, unpack(annotations)), through="", address=address)
             if peer.kind != HOST:
                 peer = dataclasses.replace(peer, through=name)
             elif peer.user != name:

@@ -486,6 +486,17 @@ def test_of_whom_a_host_introduces_a_plugin_is_asked_once_and_of_the_host_once(
         machine.close()
 
 
+def test_where_somebody_comes_from_is_not_what_a_host_says(
+    machine: Machine, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab2 = Credentials(authority.identity("host", "lab2", at=str(tmp_path / "h")))
+    say_by_tls(monkeypatch, words_for("nils", Role.ADMIN, "10.9.9.9:1"))
+    with pytest.raises(PyrokernelError, match="gives user nils@lab2 no role"):
+        asked(machine.uri, lab2, "whoami")
+    (record,) = machine.record.read(Filter(user="nils@lab2"))[0]
+    assert record["via"].startswith("127.0.0.1:")
+
+
 def revoking(authority: Authority, number: int, *credentials: Credentials) -> bytes:
     """Return a list that revokes the certificates of some users."""
     now = datetime.datetime.now(datetime.UTC)
