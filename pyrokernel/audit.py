@@ -37,7 +37,10 @@ _AT = re.compile(rb'\{"at":([0-9.]+)')
 _BEGIN, _END = b'{"at":', b"}\n"
 
 REFUSALS_SECONDS = 10.0
-"""The same refusal of the same user is written once in so long, with a count: a flood must not fill the record."""
+"""The same refusal of the same user, or of all whom one host introduces, is written once in so long, with a count.
+
+A flood must not fill the record, nor keep what others were refused out of it, and a host can invent users for one.
+"""
 _REMEMBERED = 10_000
 
 
@@ -230,7 +233,7 @@ def refusals_to(record: AuditFile, where: Mapping[str, str], *, logs: bool = Tru
     last: dict[tuple[str, str], tuple[float, int]] = {}
 
     def refused(peer: Any, what: str, role: Role) -> None:
-        key, now = (peer.identity, what), time.monotonic()
+        key, now = (peer.bearer, what), time.monotonic()
         with lock:
             since, count = last.get(key, (-REFUSALS_SECONDS, 0))
             if now - since < REFUSALS_SECONDS:

@@ -220,11 +220,12 @@ def pyrokernel_policy(user: str, kind: str, kernel: str, address: str, settings:
 
     Called in the gateway when a connection shows a good certificate, and once a second while some are open: those whose
     role has changed are closed. One answer is for all who are the same user, from the same machine, at the same kernel,
-    for a second. It is called on several threads at once, and has 3 s: whom it has said nothing of by then is refused,
-    and those who are in have to go. Of several plugins the first in alphabetical order that answers is
-    believed, and the policy's file is asked only where none does. It can give a role, and never more: who is on this
-    machine as the account that runs the mesh is an admin whatever it says. For whom a host introduces it is asked
-    twice, of the host and of that user, and the lower role counts.
+    for a second. It is called on several threads at once, at most sixteen for one certificate and whom it introduces,
+    and has 3 s with the wait for one of them: whom it has said nothing of by then is refused, and those who are in have
+    to go. Of several plugins the first in alphabetical order that answers is believed, and the policy's file is asked
+    only where none does. It can give a role, and never more: who is on this machine as the account that runs the mesh
+    is an admin whatever it says. For whom a host introduces it is asked twice, first of the host and then of that user,
+    and the lower role counts.
 
     Args:
         user: The name in the certificate, or of whom a host introduces.

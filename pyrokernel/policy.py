@@ -25,14 +25,14 @@ import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pyrokernel.errors import PyrokernelError, SettingsError
 from pyrokernel.plugins import Plugins, find
 from pyrokernel.roles import Role
 from pyrokernel.settings import Settings
 
-__all__ = ["HOST", "USER", "Decider", "Policy", "PolicyFile", "Said", "Verdict"]
+__all__ = ["HOST", "USER", "Decider", "Policy", "PolicyFile", "Verdict"]
 
 log = logging.getLogger(__name__)
 
@@ -54,18 +54,6 @@ class Verdict:
 
     role: Role
     line: str
-
-
-class Said(NamedTuple):
-    """What plugins have said; None where none has an answer.
-
-    Attributes:
-        of_user: Of somebody.
-        of_host: Of the host that introduces them.
-    """
-
-    of_user: Verdict | None = None
-    of_host: Verdict | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,19 +138,20 @@ class Policy:
             return Verdict(Role.ADMIN, "the account that runs the mesh")
         return Verdict(self.default, "default")
 
-    def weigh(self, said: Said, user: str, kind: str = USER, kernel: str = "", through: str = "") -> Verdict:
+    def weigh(
+        self, said: Verdict | None, user: str, kind: str = USER, kernel: str = "", most: Verdict | None = None
+    ) -> Verdict:
         """Return what somebody may do, where plugins have said something or nothing.
 
         Args:
-            said: It.
+            said: It, None where no plugin has an answer.
             user, kind, kernel: As those of `verdict`.
-            through: Name of the host that introduces the user, who shows no certificate; "" for none. `default` is for
-                certificates, and whose name is the owner's may be anybody there: so the host's role is the most.
+            most: What the host may do that introduces the user, who shows no certificate; None for who does. `default`
+                is for certificates, and whose name is the owner's may be anybody there: so it is the most.
         """
-        if not through:
-            return said.of_user or self.verdict(user, kind, kernel)
-        most = said.of_host or self.verdict(through, HOST, kernel)
-        named = said.of_user or self.line_of(user, kernel)
+        if most is None:
+            return said or self.verdict(user, kind, kernel)
+        named = said or self.line_of(user, kernel)
         return named if named is not None and named.role < most.role else most
 
     def line_of(self, user: str, kernel: str = "") -> Verdict | None:
@@ -240,8 +229,8 @@ class Decider:
             address: Where from; a file says nothing of that, a plugin may.
             through: Name of the host that introduces the user, who shows no certificate; "" for none.
         """
-        said = self.ask_plugins(user, kind, kernel, address, through)
-        return self.policy.weigh(said, user, kind, kernel, through)
+        most = self.verdict(through, HOST, kernel, address) if through else None
+        return self.policy.weigh(self.ask_plugins(user, kind, kernel, address), user, kind, kernel, most)
 
     @property
     def policy(self) -> Policy:
@@ -253,13 +242,11 @@ class Decider:
         """Whether a plugin is asked before the file: that may take any time."""
         return self._plugins.implements(_HOOK)
 
-    def ask_plugins(self, user: str, kind: str, kernel: str, address: str, through: str = "") -> Said:
-        """Return what plugins say of somebody, and of the host that introduces them; arguments as for `verdict`."""
-        of_host = self._ask(through, HOST, kernel, address) if through else None
-        return Said(self._ask(user, kind, kernel, address), of_host)
+    def ask_plugins(self, user: str, kind: str, kernel: str, address: str) -> Verdict | None:
+        """Return what the first plugin says that has an answer, None without one; one that fails lets nobody in.
 
-    def _ask(self, user: str, kind: str, kernel: str, address: str) -> Verdict | None:
-        """Return what the first plugin says that has an answer, None without one; one that fails lets nobody in."""
+        Arguments are as for `verdict`; of a host that introduces somebody it is asked by itself.
+        """
         for plugin in self._plugins.all:
             try:
                 said = self._plugins.call(plugin, _HOOK, user=user, kind=kind, kernel=kernel, address=address)

@@ -5,8 +5,8 @@ sockets as on any machine. Whoever comes in has shown a certificate; `visitors` 
 policy lets them do and which socket they want, and introduces them there. Then bytes are pumped, and not looked at. The
 other way processes of this machine are let through to other gateways.
 
-`newcomers` are those of whom nothing is known yet, `routes` says where they want to go, `decisions` what they may do,
-and `pump` moves their bytes.
+`newcomers` are those of whom nothing is known yet, `routes` says where they want to go, `decisions` what they may do
+(`questions` are how it asks what may hang), and `pump` moves their bytes.
 
 Start at `gateway` for the loop, at `visitors` for who gets in.
 """

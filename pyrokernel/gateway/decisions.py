@@ -1,35 +1,37 @@
 """What the policy gives to whom, found out beside the loop, which moves everybody's bytes. Runs in the gateway process.
 
-The policy's file is looked at once a second, whoever is here. A plugin is asked once for everybody who is the same
-user, from the same machine, at the same kernel, and its answer holds for a second. It may talk to a directory service
-and hang: then it holds up whom it was asked about, who is refused in the end, and nobody else.
+The policy's file is looked at once a second, whoever is here, on a thread of its own. A plugin is asked once for
+everybody who is the same user, from the same machine, at the same kernel, and its answer holds for a second. It may
+talk to a directory service and hang: then whom it was asked about is refused in the end. Of the threads that ask, one
+certificate has a quarter: what hangs there holds up the same certificate, a host with all whom it introduces, and
+others only where it hangs about four certificates at once.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
-import queue
-import threading
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable
+from typing import NamedTuple
 
-from pyrokernel.loop import Loop, Timer
-from pyrokernel.policy import Decider, Policy, Said, Verdict
+from pyrokernel.gateway.questions import ANSWER_SECONDS, Answer, Questions
+from pyrokernel.loglimit import LogLimit
+from pyrokernel.loop import Loop
+from pyrokernel.policy import Decider, Policy, Verdict
 from pyrokernel.roles import Role
+from pyrokernel.wire.trust import Peer
 
 log = logging.getLogger(__name__)
-
-ANSWER_SECONDS = 3.0
-"""Whom a plugin has said nothing of by then is refused."""
 
 HOLD_SECONDS = 1.0
 """How long an answer holds for others who are the same."""
 
 TOO_LATE = Verdict(Role.NOBODY, "the policy of this machine has not answered in time")
 
-_THREADS = 16
+_THREADS = 64
+_SHARE = 16
+"""So many of them may ask for one certificate: a quarter, as of the connections."""
 _FILE = "file"
 """Stands for the question about the policy's file."""
 
@@ -52,14 +54,10 @@ class Who(NamedTuple):
     machine: str
     through: str = ""
 
-
-class _Question:
-    """One that somebody waits for; each is asked once at a time."""
-
-    def __init__(self, timer: Timer, note: Callable[[Any], None]) -> None:
-        self.timer, self.note = timer, note
-        self.then: list[Callable[[Any], None]] = []
-        self.is_late = False
+    @property
+    def peer(self) -> Peer:
+        """The same as a peer, by which it is counted and called."""
+        return Peer(uid=-1, user=self.user, kind=self.kind, through=self.through)
 
 
 class Decisions:
@@ -71,41 +69,46 @@ class Decisions:
     """
 
     def __init__(self, loop: Loop, decider: Decider) -> None:
-        self._loop, self._decider = loop, decider
+        self._decider = decider
         self._policy = decider.policy
-        self._known: dict[Who, tuple[float, Verdict]] = {}
-        self._questions: dict[object, _Question] = {}
-        self._asked: queue.SimpleQueue[tuple[object, Callable[[], Any]] | None] = queue.SimpleQueue()
-        self._threads = 0
+        self._known: dict[Who, tuple[float, Verdict | None]] = {}
+        """When plugins were asked about whom, and what they said."""
+        self._late = LogLimit(log, "the policy did not answer in time about %d more in that second")
+        self._plugins = Questions(loop, _THREADS, _SHARE, self._note_late)
+        self._file = Questions(loop, 1, 1, self._note_late)
 
-    def decide(self, who: Who, address: str, then: Then, *, anew: bool = False) -> None:
+    def decide(self, who: Who, address: str, then: Then, *, most: Verdict | None = None, anew: bool = False) -> None:
         """Find out what somebody may do.
 
         Args:
             who: Of whom.
             address: Where one of their connections comes from.
             then: Called with the verdict: at once where it is known, and in any case within `ANSWER_SECONDS`.
+            most: What the host may do that introduces them; None where they have shown a certificate.
             anew: Ask also where the last answer still holds.
         """
+        if most is not None and most.role is Role.NOBODY:
+            then(most)
+            return
         if not self._decider.has_plugins:
-            then(self._weigh(Said(), who))
+            then(self._weigh(None, who, most))
             return
-        since, verdict = self._known.get(who, (0.0, None))
-        if verdict is not None and not anew and time.monotonic() - since < HOLD_SECONDS:
-            then(verdict)
+        known = self._known.get(who)
+        if known is not None and not anew and time.monotonic() - known[0] < HOLD_SECONDS:
+            then(self._weigh(known[1], who, most))
             return
 
-        def note(said: Said) -> None:
-            self._known[who] = time.monotonic(), self._weigh(said, who)
+        def note(said: Verdict | None) -> None:
+            self._known[who] = time.monotonic(), said
 
-        def decided(said: Said | None) -> None:
-            then(TOO_LATE if said is None else self._weigh(said, who))
+        def decided(answer: Answer | None) -> None:
+            then(TOO_LATE if answer is None else self._weigh(answer.found, who, most))
 
-        ask = functools.partial(self._decider.ask_plugins, who.user, who.kind, who.kernel, address, who.through)
-        self._ask(who, ask, note, decided)
+        ask = functools.partial(self._decider.ask_plugins, who.user, who.kind, who.kernel, address)
+        self._plugins.ask(who, who.peer.bearer, ask, note, decided)
 
-    def _weigh(self, said: Said, who: Who) -> Verdict:
-        return self._policy.weigh(said, who.user, who.kind, who.kernel, who.through)
+    def _weigh(self, said: Verdict | None, who: Who, most: Verdict | None) -> Verdict:
+        return self._policy.weigh(said, who.user, who.kind, who.kernel, most)
 
     def look_around(self, then: Callable[[], None]) -> None:
         """Look at the policy's file, and forget what was said of those who are gone.
@@ -113,71 +116,20 @@ class Decisions:
         Args:
             then: Called when that is done; also where the file is on a disk that does not answer.
         """
+        self._late.settle()
         now = time.monotonic()
         self._known = {who: known for who, known in self._known.items() if now - known[0] < HOLD_SECONDS}
 
         def note(policy: Policy) -> None:
             self._policy = policy
 
-        self._ask(_FILE, lambda: self._decider.policy, note, lambda _: then())
+        self._file.ask(_FILE, _FILE, lambda: self._decider.policy, note, lambda _: then())
 
     def close(self) -> None:
-        """Let the threads go that are not asked anything."""
-        for _ in range(self._threads):
-            self._asked.put(None)
+        """Ask nobody any more."""
+        self._plugins.close()
+        self._file.close()
 
-    def _ask(
-        self, key: object, work: Callable[[], Any], note: Callable[[Any], None], then: Callable[[Any], None]
-    ) -> None:
-        """Have a thread work; call `then` in the loop with what came of it, or with None if that takes too long.
-
-        What came of it is noted first: whoever asks from then on is not to have it asked again.
-        """
-        question = self._questions.get(key)
-        if question is None:
-            question = _Question(self._loop.after(ANSWER_SECONDS, lambda: self._on_late(key)), note)
-            self._questions[key] = question
-            self._asked.put((key, work))
-            if self._threads < min(_THREADS, len(self._questions)):
-                self._threads += 1
-                # Not of a pool: Python waits for the threads of those at its end, and a plugin may hang for ever.
-                threading.Thread(target=self._work, name="pyrokernel-policy", daemon=True).start()
-        if question.is_late:
-            then(None)
-        else:
-            question.then.append(then)
-
-    def _work(self) -> None:
-        while True:
-            asked = self._asked.get()
-            if asked is None:
-                return
-            key, work = asked
-            try:
-                found = work()
-            except Exception:
-                log.exception("the policy cannot be asked")  # whoever waits is refused
-                found = None
-            self._loop.call(functools.partial(self._on_answer, key, found))
-
-    def _on_answer(self, key: object, found: Any) -> None:
-        question = self._questions.pop(key)
-        question.timer.cancel()
-        if found is not None:
-            question.note(found)
-        self._tell(question.then, found)
-
-    def _on_late(self, key: object) -> None:
-        question = self._questions[key]
-        question.is_late = True
-        waiting, question.then = question.then, []
-        log.warning("the policy does not answer within %g s about %s", ANSWER_SECONDS, _shown(key))
-        self._tell(waiting, None)
-
-    def _tell(self, waiting: list[Callable[[Any], None]], found: Any) -> None:
-        for then in waiting:
-            self._loop.call(functools.partial(then, found))  # each by itself: a mistake in one is not the others'
-
-
-def _shown(key: object) -> str:
-    return f"{key.kind} {key.user}" if isinstance(key, Who) else "its file"
+    def _note_late(self, key: Hashable) -> None:
+        about = key.peer.described if isinstance(key, Who) else "its file"
+        self._late.warning("the policy does not answer within %g s about %s", ANSWER_SECONDS, about)

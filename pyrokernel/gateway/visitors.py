@@ -81,7 +81,10 @@ class Visitors:
     def __init__(self, loop: Loop, settings: Settings, share: int) -> None:
         self._settings = settings
         self._share = share
-        self._counts: Counter[tuple[str, str]] = Counter()
+        self._counts: Counter[str] = Counter()
+        """By identity of the certificate, the connections that stand."""
+        self._undecided: Counter[str] = Counter()
+        """And those of which the policy has not said yet what they may do."""
         self._troubles: tuple[int, ...] = ()
         self._decisions = Decisions(loop, Decider(settings, account_of_process()))
         self._on_refused = refusals_to(AuditFile.beside(settings), {"object": "gateway"}, logs=False)
@@ -116,7 +119,8 @@ class Visitors:
         shown = Peer(uid=-1, role=Role.ADMIN, user=name, kind=kind, address=address)
         peer = shown
         if kind == HOST:
-            peer = dataclasses.replace(introduced(shown, unpack(annotations)), through="")
+            # Where from, and by which host, is not what that host says.
+            peer = dataclasses.replace(introduced(shown, unpack(annotations)), through="", address=address)
             if peer.kind != HOST:
                 peer = dataclasses.replace(peer, through=name)
             elif peer.user != name:
@@ -133,8 +137,22 @@ class Visitors:
             visitor: As `recognise` returns it.
             then: Called with it and its role, at once or a moment later; or with the reason why it is refused.
         """
-        decided = functools.partial(self._on_shown, visitor, then)
-        self._decisions.decide(visitor.bearer, visitor.shown.address, decided)
+        try:
+            self._check_revoked(visitor)
+            self._check_share(visitor)
+        except AccessRefusedError as error:
+            then(error)
+            return
+        # Counted from now on: a plugin may take its time, and one certificate must not fill the machine meanwhile.
+        self._undecided[visitor.shown.identity] += 1
+
+        def decided(found: Visitor | PyrokernelError) -> None:
+            _take_off(self._undecided, visitor.shown.identity)
+            then(found)
+
+        self._decisions.decide(
+            visitor.bearer, visitor.shown.address, functools.partial(self._on_shown, visitor, decided)
+        )
 
     def _on_shown(self, visitor: Visitor, then: Then, verdict: Verdict) -> None:
         """Go on with what whoever has shown the certificate may do."""
@@ -147,7 +165,7 @@ class Visitors:
         visitor = visitor._replace(shown=shown)
         if visitor.peer.through:
             decided = functools.partial(self._on_peer, visitor, then)
-            self._decisions.decide(visitor.who, visitor.shown.address, decided)
+            self._decisions.decide(visitor.who, visitor.shown.address, decided, most=verdict)
         else:
             self._on_peer(visitor, then, verdict)
 
@@ -156,22 +174,26 @@ class Visitors:
         role = min(visitor.peer.role, visitor.shown.role, verdict.role)
         peer = dataclasses.replace(visitor.peer, role=role)
         try:
-            self._check_certificate(visitor.shown, visitor.serial)
+            self._check_revoked(visitor)
             self._check_role(peer, verdict, visitor.kernel)
         except AccessRefusedError as error:
             then(error)
             return
         then(visitor._replace(peer=peer, allowed=verdict.role))
 
-    def _check_certificate(self, shown: Peer, serial: int) -> None:
-        """Refuse a certificate that was revoked, or has enough connections."""
-        if serial in self._revoked:
-            self._on_refused(shown, "a connection with a revoked certificate", Role.OBSERVER)
-            raise AccessRefusedError(f"the certificate of {shown.kind} {shown.user} was revoked; ask for a new one")
-        if self._counts[shown.kind, shown.user] >= self._share:
+    def _check_revoked(self, visitor: Visitor) -> None:
+        """Refuse a certificate that was revoked."""
+        if visitor.serial in self._revoked:
+            self._on_refused(visitor.shown, "a connection with a revoked certificate", Role.OBSERVER)
+            raise AccessRefusedError(f"the certificate of {visitor.shown.described} was revoked; ask for a new one")
+
+    def _check_share(self, visitor: Visitor) -> None:
+        """Refuse a certificate that has enough connections, whether they are decided about or not."""
+        shown = visitor.shown
+        if self._counts[shown.identity] + self._undecided[shown.identity] >= self._share:
             raise AccessRefusedError(
-                f"{shown.kind} {shown.user} has {self._share} connections to this machine, and no certificate has "
-                "more: close some"
+                f"{shown.described} has {self._share} connections to this machine, and no certificate has more: "
+                "close some"
             )
 
     def _check_role(self, peer: Peer, verdict: Verdict, kernel: str) -> None:
@@ -180,10 +202,9 @@ class Visitors:
             return
         self._on_refused(peer, f"kernel {kernel}" if kernel else "a connection", Role.OBSERVER)
         if verdict is TOO_LATE:
-            raise AccessRefusedError(f"{verdict.line} about {peer.kind} {peer.user}; try again, or tell an admin of it")
-        introducer = f", whom host {peer.through} introduces," if peer.through else ""
+            raise AccessRefusedError(f"{verdict.line} about {peer.described}; try again, or tell an admin of it")
         raise AccessRefusedError(
-            f"the policy of this machine gives {peer.kind} {peer.user}{introducer} no role; an admin of it can "
+            f"the policy of this machine gives {peer.described} no role; an admin of it can "
             f"(`pyrokernel policy check {words_to_check(peer)}` there says what it gives)"
         )
 
@@ -196,16 +217,13 @@ class Visitors:
     def note(self, pump: Pump, visitor: Visitor) -> None:
         """Remember whose connection this is."""
         self._here[pump] = visitor
-        self._counts[visitor.shown.kind, visitor.shown.user] += 1
+        self._counts[visitor.shown.identity] += 1
 
     def forget(self, pump: Pump) -> None:
         """It has ended."""
         visitor = self._here.pop(pump, None)
         if visitor is not None:
-            key = visitor.shown.kind, visitor.shown.user
-            self._counts[key] -= 1
-            if not self._counts[key]:
-                del self._counts[key]
+            _take_off(self._counts, visitor.shown.identity)
 
     def look_around(self) -> None:
         """Take up what is new on disk, and hang up on those whose certificates or roles have ended."""
@@ -223,22 +241,31 @@ class Visitors:
         self._decisions.close()
 
     def _compare_roles(self) -> None:
-        """Ask anew what those may do who are here: once for all connections of one."""
-        by_who: dict[Who, list[Pump]] = {}
+        """Ask anew what those may do who are here: once for all connections of one, and before that of their host."""
+        by_bearer: dict[Who, dict[Who, list[Pump]]] = {}
         for pump, visitor in self._here.items():
-            by_who.setdefault(visitor.who, []).append(pump)
-        addresses = {who: self._here[pumps[0]].shown.address for who, pumps in by_who.items()}
+            by_bearer.setdefault(visitor.bearer, {}).setdefault(visitor.who, []).append(pump)
+        for bearer, by_who in by_bearer.items():
+            address = self._here[next(iter(by_who.values()))[0]].shown.address
+            compare = functools.partial(self._compare_with_bearer, by_who, address)
+            self._decisions.decide(bearer, address, compare, anew=True)
+
+    def _compare_with_bearer(self, by_who: dict[Who, list[Pump]], address: str, verdict: Verdict) -> None:
+        """Go on with what whoever has shown the certificate may do now."""
         for who, pumps in by_who.items():
-            self._decisions.decide(who, addresses[who], functools.partial(self._compare, pumps), anew=True)
+            compare = functools.partial(self._compare, pumps)
+            if who.through:
+                self._decisions.decide(who, address, compare, most=verdict, anew=True)
+            else:
+                compare(verdict)
 
     def _compare(self, pumps: list[Pump], verdict: Verdict) -> None:
         """Hang up on those of somebody's connections that have another role than the policy gives now."""
         for pump in pumps:
             visitor = self._here.get(pump)
             if visitor is not None and visitor.allowed is not verdict.role:
-                self._send_away(
-                    pump, visitor, f"the policy gives another role now: {verdict.role.word}, by {verdict.line}"
-                )
+                changed = f"the policy gives another role now: {verdict.role.word}, by {verdict.line}"
+                self._send_away(pump, visitor, verdict.line if verdict is TOO_LATE else changed)
 
     def _send_away(self, pump: Pump, visitor: Visitor, why: str) -> None:
         """Hang up on somebody, and write down why."""
@@ -258,6 +285,12 @@ class Visitors:
             if now != self._troubles:
                 log.warning("the identity was changed and cannot be used, what it was holds on: %s", error)
             self._troubles = now
+
+
+def _take_off(counts: Counter[str], whose: str) -> None:
+    counts[whose] -= 1
+    if not counts[whose]:
+        del counts[whose]
 
 
 def shown_name(sock: TlsSocket) -> str:

@@ -76,7 +76,7 @@ def _noted(method: Callable[P, T]) -> Callable[P, T]:
             return method(*args, **kwargs)
         except NamingError as error:
             peer = current_peer()
-            log.info("refused %s %s %s: %s", peer.kind, peer.user, peer.address or "of this machine", error)
+            log.info("refused %s %s: %s", peer.described, peer.address or "of this machine", error)
             raise
 
     return noting
@@ -134,7 +134,7 @@ class GuardedNameServer(NameServer):  # type: ignore[misc]  # Pyro5 has no type 
                 registration.check_change(peer, name, before[1])
             self._check_room(peer, replaced=before)
             self._put(name, str(uri), words | {OWNER + peer.identity})
-        log.info("%s %s registered %s for %s", peer.kind, peer.user, name, uri)
+        log.info("%s registered %s for %s", peer.described, name, uri)
 
     @expose(Role.USER)
     @_noted
@@ -160,7 +160,7 @@ class GuardedNameServer(NameServer):  # type: ignore[misc]  # Pyro5 has no type 
                     return 0
                 registration.check_change(peer, name, self.storage[name][1])
                 self._drop([name])
-            log.info("%s %s removed %s", peer.kind, peer.user, name)
+            log.info("%s removed %s", peer.described, name)
             return 1
         if not prefix and not regex:
             return 0
@@ -171,7 +171,7 @@ class GuardedNameServer(NameServer):  # type: ignore[misc]  # Pyro5 has no type 
         others = len(found) - len(mine)
         if others and not mine:
             raise NamingError(f"{others} names match, and all are held by others; an admin may remove them")
-        log.info("%s %s removed %d names", peer.kind, peer.user, len(mine))
+        log.info("%s removed %d names", peer.described, len(mine))
         return len(mine)
 
     @expose(Role.OBSERVER)
@@ -239,9 +239,7 @@ class GuardedNameServer(NameServer):  # type: ignore[misc]  # Pyro5 has no type 
         if replaced is not None:
             return
         if self._held[peer.identity] >= NAMES_OF_ONE:
-            raise NamingError(
-                f"{peer.kind} {peer.user} holds {NAMES_OF_ONE} names, which is the limit; remove some first"
-            )
+            raise NamingError(f"{peer.described} holds {NAMES_OF_ONE} names, which is the limit; remove some first")
         if len(self.storage) >= MAX_NAMES:
             raise NamingError(f"there are {MAX_NAMES} names here, which is the limit; an admin may remove some")
 
@@ -288,7 +286,7 @@ class _NameServerDaemon(Daemon):
     def log_lost(self, conn: Connection, error: Exception) -> None:
         """Note why a connection ended; what was refused is for whoever keeps this name server."""
         if isinstance(error, ProtocolError):
-            log.warning("a connection of %s %r was ended: %s", conn.peer.kind, conn.peer.user, error)
+            log.warning("a connection of %s was ended: %s", conn.peer.described, error)
         else:
             super().log_lost(conn, error)
 

@@ -17,7 +17,7 @@ from Pyro5.errors import NamingError, PyroError
 from pyrokernel.messages import HOST_PREFIX, KERNEL_PREFIX, STATE_OBJECT
 from pyrokernel.roles import Role
 from pyrokernel.settings import split_address
-from pyrokernel.wire.trust import Peer
+from pyrokernel.wire.trust import Peer, described_identity
 
 __all__ = [
     "NAMES_OF_ONE",
@@ -90,7 +90,7 @@ def check_claim(peer: Peer, name: str) -> None:
     if peer.kind == "account" or not name.startswith(_OURS):
         return
     if peer.kind != "host":
-        raise NamingError(f"the name {name} is for hosts, and {peer.user} is a {peer.kind}; choose one without {_OURS}")
+        raise NamingError(f"the name {name} is for hosts, and this is {peer.described}; choose one without {_OURS}")
     if name.startswith(HOST_PREFIX) and name != HOST_PREFIX + peer.user:
         raise NamingError(f"the name {name} is for that host, and this is {peer.user} by its certificate")
     if not name.startswith((HOST_PREFIX, KERNEL_PREFIX)) and name != STATE_OBJECT:
@@ -132,10 +132,8 @@ def check_change(peer: Peer, name: str, metadata: Iterable[str]) -> None:
         raise NamingError(f"the name {name} is the name server's own")
     owners = owners_in(metadata)
     if peer.role < Role.ADMIN and peer.identity not in owners:
-        holder = " or ".join(owner.replace(":", " ", 1) for owner in sorted(owners)) or "nobody that is known"
-        raise NamingError(
-            f"the name {name} is held by {holder}, not by {peer.identity.replace(':', ' ', 1)}; an admin may remove it"
-        )
+        holder = " or ".join(map(described_identity, sorted(owners))) or "nobody that is known"
+        raise NamingError(f"the name {name} is held by {holder}, not by {peer.described}; an admin may remove it")
 
 
 def check_metadata(peer: Peer, metadata: Iterable[str]) -> frozenset[str]:
@@ -169,9 +167,9 @@ def _check_word(peer: Peer, word: str) -> None:
     if peer.kind == "account":
         return
     if key == "host" and (peer.kind != "host" or value != peer.user):
-        raise NamingError(f"the metadata {word!r} are for that host, and this is {peer.kind} {peer.user}")
+        raise NamingError(f"the metadata {word!r} are for that host, and this is {peer.described}")
     if peer.kind != "host" and (key == "socket" or (key == "class" and value.startswith(_OURS))):
-        raise NamingError(f"the metadata {word!r} are for hosts, and {peer.user} is a {peer.kind}")
+        raise NamingError(f"the metadata {word!r} are for hosts, and this is {peer.described}")
 
 
 def check_location(peer: Peer, uri: str, name: str = "") -> None:

@@ -63,11 +63,29 @@ class Peer:
         """Who it is, as people read it; see `shown_identity`."""
         return shown_identity(self.identity)
 
+    @property
+    def described(self) -> str:
+        """Who it is, with its kind, in logs and errors; see `described_identity`."""
+        return described_identity(self.identity)
+
+    @property
+    def bearer(self) -> str:
+        """Whose certificate, or account, it came by: that of the host which introduces a user, else its own identity.
+
+        What is bounded is counted by this: a host can invent as many users as it likes.
+        """
+        return f"host:{self.through}" if self.through else self.identity
+
 
 def shown_identity(identity: str) -> str:
     """Return an identity as it stands where people read who made something: "ana", "host:lab2", "ana@lab2"."""
     kind, _, name = identity.partition(":")
     return name if kind in ("account", "user") else identity
+
+
+def described_identity(identity: str) -> str:
+    """Return an identity with its kind as a word: "account ana", "host lab2", "user ana", "user ana@lab2"."""
+    return identity.replace(":", " ", 1)
 
 
 def peer_of(sock: socket.socket) -> Peer:

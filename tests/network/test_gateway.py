@@ -12,6 +12,7 @@ import ssl
 import stat
 import threading
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,10 @@ from pyrokernel.errors import (
     PyrokernelError,
     SettingsError,
 )
-from pyrokernel.gateway import decisions
+from pyrokernel.gateway import questions
 from pyrokernel.gateway.gateway import Gateway
 from pyrokernel.gateway.newcomers import MAX_NEWCOMERS
 from pyrokernel.gateway.visitors import Visitors
-from pyrokernel.policy import Said
 from pyrokernel.roles import Role
 from pyrokernel.settings import Settings
 from pyrokernel.wire import proxy
@@ -243,17 +243,22 @@ def test_a_word_that_is_no_socket_of_the_mesh_leads_nowhere(
         asked(f"PYRO:{OBJECT}/{word}@{machine.address}", users["ana"], "whoami")
 
 
+def say_by_tls(monkeypatch: pytest.MonkeyPatch, words: bytes) -> list[Any]:
+    """Have connections by TLS say whom they are for, as a gateway does; return what lists those that did."""
+    original, sent = proxy.frame, []
+
+    def with_words(*args: Any, **options: Any) -> Any:
+        sent.append(args)
+        return original(*args, **{**options, "annotations": pack({FOR: words})})
+
+    monkeypatch.setattr(proxy, "frame", with_words)
+    return sent
+
+
 def test_what_a_user_says_of_itself_is_not_believed(
     machine: Machine, users: dict[str, Credentials], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forged = pack({FOR: words_for("root", Role.ADMIN)})
-    original, sent = proxy.frame, []
-
-    def with_forged(*args: Any, **options: Any) -> Any:
-        sent.append(args)
-        return original(*args, **{**options, "annotations": forged})
-
-    monkeypatch.setattr(proxy, "frame", with_forged)
+    sent = say_by_tls(monkeypatch, words_for("root", Role.ADMIN))
     assert asked(machine.uri, users["ana"], "whoami")[:2] == ["ana", "user"]
     assert sent
 
@@ -303,7 +308,7 @@ def test_whom_a_host_introduces_a_line_of_the_policy_can_restrict(
             monkeypatch.setattr(proxy, "said_of_us", lambda said=said: said)
             assert asked(first.uri, second.way_out, "whoami")[:3] == [user, role, "user"]
         monkeypatch.setattr(proxy, "said_of_us", lambda: pack({FOR: words_for("nils", Role.ADMIN)}))
-        refused = r"gives user nils, whom host lab2 introduces, no role; .*check nils --through lab2"
+        refused = r"gives user nils@lab2 no role; .*check nils --through lab2"
         with pytest.raises(KernelUnreachableError, match=refused):
             asked(first.uri, second.way_out, "whoami")
         monkeypatch.setattr(proxy, "said_of_us", lambda: pack({FOR: words_for("new", Role.ADMIN)}))
@@ -377,16 +382,19 @@ def test_a_changed_policy_ends_connections_with_the_old_role(
 
 
 def test_a_plugin_that_hangs_about_one_user_holds_up_nobody_else(
-    authority: Authority, users: dict[str, Credentials], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    authority: Authority,
+    users: dict[str, Credentials],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(decisions, "ANSWER_SECONDS", 0.6)
+    monkeypatch.setattr(questions, "ANSWER_SECONDS", 0.6)
     machine = Machine(tmp_path / "one", authority, "lab7")
     gate, hanging = threading.Event(), {"zoe"}
 
-    def hang(user: str, *_: str) -> Said:
+    def hang(user: str, *_: str) -> None:
         if user in hanging:
             gate.wait(20)
-        return Said()
 
     decider = machine.gateway._visitors._decisions._decider
     monkeypatch.setattr(type(decider), "has_plugins", True)
@@ -407,6 +415,86 @@ def test_a_plugin_that_hangs_about_one_user_holds_up_nobody_else(
     finally:
         gate.set()
         machine.close()
+    gone = [record.getMessage() for record in caplog.records if "ana at" in record.getMessage()]
+    assert gone[0].endswith(" has to go: the policy of this machine has not answered in time")
+
+
+def test_one_certificate_has_its_share_of_connections_also_while_a_plugin_is_slow(
+    authority: Authority, users: dict[str, Credentials], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(questions, "ANSWER_SECONDS", 60.0)
+    machine = Machine(tmp_path / "one", authority, "lab7")
+    gate = threading.Event()
+    visitors = machine.gateway._visitors
+    decider = visitors._decisions._decider
+    monkeypatch.setattr(visitors, "_share", 2)
+    monkeypatch.setattr(type(decider), "has_plugins", True)
+    monkeypatch.setattr(decider, "ask_plugins", lambda user, *_: gate.wait(20) and None if user == "zoe" else None)
+    try:
+        waiting = [connect(machine.uri, kind="control", credentials=users["zoe"]) for _ in range(2)]
+        answers = [threading.Thread(target=ask_directly, args=(one, OBJECT, "whoami", (), 20)) for one in waiting]
+        for each in answers:
+            each.start()
+        wait_until(lambda: len(machine.gateway._undecided) == 2)
+        with pytest.raises(PyrokernelError, match="user zoe has 2 connections to this machine, and no certificate"):
+            asked(machine.uri, users["zoe"], "whoami")
+        assert asked(machine.uri, users["ana"], "whoami")[0] == "ana"
+        gate.set()
+        for each in answers:
+            each.join(20)
+        assert not machine.gateway._undecided
+        with pytest.raises(PyrokernelError, match="user zoe has 2 connections"):
+            asked(machine.uri, users["zoe"], "whoami")
+        for one in waiting:
+            one.close()
+        wait_until(lambda: not visitors._here)
+        assert asked(machine.uri, users["zoe"], "whoami")[0] == "zoe"
+    finally:
+        gate.set()
+        machine.close()
+
+
+class Recording:
+    """A plugin that leaves everything to the file, and remembers of whom it was asked."""
+
+    all = (types.SimpleNamespace(name="recording"),)
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def implements(self, hook: str) -> bool:
+        return True
+
+    def call(self, plugin: object, hook: str, *, user: str, kind: str, kernel: str, address: str) -> None:
+        self.asked.append(f"{kind} {user}")
+
+
+def test_of_whom_a_host_introduces_a_plugin_is_asked_once_and_of_the_host_once(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine, plugin = Machine(tmp_path / "one", authority, "lab1"), Recording()
+    lab2 = Credentials(authority.identity("host", "lab2", at=str(tmp_path / "h")))
+    monkeypatch.setattr(machine.gateway._visitors._decisions._decider, "_plugins", plugin)
+    say_by_tls(monkeypatch, words_for("ana", Role.ADMIN))
+    try:
+        connection = connect(machine.uri, kind="control", credentials=lab2)
+        assert ask_directly(connection, OBJECT, "whoami", (), 20)[:2] == ["ana", "user"]
+        wait_until(lambda: len(plugin.asked) >= 4)  # and once more by whoever looks around each second
+        assert plugin.asked[:4] == ["host lab2", "user ana"] * 2
+        connection.close()
+    finally:
+        machine.close()
+
+
+def test_where_somebody_comes_from_is_not_what_a_host_says(
+    machine: Machine, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab2 = Credentials(authority.identity("host", "lab2", at=str(tmp_path / "h")))
+    say_by_tls(monkeypatch, words_for("nils", Role.ADMIN, "10.9.9.9:1"))
+    with pytest.raises(PyrokernelError, match="gives user nils@lab2 no role"):
+        asked(machine.uri, lab2, "whoami")
+    (record,) = machine.record.read(Filter(user="nils@lab2"))[0]
+    assert record["via"].startswith("127.0.0.1:")
 
 
 def revoking(authority: Authority, number: int, *credentials: Credentials) -> bytes:

@@ -76,8 +76,14 @@ def of(server: EmbeddedNameServer) -> Iterator[Callable[..., Any]]:
     """Stock proxies of users and hosts: `of("ana")`, `of("lab1", kind="host")`; of this account without a name."""
     with contextlib.ExitStack() as stack:
 
-        def make(user: str = "", role: Role = Role.USER, address: str = "10.0.0.1:5000", kind: str = "user") -> Any:
-            words = words_for(user, role, address, kind) if user else None
+        def make(
+            user: str = "",
+            role: Role = Role.USER,
+            address: str = "10.0.0.1:5000",
+            kind: str = "user",
+            through: str = "",
+        ) -> Any:
+            words = words_for(user, role, address, kind, through) if user else None
             return stack.enter_context(client(server, words))
 
         yield make
@@ -119,6 +125,30 @@ def test_who_changed_names_and_who_was_refused_is_noted(
     assert noted[0] == f"user ana registered camera for {URI}"
     assert noted[1].startswith("refused user bob 10.0.0.9:4: the name camera is held by user ana")
     assert re.fullmatch(r"account \S+ removed camera", noted[2])
+
+
+def test_whom_a_host_introduces_is_called_so_in_log_and_errors(
+    of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "pyrokernel.wire.nameserver")
+    monkeypatch.setattr(ours, "NAMES_OF_ONE", 1)
+    ana = of("ana", through="lab2")
+    ana.register("camera", URI)
+    for change, message in (
+        (lambda: ana.register("lamp", URI), "user ana@lab2 holds 1 names"),
+        (lambda: ana.register("pyrokernel.kernel.k", URI), "is for hosts, and this is user ana@lab2"),
+        (lambda: ana.set_metadata("camera", {"host:lab2"}), "for that host, and this is user ana@lab2"),
+        (lambda: ana.set_metadata("camera", {"socket:/a"}), "for hosts, and this is user ana@lab2"),
+        (lambda: of("ana").remove("camera"), "held by user ana@lab2, not by user ana;"),
+    ):
+        with pytest.raises(errors.NamingError, match=message):
+            change()
+    ana.remove("camera")
+    ana.remove(prefix="none")
+    noted = [record.getMessage() for record in caplog.records]
+    assert noted[0] == f"user ana@lab2 registered camera for {URI}"
+    assert noted[1].startswith("refused user ana@lab2 10.0.0.1:5000: ")
+    assert noted[-2:] == ["user ana@lab2 removed camera", "user ana@lab2 removed 0 names"]
 
 
 def test_a_user_a_host_and_an_account_of_one_name_are_three(of: Callable[..., Any]) -> None:
@@ -186,7 +216,7 @@ def test_names_of_pyrokernel_are_for_hosts_and_this_account(of: Callable[..., An
     kernel, shared, host = "pyrokernel.kernel.k0", "pyrokernel.shared", "pyrokernel.host.lab1"
     ana, lab1, lab2 = of("ana", Role.ADMIN), of("lab1", kind="host"), of("lab2", kind="host")
     for name in (kernel, shared, host, "pyrokernel.anything"):
-        with pytest.raises(errors.NamingError, match="is for hosts, and ana is a user"):
+        with pytest.raises(errors.NamingError, match="is for hosts, and this is user ana"):
             ana.register(name, URI)
     with pytest.raises(errors.NamingError, match="is for that host, and this is lab2"):
         lab2.register(host, URI)

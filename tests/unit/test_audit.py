@@ -335,6 +335,16 @@ def test_a_flood_of_refusals_is_one_line_with_a_number(desk: Desk, monkeypatch: 
     assert second["count"] == 1000
 
 
+def test_names_that_a_host_invents_fill_no_record_and_hide_nobody(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_REMEMBERED", 50)
+    refused = refusals_to(desk.file, {"kernel": "k0"})
+    for number in range(200):
+        invented = Peer(uid=-1, role=Role.USER, user=f"u{number}", kind="user", address="10.0.0.7:9", through="lab2")
+        refused(invented, "execute", Role.USER)
+    refused(ANA, "execute", Role.USER)
+    assert [record["user"] for record in desk.records()] == ["u0@lab2", "ana"]
+
+
 def test_processes_beside_the_host_add_to_a_record_and_begin_none(tmp_path: Path) -> None:
     settings = Settings(state_dir=str(tmp_path), host="h")
     settings.mesh_state_dir.mkdir(parents=True)
