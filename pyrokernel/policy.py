@@ -27,6 +27,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pyrokernel import systems
 from pyrokernel.errors import PyrokernelError, SettingsError
 from pyrokernel.plugins import Plugins, find
 from pyrokernel.roles import Role
@@ -83,7 +84,10 @@ class Policy:
         import tomllib  # only where a policy is read
 
         try:
-            data = tomllib.loads(path.read_text("utf-8"))
+            text = path.read_text("utf-8")
+            if systems.may_be_written_by_all(path):
+                raise SettingsError(f"the policy {path} may be written by everybody: chmod o-w {path}")
+            data = tomllib.loads(text)
         except FileNotFoundError:
             return cls(owner=owner)
         except (OSError, UnicodeDecodeError) as error:

@@ -7,12 +7,14 @@ system: the tests take away what Windows lacks and run on Linux (`tests/lacking`
 from __future__ import annotations
 
 import os
+import stat
 import threading
 
 # As in `again`.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
     from typing import Any
 
 OWN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0) | getattr(os, "O_BINARY", 0)
@@ -98,6 +100,11 @@ def limits() -> Any:
 def own_uid() -> int:
     """Return the number of this account; 0 where accounts have none."""
     return os.getuid() if hasattr(os, "getuid") else 0
+
+
+def may_be_written_by_all(path: Path) -> bool:
+    """Whether every account of the machine may write a file; where modes say nothing of that, no."""
+    return hasattr(os, "getuid") and bool(path.stat().st_mode & stat.S_IWOTH)
 
 
 def at_fork(**callbacks: Callable[[], object]) -> None:

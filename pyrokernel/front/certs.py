@@ -19,7 +19,7 @@ from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.terminal import note, say, say_json
 from pyrokernel.settings import Settings, configuration_dir
 from pyrokernel.systems import own_uid
-from pyrokernel.wire.identity import Identity
+from pyrokernel.wire.identity import Identity, names_in, plain_name
 from pyrokernel.wire.trust import account
 
 if TYPE_CHECKING:
@@ -59,10 +59,20 @@ def init(args: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
+def _lacking(directory: Path, kind: str, names: Sequence[str]) -> str:
+    """Say for which names that were asked for an identity that is there is not, and what mends it."""
+    known = {plain_name(name) for name in names_in(Identity.load(directory).cert)} if kind == "host" else set()
+    lacking = [name for name in names if kind == "host" and plain_name(name) not in known]
+    if not lacking:
+        return ""
+    renew = " ".join(["pyrokernel certs renew", Identity.load(directory).name, *(f"--name {name}" for name in lacking)])
+    return f": it is not for {', '.join(lacking)}; for that: {renew}, and copy it there"
+
+
 def _provide(authority: Authority, kind: str, name: str, names: Sequence[str], directory: Path) -> list[Record]:
     """Write an identity of this machine where there is none."""
     if (directory / "key.pem").exists():
-        note(f"{directory} is there already, and left as it is")
+        note(f"{directory} is there already, and left as it is{_lacking(directory, kind, names)}")
         return []
     known = authority.index.of(name)
     if known and known[-1].kind == kind and known[-1].state(time.time()) in ("valid", "due"):

@@ -49,7 +49,32 @@ def joining(settings: Settings, ns: str) -> Settings:
     return settings
 
 
-def as_before(settings: Settings) -> Settings:
+def meant(settings: Settings, join: str) -> Settings:
+    """Return the settings of a host by which it is in the mesh that is meant.
+
+    Args:
+        settings: As the user has them.
+        join: What `--join` says, "" for nothing.
+
+    Raises:
+        SettingsError, AccessRefusedError, NameServerNotFoundError: As `joining`.
+    """
+    # A name server on another machine is of no use to a host that is not reached from there.
+    if not join and settings.host_certs_dir.is_dir() and not settings.listen and _is_elsewhere(settings.ns):
+        join = settings.ns
+    if join:
+        return joining(settings, join)
+    settings = _as_before(settings)
+    if settings.listen:  # wherever that is said
+        check_covered(settings, Identity.load(settings.host_certs_dir, "host"))
+    return settings
+
+
+def _is_elsewhere(ns: str) -> bool:
+    return bool(ns) and not ns.startswith("./u:") and not is_loopback(location_of(ns)[0])
+
+
+def _as_before(settings: Settings) -> Settings:
     """Return the settings of a host that goes back to the mesh in which the one before it on this machine was.
 
     Args:

@@ -21,7 +21,7 @@ from pyrokernel.client.starting import StartingHost
 from pyrokernel.errors import HostError, NameServerNotFoundError, SettingsError, error_from_wire
 from pyrokernel.front.exits import ExitCode, worst
 from pyrokernel.front.inits import report_inits
-from pyrokernel.front.joining import as_before, check_covered, joining
+from pyrokernel.front.joining import meant
 from pyrokernel.front.reach import described_here, living_records, open_mesh, settings_of
 from pyrokernel.front.terminal import complain, note, say
 from pyrokernel.host.meshfile import load_mesh_file
@@ -29,7 +29,6 @@ from pyrokernel.host.policy import check_spec, free_names
 from pyrokernel.messages import START_SECONDS, HostConfig, KernelSpec
 from pyrokernel.settings import ENV_PREFIX, Settings, command_line, gateway_environment, parse_size, parse_span
 from pyrokernel.texts import label, plural
-from pyrokernel.wire.identity import Identity
 
 _LOOK_AGAIN_SECONDS = 0.05
 
@@ -42,13 +41,8 @@ def main(args: argparse.Namespace) -> int:
         from pyrokernel.front import over_ssh  # with what it needs of the authority
 
         return over_ssh.main(args, settings)
-    if args.join:
-        settings = joining(settings, args.join)
-    else:
-        settings = as_before(settings)
-        if settings.listen:  # wherever that is said
-            check_covered(settings, Identity.load(settings.host_certs_dir, "host"))
-    stem = stem_of(args, settings)
+    settings = meant(settings, args.join)
+    stem = stem_of(settings)
     specs = [*declared, *specs_of(args, taken=[spec.name for spec in declared], stem=stem)]
     if not specs and args.number is None and not living_records(settings):
         specs = [spec_of(args, f"{stem}0")]
@@ -64,9 +58,9 @@ def main(args: argparse.Namespace) -> int:
     return _join(args, settings, declared)
 
 
-def stem_of(args: argparse.Namespace, settings: Settings) -> str:
-    """Return how the names of numbered kernels begin: with --join as their machine, so that no two machines clash."""
-    return f"{settings.host_name}-" if args.join or settings.joined else "k"
+def stem_of(settings: Settings) -> str:
+    """Return how the names of numbered kernels begin: as their machine where there are others, so that none clash."""
+    return f"{settings.host_name}-" if settings.ns and settings.listen else "k"
 
 
 def specs_of(args: argparse.Namespace, taken: Collection[str], stem: str = "k") -> list[KernelSpec]:
@@ -234,14 +228,18 @@ def _check_running(settings: Settings) -> None:
         SettingsError: It is in another mesh, or does not listen where it was to.
     """
     about = described_here(settings)
-    for name, wanted, what in (("ns", settings.ns_address, "is in the mesh of the name server"),
-                               ("listen", settings.listen, "lets other machines in at")):  # fmt: skip
-        if about and wanted and about.get(name) != wanted:
-            raise SettingsError(
-                f"the host of mesh {settings.mesh!r} that runs here {what} {about.get(name) or 'no address'}, and not "
-                f"{wanted}. For more kernels there, leave that out; else use another name (--mesh NAME), or end it "
-                f"first, with its kernels and what they hold: pyrokernel --mesh {settings.mesh} stop"
-            )
+    here, ns, listen = f"the host of mesh {settings.mesh!r} that runs here", about.get("ns"), about.get("listen")
+    if about and ns != settings.ns_address:
+        raise SettingsError(
+            f"{here} is in the mesh of the name server {ns}, and not {settings.ns_address}. For more kernels there, "
+            "leave that out; else use another name (--mesh NAME), or end it first, with its kernels and what they "
+            f"hold: pyrokernel --mesh {settings.mesh} stop"
+        )
+    if about and settings.listen and listen != settings.listen:
+        raise SettingsError(
+            f"{here} lets other machines in at {listen or 'no address'}, and not {settings.listen}; to change that, "
+            f"end it alone (kill {about['pid']}: kernels go on), and run this again"
+        )
     ours, theirs = gateway_environment(settings), about.get("gateway")
     if settings.listen and theirs is not None and theirs != ours:
         others = [name.removeprefix(ENV_PREFIX).lower() for name in ours if theirs.get(name) != ours[name]]
@@ -263,7 +261,7 @@ def _join(args: argparse.Namespace, settings: Settings, declared: Sequence[Kerne
         here = {info.name for info in infos if info.host == settings.host_name}
         elsewhere = {*living, *mesh.names} - here
         taken = [*elsewhere, *(spec.name for spec in declared)]
-        asked = [*declared, *specs_of(args, taken=taken, stem=stem_of(args, settings))]
+        asked = [*declared, *specs_of(args, taken=taken, stem=stem_of(settings))]
         kept = [spec.name for spec in asked if spec.name in living and spec.name not in (args.name or ())]
         specs = [spec for spec in asked if spec.name not in kept]
         note(f"a host runs already for mesh {settings.mesh!r}: joined it")
@@ -275,7 +273,7 @@ def _join(args: argparse.Namespace, settings: Settings, declared: Sequence[Kerne
             raise explained(error) from error
         started = [kernel.name for kernel in group]
         say(f"started: {label(started)}" if started else "started nothing; for more: a higher -n, or --name")
-        names = [*living, *started]
+        names = [*(name for name in living if name in here), *started]
         _describe(f"mesh {settings.mesh!r} on {settings.host_name}", names, settings, foreground=False)
         with_init = {spec.name for spec in specs if spec.init}
         links = [kernel.link for kernel in group if kernel.name in with_init]

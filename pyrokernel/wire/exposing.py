@@ -78,7 +78,7 @@ def refusal(peer: Peer, what: str, role: Role) -> AccessRefusedError:
         # A process of this machine acts for them (--act-for): no policy is asked.
         return AccessRefusedError(
             f"{refused}: an admin of this mesh can change that where {peer.user} was let in, which is --act-for, or "
-            f"`pyrokernel terminal add {peer.user} --role {role.word}`"
+            f"`pyrokernel terminal add {peer.user} --role {role.word}` (--telnet-as, if it was by Telnet)"
         )
     change = "an admin of this mesh can change that in its policy file"
     check = f"`pyrokernel policy check {words_to_check(peer)}`"

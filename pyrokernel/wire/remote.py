@@ -50,11 +50,12 @@ class Credentials:
     @classmethod
     def of(cls, settings: Settings) -> Credentials:
         """Return those of a user: a certificate, or else the gateway of this account's own host, if it has one."""
-        if not settings.gateway and (acts_for() or not settings.certs_dir.is_dir()):
+        # Who names a directory means that, and is not to come in as somebody else where it is misspelt.
+        gateway = settings.gateway
+        if not gateway and (acts_for() or not (settings.certs or settings.certs_dir.is_dir())):
             way_out = settings.mesh_runtime_dir / GATEWAY_SOCKET
             gateway = str(way_out) if way_out.exists() else ""
-            return cls(settings.certs_dir, gateway, settings.via, settings.host_certs_dir)
-        return cls(settings.certs_dir, settings.gateway, settings.via)
+        return cls(settings.certs_dir, gateway, settings.via, settings.host_certs_dir)
 
     @classmethod
     def of_process(cls, gateway: str) -> Credentials:

@@ -216,3 +216,13 @@ def test_identities_may_be_made_by_other_tools(tmp_path: Path) -> None:
         theirs = with_env(tmp_path, str(tmp_path / "user"))
         told = ask(theirs, port, "list")
         assert "certificate is not valid for '127.0.0.1'" in told, "theirs are for lab1 only"
+
+
+def test_names_for_a_machine_that_has_an_identity_are_told_to_be_lacking(tmp_path: Path) -> None:
+    certs(tmp_path, "init")
+    told = subprocess.run(
+        [sys.executable, "-m", "pyrokernel", "certs", "init", "--name", "10.77.0.9"],
+        env=bare(tmp_path), capture_output=True, text=True, timeout=30, check=True,
+    ).stderr  # fmt: skip
+    host = Identity.load(tmp_path / "pyrokernel" / "host").name
+    assert f"it is not for 10.77.0.9; for that: pyrokernel certs renew {host} --name 10.77.0.9" in told

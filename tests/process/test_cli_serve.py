@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -160,24 +159,20 @@ def test_a_host_that_runs_and_does_not_listen_is_not_said_to(served: Served, tmp
     served.cli("certs", "init")
     done = served.cli("serve", "--detach", "--listen", "127.0.0.1:9", check=False)
     assert done.returncode == ExitCode.USAGE
-    assert "lets other machines in at no address, and not 127.0.0.1:9; end it first (pyrokernel" in done.stderr
+    assert (
+        "lets other machines in at no address, and not 127.0.0.1:9; to change that, end it alone (kill" in done.stderr
+    )
     assert "other machines reach it" not in done.stdout + done.stderr
 
 
-def test_on_a_machine_that_joined_another_mesh_one_is_told_which(served: Served, tmp_path: Path) -> None:
-    """Its host has a name server of its own here, as that of another machine would be."""
-    elsewhere = {**served.environ, "PYROKERNEL_NS": f"./u:{tmp_path}/ns.sock"}
-    with served.connect() as mesh:
-        name_server = mesh.settings.ns_address.removeprefix("./u:")
-    os.unlink(name_server)
-    told = f"the host that runs here is in the mesh of the name server ./u:{name_server}: add --ns"
-    assert told in served.cli("ps", check=False).stderr
+def test_a_host_that_runs_and_is_in_another_mesh_is_not_taken_for_one_of_this(served: Served, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pyrokernel", "serve", "--detach"],
-        env=elsewhere,
+        env={**served.environ, "PYROKERNEL_NS": f"./u:{tmp_path}/ns.sock"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == ExitCode.USAGE
     assert "is in the mesh of the name server" in done.stderr
+    assert "For more kernels there, leave that out" in done.stderr

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 
 import machines
 import pytest
 from labs import TOOLS, Lab
 from machines import Machine
+from waiting import wait_until
+
+from pyrokernel.front.exits import ExitCode
 
 pytestmark = [
     pytest.mark.skipif(bool(machines.why_not()), reason=machines.why_not() or "machines can be made"),
@@ -114,4 +118,29 @@ def test_a_host_of_another_mesh_that_runs_already_is_not_taken_for_one_of_this(l
     assert "is in the mesh of the name server" in line
     assert "end it first" in line
     assert "c0" not in labs.machines[0].cli("ps").stdout
+    third.cli("stop")
+
+
+def test_the_mesh_of_a_machine_is_the_one_that_its_host_has_joined(labs: Lab) -> None:
+    """Commands said that nothing ran, or to end the host; and the next host took its kernels out of the mesh."""
+    first, third = labs.machines[0], labs.machines[2]
+    third.cli("serve", "--detach", "--join", labs.ns, "-n", "2")
+    third.cli("run", "-k", "lab3-0", "-c", "big = 42")
+    assert "lab3-1" in third.cli("ps").stdout
+    assert "lab3-0" in third.python("import pyrokernel as pk; result = pk.connect().names")
+    assert third.run("sh", "-c", f"echo 'on lab3-0 big' | {sys.executable} -m pyrokernel shell").stdout.endswith("42\n")
+    assert "started: more" in third.cli("serve", "--detach", "--name", "more").stdout
+    assert labs.ns in third.cli("nameserver", "status").stdout
+    third.run("pkill", "-KILL", "-o", "-f", "pyrokernel.host")
+    wait_until(lambda: "lab3" in first.cli("ps", check=False).stderr)
+    assert "lab3-[0-1], more" in third.cli("serve", "--detach").stdout
+    assert first.cli("run", "-k", "lab3-0", "-c", "big").stdout == "42\n"
+    third.cli("stop")
+    assert third.cli("ps", check=False).returncode == ExitCode.NO_MESH
+
+
+def test_who_has_an_identity_of_a_host_and_names_a_name_server_joins_it(labs: Lab) -> None:
+    first, third = labs.machines[0], labs.machines[2]
+    third.cli("--ns", labs.ns, "serve", "--detach", "-n", "1")
+    assert first.cli("run", "-k", "lab3-0", "-c", "6 * 7").stdout == "42\n"
     third.cli("stop")

@@ -498,3 +498,12 @@ def test_who_has_no_certificate_is_told_which_one_is_missing_and_what_that_of_th
     assert f"a certificate of yours in {tmp_path / 'certs'}" in text
     assert "`pyrokernel certs issue USER`" in text
     assert ("`pyrokernel serve --join NS:PORT`" in text) == has_host
+
+
+def test_a_directory_that_was_named_and_is_not_there_is_not_replaced_by_what_the_host_shows(tmp_path: Path) -> None:
+    """A misspelt one had its user come in as the host of the machine."""
+    settings = Settings(runtime_dir=str(tmp_path), certs=str(tmp_path / "nothere"))
+    settings.mesh_runtime_dir.mkdir()
+    (settings.mesh_runtime_dir / "gateway").touch()
+    assert remote.Credentials.of(settings).gateway == ""
+    assert remote.Credentials.of(Settings(runtime_dir=str(tmp_path), host_certs=str(tmp_path))).gateway

@@ -196,3 +196,13 @@ def test_the_command_line_says_who_may_and_by_which_line(check: Any) -> None:
     everything = check()
     assert "bob camera-2 admin" in " ".join(everything.split())
     assert "host lab2" in everything
+
+
+def test_a_policy_that_everybody_may_write_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text('default = "user"\n')
+    path.chmod(0o646)
+    with pytest.raises(SettingsError, match=f"written by everybody: chmod o-w {path}"):
+        Policy.load(path)
+    path.chmod(0o664)  # as files are made where each account has a group of its own
+    assert Policy.load(path).verdict("ana", "user").role is Role.USER
