@@ -585,7 +585,8 @@ class Mesh:
         if not wanted and len(hosts) > 1:
             raise HostError(
                 f"this mesh has several hosts ({', '.join(sorted(hosts))}); say with the setting state_host, the same "
-                "everywhere, which of them keeps the shared state"
+                "everywhere, which of them keeps the shared state, as by PYROKERNEL_STATE_HOST=NAME or in the "
+                "configuration file"
             )
         if not hosts:
             raise HostError("no host of this mesh runs, which could start the shared state; run `pyrokernel serve`")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import select
 from collections.abc import Sequence
 
 from pyrokernel.client.links import Link, ask
-from pyrokernel.errors import KernelUnreachableError, NameServerNotFoundError, PyrokernelError
+from pyrokernel.errors import KernelUnreachableError, NameServerError, NameServerNotFoundError, PyrokernelError
 from pyrokernel.front.cells import take_back
 from pyrokernel.front.exits import ExitCode, code_of, worst
+from pyrokernel.front.joining import meant
 from pyrokernel.front.reach import host_here, living_records, open_mesh, settings_of
 from pyrokernel.front.serve import start_detached
 from pyrokernel.front.terminal import complain, note, say, say_json
@@ -54,7 +56,12 @@ def restart(args: argparse.Namespace) -> int:
 def stop(args: argparse.Namespace) -> int:
     """End some kernels, or everything of the mesh on this machine, or on all machines."""
     settings = settings_of(args)
-    here = None if args.words or args.all else host_here(settings)
+    is_here = not (args.words or args.all)
+    if is_here and host_here(settings) is None and living_records(settings, state=True):
+        # Kernels, and the shared state, without a host can only be ended by one: it adopts them first.
+        note("the host is gone, what it started lives: starting a host to end that")
+        _start_in_its_mesh(settings)
+    here = host_here(settings) if is_here else None
     if here is not None:
         names = _end_host(here, settings, force=args.force)
         return _say_stopped(names, [settings.host_name], args.json)
@@ -63,13 +70,8 @@ def stop(args: argparse.Namespace) -> int:
     except NameServerNotFoundError:
         if args.words or settings.ns:
             raise
-        if not living_records(settings, state=True):
-            complain(f"nothing to stop: mesh {settings.mesh!r} is not running on this machine")
-            return ExitCode.NO_MESH
-        # Kernels, and the shared state, without a host can only be ended by one: it adopts them first.
-        note("the host is gone, what it started lives: starting a host to end that")
-        start_detached(settings, [])
-        mesh = open_mesh(settings)
+        complain(f"nothing to stop: mesh {settings.mesh!r} is not running on this machine")
+        return ExitCode.NO_MESH
     with mesh:
         if args.words:
             return _say_stopped(mesh.stop(args.words, force=args.force), [], args.json)
@@ -88,8 +90,16 @@ def stop(args: argparse.Namespace) -> int:
                 complain(f"host {host.name} goes on, if it is there: {error}")
                 codes.append(ExitCode.FAILED if isinstance(error, KernelUnreachableError) else code_of(error))
     if ended or args.json:
-        _say_stopped(names, ended, args.json)
+        _say_stopped(names, ended, args.json, is_all=len(ended) == len(hosts))
     return worst(codes)
+
+
+def _start_in_its_mesh(settings: Settings) -> None:
+    """Start a host where the one before it was, so that names go with their kernels; by itself where that is away."""
+    try:
+        start_detached(meant(settings, ""), [])
+    except NameServerError:
+        start_detached(dataclasses.replace(settings, ns=""), [])
 
 
 def _end_host(host: Link, settings: Settings, *, force: bool) -> list[str]:
@@ -106,14 +116,15 @@ def _end_host(host: Link, settings: Settings, *, force: bool) -> list[str]:
     return [info["name"] for info in infos]
 
 
-def _say_stopped(names: Sequence[str], hosts: Sequence[str], as_json: bool) -> int:
+def _say_stopped(names: Sequence[str], hosts: Sequence[str], as_json: bool, *, is_all: bool = True) -> int:
     if as_json:
         say_json({"kernels": list(names), "hosts": list(hosts)})
         return ExitCode.OK
     if names or not hosts:
         say(f"stopped {plural(len(names), 'kernel')}: {label(names)}")
     if hosts:
-        say(f"stopped the {'host' if len(hosts) == 1 else 'hosts'} on {', '.join(hosts)}; nothing of it runs on")
+        rest = "; nothing of it runs on" if is_all else ""
+        say(f"stopped the {'host' if len(hosts) == 1 else 'hosts'} on {', '.join(hosts)}{rest}")
     return ExitCode.OK
 
 

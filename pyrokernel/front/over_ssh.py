@@ -134,6 +134,7 @@ def _serve(
     """Start a host on one machine; return in a line what came of it."""
     machine = Distant(host)
     if authority != Path():
+        _check_ours(machine, authority)
         identity = _identity(authority, machine, [] if tunnel is None else [split_address(tunnel.local)[0]])
         machine.run(
             f"umask 077; mkdir -p {_IDENTITY} && chmod 700 {_IDENTITY} && tar -xf - -C {_IDENTITY}",
@@ -159,6 +160,20 @@ def _serve(
             raise
     reached = next((line.strip().partition(";")[0] for line in told if "reach it at" in line), "")
     return f"{told[0] if told else 'runs'}{'; ' + reached if reached else ''}"
+
+
+def _check_ours(machine: Distant, authority: Path) -> None:
+    """See, before anything is signed, that ssh gets there, and that the machine is not of another mesh.
+
+    Raises:
+        HostError: It does not, or it has an identity of another authority.
+    """
+    there = machine.run(f"cat {_IDENTITY}/ca.pem 2>/dev/null || true").strip()
+    if there and there != (authority / "ca.pem").read_text().strip():
+        raise HostError(
+            f"it has an identity of another authority in {_IDENTITY}, which would be lost; if that is to be, move it "
+            f"away first: ssh {machine.host} mv {_IDENTITY} {_IDENTITY}.old"
+        )
 
 
 def _tunnels(hosts: Sequence[str], args: argparse.Namespace, settings: Settings, ns: str) -> dict[str, Tunnel]:

@@ -26,7 +26,7 @@ from pyrokernel.settings import machine_key
 from pyrokernel.wire import endpoints
 from pyrokernel.wire.proxy import Proxy
 from pyrokernel.wire.remote import NOTHING, Credentials
-from pyrokernel.wire.trust import check_socket_path
+from pyrokernel.wire.trust import check_socket_path, is_loopback
 
 __all__ = [
     "Directory",
@@ -291,9 +291,18 @@ class Directory:
             except (KernelUnreachableError, PyroError, OSError) as error:
                 self._drop()
                 raise NameServerNotFoundError(
-                    f"no name server answers at {self.address} ({error}); start one with `pyrokernel serve`, "
-                    "or run `pyrokernel nameserver` and name it with --ns or PYROKERNEL_NS"
+                    f"no name server answers at {self.address} ({error}); {self._remedy}"
                 ) from error
+
+    @property
+    def _remedy(self) -> str:
+        """What to do where nobody answers, for people."""
+        if self.address.startswith("./u:") or is_loopback(location_of(self.address)[0]):
+            return (
+                "start one with `pyrokernel serve`, or run `pyrokernel nameserver` and name it with --ns or "
+                "PYROKERNEL_NS"
+            )
+        return "is that its address? A host that runs `serve --listen` has one, at the port that it listens at"
 
     def _use(self, operation: Callable[[Any], T]) -> T:
         proxy = self._proxy

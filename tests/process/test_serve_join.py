@@ -144,3 +144,12 @@ def test_who_has_an_identity_of_a_host_and_names_a_name_server_joins_it(labs: La
     third.cli("--ns", labs.ns, "serve", "--detach", "-n", "1")
     assert first.cli("run", "-k", "lab3-0", "-c", "6 * 7").stdout == "42\n"
     third.cli("stop")
+
+
+def test_what_a_host_has_left_is_ended_and_its_names_go(labs: Lab) -> None:
+    first, third = labs.machines[0], labs.machines[2]
+    third.cli("serve", "--detach", "--join", labs.ns, "-n", "1")
+    third.run("pkill", "-KILL", "-o", "-f", "pyrokernel.host")
+    assert "lab3-0" in third.cli("stop").stdout
+    assert "lab3" not in first.cli("ps").stdout
+    assert third.cli("ps", check=False).returncode == ExitCode.NO_MESH

@@ -39,6 +39,8 @@ def test_hosts_start_with_certificates_and_the_one_that_fails_stops_no_other(net
     assert "lab2: mesh 'default' on lab2: 2 kernels (lab2-[0-1])" in done.stdout, done
     assert f"other machines reach it at {third.address}:9191" in done.stdout
     assert "10.77.0.99: ssh does not get there" in done.stderr
+    listed = {one["name"] for one in json.loads(first.cli("certs", "list", "--json").stdout)}
+    assert listed == {"lab1", "root", "lab2", "lab3"}, "nothing is signed for what is not there"
     names = [info["name"] for info in json.loads(first.cli("ps", "--json").stdout)]
     assert names == ["a0", "lab2-0", "lab2-1", "lab3-0", "lab3-1"]
     result = first.python(
@@ -76,3 +78,15 @@ def test_what_is_of_this_machine_is_refused(net: Network) -> None:
     done = net.machines["lab1"].cli("serve", "--ssh", "lab2", "--cwd", "/tmp", check=False)
     assert done.returncode == 2
     assert "--cwd" in done.stderr
+
+
+def test_an_identity_of_another_authority_is_not_replaced(net: Network) -> None:
+    first, third = net.machines["lab1"], net.machines["lab3"]
+    third.run("mv", str(third.home / ".config/pyrokernel/host"), str(third.home / "ours"))
+    third.cli("certs", "init", "--ca", str(third.home / "other"))
+    done = first.cli("serve", "--ssh", "lab3", check=False)
+    assert done.returncode != 0
+    assert "lab3: it has an identity of another authority" in done.stderr
+    third.run("rm", "-r", str(third.home / ".config/pyrokernel"))
+    third.run("mkdir", "-p", str(third.home / ".config/pyrokernel"))
+    third.run("mv", str(third.home / "ours"), str(third.home / ".config/pyrokernel/host"))
