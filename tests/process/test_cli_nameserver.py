@@ -472,12 +472,12 @@ def test_a_mesh_has_its_names_there_over_tls(authority: Any, folder: Path, start
     mesh = served_at(mine, "-n", "1")
     with mesh.connect() as found:
         assert isinstance(found, pk.Mesh)
-        assert found["k0"].execute("6 * 7").result == 42
-        found["k0"].execute(PUBLISH)
+        assert found["lab1-0"].execute("6 * 7").result == 42
+        found["lab1-0"].execute(PUBLISH)
     entries = {entry.name: entry for entry in Directory(server.address, credentials=Credentials(user)).list("")}
-    assert set(entries) == {"Pyro.NameServer", "pyrokernel.host.lab1", "pyrokernel.kernel.k0", "camera"}
+    assert set(entries) == {"Pyro.NameServer", "pyrokernel.host.lab1", "pyrokernel.kernel.lab1-0", "camera"}
     # What runs on a host, its kernels and their users, is that host to others.
-    for name in ("pyrokernel.host.lab1", "pyrokernel.kernel.k0", "camera"):
+    for name in ("pyrokernel.host.lab1", "pyrokernel.kernel.lab1-0", "camera"):
         assert entries[name].values("owner") == ("host:lab1",)
     mesh.stop()
     watcher = Directory(server.address, credentials=Credentials(user))
