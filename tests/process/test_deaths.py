@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -236,6 +237,7 @@ def test_what_was_printed_right_before_a_death_still_arrives(mesh: pk.Mesh) -> N
 
 def test_a_client_that_notices_no_death_keeps_nothing_open_of_the_dead(mesh: pk.Mesh) -> None:
     mesh["k0"].call("abs", -1)
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     with pk.connect(settings=mesh.settings) as other:
         for _ in range(3):
@@ -243,7 +245,7 @@ def test_a_client_that_notices_no_death_keeps_nothing_open_of_the_dead(mesh: pk.
             os.kill(died["pid"], signal.SIGKILL)
             wait_until(lambda died=died: other.lookup("k0").value("instance") not in ("", died["instance"]))  # type: ignore[misc]
             assert mesh["k0"].call("abs", -1) == 1
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before  # what earlier tests have left may have been closed meanwhile
 
 
 def test_to_interrupt_a_cell_whose_kernel_has_died_says_so(mesh: pk.Mesh) -> None:
