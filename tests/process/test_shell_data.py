@@ -205,9 +205,9 @@ def test_tab_completes_names_of_the_shell_and_of_the_kernels(start: Start) -> No
     shell.enter("use k0")
     shell.expect("k0>")
     complete("here unlikely_ze", "bra")
-    complete(".upp", "er")
+    complete(".capita", "lize")  # which nothing else in the line has, should it be drawn anew
     shell.type("()\r")
-    shell.expect("\n'ABC'\n")
+    shell.expect("\n'Abc'\n")
     shell.expect("k0>")
     complete("push unlikely_ze", "bra")
     shell.type("\r")
