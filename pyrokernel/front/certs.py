@@ -61,11 +61,14 @@ def init(args: argparse.Namespace) -> int:
 
 def _lacking(directory: Path, kind: str, names: Sequence[str]) -> str:
     """Say for which names that were asked for an identity that is there is not, and what mends it."""
-    known = {plain_name(name) for name in names_in(Identity.load(directory).cert)} if kind == "host" else set()
-    lacking = [name for name in names if kind == "host" and plain_name(name) not in known]
+    if kind != "host":
+        return ""
+    identity = Identity.load(directory)
+    known = {plain_name(name) for name in names_in(identity.cert)}
+    lacking = [name for name in names if plain_name(name) not in known]
     if not lacking:
         return ""
-    renew = " ".join(["pyrokernel certs renew", Identity.load(directory).name, *(f"--name {name}" for name in lacking)])
+    renew = " ".join(["pyrokernel certs renew", identity.name, *(f"--name {name}" for name in lacking)])
     return f": it is not for {', '.join(lacking)}; for that: {renew}, and copy it there"
 
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import re
 import shutil
@@ -30,7 +31,8 @@ from pathlib import Path
 
 from pyrokernel.errors import SettingsError
 from pyrokernel.settings import GATEWAY_SOCKET, JOINED, MAX_SOCKET_PATH_BYTES, Settings, private_directory
-from pyrokernel.systems import OWN
+
+log = logging.getLogger(__name__)
 
 KEPT_INSTANCES = 5
 """How many journals of ended instances of a kernel stay."""
@@ -149,15 +151,20 @@ class Places:
         private_directory(self.records)
 
     def note_joined(self, settings: Settings) -> None:
-        """Keep in whose mesh this host is: front ends without a name server find it, and the next host goes there."""
+        """Keep in whose mesh this host is: front ends without a name server find it, and the next host goes there.
+
+        Never raises for a disk that is full: the host runs all the same.
+        """
         if not settings.ns:
             self.joined.unlink(missing_ok=True)
             return
+        from pyrokernel.certs.files import write_private  # only where it is needed: hosts are to start soon
+
         said = {name: str(getattr(settings, name)) for name in ("ns", "listen", "advertise", "host")}
-        before = self.joined.with_suffix(".new")
-        with open(os.open(before, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | OWN, 0o600), "w") as file:
-            json.dump(said, file)
-        before.replace(self.joined)
+        try:
+            write_private(self.joined, json.dumps(said).encode())
+        except OSError as error:
+            log.warning("cannot note in %s whose mesh this is, so commands here need --ns: %s", self.joined, error)
 
     def forget_old_journals(self, kernel: str, living: str = "") -> None:
         """Delete all but the newest journals of a kernel's ended instances."""

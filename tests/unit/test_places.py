@@ -114,3 +114,14 @@ def test_the_end_of_a_private_mesh_leaves_nothing(tmp_path: Path) -> None:
     places.journal("k0", "0" * 16).mkdir(parents=True)
     places.remove(private=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_full_keeps_no_host_from_joining(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It would never have reported that it runs."""
+    settings = Settings(runtime_dir=str(tmp_path), ns="10.77.0.1:9191")
+    places = Places.of(settings)
+    places.note_joined(settings)  # there is no such directory
+    assert "cannot note in" in caplog.text
+    places.runtime.mkdir()
+    places.note_joined(settings)
+    assert settings.joined["ns"] == Settings(runtime_dir=str(tmp_path)).ns_address == "10.77.0.1:9191"
