@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from certificates import Authority
-from nameservers import free_port
+from ports import free_port
 from Pyro5.protocol import MSG_CONNECT
 from Pyro5.serializers import SerpentSerializer
 from waiting import wait_until

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -82,13 +81,6 @@ def nsc(*words: str, environ: Mapping[str, str] | None = None, timeout: float = 
         timeout=timeout,
         check=False,
     )
-
-
-def free_port() -> int:
-    """Return a port of loopback that nobody has at this moment."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def stock_environ(identity: Path) -> dict[str, str]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from ports import free_port
 from terminals import Terminal
 from waiting import wait_until
 
@@ -79,7 +80,7 @@ def serving(key: Path, configuration: str) -> Iterator[int]:
     # Not below tmp_path: sshd wants no group to write on the way there.
     with tempfile.TemporaryDirectory(prefix="pk-sshd-") as folder:
         here = Path(folder)
-        port = _free_port()
+        port = free_port()  # sshd does not say which it took, if it was asked for any
         lines = [
             f"ListenAddress 127.0.0.1:{port}",
             f"HostKey {make_key(here / 'host_key')}",
@@ -114,10 +115,3 @@ def configured(path: Path, settings: Mapping[str, object]) -> Path:
     names = ("mesh", "ns", "runtime_dir", "state_dir", "host", "plugins_dir")
     path.write_text("".join(f'{name} = "{settings[name]}"\n' for name in names))
     return path
-
-
-def _free_port() -> int:
-    """Return a port that nobody has; sshd does not say which it took, if it was asked for any."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

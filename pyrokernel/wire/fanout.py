@@ -50,7 +50,7 @@ __all__ = ["Answer", "ConnectionLost", "Fanout", "Request", "open_answer"]
 
 _sequence = itertools.count(1)
 
-_LISTEN_SECONDS = 0.5
+_LISTEN_SECONDS = 0.25
 """How often to look whether other machines acknowledge what they were sent."""
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from certificates import Authority
+from ports import free_port
 from Pyro5.errors import PyroError
 from served import OBJECT, PORTABLE, Service
 from waiting import wait_until
@@ -84,7 +85,7 @@ class Machine:
     def __init__(self, folder: Path, authority: Authority, name: str, *, portable: bool = PORTABLE) -> None:
         folder.mkdir(mode=0o700)
         self.folder = folder
-        self.address = f"127.0.0.1:{_free_port()}"
+        self.address = f"127.0.0.1:{free_port()}"
         policy = folder / "policy.toml"
         policy.write_text(POLICY)
         self.certs = authority.identity("host", name, ["127.0.0.1"], at=f"host-{name}-{os.urandom(4).hex()}")
@@ -116,12 +117,6 @@ class Machine:
         self.gateway.loop.stop()
         self.thread.join(10)
         self.daemon.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 from Pyro5 import api, core, errors, nameserver, protocol, serializers
 from Pyro5.callcontext import current_context
 from served import reach
@@ -740,9 +741,7 @@ def test_the_names_of_a_host_that_is_gone_are_forgotten_and_those_that_answer_ke
     server: EmbeddedNameServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     directory = Directory(server.address)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    gone = f"@127.0.0.1:{port}"  # where nobody listens any more
+    gone = f"@127.0.0.1:{free_port()}"  # where nobody listens any more
     for host in ("lab1", "lab2"):
         words = {f"host:{host}", "class:pyrokernel.kernel"}
         directory.register(f"pyrokernel.host.{host}", f"PYRO:pyrokernel.host/a{gone}", words)

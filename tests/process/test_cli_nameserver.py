@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nameservers import NameServerProcess, free_port, nsc, stock_environ
+from nameservers import NameServerProcess, nsc, stock_environ
+from ports import free_port
 from served import stock_clients
 from waiting import wait_until
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from hosting import HostProcess
+from ports import free_port
 from waiting import is_alive, wait_until
 
 from pyrokernel.errors import AccessRefusedError, HostError, NameTakenError
@@ -387,9 +388,7 @@ def test_an_idle_host_never_wakes(start: Starter) -> None:
 @pytest.fixture
 def name_server() -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
     """Starts stock pyro5-ns, again and again at the same address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     started: list[subprocess.Popen[bytes]] = []
 
     def starter(*arguments: str) -> subprocess.Popen[bytes]:

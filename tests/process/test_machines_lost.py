@@ -24,11 +24,14 @@ RELEASED_SECONDS = 5.0
 """By then whoever waits for a machine that has vanished has been told."""
 
 _CALLER = """
-import json, sys, threading, time
+import faulthandler, json, sys, threading, time
+faulthandler.dump_traceback_later(40)  # what a caller that hangs is in
 import pyrokernel as pk
 
 def report(what, value):
-    print(json.dumps([what, time.monotonic(), value]), flush=True)
+    # In one piece: print() writes the end of the line apart, and another thread's line gets between the two.
+    sys.stdout.write(json.dumps([what, time.monotonic(), value]) + "\\n")
+    sys.stdout.flush()
 
 def attempt(what, function):
     try:
@@ -61,6 +64,7 @@ class Caller:
         lines = []
         for line in self._process.stdout:
             lines.append(line)
+            print(line, end="")  # for whoever reads why the test failed
             with contextlib.suppress(ValueError):
                 name, at, value = json.loads(line)
                 if name == what:
@@ -74,6 +78,7 @@ class Caller:
         lines = []
         for line in self._process.stdout:
             lines.append(line)
+            print(line, end="")  # for whoever reads why the test failed
             with contextlib.suppress(ValueError):
                 name, at, value = json.loads(line)
                 found[name] = at, value
@@ -130,13 +135,14 @@ def test_a_cable_pulled_in_the_middle_of_calls_releases_callers_and_loses_nothin
     caller = Caller(
         first,
         """
+parts = [bytes(130_000_000)] * 3  # one bytearray would be copied while it is cut, and nothing else runs meanwhile
 with pk.connect() as mesh:
     cell = mesh["b1"].submit("import time; time.sleep(6); y = 7")
     mesh.shared.m["x"] = 1
     calls = at_once(
         execute=lambda: mesh["b0"].execute("import time; time.sleep(10)").status,
         reply=lambda: cell.reply().status,
-        scatter=lambda: mesh["b*"].scatter("part", bytearray(400_000_000)),
+        scatter=lambda: mesh["b*"].scatter("part", parts),
     )
     time.sleep(0.3)  # in the middle of it
     pause("begun")

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nameservers import NameServerProcess, free_port, stock_environ
+from nameservers import NameServerProcess, stock_environ
+from ports import free_port
 from waiting import wait_until
 
 from pyrokernel.cli import build_parser

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from certificates import Authority
-from nameservers import free_port
+from ports import free_port
 from waiting import wait_until
 
 from pyrokernel.certs.crl import make_crl, take_over

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 from served import stock_clients
 from waiting import wait_until
 
@@ -124,14 +125,6 @@ class NameServer:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()
             self.process = None
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @pytest.fixture(params=["unix", "tcp", "tcp with storage"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from certificates import Authority
-from nameservers import free_port
+from ports import free_port
 
 from pyrokernel.cli import ExitCode, main
 from pyrokernel.errors import SettingsError
