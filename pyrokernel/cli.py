@@ -20,7 +20,7 @@ from pyrokernel import __version__
 from pyrokernel.errors import PyrokernelError
 from pyrokernel.front import certs_words, state_words
 from pyrokernel.front.exits import ExitCode, code_of
-from pyrokernel.front.parsing import COMMAND, Parser, add_common, count, merge, seconds
+from pyrokernel.front.parsing import COMMAND, Parser, add_common, count, merge, moment, seconds
 from pyrokernel.front.terminal import complain, prepare
 
 __all__ = ["ExitCode", "build_parser", "main"]
@@ -477,7 +477,10 @@ def _add_audit(commands: _Commands) -> argparse.ArgumentParser:
     )
     parser.add_argument("--user", default="", metavar="USER", help="only what this user did; or USER@HOST, host:NAME")
     parser.add_argument("--kernel", default="", metavar="NAME", help="only what was done in or to this kernel")
-    parser.add_argument("--since", type=seconds, metavar="TIME", help="only what is no older, such as 90, 30m or 2h")
+    parser.add_argument(
+        "--since", type=moment, default=0.0, metavar="TIME",
+        help="only what is no older: how long ago, such as 90, 30m or 2h, or when, such as 2026-01-31T14:05",
+    )  # fmt: skip
     parser.add_argument("-n", dest="number", type=count, metavar="N", help="only the last N")
     parser.add_argument("--state", action="store_true", help="writes to the shared state, too, as far as it has them")
     parser.add_argument("-f", "--follow", action="store_true", help="then show what comes")

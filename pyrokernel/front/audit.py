@@ -29,8 +29,7 @@ _TOLD = ("kernels", "modules", "cause", "asked", "takes", "error", "reason", "si
 def main(args: argparse.Namespace) -> int:
     """Show the records."""
     settings = settings_of(args)
-    since = time.time() - args.since if args.since else 0.0
-    wanted = {"user": args.user, "kernel": args.kernel, "since": since}
+    wanted = {"user": args.user, "kernel": args.kernel, "since": args.since}
     try:
         mesh = open_mesh(settings)
     except NameServerNotFoundError as error:
@@ -41,7 +40,7 @@ def main(args: argparse.Namespace) -> int:
         _show_all(found, args)
         return ExitCode.NO_MESH if settings.ns else ExitCode.OK  # with a name server there are other machines
     with mesh:
-        audit = mesh.audit(user=args.user, kernel=args.kernel, since=since, check=False)
+        audit = mesh.audit(user=args.user, kernel=args.kernel, since=args.since, check=False)
         found = list(audit)
         code = ExitCode.OK
         for host, reason in audit.failed.items():
@@ -53,7 +52,7 @@ def main(args: argparse.Namespace) -> int:
             complain(f"host {host} does not show its record, {rest}: {reason}")
             code = worst([code, code_of(reason)])
         if args.state and not args.kernel:
-            found += state_writes(mesh.shared, args.user, since)
+            found += state_writes(mesh.shared, args.user, args.since)
         _show_all(found, args)
         for host in audit.without:
             note(f"host {host} keeps no record (setting audit_bytes)")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+from contextlib import closing
 
-from pyrokernel.errors import KernelUnreachableError, NameServerError, NameServerNotFoundError, SettingsError
+from pyrokernel.errors import KernelUnreachableError, NameServerNotFoundError, SettingsError
 from pyrokernel.front.terminal import note
 from pyrokernel.host.places import Places
 from pyrokernel.host.processes import is_same
@@ -124,16 +125,13 @@ def _reached_from(host: str, port: int, credentials: Credentials) -> str:
         sock, _ = dial(host, port, DIAL_SECONDS, credentials)
         here: str = sock.getsockname()[0]
         sock.close()
-        directory = Directory(where, credentials=credentials)
-        try:
-            directory.ping()
-        finally:
-            directory.close()
-    except (KernelUnreachableError, NameServerError) as error:
+    except KernelUnreachableError as error:
         raise NameServerNotFoundError(
             f"no name server is reached at {where} ({error}); see there whether it runs, which address it has, and "
             "whether a firewall is in between"
         ) from error
+    with closing(Directory(where, credentials=credentials)) as directory:
+        directory.ping()
     return here
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any, NoReturn, TypeAlias
 
 from pyrokernel.front.exits import ExitCode
@@ -187,6 +189,20 @@ def seconds(text: str) -> float:
         return parse_span(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def moment(text: str) -> float:
+    """Read a moment of the past, how long ago or a date; return it as Unix time."""
+    try:
+        return time.time() - parse_span(text)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(text).timestamp()  # local unless it says otherwise, as times are shown
+    except (ValueError, OverflowError) as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time: how long ago, such as 90, 30m or 2h, or when, such as 2026-01-31 or 2026-01-31T14:05"
+        ) from error
 
 
 def _suggest(word: str, known: Iterable[str]) -> str:

@@ -27,8 +27,17 @@ from pyrokernel.front.terminal import complain, note, say
 from pyrokernel.host.meshfile import load_mesh_file
 from pyrokernel.host.policy import check_spec, free_names
 from pyrokernel.messages import START_SECONDS, HostConfig, KernelSpec
-from pyrokernel.settings import ENV_PREFIX, Settings, command_line, gateway_environment, parse_size, parse_span
+from pyrokernel.settings import (
+    ENV_PREFIX,
+    Settings,
+    command_line,
+    gateway_environment,
+    parse_size,
+    parse_span,
+    place_of,
+)
 from pyrokernel.texts import label, plural
+from pyrokernel.wire.trust import is_loopback
 
 _LOOK_AGAIN_SECONDS = 0.05
 
@@ -175,7 +184,10 @@ def _describe(where: str, names: Sequence[str], settings: Settings, *, foregroun
     if settings.listen:
         # A host's own name server is reached by its gateway.
         at = settings.address if settings.ns_address.startswith("./u:") else settings.ns_address
-        say(f"  other machines reach it at {settings.address}; they join it by: pyrokernel serve --join {at}")
+        if is_loopback(place_of(settings.address, "listen")[0]):
+            say(f"  programs of this machine reach it at {settings.address} by certificate; other machines do not")
+        else:
+            say(f"  other machines reach it at {settings.address}; they join it by: pyrokernel serve --join {at}")
         if settings.listens_everywhere and not settings.advertise:
             say("  (it listens at all its addresses, and is reached by its name; --advertise HOST:PORT says otherwise)")
     if foreground:

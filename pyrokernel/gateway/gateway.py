@@ -63,7 +63,7 @@ class Gateway:
         self.loop = Loop()
         self._settings = settings
         self._credentials = Credentials.of_host(settings)
-        self._routes = Routes(runtime)
+        self._routes = Routes(runtime, settings.ns)
         self._most = _most_connections()
         self._visitors = Visitors(self.loop, settings, max(1, self._most // _SHARE))
         self._newcomers = Newcomers(self.loop, lambda: self._visitors.identity, self._visitors.note_failure)

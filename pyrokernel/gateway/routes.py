@@ -24,10 +24,11 @@ class Routes:
 
     Args:
         runtime: Directory of the sockets; the host's records of kernels are in `kernels/`.
+        ns: Address of the name server of the mesh, where that is on another machine.
     """
 
-    def __init__(self, runtime: Path) -> None:
-        self._runtime = runtime
+    def __init__(self, runtime: Path, ns: str = "") -> None:
+        self._runtime, self._ns = runtime, ns
         self._records = runtime / "kernels"
         self._names: dict[str, str] = {}
         """By the word for its socket, which kernel listens there; "" for the shared state."""
@@ -48,6 +49,8 @@ class Routes:
             kernel = "" if word in _USUAL.values() else self._kernel_of(word)
             if kernel is not None and path.exists():
                 return path, kernel
+        if self._ns and word == _USUAL["Pyro.NameServer"]:
+            raise KernelNotFoundError(f"this machine has no name server; that of its mesh is at {self._ns}")
         raise KernelNotFoundError(
             f"there is no {object_id[:100]!a} on this machine; look its name up anew, it may have been restarted"
         )

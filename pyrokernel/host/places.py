@@ -77,7 +77,7 @@ class Places:
         return self.runtime / "ns.sock"
 
     @property
-    def joined(self) -> Path:
+    def joined_file(self) -> Path:
         """File that says in whose mesh the host is, also after it was killed."""
         return self.runtime / JOINED
 
@@ -156,15 +156,15 @@ class Places:
         Never raises for a disk that is full: the host runs all the same.
         """
         if not settings.ns:
-            self.joined.unlink(missing_ok=True)
+            self.joined_file.unlink(missing_ok=True)
             return
         from pyrokernel.certs.files import write_private  # only where it is needed: hosts are to start soon
 
         said = {name: str(getattr(settings, name)) for name in ("ns", "listen", "advertise", "host")}
         try:
-            write_private(self.joined, json.dumps(said).encode())
+            write_private(self.joined_file, json.dumps(said).encode())
         except OSError as error:
-            log.warning("cannot note in %s whose mesh this is, so commands here need --ns: %s", self.joined, error)
+            log.warning("cannot note in %s whose mesh this is, so commands here need --ns: %s", self.joined_file, error)
 
     def forget_old_journals(self, kernel: str, living: str = "") -> None:
         """Delete all but the newest journals of a kernel's ended instances."""
@@ -179,7 +179,7 @@ class Places:
         else:
             shutil.rmtree(self.shelf, ignore_errors=True)  # code goes with the kernels that it was shipped to
             self.lock.unlink(missing_ok=True)
-            self.joined.unlink(missing_ok=True)
+            self.joined_file.unlink(missing_ok=True)
         for path in (self.records, self.runtime, self.root):
             _remove_if_empty(path)
 

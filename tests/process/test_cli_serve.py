@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 from waiting import wait_until
 
 from pyrokernel.cli import ExitCode
@@ -163,6 +164,16 @@ def test_a_host_that_runs_and_does_not_listen_is_not_said_to(served: Served, tmp
         "lets other machines in at no address, and not 127.0.0.1:9; to change that, end it alone (kill" in done.stderr
     )
     assert "other machines reach it" not in done.stdout + done.stderr
+
+
+def test_a_host_that_listens_on_loopback_does_not_invite_other_machines(served: Served, tmp_path: Path) -> None:
+    served.environ["XDG_CONFIG_HOME"] = str(tmp_path)
+    served.cli("certs", "init", "--name", "127.0.0.1")
+    at = f"127.0.0.1:{free_port()}"
+    done = served.cli("--mesh", "near", "serve", "--detach", "--listen", at)
+    served.cli("--mesh", "near", "stop")
+    assert f"programs of this machine reach it at {at} by certificate; other machines do not" in done.stdout
+    assert "--join" not in done.stdout
 
 
 def test_a_host_that_runs_and_is_in_another_mesh_is_not_taken_for_one_of_this(served: Served, tmp_path: Path) -> None:

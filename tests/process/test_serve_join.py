@@ -49,6 +49,8 @@ def test_a_machine_joins_and_says_how_it_is_reached(labs: Lab) -> None:
     listed = json.loads(second.cli("--ns", labs.ns, "ps", "--json").stdout)
     assert [info["name"] for info in listed] == ["a0", "lab2-0", "lab2-1"]
     assert first.python("import pyrokernel as pk; result = pk.connect()['lab2-0'].call(max, [1, 2])") == 2
+    elsewhere = refused(labs.machines[2], "--join", f"{second.address}:9191")
+    assert f"this machine has no name server; that of its mesh is at {labs.ns}" in elsewhere
     again = second.cli("serve", "--detach", "--join", labs.ns, "--name", "b1")
     assert "joined it" in again.stderr
     assert "b1" in first.cli("ps").stdout

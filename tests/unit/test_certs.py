@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from certificates import Authority as Quick
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -217,12 +218,19 @@ def test_a_list_is_valid_as_long_as_its_authority(tmp_path: Path) -> None:
     assert crl.next_update_utc == lab.cert.not_valid_after_utc
 
 
+def _pem(der: bytes) -> bytes:
+    return b"-----BEGIN X509 CRL-----\n" + base64.encodebytes(der) + b"-----END X509 CRL-----\n"
+
+
 def test_a_list_by_somebody_else_is_refused(tmp_path: Path) -> None:
     lab, other = Quick(tmp_path / "a"), Quick(tmp_path / "b")
     ca_pem = (lab.identity("user", "ana") / "ca.pem").read_bytes()
     forged = make_crl({5: NOW}, 2, ca_key=other.key, ca=lab.cert)
     foreign = make_crl({5: NOW}, 2, ca_key=other.key, ca=Quick(tmp_path / "c", "mars").cert)
-    for crl in (forged, foreign, b"", b"nonsense", ca_pem):
+    own = x509.load_pem_x509_crl(make_crl({5: NOW}, 2, ca_key=lab.key, ca=lab.cert))
+    sha256, unknown = bytes.fromhex("2a8648ce3d040302"), bytes.fromhex("2a8648ce3d040309")
+    signed_oddly = _pem(own.public_bytes(serialization.Encoding.DER).replace(sha256, unknown))
+    for crl in (forged, foreign, signed_oddly, b"", b"nonsense", ca_pem):
         with pytest.raises(ValueError, match=r"."):
             read_revoked(crl, ca_pem)
         with pytest.raises(ValueError, match=r"."):

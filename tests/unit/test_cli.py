@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime
 import io
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -107,6 +109,26 @@ def test_what_is_mistyped_is_guessed(
     text = capsys.readouterr().err
     assert meant in text
     assert remedy in text
+
+
+@pytest.mark.parametrize(
+    ("word", "at"),
+    [
+        ("2026-01-31", datetime.datetime(2026, 1, 31)),
+        ("2026-01-31T14:05", datetime.datetime(2026, 1, 31, 14, 5)),
+        ("2026-01-31T14:05+00:00", datetime.datetime(2026, 1, 31, 14, 5, tzinfo=datetime.UTC)),
+    ],
+)
+def test_a_moment_is_a_date_of_this_machine_unless_it_names_its_zone(word: str, at: datetime.datetime) -> None:
+    assert parse("audit", "--since", word).since == at.timestamp()
+
+
+def test_a_moment_is_also_how_long_ago_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse("audit", "--since", "2h").since == pytest.approx(time.time() - 7200, abs=60)
+    assert parse("audit").since == 0
+    with pytest.raises(SystemExit):
+        parse("audit", "--since", "yesterday")
+    assert "'yesterday' is no time" in capsys.readouterr().err
 
 
 def test_no_command_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:

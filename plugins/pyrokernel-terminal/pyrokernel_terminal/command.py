@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from pyrokernel.errors import SettingsError
@@ -83,7 +83,17 @@ def _add(args: argparse.Namespace, settings: Settings, options: Options) -> int:
     users[user.name] = User(user.name, role, tuple(dict.fromkeys([*user.keys, *keys])))
     write_users(options.users_file, users)
     print(f"{user.name} may come in as {role.word}")
+    for other in _holders(users.values(), users[user.name]):
+        print(f"{other} has a key of {user.name}, too: whoever holds it comes in as either", file=sys.stderr)
     return 0
+
+
+def _holders(users: Iterable[User], user: User) -> list[str]:
+    """Return which others have a key of a user."""
+    from pyrokernel_terminal.keys import public_keys  # likewise
+
+    held = public_keys(user)
+    return [other.name for other in users if other.name != user.name and public_keys(other) & held]
 
 
 def _remove(args: argparse.Namespace, settings: Settings, options: Options) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pyrokernel.controls import harmless
 from pyrokernel.errors import NameTakenError, SettingsError
+from pyrokernel.roles import Role
 from pyrokernel.settings import Settings, private_directory
 from pyrokernel.texts import plural
 
@@ -54,10 +55,12 @@ class House:
     def greeting(self, session: Session) -> bytes:
         """Return what is shown before the shell of a session: the operator's words, and who else is there."""
         others = sorted({other.user.name for other in self.sessions if other is not session})
-        here = f"you are {session.user.name}, {_article(session.user.role.word)}"
+        told = []
+        if session.user.role is not Role.OBSERVER:  # whom the shell itself tells, and what that means
+            told.append(f"you are {session.user.name}, {_article(session.user.role.word)}")
         if others:
-            here += f"; connected: {', '.join(others[:8])}{', ...' if len(others) > 8 else ''} (`users` tells more)"
-        text = f"{self._banner}{here}\n"
+            told.append(f"connected: {', '.join(others[:8])}{', ...' if len(others) > 8 else ''} (`users` tells more)")
+        text = f"{self._banner}{'; '.join(told)}\n" if told else self._banner
         return text.replace("\n", "\r\n").encode()
 
     def still_admits(self, user: User, key: bytes) -> bool:

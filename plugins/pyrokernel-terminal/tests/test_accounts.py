@@ -77,6 +77,10 @@ def test_the_commands_add_list_and_remove(server: Server, tmp_path: Path) -> Non
     assert server.run("add", "ana", f"{second}.pub").stdout == "ana may come in as user\n"
     assert server.run("list").stdout.split() == ["USER", "ROLE", "KEYS", "ana", "user", "2"]
     assert server.run("add", "ana", "--role", "observer").stdout == "ana may come in as observer\n"
+    shared = server.run("add", "bob", f"{first}.pub")
+    assert (shared.returncode, shared.stdout) == (0, "bob may come in as observer\n")
+    assert shared.stderr == "ana has a key of bob, too: whoever holds it comes in as either\n"
+    server.run("remove", "bob")
     private = server.run("add", "bob", str(first))
     assert private.returncode != 0
     assert "is a private key" in private.stderr
