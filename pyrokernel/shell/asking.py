@@ -32,7 +32,7 @@ def given_up(until: threading.Event | None, application: Callable[[], Applicatio
     def watch() -> None:
         while not over.is_set():
             if until.wait(_WATCH_SECONDS):
-                _end(application())
+                _end(application(), over)
                 over.wait(_AGAIN_SECONDS)
 
     threading.Thread(target=watch, name="question", daemon=True).start()
@@ -42,11 +42,12 @@ def given_up(until: threading.Event | None, application: Callable[[], Applicatio
         over.set()
 
 
-def _end(application: Application[Any]) -> None:
-    """End what reads at the terminal, if it does; from any thread."""
+def _end(application: Application[Any], over: threading.Event) -> None:
+    """End the question that is read at the terminal, unless it is over; from any thread."""
 
     def end() -> None:
-        if application.is_running and not application.is_done:
+        # In the thread that asks: what it reads once the question is over is another one, or the next line of the user.
+        if application.is_running and not application.is_done and not over.is_set():
             application.exit(exception=EOFError())
 
     loop = application.loop
