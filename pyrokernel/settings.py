@@ -34,6 +34,9 @@ _JOINED_BYTES = 4096
 GATEWAY_SOCKET = "gateway"
 """In the directory of a mesh's sockets: the way to other machines. Not `.sock`, by which others come in."""
 
+PAPER = "handed.pem"
+"""There, too: key and certificate that a gateway makes for the kernels to which it hands connections on."""
+
 DURABILITIES = ("process", "power")
 
 _SIZE_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from pyrokernel.errors import AccessRefusedError, KernelUnreachableError, MachineLostError
+from pyrokernel.errors import AccessRefusedError, KernelUnreachableError, MachineLostError, PyrokernelError
 from pyrokernel.wire import silence
 from pyrokernel.wire.connection import Connection
 from pyrokernel.wire.fanout import Fanout, Request
@@ -16,9 +18,16 @@ from pyrokernel.wire.proxy import connect
 from pyrokernel.wire.remote import NOTHING, Credentials
 from pyrokernel.wire.tls import TlsSocket
 
+log = logging.getLogger(__name__)
+
 _IDLE_KEPT = 4
 """Idle connections kept per kind; each costs the other side a thread or a descriptor."""
 
+
+_OFTEN = 8
+"""Uses of a connection through a gateway after which one is asked for that goes without."""
+_FAILED_SECONDS, _DECLINED_SECONDS = 10.0, 600.0
+"""For so long none is asked for after one could not be had, or was pumped as before."""
 
 LONG_POLL_SECONDS = 25.0
 """How long a request waits at the other side for something to happen, before it is asked again."""
@@ -59,6 +68,7 @@ class Link:
         self._certified = machine if certified else ""
         self._files, self._segments = files, segments
         self._idle: dict[str, list[Connection]] = {}
+        self._is_handing, self._not_before = False, 0.0
         self._ended = False
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -80,25 +90,50 @@ class Link:
             idle = self._idle.get(kind)
             while idle:
                 connection = idle.pop()
+                connection.uses += 1
                 # Of a machine of which nothing is heard each connection would find that out anew; to dial tells sooner.
                 if not (isinstance(connection.sock, TlsSocket) and silence.is_silent(connection.sock.address)):
                     return connection
                 connection.close()
         try:
-            return connect(
-                self.uri,
-                kind=kind,
-                instance=self.instance,
-                name=(self._what, self.name if self._what else ""),
-                files=self._files,
-                segments=self._segments and kind == "control",
-                credentials=self._credentials,
-                machine=self._certified,
-            )
+            return self._connect(kind)
         except MachineLostError as error:
             raise self.lost(error) from error
         except KernelUnreachableError as error:
             raise KernelUnreachableError(f"{self.name!r}: {error}", kernel=self.name, instance=self.instance) from error
+
+    def _connect(self, kind: str, *, handed: bool = False) -> Connection:
+        return connect(
+            self.uri,
+            kind=kind,
+            instance=self.instance,
+            name=(self._what, self.name if self._what else ""),
+            files=self._files,
+            segments=self._segments and kind == "control",
+            credentials=self._credentials,
+            machine=self._certified,
+            handed=handed,
+        )
+
+    def _is_to_be_handed(self, connection: Connection) -> bool:
+        """Whether a connection is used so often that it pays to have one without a gateway in between."""
+        if connection.uses < _OFTEN or connection.kind != "work" or connection.is_handed or self._is_handing:
+            return False
+        connection.uses = 0  # where that fails, it is tried again after as many
+        return isinstance(connection.sock, TlsSocket) and time.monotonic() >= self._not_before
+
+    def _have_handed(self) -> None:
+        """Open a connection that is handed on, beside those that there are; without it, all goes on as it does."""
+        try:
+            connection = self._connect("work", handed=True)
+            if not connection.is_handed:
+                self._not_before = time.monotonic() + _DECLINED_SECONDS
+            self.give(connection)
+        except (PyrokernelError, OSError) as error:
+            log.debug("no connection to %s was handed on: %s", self.name, error)
+            self._not_before = time.monotonic() + _FAILED_SECONDS
+        finally:
+            self._is_handing = False
 
     def lost(self, error: MachineLostError) -> MachineLostError:
         """Return the error of a machine that is lost, for what was to be reached there."""
@@ -117,6 +152,10 @@ class Link:
                 and connection.sock.fileno() >= 0
             ):
                 idle.append(connection)
+                idle.sort(key=_is_handed)  # which are taken first
+                if self._is_to_be_handed(connection):
+                    self._is_handing = True
+                    _errands.put(self._have_handed)
                 return
         connection.close()
 
@@ -137,6 +176,46 @@ class Link:
                 connection.close()
         self._idle = {}
         self._pid = os.getpid()
+
+
+class _Errands:
+    """What is done beside the calls, one after the other, on a thread that ends when there is nothing to do."""
+
+    def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._due: deque[Callable[[], None]] = deque()
+        self._is_running = False
+
+    def put(self, errand: Callable[[], None]) -> None:
+        """Have something done soon."""
+        if self._pid != os.getpid():
+            self._begin()  # a forked child has no such thread, and what was due is its parent's
+        with self._lock:
+            self._due.append(errand)
+            if self._is_running:
+                return
+            self._is_running = True
+        threading.Thread(target=self._run, name="pyrokernel-errands", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._due:
+                    self._is_running = False
+                    return
+                errand = self._due.popleft()
+            errand()
+
+
+_errands = _Errands()
+
+
+def _is_handed(connection: Connection) -> bool:
+    return connection.is_handed
 
 
 def ask(link: Link, request: Request, timeout: float) -> Any:

@@ -16,16 +16,18 @@ from typing import Any
 
 from pyrokernel import systems
 from pyrokernel.errors import KernelUnreachableError, PyrokernelError, SettingsError
+from pyrokernel.gateway.handing import Handing, Paper
 from pyrokernel.gateway.newcomers import Newcomer, Newcomers
 from pyrokernel.gateway.pump import Pump
 from pyrokernel.gateway.routes import Routes
 from pyrokernel.gateway.visitors import Visitor, Visitors, shown_name
 from pyrokernel.loglimit import LogLimit
 from pyrokernel.loop import Loop
-from pyrokernel.settings import Settings, place_of
+from pyrokernel.settings import PAPER, Settings, place_of
 from pyrokernel.wire import endpoints, silence, sockets
 from pyrokernel.wire.connection import IncomingMessage
 from pyrokernel.wire.greeting import heed_no_warnings, object_of, refusal, with_annotations
+from pyrokernel.wire.handed import HAND
 from pyrokernel.wire.introduction import FOR, introduced, unpack, way_in, words_for
 from pyrokernel.wire.proxy import dial_unix
 from pyrokernel.wire.remote import DIAL_SECONDS, Credentials, dial
@@ -69,7 +71,8 @@ class Gateway:
         self._newcomers = Newcomers(self.loop, lambda: self._visitors.identity, self._visitors.note_failure)
         self._undecided: set[Newcomer] = set()
         """Those of whom the policy has not said yet what they may do."""
-        self._pumps: set[Pump] = set()
+        self._pumps: set[Pump | Handing] = set()
+        self._paper = None if settings.portable else Paper(runtime / PAPER)
         self._ways: dict[Pump, str] = {}
         self._dialling = ThreadPoolExecutor(_DIALLING, "pyrokernel-dial")
         self._admitting = ThreadPoolExecutor(_ADMITTING, "pyrokernel-admit")
@@ -148,15 +151,39 @@ class Gateway:
         try:
             if isinstance(visitor, PyrokernelError):
                 raise visitor
+            asks = bool(visitor.kernel) and HAND in unpack(message.body[: message.annotations_size])
             inner, _ = dial_unix(str(target), 0)  # for a kernel that does not accept, all the others would wait
         except (PyrokernelError, OSError) as error:
             self._refuse(newcomer, message, error, shown_name(newcomer.sock))
             return
         peer = visitor.peer
-        said = words_for(peer.user, peer.role, newcomer.address, peer.kind, peer.through)
-        pump = self._join(newcomer.sock, inner, with_annotations(message, {FOR: said}), self._visitors.forget)
+        said = {FOR: words_for(peer.user, peer.role, newcomer.address, peer.kind, peer.through)}
+        if asks and self._paper is not None and self._paper.is_here:
+            said[HAND] = newcomer.sock.certificate()
+            self._hand_on(newcomer.sock, inner, with_annotations(message, said), visitor)
+            return
+        pump = self._join(newcomer.sock, inner, with_annotations(message, said), self._visitors.forget)
         if pump is not None:
             self._visitors.note(pump, visitor)
+
+    def _hand_on(self, near: TlsSocket, inner: socket.socket, greeting: bytes, visitor: Visitor) -> None:
+        """Ask a kernel whether it takes a connection, and pump what is said on it where it does not."""
+
+        def ended(handing: Handing) -> None:
+            self._pumps.discard(handing)
+            self._visitors.forget(handing)
+
+        def declined(handing: Handing, answer: bytes) -> None:
+            ended(handing)
+            pump = self._join(inner, near, answer, self._visitors.forget)
+            if pump is not None:
+                self._visitors.note(pump, visitor)
+
+        if not self._greet(near, inner, greeting):
+            return
+        handing = Handing(self.loop, near, inner, ended, declined)
+        self._pumps.add(handing)
+        self._visitors.note(handing, visitor)
 
     # Out
 
@@ -228,6 +255,15 @@ class Gateway:
             self._pumps.discard(pump)
             on_end(pump)
 
+        if not self._greet(near, far, greeting):
+            return None
+        pump = Pump(self.loop, near, far, ended)
+        self._pumps.add(pump)
+        pump.begin()
+        return pump if pump in self._pumps else None
+
+    def _greet(self, near: AnySocket, far: AnySocket, greeting: bytes) -> bool:
+        """Send the first message to the second one of two sockets; where it does not take it, hang up on both."""
         try:
             far.setblocking(False)
             sent = far.send(greeting, sockets.NOW)
@@ -237,11 +273,8 @@ class Gateway:
             self._newcomers.refusals.warning("a connection was lost in its first moment: %s", error)
             near.close()
             far.close()
-            return None
-        pump = Pump(self.loop, near, far, ended)
-        self._pumps.add(pump)
-        pump.begin()
-        return pump if pump in self._pumps else None
+            return False
+        return True
 
     def _refuse(self, newcomer: Newcomer, message: IncomingMessage, error: BaseException, who: str = "") -> None:
         """Say why, and hang up."""

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from pyrokernel.audit import AuditFile, refusals_to
 from pyrokernel.errors import AccessRefusedError, PyrokernelError, SettingsError
 from pyrokernel.gateway.decisions import TOO_LATE, Decisions, Who
+from pyrokernel.gateway.handing import Handing
 from pyrokernel.gateway.pump import Pump
 from pyrokernel.loop import Loop
 from pyrokernel.policy import HOST, Decider, Verdict
@@ -88,7 +89,7 @@ class Visitors:
         self._troubles: tuple[int, ...] = ()
         self._decisions = Decisions(loop, Decider(settings, account_of_process()))
         self._on_refused = refusals_to(AuditFile.beside(settings), {"object": "gateway"}, logs=False)
-        self._here: dict[Pump, Visitor] = {}
+        self._here: dict[Pump | Handing, Visitor] = {}
         self._revoked: frozenset[int] = frozenset()
         self._load()
 
@@ -214,12 +215,12 @@ class Visitors:
         if shown:
             self._on_refused(Peer(uid=-1, address=address), f"a connection with {shown}", Role.OBSERVER)
 
-    def note(self, pump: Pump, visitor: Visitor) -> None:
+    def note(self, pump: Pump | Handing, visitor: Visitor) -> None:
         """Remember whose connection this is."""
         self._here[pump] = visitor
         self._counts[visitor.shown.identity] += 1
 
-    def forget(self, pump: Pump) -> None:
+    def forget(self, pump: Pump | Handing) -> None:
         """It has ended."""
         visitor = self._here.pop(pump, None)
         if visitor is not None:
@@ -242,7 +243,7 @@ class Visitors:
 
     def _compare_roles(self) -> None:
         """Ask anew what those may do who are here: once for all connections of one, and before that of their host."""
-        by_bearer: dict[Who, dict[Who, list[Pump]]] = {}
+        by_bearer: dict[Who, dict[Who, list[Pump | Handing]]] = {}
         for pump, visitor in self._here.items():
             by_bearer.setdefault(visitor.bearer, {}).setdefault(visitor.who, []).append(pump)
         for bearer, by_who in by_bearer.items():
@@ -250,7 +251,7 @@ class Visitors:
             compare = functools.partial(self._compare_with_bearer, by_who, address)
             self._decisions.decide(bearer, address, compare, anew=True)
 
-    def _compare_with_bearer(self, by_who: dict[Who, list[Pump]], address: str, verdict: Verdict) -> None:
+    def _compare_with_bearer(self, by_who: dict[Who, list[Pump | Handing]], address: str, verdict: Verdict) -> None:
         """Go on with what whoever has shown the certificate may do now."""
         for who, pumps in by_who.items():
             compare = functools.partial(self._compare, pumps)
@@ -259,7 +260,7 @@ class Visitors:
             else:
                 compare(verdict)
 
-    def _compare(self, pumps: list[Pump], verdict: Verdict) -> None:
+    def _compare(self, pumps: list[Pump | Handing], verdict: Verdict) -> None:
         """Hang up on those of somebody's connections that have another role than the policy gives now."""
         for pump in pumps:
             visitor = self._here.get(pump)
@@ -267,7 +268,7 @@ class Visitors:
                 changed = f"the policy gives another role now: {verdict.role.word}, by {verdict.line}"
                 self._send_away(pump, visitor, verdict.line if verdict is TOO_LATE else changed)
 
-    def _send_away(self, pump: Pump, visitor: Visitor, why: str) -> None:
+    def _send_away(self, pump: Pump | Handing, visitor: Visitor, why: str) -> None:
         """Hang up on somebody, and write down why."""
         log.warning("%s at %s has to go: %s", visitor.peer.author, visitor.peer.address, why)
         self._on_refused(visitor.peer, f"a connection to stay open: {why}", Role.OBSERVER)

@@ -6,6 +6,7 @@ Runtime directory (this machine's own disk, gone at reboot)::
     host.sock        the host's exposed object
     ns.sock          the embedded name server, where no other is configured
     gateway          by which processes of this machine reach other machines
+    handed.pem       key and certificate for connections that the gateway hands on to kernels
     joined.json      of a host in the mesh of another name server: which, and how it is reached itself
     kernels/         one record per living kernel, for adoption by the next host
     <instance>.sock  one per kernel
@@ -30,7 +31,7 @@ import shutil
 from pathlib import Path
 
 from pyrokernel.errors import SettingsError
-from pyrokernel.settings import GATEWAY_SOCKET, JOINED, MAX_SOCKET_PATH_BYTES, Settings, private_directory
+from pyrokernel.settings import GATEWAY_SOCKET, JOINED, MAX_SOCKET_PATH_BYTES, PAPER, Settings, private_directory
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +116,11 @@ class Places:
         """Socket by which processes of this machine reach others."""
         return self.runtime / GATEWAY_SOCKET
 
+    @property
+    def paper(self) -> Path:
+        """File with what kernels show on connections that the gateway has handed on."""
+        return self.runtime / PAPER
+
     def directory_of(self, role: str, name: str, instance: str) -> Path:
         """Directory in which a process keeps what it writes."""
         return {"state": self.shared, "gateway": self.state}.get(role) or self.journal(name, instance)
@@ -180,6 +186,7 @@ class Places:
             shutil.rmtree(self.shelf, ignore_errors=True)  # code goes with the kernels that it was shipped to
             self.lock.unlink(missing_ok=True)
             self.joined_file.unlink(missing_ok=True)
+            self.paper.unlink(missing_ok=True)
         for path in (self.records, self.runtime, self.root):
             _remove_if_empty(path)
 

@@ -147,6 +147,7 @@ class KernelProcess:
             before_control=self.cells.await_settled,
             quota=Quota.of(settings),
             on_refused=refusals_to(AuditFile.beside(settings), {"kernel": spec.name, "instance": birth.instance}),
+            paper=None if settings.portable else Path(birth.socket).with_name(settings_module.PAPER),
         )
         self.daemon.register(self.service, KERNEL_OBJECT)
         self.publications = Publications(birth, self.daemon, self.references)

@@ -17,6 +17,7 @@ from pyrokernel.wire.alertness import Alertness
 from pyrokernel.wire.codec import MAX_PAYLOAD_BYTES, SERIALIZER_ID, Buffer
 from pyrokernel.wire.connection import Connection, EagerReader, send_now
 from pyrokernel.wire.daemon import Daemon
+from pyrokernel.wire.handed import SharedTlsSocket
 
 
 class WorkLoop:
@@ -70,6 +71,8 @@ class WorkLoop:
         connection.sock.setblocking(False)
         if not isinstance(connection.reader, EagerReader):
             connection.reader = EagerReader(MAX_PAYLOAD_BYTES)
+        if isinstance(connection.sock, SharedTlsSocket):
+            connection.sock.on_ahead = self.wake
         self._arrivals.append(connection)
         self.wake()
 
@@ -83,7 +86,11 @@ class WorkLoop:
                     return f"idle for {self._idle_stop:g} s"
             for key, _ in self._await_events(timeout):
                 if key.fileobj is not self._wake_out:
-                    self._serve(key.data, daemon)
+                    if key.fileobj is key.data.inner:
+                        self._leave(key.data)
+                        daemon.lose(key.data, ConnectionResetError("the gateway has hung up"))
+                    elif key.data in self.connections:
+                        self._serve(key.data, daemon)
                     continue
                 self._take_arrivals()
                 if self._look_around():
@@ -110,7 +117,12 @@ class WorkLoop:
             connection = self._arrivals.popleft()
             self.connections.add(connection)
             self._selector.register(connection.sock, selectors.EVENT_READ, connection)
+            if connection.inner is not None:
+                self._selector.register(connection.inner, selectors.EVENT_READ, connection)
             self._note_read_ahead(connection)
+        for connection in self.connections:
+            if isinstance(connection.sock, SharedTlsSocket) and connection.sock.has_ahead:
+                self._read_ahead.append(connection)
 
     def _serve(self, connection: Connection, daemon: Daemon) -> None:
         """Read what has arrived; answer a request once it is whole, then settle what it ran."""
@@ -165,7 +177,9 @@ class WorkLoop:
         threading.Thread(target=finish, name="pyrokernel-reply", daemon=True).start()
 
     def _leave(self, connection: Connection) -> None:
-        self._selector.unregister(connection.sock)
+        for sock in (connection.sock, connection.inner):
+            if sock is not None:
+                self._selector.unregister(sock)
         self.connections.discard(connection)
 
     def waiting(self) -> list[dict[str, Any]]:

@@ -545,6 +545,10 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
         leads_to: Where the gateway of this machine is to let it through to; "" where it goes there itself.
         arrival: The segment that came with the request which is being answered.
         patience: Seconds after which the system gives up on receiving, -1 where that was never set (`wire.direct`).
+        shown: Certificate of who is at the other end and asks to be handed on, in DER; b"" for nobody (`wire.handed`).
+        inner: The connection over which this one was handed on, and with which it ends.
+        uses: How often a client has used it.
+        is_handed: Whether no gateway is in between.
     """
 
     def __init__(self, sock: AnySocket, peer: Peer, object_id: str = "") -> None:
@@ -560,6 +564,10 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
         self.kept: Any = None
         self.afterwards: list[Callable[[], None]] = []
         self.patience = -1.0
+        self.shown = b""
+        self.inner: socket.socket | None = None
+        self.uses = 0
+        self.is_handed = False
         self.seq = 0
         self.segments = False
         self.wants_segments = False
@@ -667,10 +675,15 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
         """Close the connection; in a forked child only this process's descriptor of it."""
         if os.getpid() != getattr(self, "_owner", 0):
             # shutdown() would end the connection for the parent too.
-            with contextlib.suppress(OSError):
-                self.sock.close()
+            for sock in (self.sock, self.inner):
+                if sock is not None:
+                    with contextlib.suppress(OSError):
+                        sock.close()
             return
         super().close()
+        inner = getattr(self, "inner", None)  # Pyro closes also what was never quite made
+        if inner is not None:
+            inner.close()
 
 
 def _wait(sock: AnySocket, seconds: float, *, to_write: bool = False) -> bool:

@@ -31,7 +31,7 @@ from pyrokernel.loglimit import LogLimit
 from pyrokernel.messages import PROTOCOL_VERSION
 from pyrokernel.roles import Role
 from pyrokernel.texts import one_line
-from pyrokernel.wire import codec, endpoints, greeting
+from pyrokernel.wire import codec, endpoints, greeting, handed
 from pyrokernel.wire.admission import Admission, Objects, OnRefused
 from pyrokernel.wire.connection import (
     FLAGS_COMPRESSED,
@@ -87,6 +87,8 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         quota: How much one user may ask for.
         on_refused: Told who asked for what, on any thread, when somebody's role was too low for it.
         before_control: Called before each request of a control connection is carried out.
+        paper: File with key and certificate for work connections that the gateway hands on; None where they are not
+            taken.
 
     Raises:
         AccessRefusedError: The directory of the socket is not private.
@@ -104,6 +106,7 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         quota: Quota = Quota(),  # noqa: B008  frozen
         on_refused: OnRefused = lambda peer, what, role: None,
         before_control: Callable[[], None] = lambda: None,
+        paper: Path | None = None,
     ) -> None:
         greeting.heed_no_warnings()
         # A connected socket is the one way into Pyro's constructor that starts no threads and binds nothing.
@@ -124,6 +127,7 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         self._on_work, self._work_role = on_work, work_role
         self.admission = Admission(self.objectsById, Limits(quota), on_refused)
         self._before_control = before_control
+        self._paper = paper
         self._failures = LogLimit(log, "%d more requests failed in that second", most=2)
 
     def start(self) -> None:
@@ -172,6 +176,10 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
                 if conn.kind == "refused":
                     return
                 if conn.kind == "work" and self._on_work is not None and conn.peer.role >= self._work_role:
+                    if conn.shown and self._paper is not None:
+                        deadline = time.monotonic() + HANDSHAKE_SECONDS
+                        inner, conn.sock = conn.sock, handed.take_over(conn.sock, self._paper, conn.shown, deadline)
+                        conn.inner = inner
                     handed_over = True
                     self._on_work(conn)
                     return
@@ -207,7 +215,9 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         deadline = time.monotonic() + HANDSHAKE_SECONDS
         message = conn.recv_message(max_body_bytes=greeting.HANDSHAKE_BYTES, deadline=deadline)
         greeting.check_first(message)
-        conn.peer = introduced(conn.peer, unpack(message.body[: message.annotations_size]))
+        annotations = unpack(message.body[: message.annotations_size])
+        conn.peer = introduced(conn.peer, annotations)
+        conn.shown = annotations.get(handed.HAND, b"")
         try:
             self.admission.check_connection(conn.peer)
             conn.counted = True
@@ -238,10 +248,20 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         conn.kind = "work" if data.get("kind") == "work" else "control"
         conn.vectored = data.get("codec") == "pickle5"
         conn.greeting = data
+        self._settle_handing(conn)
         wanted = conn.kind == "control" and data.get("segments") is True
         if wanted and conn.vectored and conn.peer.may_run_code and self._has_segments:
             conn.take_segments()
         return identity
+
+    def _settle_handing(self, conn: Connection) -> None:
+        """Say in the answer to the first message whether a connection is taken over, and what will be shown then."""
+        asked, conn.shown = conn.shown, b""
+        if not asked or self._paper is None or conn.kind != "work" or conn.peer.role < self._work_role:
+            return
+        with contextlib.suppress(OSError, ValueError):  # there is no paper: it stays with the gateway
+            current_context.response_annotations = {handed.HAND.decode(): handed.paper_of(self._paper)}
+            conn.shown = asked
 
     def handleRequest(self, conn: Connection) -> None:
         """Serve one request of a control connection; what is not in our codec is Pyro's."""

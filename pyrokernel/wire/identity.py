@@ -198,7 +198,7 @@ class Identity:
         self._trust(context)
         check_owned(self.key_file)
         try:
-            self._load_pair(context)
+            self.load_pair(context)
         except ssl.SSLError as error:
             why = error.reason or str(error)
             raise SettingsError(
@@ -209,7 +209,7 @@ class Identity:
             raise SettingsError(f"cannot read the identity {self.directory}: {error}") from error
         return context
 
-    def _load_pair(self, context: ssl.SSLContext) -> None:
+    def load_pair(self, context: ssl.SSLContext) -> None:
         """Load certificate and key. OpenSSL opens the file once for each: a renewal may come between, but not twice."""
         try:
             context.load_cert_chain(self.chain_file, self.key_file, _no_passphrase)

@@ -27,6 +27,7 @@ from pyrokernel.messages import PROTOCOL_VERSION
 from pyrokernel.wire import endpoints, sockets
 from pyrokernel.wire.codec import MAX_PAYLOAD_BYTES
 from pyrokernel.wire.connection import Connection, EagerReader, IncomingMessage, frame
+from pyrokernel.wire.handed import HAND, follow
 from pyrokernel.wire.introduction import TO, acts_for, lost_machine, pack, said_of_us, unpack, way_to
 from pyrokernel.wire.remote import NOTHING, Credentials, dial
 from pyrokernel.wire.segments import available
@@ -38,6 +39,7 @@ __all__ = ["Proxy", "connect", "dial_unix", "read_greeting"]
 _CONNECT_SECONDS = 5.0
 """A unix socket connects at once unless a thousand others wait to be accepted."""
 
+_HANDED_SECONDS = 3.0
 _HANDSHAKE_REPLY_BYTES = 64 * 1024
 _SERPENT = SerpentSerializer()
 
@@ -52,6 +54,7 @@ def connect(
     segments: bool = False,
     credentials: Credentials = NOTHING,
     machine: str = "",
+    handed: bool = False,
 ) -> Connection:
     """Open a connection to one of our own daemons; requests may follow at once.
 
@@ -68,6 +71,7 @@ def connect(
         segments: Large data may go beside the messages, where both sides can.
         credentials: What to show to another machine.
         machine: Name of the host that another machine must be by its certificate; "" for any of this mesh.
+        handed: Wait for the greeting, and have the gateway of the other machine hand the connection on, if it does.
 
     Raises:
         AccessRefusedError: The socket's directory or its listener is not this user's; what listens on TCP does not
@@ -94,10 +98,15 @@ def connect(
     if segments and kind == "control" and available():
         hello["segments"] = conn.wants_segments = True
     try:
-        _send_hello(conn, parsed, hello)
+        _send_hello(conn, parsed, hello, handed=handed)
+        if handed:
+            _follow(conn, credentials)
     except ConnectionClosedError as error:
         conn.close()
         raise KernelUnreachableError(f"{uri} closed the connection: {error}") from error
+    except BaseException:
+        conn.close()
+        raise
     conn.sock.setblocking(False)
     return conn
 
@@ -174,12 +183,26 @@ def _is_open(sock: socket.socket | TlsSocket) -> bool:
         return False
 
 
-def _send_hello(conn: Connection, uri: core.URI, hello: Any) -> None:
+def _follow(conn: Connection, credentials: Credentials) -> None:
+    """Wait for the greeting, and go with the connection to where it is handed on."""
+    deadline = time.monotonic() + _HANDED_SECONDS
+    message = conn.recv_message(max_body_bytes=_HANDSHAKE_REPLY_BYTES, deadline=deadline)
+    read_greeting(conn, message)
+    kernel = unpack(message.body[: message.annotations_size]).get(HAND)
+    identity = credentials.load()
+    if kernel and identity is not None and isinstance(conn.sock, TlsSocket):
+        conn.sock.setblocking(True)
+        conn.sock = follow(conn.sock, identity, kernel, deadline)
+        conn.is_handed = True
+
+
+def _send_hello(conn: Connection, uri: core.URI, hello: Any, *, handed: bool = False) -> None:
     payload = _SERPENT.dumps({"handshake": hello, "object": uri.object})
     # Beyond this machine a certificate says who we are; its gateway passes on what we say.
     said = said_of_us() if uri.sockname or conn.leads_to else b""
     to = pack({TO: conn.leads_to.encode()}) if conn.leads_to else b""
-    conn.send(frame(MSG_CONNECT, [payload], serializer_id=_SERPENT.serializer_id, annotations=said + to))
+    asked = pack({HAND: b""}) if handed else b""
+    conn.send(frame(MSG_CONNECT, [payload], serializer_id=_SERPENT.serializer_id, annotations=said + to + asked))
 
 
 def _handshake_answer(message: IncomingMessage) -> Any:

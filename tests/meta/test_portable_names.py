@@ -32,6 +32,8 @@ KEPT_AWAY_FROM = {
     ("host/processes.py", "kqueue"): "macOS",
     ("kernel/spool.py", "SIGURG"): "Linux",
     ("wire/endpoints.py", "AF_UNIX"): "where not portable",
+    ("wire/handed.py", "recv_fds"): "where not portable",
+    ("wire/handed.py", "send_fds"): "where not portable",
     ("wire/trust.py", "SO_PEERCRED"): "the AttributeError is caught",
 }
 """What is used without a look, and why that is right."""
