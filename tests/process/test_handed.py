@@ -252,6 +252,29 @@ def test_a_visitor_who_asks_and_is_silent_then_is_hung_up_on(own: Fortress, monk
     wait_until(lambda: own.descriptors() <= began)
 
 
+@pytest.mark.parametrize(
+    "garbage", [b"PYRO" * 100, b"\x16\x03\x01\xff\xff" + bytes(3000), b"\0" * 500], ids=["plain", "record", "nothing"]
+)
+def test_garbage_in_place_of_the_second_handshake_is_hung_up_on(
+    fortress: Fortress, monkeypatch: pytest.MonkeyPatch, garbage: bytes
+) -> None:
+    def wild(sock: TlsSocket, identity: Identity, kernel: bytes, deadline: float) -> TlsSocket:
+        sock.raw.sendall(garbage)
+        with contextlib.suppress(ConnectionError):
+            while sock.raw.recv(1000):  # an alert, at most
+                pass
+        raise TimeoutError("hung up")
+
+    before = fortress.descriptors()
+    monkeypatch.setattr(proxy, "follow", wild)
+    with pytest.raises(TimeoutError, match="hung up"):
+        open_handed(fortress)
+    monkeypatch.undo()
+    with contextlib.closing(open_handed(fortress)) as connection:
+        assert run(connection, "1")["status"] == "ok"
+    wait_until(lambda: fortress.descriptors() <= before)
+
+
 def test_nothing_is_left_on_disk() -> None:
     made = Fortress()
     try:
