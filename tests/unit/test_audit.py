@@ -195,6 +195,15 @@ def test_records_are_chosen_by_user_kernel_and_time(desk: Desk) -> None:
     assert [record["at"] for record in desk.records(kernel="k0", since=150.0)] == [200.0]
 
 
+def test_what_was_asked_of_the_host_is_found_by_each_kernel_that_it_was_about(desk: Desk) -> None:
+    desk.file.append([entry("restart", 100.0, user="ana", kernels=["k0", "k1"]),
+                      entry("stop", 200.0, user="ana", kernels=["k10"]),
+                      entry("cell", 300.0, user="ana", kernel="k2", source='"k0"'),
+                      entry("cell", 400.0, user="bob", kernel="k0", source="1")])  # fmt: skip
+    assert [record["at"] for record in desk.records(kernel="k0")] == [100.0, 400.0]
+    assert [record["at"] for record in desk.records(kernel="k1", user="ana")] == [100.0]
+
+
 def test_a_damaged_line_harms_no_other(desk: Desk) -> None:
     desk.file.append([entry("one")])
     with (desk.directory / room.NAME).open("ab") as stream:
