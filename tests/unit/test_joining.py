@@ -10,11 +10,12 @@ from certificates import Authority
 from ports import free_port
 
 from pyrokernel.cli import ExitCode, main
-from pyrokernel.errors import SettingsError
+from pyrokernel.errors import KernelUnreachableError, SettingsError
 from pyrokernel.front.joining import _name_of, check_covered
 from pyrokernel.gateway.gateway import _listen_tcp
 from pyrokernel.settings import Settings
 from pyrokernel.wire.identity import Identity
+from pyrokernel.wire.remote import _connect
 
 
 @pytest.fixture
@@ -61,6 +62,10 @@ def test_a_port_in_use_and_an_address_of_others_are_said() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(SettingsError, match=rf"port {port} of 127\.0\.0\.1 is in use; name another one \(--listen"):
             _listen_tcp(f"127.0.0.1:{port}")
+    with pytest.raises(SettingsError, match=r"no address for the name lab1\.invalid .*; listen at an address"):
+        _listen_tcp("lab1.invalid:9191")
+    with pytest.raises(KernelUnreachableError, match=r"at lab1\.invalid:9191: .* no address .*serve --advertise"):
+        _connect("lab1.invalid", 9191, 5.0)
     with pytest.raises(SettingsError, match=r"192\.0\.2\.1 is no address of this machine; .* --advertise"):
         _listen_tcp("192.0.2.1:9191")
 
