@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import re
+import socket
 import sys
 import threading
 import time
@@ -184,14 +185,26 @@ def _describe(where: str, names: Sequence[str], settings: Settings, *, foregroun
     if settings.listen:
         # A host's own name server is reached by its gateway.
         at = settings.address if settings.ns_address.startswith("./u:") else settings.ns_address
-        if is_loopback(place_of(settings.address, "listen")[0]):
+        name = place_of(settings.address, "listen")[0]
+        loopback = name if settings.advertise or settings.listens_everywhere else _address_of(name)
+        if is_loopback(loopback):
             say(f"  programs of this machine reach it at {settings.address} by certificate; other machines do not")
+            if loopback != name:
+                say(f"  ({name} is {loopback} here, as Debian's /etc/hosts says; --listen with an address is for all)")
         else:
             say(f"  other machines reach it at {settings.address}; they join it by: pyrokernel serve --join {at}")
         if settings.listens_everywhere and not settings.advertise:
             say("  (it listens at all its addresses, and is reached by its name; --advertise HOST:PORT says otherwise)")
     if foreground:
         say("  Ctrl-C ends this host and leaves the kernels running.")
+
+
+def _address_of(name: str) -> str:
+    """Return the address at which who listens at a name does so."""
+    try:
+        return name if ":" in name else socket.gethostbyname(name)
+    except OSError:
+        return name
 
 
 def explained(error: Exception) -> Exception:

@@ -600,6 +600,17 @@ def test_doctor_reads_the_policy(tmp_path: Path) -> None:
         assert str(path) in finding.text
 
 
+@pytest.mark.parametrize(("address", "invites"), [("127.0.1.1", False), ("10.77.0.1", True)])
+def test_a_name_that_is_loopback_here_invites_no_other_machine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], address: str, invites: bool
+) -> None:
+    monkeypatch.setattr(serve.socket, "gethostbyname", lambda _: address)
+    serve._describe("mesh", ["k0"], Settings(listen="lab1:9191"), foreground=False)
+    told = capsys.readouterr().out
+    assert ("other machines reach it at lab1:9191" in told) == invites
+    assert ("other machines do not" in told and "lab1 is 127.0.1.1 here" in told) == (not invites)
+
+
 @pytest.mark.parametrize(
     ("settings", "host", "serve"),
     [
