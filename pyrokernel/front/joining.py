@@ -6,7 +6,7 @@ import dataclasses
 import socket
 from contextlib import closing
 
-from pyrokernel.errors import KernelUnreachableError, NameServerNotFoundError, SettingsError
+from pyrokernel.errors import KernelUnreachableError, MachineLostError, NameServerNotFoundError, SettingsError
 from pyrokernel.front.terminal import note
 from pyrokernel.host.places import Places
 from pyrokernel.host.processes import is_same
@@ -126,8 +126,10 @@ def _reached_from(host: str, port: int, credentials: Credentials) -> str:
         here: str = sock.getsockname()[0]
         sock.close()
     except KernelUnreachableError as error:
+        # Of a machine that was lost it would be said what becomes of its cells, which nobody has here.
+        why = f"nothing is heard of it: {error.reason}" if isinstance(error, MachineLostError) else error
         raise NameServerNotFoundError(
-            f"no name server is reached at {where} ({error}); see there whether it runs, which address it has, and "
+            f"no name server is reached at {where} ({why}); see there whether it runs, which address it has, and "
             "whether a firewall is in between"
         ) from error
     with closing(Directory(where, credentials=credentials)) as directory:

@@ -10,7 +10,8 @@ from certificates import Authority
 from ports import free_port
 
 from pyrokernel.cli import ExitCode, main
-from pyrokernel.errors import KernelUnreachableError, SettingsError
+from pyrokernel.errors import KernelUnreachableError, MachineLostError, NameServerNotFoundError, SettingsError
+from pyrokernel.front import joining
 from pyrokernel.front.joining import _name_of, check_covered
 from pyrokernel.gateway.gateway import _listen_tcp
 from pyrokernel.settings import Settings
@@ -68,6 +69,19 @@ def test_a_port_in_use_and_an_address_of_others_are_said() -> None:
         _connect("lab1.invalid", 9191, 5.0)
     with pytest.raises(SettingsError, match=r"192\.0\.2\.1 is no address of this machine; .* --advertise"):
         _listen_tcp("192.0.2.1:9191")
+
+
+def test_of_an_address_that_nobody_has_it_is_not_said_what_becomes_of_its_cells(
+    monkeypatch: pytest.MonkeyPatch, identity: Identity
+) -> None:
+    def dial(host: str, port: int, *_: object) -> None:
+        raise MachineLostError(machine=f"{host}:{port}", reason="timed out")
+
+    monkeypatch.setattr(joining, "dial", dial)
+    with pytest.raises(NameServerNotFoundError) as refused:
+        joining.joining(Settings(host_certs=str(identity.directory)), "10.77.0.9:9191")
+    assert "at 10.77.0.9:9191 (nothing is heard of it: timed out); see there" in str(refused.value)
+    assert "cells" not in str(refused.value)
 
 
 def test_a_listening_address_of_the_configuration_is_checked_as_that_of_the_option(
