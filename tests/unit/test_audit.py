@@ -15,11 +15,12 @@ import pytest
 
 from pyrokernel import audit as room
 from pyrokernel.audit import AuditFile, Filter, entry, refusals_to
+from pyrokernel.cli import main
 from pyrokernel.client.auditing import Audit
 from pyrokernel.errors import KernelUnreachableError, PyrokernelError
 from pyrokernel.front import audit as front
 from pyrokernel.front.audit import _joined
-from pyrokernel.front.exits import code_of
+from pyrokernel.front.exits import ExitCode, code_of
 from pyrokernel.host.recorder import Recorder
 from pyrokernel.journal import Journal
 from pyrokernel.messages import Death, EventKind
@@ -406,3 +407,15 @@ def test_a_host_that_falls_silent_while_its_record_is_followed_is_named_once(
     followed: Any = Followed()
     assert front._follow(followed, argparse.Namespace(json=False)) == code_of(error)
     assert capsys.readouterr().err.count("host lab2 does not show its record any more: it is gone") == 1
+
+
+def test_what_each_machine_has_is_told_with_the_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    for fields in ({"object": "host"}, {"kernel": "~gateway"}, {"kernel": "k0"}, {}):
+        front._show({"at": 1.0, "what": "refused", "host": "lab2", **fields}, argparse.Namespace(json=False))
+    told = [line[19:].split() for line in capsys.readouterr().out.splitlines()]
+    assert [words[1:-1] for words in told] == [["lab2", "host"], ["lab2", "gateway"], ["k0"], ["lab2"]]
+
+
+def test_a_pattern_of_kernels_is_refused_as_it_would_find_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", "--kernel", "cam*"]) == ExitCode.USAGE
+    assert "kernel name 'cam*'" in capsys.readouterr().err
