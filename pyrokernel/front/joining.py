@@ -36,7 +36,14 @@ def joining(settings: Settings, ns: str) -> Settings:
     """
     identity = Identity.load(settings.host_certs_dir, "host")
     address, port = location_of(ns)
-    here = _reached_from(address, port, Credentials.of_host(settings))
+    try:
+        here = _reached_from(address, port, Credentials.of_host(settings))
+    except NameServerNotFoundError as error:
+        if ns.rpartition(":")[2].isdigit():
+            raise
+        raise NameServerNotFoundError(
+            f"{error}; {ns} without a port is {port}, and that of a host is where it listens: {ns}:{FIRST_PORT}, say"
+        ) from error
     settings = dataclasses.replace(settings, ns=f"{address}:{port}", host=settings.host or identity.name)
     if not settings.listen:
         if is_loopback(here):

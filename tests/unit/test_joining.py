@@ -82,6 +82,9 @@ def test_of_an_address_that_nobody_has_it_is_not_said_what_becomes_of_its_cells(
         joining.joining(Settings(host_certs=str(identity.directory)), "10.77.0.9:9191")
     assert "at 10.77.0.9:9191 (nothing is heard of it: timed out); see there" in str(refused.value)
     assert "cells" not in str(refused.value)
+    assert "without a port" not in str(refused.value)
+    with pytest.raises(NameServerNotFoundError, match=r"lab1 without a port is 9090, .* it listens: lab1:9191, say"):
+        joining.joining(Settings(host_certs=str(identity.directory)), "lab1")
 
 
 def test_a_listening_address_of_the_configuration_is_checked_as_that_of_the_option(
