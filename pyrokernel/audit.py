@@ -48,14 +48,15 @@ class Filter:
     """Which records are wanted.
 
     Args:
-        user, kernel: Only of this one, "" for all.
+        user, kernel: Only of this one, "" for all; a kernel also where it is one of several in a record.
         since: Unix time.
     """
 
     def __init__(self, user: str = "", kernel: str = "", since: float = 0.0) -> None:
-        self._fields = {name: value for name, value in (("user", user), ("kernel", kernel)) if value}
-        self._needles = [f'"{name}":{json.dumps(value)}'.encode() for name, value in self._fields.items()]
-        self.since = since
+        self._user, self._kernel, self.since = user, kernel, since
+        self._needles = [f'"user":{json.dumps(user)}'.encode()] if user else []
+        if kernel:
+            self._needles.append(json.dumps(kernel).encode())
 
     @classmethod
     def of(cls, wanted: Mapping[str, Any]) -> Filter:
@@ -77,7 +78,10 @@ class Filter:
             if at is not None and float(at[1]) < self.since:
                 return None
         found = json.loads(line)
-        return found if all(found.get(name) == value for name, value in self._fields.items()) else None
+        if self._user not in ("", found.get("user")):
+            return None
+        kernels = ("", found.get("kernel"), *found.get("kernels", ()))  # "kernels" of what the host was asked for
+        return found if self._kernel in kernels else None
 
 
 class AuditFile:

@@ -22,6 +22,7 @@ import dataclasses
 import fnmatch
 import logging
 import os
+import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,6 +43,8 @@ USER, HOST = "user", "host"
 
 ANYBODY = "*"
 _HOOK = "pyrokernel_policy"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
+_PATTERN = re.compile(r"[A-Za-z0-9._*?\[\]!-]+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,12 +115,20 @@ class Policy:
         if unknown:
             raise SettingsError(f"the policy {shown} has {unknown[0]!r}; it takes default, users, kernels and hosts")
         patterns = _table(data.get("kernels", {}), f"{shown}: kernels")
-        tables = [(pattern, _roles(table, f'{shown}: kernels."{pattern}"')) for pattern, table in patterns.items()]
+        for pattern in patterns:
+            if not _PATTERN.fullmatch(pattern):
+                raise SettingsError(
+                    f'{shown}: kernels."{pattern}" is the name of no kernel; use a name, or a pattern such as camera*'
+                )
+        tables = [
+            (pattern, _roles(table, f'{shown}: kernels."{pattern}"', "`*` is everybody else", anybody=True))
+            for pattern, table in patterns.items()
+        ]
         return cls(
             owner=owner,
             default=_role(data.get("default", Role.OBSERVER.word), f"{shown}: default"),
-            users=_roles(data.get("users", {}), f"{shown}: users"),
-            hosts=_roles(data.get("hosts", {}), f"{shown}: hosts"),
+            users=_roles(data.get("users", {}), f"{shown}: users", "`default` is for everybody else"),
+            hosts=_roles(data.get("hosts", {}), f"{shown}: hosts", "each host takes a line of its own"),
             kernels=tuple(sorted(tables, key=lambda one: _specificity(one[0]), reverse=True)),
         )
 
@@ -275,8 +286,15 @@ def _table(value: Any, shown: str) -> Mapping[str, Any]:
     return value
 
 
-def _roles(value: Any, shown: str) -> dict[str, Role]:
-    return {name: _role(word, f"{shown}: {name}") for name, word in _table(value, shown).items()}
+def _roles(value: Any, shown: str, others: str, anybody: bool = False) -> dict[str, Role]:
+    """Return the lines of a table: a line for a name that nobody can have would be taken for one that holds."""
+    roles = {name: _role(word, f"{shown}: {name}") for name, word in _table(value, shown).items()}
+    for name in roles:
+        if not ((anybody and name == ANYBODY) or _NAME.fullmatch(name)):
+            raise SettingsError(
+                f"{shown}: {name!r} would hold for nobody: a line is for one name, as it is in a certificate; {others}"
+            )
+    return roles
 
 
 def _role(word: Any, shown: str) -> Role:

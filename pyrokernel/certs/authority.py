@@ -137,7 +137,10 @@ class Authority:
             if record.kind != kind:
                 raise SettingsError(f"{name} is the name of a {record.kind} here; choose another for the {kind}")
             if record.state(now) in ("valid", "due"):
-                raise SettingsError(f"{kind} {name} has a certificate; for a new one: pyrokernel certs renew {name}")
+                more = "".join(f" --name {each}" for each in names if each not in record.names)
+                raise SettingsError(
+                    f"{kind} {name} has a certificate; for a new one: pyrokernel certs renew {name}{more}"
+                )
         self._check_free(name, names, shared, "issue-host")
         return self._make(kind, name, names, days or DAYS[kind], into)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from pyrokernel.errors import AccessRefusedError, KernelUnreachableError, MachineLostError, PyrokernelError
 from pyrokernel.wire import silence
@@ -17,6 +18,9 @@ from pyrokernel.wire.fanout import Fanout, Request
 from pyrokernel.wire.proxy import connect
 from pyrokernel.wire.remote import NOTHING, Credentials
 from pyrokernel.wire.tls import TlsSocket
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +32,8 @@ _OFTEN = 8
 """Uses of a connection through a gateway after which one is asked for that goes without."""
 _FAILED_SECONDS, _DECLINED_SECONDS = 10.0, 600.0
 """For so long none is asked for after one could not be had, or was pumped as before."""
+_DIALLED_AT_ONCE = 32
+"""Other machines that are dialled side by side; each takes a thread until it answers, or is known not to."""
 
 LONG_POLL_SECONDS = 25.0
 """How long a request waits at the other side for something to happen, before it is asked again."""
@@ -231,6 +237,22 @@ def ask(link: Link, request: Request, timeout: float) -> Any:
     return answer
 
 
+def _taken_side_by_side(links: Sequence[Link]) -> dict[Link, Future[Connection]]:
+    """Take a control connection to each of several other machines at once: those that are silent cost one wait."""
+    first = {link.uri.rpartition("@")[2]: link for link in reversed(links) if not link.is_here}
+    if len(first) < 2:
+        return {}
+    from concurrent.futures import ThreadPoolExecutor  # only where there are several machines
+
+    taken: dict[Link, Future[Connection]] = {}
+    workers = min(len(first), _DIALLED_AT_ONCE)
+    # While the interpreter ends it has no threads to give: then one is dialled after the other.
+    with contextlib.suppress(RuntimeError), ThreadPoolExecutor(workers, "pyrokernel-dialling") as pool:
+        for link in first.values():
+            taken[link] = pool.submit(link.take, "control")
+    return taken
+
+
 def ask_each(requests: Mapping[Link, Request], timeout: float) -> dict[str, Any]:
     """Send each process its request on a control connection and wait for all answers at once.
 
@@ -248,9 +270,10 @@ def ask_each(requests: Mapping[Link, Request], timeout: float) -> dict[str, Any]
     for attempt in (1, 2):
         stale: list[Link] = []
         with Fanout() as fanout:
+            taken = _taken_side_by_side(due)
             for link in due:
                 try:
-                    fanout.send(link.take("control"), requests[link], link)
+                    fanout.send(taken[link].result() if link in taken else link.take("control"), requests[link], link)
                 except (KernelUnreachableError, AccessRefusedError) as error:
                     found[link.name] = error
             for answer in fanout.answers(deadline):

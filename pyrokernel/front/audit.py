@@ -15,7 +15,7 @@ from pyrokernel.errors import NameServerNotFoundError
 from pyrokernel.front.exits import ExitCode, code_of, worst
 from pyrokernel.front.reach import open_mesh, settings_of
 from pyrokernel.front.terminal import complain, note, say, say_json
-from pyrokernel.settings import Settings
+from pyrokernel.settings import Settings, check_name
 from pyrokernel.texts import one_line, stopwatch
 
 _FOLLOW_SECONDS = 1.0
@@ -29,6 +29,8 @@ _TOLD = ("kernels", "modules", "cause", "asked", "takes", "error", "reason", "si
 def main(args: argparse.Namespace) -> int:
     """Show the records."""
     settings = settings_of(args)
+    if args.kernel:  # one, unlike elsewhere: a pattern would find nothing, and look as if nothing had been done
+        check_name(args.kernel.removeprefix("~"), "kernel")
     wanted = {"user": args.user, "kernel": args.kernel, "since": args.since}
     try:
         mesh = open_mesh(settings)
@@ -115,9 +117,16 @@ def _show(record: Mapping[str, Any], args: argparse.Namespace) -> None:
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record["at"]))
     who = str(record.get("user") or "-")
     via = f" ({record['via']})" if record.get("via") else ""
-    where = str(record.get("kernel") or record.get("object") or record.get("host") or "-")
-    where = where.removeprefix("~")  # gateway and shared state, which are among the kernels of a host
-    say(f"{at}  {_word(who + via, _WHO_CHARS)}  {_word(where, 12)}  {_what(record)}")
+    say(f"{at}  {_word(who + via, _WHO_CHARS)}  {_word(_where(record), 12)}  {_what(record)}")
+
+
+def _where(record: Mapping[str, Any]) -> str:
+    """Return the kernel of a record; else what it is of which machine, as each of a mesh has one."""
+    kernel = str(record.get("kernel") or "")
+    if kernel and not kernel.startswith("~"):
+        return kernel
+    what = record.get("object") or kernel.removeprefix("~")  # gateway and shared state are among the kernels of a host
+    return " ".join(str(word) for word in (record.get("host"), what) if word) or "-"
 
 
 def _what(record: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyrokernel.certs.bundles import write_environment
+from pyrokernel.certs.bundles import is_of, write_environment
 from pyrokernel.errors import PyrokernelError, SettingsError
 from pyrokernel.front.configured import settings_of
 from pyrokernel.front.exits import ExitCode
@@ -59,8 +59,13 @@ def init(args: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def _lacking(directory: Path, kind: str, names: Sequence[str]) -> str:
-    """Say for which names that were asked for an identity that is there is not, and what mends it."""
+def _lacking(authority: Authority, directory: Path, kind: str, names: Sequence[str]) -> str:
+    """Say what an identity that is there is not good for that was asked for, and what mends it."""
+    if not is_of(directory, authority.ca_pem):
+        return (
+            ": another authority made it, and what this one makes is refused there; for the mesh of that one, have the "
+            f"rest issued there (pyrokernel certs issue, issue-host); for this one, move {directory} away, and again"
+        )
     if kind != "host":
         return ""
     identity = Identity.load(directory)
@@ -69,13 +74,14 @@ def _lacking(directory: Path, kind: str, names: Sequence[str]) -> str:
     if not lacking:
         return ""
     renew = " ".join(["pyrokernel certs renew", identity.name, *(f"--name {name}" for name in lacking)])
-    return f": it is not for {', '.join(lacking)}; for that: {renew}, and copy it there"
+    copy = "" if authority.directory_of(authority.newest(identity.name)) == directory else ", and copy it there"
+    return f": it is not for {', '.join(lacking)}; for that: {renew}{copy}"
 
 
 def _provide(authority: Authority, kind: str, name: str, names: Sequence[str], directory: Path) -> list[Record]:
     """Write an identity of this machine where there is none."""
     if (directory / "key.pem").exists():
-        note(f"{directory} is there already, and left as it is{_lacking(directory, kind, names)}")
+        note(f"{directory} is there already, and left as it is{_lacking(authority, directory, kind, names)}")
         return []
     known = authority.index.of(name)
     if known and known[-1].kind == kind and known[-1].state(time.time()) in ("valid", "due"):

@@ -32,7 +32,7 @@ from pyrokernel.front.inits import advise_restart
 from pyrokernel.front.machine import Finding, check_machine, origins
 from pyrokernel.front.nameserver_places import command_that_serves
 from pyrokernel.front.plugins import load_here
-from pyrokernel.front.reach import open_mesh, settings_of
+from pyrokernel.front.reach import described_here, open_mesh, settings_of
 from pyrokernel.front.state_files import describe_backup
 from pyrokernel.front.terminal import paint, say, say_json
 from pyrokernel.messages import PROTOCOL_VERSION, STATE_OBJECT, KernelStatus, PluginInfo
@@ -135,13 +135,24 @@ def _check_hosts(mesh: Mesh) -> Iterator[Finding]:
         except AccessRefusedError as error:  # which says what to do
             yield Finding("wrong", "host", f"{host.name} cannot be asked: {error}")
         except PyrokernelError as error:
-            serve = command_line(mesh.settings, "serve --detach") + f", on {host.name}"
+            serve = _command_that_brings_back(host.name, mesh.settings)
             forget = command_line(mesh.settings, f"nameserver forget {host.name}")
             text = f"{host.name} does not answer: {error}"
-            yield Finding("wrong", "host", text, f"{serve}; if it is gone for good: {forget}")
+            yield Finding("wrong", "host", text, f"{serve}, on {host.name}; if it is gone for good: {forget}")
         else:
             took = span(time.perf_counter() - begun)
             yield Finding("ok", "host", f"{host.name} (process {about['pid']}) answers in {took}")
+
+
+def _command_that_brings_back(host: str, settings: Settings) -> str:
+    """Return the command by which a host is in this mesh again; a machine that was switched off does not know which."""
+    serve = command_line(settings, "serve --detach")
+    if host == settings.host_name or "--ns " in serve:
+        return serve
+    ns = settings.ns_address
+    if ns.startswith("./u:"):  # that of the host here, which others reach as they reach the host
+        ns = str(described_here(settings).get("address", ""))
+    return f"{serve} --join {ns}" if ns else serve
 
 
 def _check_kernels(mesh: Mesh) -> Iterator[Finding]:

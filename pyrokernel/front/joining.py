@@ -6,7 +6,7 @@ import dataclasses
 import socket
 from contextlib import closing
 
-from pyrokernel.errors import KernelUnreachableError, NameServerNotFoundError, SettingsError
+from pyrokernel.errors import KernelUnreachableError, MachineLostError, NameServerNotFoundError, SettingsError
 from pyrokernel.front.terminal import note
 from pyrokernel.host.places import Places
 from pyrokernel.host.processes import is_same
@@ -36,7 +36,14 @@ def joining(settings: Settings, ns: str) -> Settings:
     """
     identity = Identity.load(settings.host_certs_dir, "host")
     address, port = location_of(ns)
-    here = _reached_from(address, port, Credentials.of_host(settings))
+    try:
+        here = _reached_from(address, port, Credentials.of_host(settings))
+    except NameServerNotFoundError as error:
+        if ns.rpartition(":")[2].isdigit():
+            raise
+        raise NameServerNotFoundError(
+            f"{error}; {ns} without a port is {port}, and that of a host is where it listens: {ns}:{FIRST_PORT}, say"
+        ) from error
     settings = dataclasses.replace(settings, ns=f"{address}:{port}", host=settings.host or identity.name)
     if not settings.listen:
         if is_loopback(here):
@@ -126,8 +133,10 @@ def _reached_from(host: str, port: int, credentials: Credentials) -> str:
         here: str = sock.getsockname()[0]
         sock.close()
     except KernelUnreachableError as error:
+        # Of a machine that was lost it would be said what becomes of its cells, which nobody has here.
+        why = f"nothing is heard of it: {error.reason}" if isinstance(error, MachineLostError) else error
         raise NameServerNotFoundError(
-            f"no name server is reached at {where} ({error}); see there whether it runs, which address it has, and "
+            f"no name server is reached at {where} ({why}); see there whether it runs, which address it has, and "
             "whether a firewall is in between"
         ) from error
     with closing(Directory(where, credentials=credentials)) as directory:

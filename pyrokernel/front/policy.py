@@ -25,9 +25,13 @@ def main(args: argparse.Namespace) -> int:
     """Tell one verdict, or all that the policy's file has lines for."""
     settings = settings_of(args)
     if args.user:
-        decider, kind = Decider(settings, account_of_process()), HOST if args.host else USER
-        verdict = decider.verdict(args.user, kind, args.kernel, through=args.through)
-        rows = [(args.user, args.kernel, verdict)]
+        decider = Decider(settings, account_of_process())
+        user, kind, through = args.user, HOST if args.host else USER, args.through
+        if user.startswith("host:"):  # as in the record: host:lab2, and ana@lab2
+            user, kind = user.removeprefix("host:"), HOST
+        elif "@" in user and not through:
+            user, _, through = user.partition("@")
+        rows = [(args.user, args.kernel, decider.verdict(user, kind, args.kernel, through=through))]
     else:
         rows = list(_all(Policy.load(settings.policy_file, account_of_process())))
     there = _machine_of(settings, args.kernel) if args.kernel else ""

@@ -6,7 +6,9 @@ Runs in the caller's process, which in the foreground becomes the host process.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
+import socket
 import sys
 import threading
 import time
@@ -63,8 +65,7 @@ def main(args: argparse.Namespace) -> int:
         code, report = _be_host(config, settings, specs)
     if not report.get("running"):
         return code
-    _check_running(settings)
-    return _join(args, settings, declared)
+    return _join(args, _as_running(settings), declared)
 
 
 def stem_of(settings: Settings) -> str:
@@ -184,14 +185,26 @@ def _describe(where: str, names: Sequence[str], settings: Settings, *, foregroun
     if settings.listen:
         # A host's own name server is reached by its gateway.
         at = settings.address if settings.ns_address.startswith("./u:") else settings.ns_address
-        if is_loopback(place_of(settings.address, "listen")[0]):
+        name = place_of(settings.address, "listen")[0]
+        loopback = name if settings.advertise or settings.listens_everywhere else _address_of(name)
+        if is_loopback(loopback):
             say(f"  programs of this machine reach it at {settings.address} by certificate; other machines do not")
+            if loopback != name:
+                say(f"  ({name} is {loopback} here, as Debian's /etc/hosts says; --listen with an address is for all)")
         else:
             say(f"  other machines reach it at {settings.address}; they join it by: pyrokernel serve --join {at}")
         if settings.listens_everywhere and not settings.advertise:
             say("  (it listens at all its addresses, and is reached by its name; --advertise HOST:PORT says otherwise)")
     if foreground:
         say("  Ctrl-C ends this host and leaves the kernels running.")
+
+
+def _address_of(name: str) -> str:
+    """Return the address at which who listens at a name does so."""
+    try:
+        return name if ":" in name else socket.gethostbyname(name)
+    except OSError:
+        return name
 
 
 def explained(error: Exception) -> Exception:
@@ -231,13 +244,13 @@ def _open_when_ready(settings: Settings) -> Mesh:
         time.sleep(_LOOK_AGAIN_SECONDS)
 
 
-def _check_running(settings: Settings) -> None:
-    """Refuse to go on with a host that runs already, and does not do what this one was to do.
+def _as_running(settings: Settings) -> Settings:
+    """Return the settings with the address by which a host that runs already is reached; refuse one not as meant.
 
     That it lets others in by another policy, say, is noted only: ending it is the user's to decide.
 
     Raises:
-        SettingsError: It is in another mesh, or does not listen where it was to.
+        SettingsError: It is in another mesh, or does not listen where it was to, or others reach it by another address.
     """
     about = described_here(settings)
     here, ns, listen = f"the host of mesh {settings.mesh!r} that runs here", about.get("ns"), about.get("listen")
@@ -252,6 +265,12 @@ def _check_running(settings: Settings) -> None:
             f"{here} lets other machines in at {listen or 'no address'}, and not {settings.listen}; to change that, "
             f"end it alone (kill {about['pid']}: kernels go on), and run this again"
         )
+    address = str(about.get("address", settings.address))
+    if about and settings.listen and settings.advertise and address != settings.advertise:
+        raise SettingsError(
+            f"others reach {here} at {address}, and not {settings.advertise}; to change that, end it alone "
+            f"(kill {about['pid']}: kernels go on), and run this again"
+        )
     ours, theirs = gateway_environment(settings), about.get("gateway")
     if settings.listen and theirs is not None and theirs != ours:
         others = [name.removeprefix(ENV_PREFIX).lower() for name in ours if theirs.get(name) != ours[name]]
@@ -259,6 +278,7 @@ def _check_running(settings: Settings) -> None:
             f"the host that runs here lets other machines in by other settings ({', '.join(others)}), which hold on; "
             f"for those of now, end it alone (kill {about['pid']}: kernels go on), and run this again"
         )
+    return settings if address == settings.address else dataclasses.replace(settings, advertise=address)
 
 
 def _join(args: argparse.Namespace, settings: Settings, declared: Sequence[KernelSpec]) -> int:

@@ -319,13 +319,18 @@ def _listen_tcp(address: str) -> socket.socket:
         sock.close()
         if error.errno == errno.EADDRINUSE:
             raise SettingsError(
-                f"port {port} of {host} is in use; name another one (--listen HOST:PORT), or end what listens there "
-                "(`ss -ltnp` names it)"
+                f"port {port} of {host} is in use; name another one (--listen HOST:PORT; of `nameserver` -p PORT), or "
+                "end what listens there (`ss -ltnp` names it)"
             ) from error
         if error.errno == errno.EADDRNOTAVAIL:
             raise SettingsError(
                 f"{host} is no address of this machine; use one of its own, and name what leads there from elsewhere "
-                "with --advertise HOST:PORT"
+                "with --advertise HOST:PORT (of `nameserver`: --nathost, --natport)"
+            ) from error
+        if isinstance(error, socket.gaierror):
+            raise SettingsError(
+                f"this machine knows no address for the name {host} ({error.strerror}); listen at an address, or add "
+                "the name to /etc/hosts or the DNS"
             ) from error
         raise OSError(error.errno, f"cannot listen at {address}: {error.strerror or error}") from error
     sock.setblocking(False)

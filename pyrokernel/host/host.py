@@ -192,7 +192,7 @@ class Host:
             self._deaths,
             self._places,
             {**identity, "mesh": settings.mesh, "ns": settings.ns_address, "private": self._config.private,
-             "listen": settings.listen,
+             "listen": settings.listen, "address": settings.address,
              "state_host": self._state_host,
              "settings": {"no_plugin": settings.no_plugin, "plugins_dir": settings.plugins_dir,
                           "python": sys.executable},

@@ -87,6 +87,11 @@ def refusal(peer: Peer, what: str, role: Role) -> AccessRefusedError:
             f"{refused}: who has a certificate of their own comes as themselves (`pyrokernel certs issue USER`, "
             f"put into ~/.config/pyrokernel/certs); or {change}, under [hosts] ({check} says what is there)"
         )
+    if peer.through:  # the lower one of what that host says of them and what the policy says: which, nobody knows here
+        return AccessRefusedError(
+            f"{refused}: {change} ({check} says who may what); if they may by that, {peer.through} has let them in as "
+            "less, and it is changed there, which is --act-for or the list of the terminal server"
+        )
     return AccessRefusedError(f"{refused}: {change} ({check} says who may what)")
 
 

@@ -175,6 +175,11 @@ def _connect(host: str, port: int, timeout: float, via: str = "") -> socket.sock
     except OSError as error:
         if silence.is_silence(error):
             raise silence.note_dial(f"{host}:{port}", error) from error
+        if isinstance(error, socket.gaierror):  # nobody was asked
+            raise KernelUnreachableError(
+                f"nobody is reached at {host}:{port}: this machine knows no address for that name ({error.strerror}); "
+                "add it to /etc/hosts or the DNS, or have it reached by an address (serve --advertise HOST:PORT there)"
+            ) from error
         raise KernelUnreachableError(f"nobody answers at {host}:{port}: {error}") from error
     if not via:
         silence.heard(f"{host}:{port}")

@@ -220,9 +220,23 @@ def test_identities_may_be_made_by_other_tools(tmp_path: Path) -> None:
 
 def test_names_for_a_machine_that_has_an_identity_are_told_to_be_lacking(tmp_path: Path) -> None:
     certs(tmp_path, "init")
-    told = subprocess.run(
-        [sys.executable, "-m", "pyrokernel", "certs", "init", "--name", "10.77.0.9"],
-        env=bare(tmp_path), capture_output=True, text=True, timeout=30, check=True,
-    ).stderr  # fmt: skip
     host = Identity.load(tmp_path / "pyrokernel" / "host").name
-    assert f"it is not for 10.77.0.9; for that: pyrokernel certs renew {host} --name 10.77.0.9" in told
+    told = said_of_init(tmp_path, "--name", "10.77.0.9")
+    assert told.endswith(f"it is not for 10.77.0.9; for that: pyrokernel certs renew {host} --name 10.77.0.9"), told
+
+
+def test_identities_that_another_authority_made_are_told_to_be_no_good_here(tmp_path: Path) -> None:
+    certs(tmp_path, "init")
+    told = said_of_init(tmp_path, "--ca", str(tmp_path / "another"))
+    assert "host is there already, and left as it is: another authority made it" in told
+    assert "renew" not in told, "it knows nobody of that name"
+
+
+def said_of_init(home: Path, *words: str) -> str:
+    """Run `certs init` where it was run before, and return what it notes of the host's identity."""
+    told = subprocess.run(
+        [sys.executable, "-m", "pyrokernel", "certs", "init", *words],
+        env=bare(home), capture_output=True, text=True, timeout=30, check=True,
+    ).stderr  # fmt: skip
+    (line,) = (line for line in told.splitlines() if "host is there" in line)
+    return line

@@ -337,3 +337,16 @@ with pk.connect() as mesh:
         labs.serve(again, "--name", "b0")
         assert status(first, "b0") == "idle"
         assert first.python("import pyrokernel as pk; result = pk.connect()['b0'].call(max, [1, 2])") == 2
+
+
+def test_several_machines_that_are_lost_at_once_cost_one_wait() -> None:
+    with lab(("lab1", "lab2", "lab3", "lab4")) as found:
+        first, *others = found.machines
+        for machine in found.machines:
+            found.serve(machine, "--name", f"{machine.name}-k")
+        for machine in others:
+            machine.unplug()
+        begun = time.monotonic()
+        listed = json.loads(first.cli("ps", "--json", check=False).stdout)
+        assert time.monotonic() - begun < RELEASED_SECONDS + 1  # it has to start, too
+        assert [info["status"] for info in listed] == ["idle", "lost", "lost", "lost"]

@@ -54,6 +54,8 @@ def test_a_machine_joins_and_says_how_it_is_reached(labs: Lab) -> None:
     again = second.cli("serve", "--detach", "--join", labs.ns, "--name", "b1")
     assert "joined it" in again.stderr
     assert "b1" in first.cli("ps").stdout
+    moved = refused(second, "--advertise", f"{second.address}:9999")  # not said to be so, where it is not
+    assert f"runs here at {second.address}:9191, and not {second.address}:9999; to change that, end it alone" in moved
     second.cli("--ns", labs.ns, "stop")
     assert [info["name"] for info in json.loads(first.cli("ps", "--json").stdout)] == ["a0"]
 

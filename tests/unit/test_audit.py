@@ -15,11 +15,12 @@ import pytest
 
 from pyrokernel import audit as room
 from pyrokernel.audit import AuditFile, Filter, entry, refusals_to
+from pyrokernel.cli import main
 from pyrokernel.client.auditing import Audit
 from pyrokernel.errors import KernelUnreachableError, PyrokernelError
 from pyrokernel.front import audit as front
 from pyrokernel.front.audit import _joined
-from pyrokernel.front.exits import code_of
+from pyrokernel.front.exits import ExitCode, code_of
 from pyrokernel.host.recorder import Recorder
 from pyrokernel.journal import Journal
 from pyrokernel.messages import Death, EventKind
@@ -193,6 +194,15 @@ def test_records_are_chosen_by_user_kernel_and_time(desk: Desk) -> None:
     assert [record["at"] for record in desk.records(user="ana")] == [100.0, 300.0]
     assert [record["at"] for record in desk.records(user="bob")] == [200.0]
     assert [record["at"] for record in desk.records(kernel="k0", since=150.0)] == [200.0]
+
+
+def test_what_was_asked_of_the_host_is_found_by_each_kernel_that_it_was_about(desk: Desk) -> None:
+    desk.file.append([entry("restart", 100.0, user="ana", kernels=["k0", "k1"]),
+                      entry("stop", 200.0, user="ana", kernels=["k10"]),
+                      entry("cell", 300.0, user="ana", kernel="k2", source='"k0"'),
+                      entry("cell", 400.0, user="bob", kernel="k0", source="1")])  # fmt: skip
+    assert [record["at"] for record in desk.records(kernel="k0")] == [100.0, 400.0]
+    assert [record["at"] for record in desk.records(kernel="k1", user="ana")] == [100.0]
 
 
 def test_a_damaged_line_harms_no_other(desk: Desk) -> None:
@@ -397,3 +407,15 @@ def test_a_host_that_falls_silent_while_its_record_is_followed_is_named_once(
     followed: Any = Followed()
     assert front._follow(followed, argparse.Namespace(json=False)) == code_of(error)
     assert capsys.readouterr().err.count("host lab2 does not show its record any more: it is gone") == 1
+
+
+def test_what_each_machine_has_is_told_with_the_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    for fields in ({"object": "host"}, {"kernel": "~gateway"}, {"kernel": "k0"}, {}):
+        front._show({"at": 1.0, "what": "refused", "host": "lab2", **fields}, argparse.Namespace(json=False))
+    told = [line[19:].split() for line in capsys.readouterr().out.splitlines()]
+    assert [words[1:-1] for words in told] == [["lab2", "host"], ["lab2", "gateway"], ["k0"], ["lab2"]]
+
+
+def test_a_pattern_of_kernels_is_refused_as_it_would_find_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", "--kernel", "cam*"]) == ExitCode.USAGE
+    assert "kernel name 'cam*'" in capsys.readouterr().err

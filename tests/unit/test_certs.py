@@ -403,6 +403,9 @@ def test_a_name_is_issued_once_and_then_renewed(ca: Path) -> None:
             SettingsError, match="user ana has a certificate; for a new one: pyrokernel certs renew ana"
         ):
             authority.issue("user", "ana")
+        authority.issue("host", "lab2", ["lab2"])
+        with pytest.raises(SettingsError, match=r"certs renew lab2 --name 10\.0\.0\.2$"):
+            authority.issue("host", "lab2", ["lab2", "10.0.0.2"])
         with pytest.raises(SettingsError, match="ana is the name of a user here; choose another for the host"):
             authority.issue("host", "ana", ["ana"])
         second = authority.renew("ana")

@@ -29,7 +29,7 @@ from pyrokernel.errors import (
     RemoteError,
     SettingsError,
 )
-from pyrokernel.front import control, machine, serve
+from pyrokernel.front import control, doctor, machine, serve
 from pyrokernel.front.cells import format_cells
 from pyrokernel.front.demo import balance
 from pyrokernel.front.doctor import check_policy
@@ -598,6 +598,37 @@ def test_doctor_reads_the_policy(tmp_path: Path) -> None:
         (finding,) = check_policy(settings)
         assert (finding.level, finding.about) == ("wrong", "policy")
         assert str(path) in finding.text
+
+
+@pytest.mark.parametrize(("address", "invites"), [("127.0.1.1", False), ("10.77.0.1", True)])
+def test_a_name_that_is_loopback_here_invites_no_other_machine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], address: str, invites: bool
+) -> None:
+    monkeypatch.setattr(serve.socket, "gethostbyname", lambda _: address)
+    serve._describe("mesh", ["k0"], Settings(listen="lab1:9191"), foreground=False)
+    told = capsys.readouterr().out
+    assert ("other machines reach it at lab1:9191" in told) == invites
+    assert ("other machines do not" in told and "lab1 is 127.0.1.1 here" in told) == (not invites)
+
+
+@pytest.mark.parametrize(
+    ("settings", "host", "serve"),
+    [
+        (Settings(host="lab1"), "lab3", "pyrokernel serve --detach --join lab1:9191, on lab3"),
+        (Settings(host="lab1"), "lab1", "pyrokernel serve --detach, on lab1"),
+        (Settings(host="lab1", ns="lab1:9090"), "lab3", "pyrokernel --ns lab1:9090 serve --detach, on lab3"),
+    ],
+)
+def test_doctor_says_how_a_machine_that_was_switched_off_joins_again(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, host: str, serve: str
+) -> None:
+    def ask_host(*_: object, **__: object) -> None:
+        raise errors.KernelUnreachableError("nobody answers")
+
+    monkeypatch.setattr(doctor, "described_here", lambda _: {"address": "lab1:9191"})
+    mesh: Any = SimpleNamespace(hosts=lambda: [SimpleNamespace(name=host)], ask_host=ask_host, settings=settings)
+    (finding,) = doctor._check_hosts(mesh)
+    assert finding.remedy.startswith(serve)
 
 
 def test_stop_all_ends_the_others_where_one_host_refuses(

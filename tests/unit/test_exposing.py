@@ -27,3 +27,4 @@ def test_the_remedy_is_where_the_role_came_from(kind: str, address: str, remedy:
     assert remedy in text
     assert text.count("`pyrokernel policy") + text.count("`pyrokernel terminal") == 1
     assert ("certs issue USER" in text) == (kind == "host")
+    assert ("lab2 has let them in as less" in text) == bool(through), "the policy here may well say more"

@@ -10,11 +10,13 @@ from certificates import Authority
 from ports import free_port
 
 from pyrokernel.cli import ExitCode, main
-from pyrokernel.errors import SettingsError
+from pyrokernel.errors import KernelUnreachableError, MachineLostError, NameServerNotFoundError, SettingsError
+from pyrokernel.front import joining
 from pyrokernel.front.joining import _name_of, check_covered
 from pyrokernel.gateway.gateway import _listen_tcp
 from pyrokernel.settings import Settings
 from pyrokernel.wire.identity import Identity
+from pyrokernel.wire.remote import _connect
 
 
 @pytest.fixture
@@ -61,8 +63,28 @@ def test_a_port_in_use_and_an_address_of_others_are_said() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(SettingsError, match=rf"port {port} of 127\.0\.0\.1 is in use; name another one \(--listen"):
             _listen_tcp(f"127.0.0.1:{port}")
+    with pytest.raises(SettingsError, match=r"no address for the name lab1\.invalid .*; listen at an address"):
+        _listen_tcp("lab1.invalid:9191")
+    with pytest.raises(KernelUnreachableError, match=r"at lab1\.invalid:9191: .* no address .*serve --advertise"):
+        _connect("lab1.invalid", 9191, 5.0)
     with pytest.raises(SettingsError, match=r"192\.0\.2\.1 is no address of this machine; .* --advertise"):
         _listen_tcp("192.0.2.1:9191")
+
+
+def test_of_an_address_that_nobody_has_it_is_not_said_what_becomes_of_its_cells(
+    monkeypatch: pytest.MonkeyPatch, identity: Identity
+) -> None:
+    def dial(host: str, port: int, *_: object) -> None:
+        raise MachineLostError(machine=f"{host}:{port}", reason="timed out")
+
+    monkeypatch.setattr(joining, "dial", dial)
+    with pytest.raises(NameServerNotFoundError) as refused:
+        joining.joining(Settings(host_certs=str(identity.directory)), "10.77.0.9:9191")
+    assert "at 10.77.0.9:9191 (nothing is heard of it: timed out); see there" in str(refused.value)
+    assert "cells" not in str(refused.value)
+    assert "without a port" not in str(refused.value)
+    with pytest.raises(NameServerNotFoundError, match=r"lab1 without a port is 9090, .* it listens: lab1:9191, say"):
+        joining.joining(Settings(host_certs=str(identity.directory)), "lab1")
 
 
 def test_a_listening_address_of_the_configuration_is_checked_as_that_of_the_option(

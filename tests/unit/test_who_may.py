@@ -85,6 +85,12 @@ def test_a_host_has_lines_of_its_own(file: Path) -> None:
         ("users = 'ana'", "users is a table"),
         ("[groups]\na = 'user'", "'groups'; it takes default, users, kernels and hosts"),
         ("[kernels]\nk0 = 'user'", 'kernels."k0" is a table'),
+        ("[users]\n'*' = 'nobody'", "users: '\\*' would hold for nobody: .* `default` is for everybody else"),
+        ("[users]\n'ana@lab2' = 'observer'", "users: 'ana@lab2' would hold for nobody"),
+        ("[hosts]\n'*' = 'observer'", "hosts: '\\*' would hold for nobody: .* a line of its own"),
+        ("[hosts]\n'host:lab2' = 'observer'", "hosts: 'host:lab2' would hold for nobody"),
+        ("[kernels.k0]\n'b*' = 'nobody'", "kernels.\"k0\": 'b\\*' would hold for nobody: .* `\\*` is everybody else"),
+        ("[kernels.'tag:secret']\nbob = 'nobody'", 'kernels."tag:secret" is the name of no kernel'),
         ("[users", "is not valid TOML"),
         ("\udcff", "cannot be read"),
     ],
@@ -193,6 +199,8 @@ def test_the_command_line_says_who_may_and_by_which_line(check: Any) -> None:
     ]  # fmt: skip
     assert check("lab2", "--host").splitlines()[1].split()[:3] == ["lab2", "(all)", "observer"]
     assert '"role": "nobody"' in check("mallory", "--json")
+    for words in (["host:lab2"], ["ana@lab2"]):  # as the record calls them
+        assert check(*words).splitlines()[1].split() == [*words, "(all)", "observer", "[hosts]", "lab2"]
     everything = check()
     assert "bob camera-2 admin" in " ".join(everything.split())
     assert "host lab2" in everything

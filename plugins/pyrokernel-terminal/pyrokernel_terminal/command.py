@@ -59,6 +59,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     action, least, most, usage = _ACTIONS[args.action]
     if not least <= len(args.words) <= most:
         raise SettingsError(f"usage: pyrokernel terminal {usage}")
+    if args.role and args.action != "add":
+        raise SettingsError("--role is that of one user: pyrokernel terminal add NAME [KEYFILE] --role ROLE")
     return action(args, settings, options)
 
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from pyrokernel.controls import harmless
-from pyrokernel.errors import NameTakenError, SettingsError
+from pyrokernel.errors import HostError, SettingsError
 from pyrokernel.roles import Role
 from pyrokernel.settings import Settings, private_directory
 from pyrokernel.texts import plural
@@ -99,7 +99,7 @@ class Reception:
         """Begin to tell.
 
         Raises:
-            NameTakenError: Another terminal server serves this mesh.
+            HostError: Another terminal server serves this mesh.
         """
         private_directory(self._path.parent)
         try:
@@ -108,8 +108,10 @@ class Reception:
             self._path.unlink(missing_ok=True)
         else:
             writer.close()
-            holder = f"another terminal server of mesh {self._house.settings.mesh!r} on this machine"
-            raise NameTakenError(name="terminal", holder=holder)
+            raise HostError(
+                f"another terminal server of mesh {self._house.settings.mesh!r} runs on this machine, and a mesh has "
+                "one there: stop that one first"
+            )
         self._server = await asyncio.start_unix_server(self._tell, str(self._path))
         self._path.chmod(0o600)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import signal
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import asyncssh
@@ -28,9 +31,8 @@ async def run_server(settings: Settings, options: Options) -> int:
     """Serve until SIGINT or SIGTERM; then all sessions are told, and ended.
 
     Raises:
-        SettingsError: There is nothing to serve.
-        NameTakenError: Another server serves this mesh here.
-        OSError: A port is taken.
+        SettingsError: There is nothing to serve, or not at that address.
+        HostError: Another server serves this mesh here.
     """
     if not (options.ssh or options.telnet):
         raise SettingsError("neither SSH nor Telnet is to be served; give --ssh or --telnet an address")
@@ -68,19 +70,36 @@ async def _open_doors(house: House, doors: list[Any]) -> None:
     options = house.options
     if options.ssh:
         key_file = folder(house.settings) / "ssh_host_ed25519_key"
-        door = await ssh.listen(house, options.ssh, key_file)
+        with _at("--ssh", options.ssh):
+            door = await ssh.listen(house, options.ssh, key_file)
         doors.append(door)
         fingerprint = asyncssh.SSHKey.get_fingerprint(ssh.host_key(key_file))
         _say(f"ssh on {_where(door.sockets)}, host key {fingerprint}; {describe_users(house.users())}")
     if options.telnet:
         user = User.of(options.telnet_as)
-        server = await telnet.listen(house, options.telnet, user)
+        with _at("--telnet", options.telnet):
+            server = await telnet.listen(house, options.telnet, user)
         doors.append(server)
         _say(f"telnet on {_where(server.sockets)}: whoever connects is {user.act_for}, without being asked for more")
         if not is_loopback(options.telnet):
             _say("WARNING: Telnet beyond this machine: all is read, and can be changed, on the way; anybody is let in")
         elif user.role > user.role.OBSERVER:
             _say(f"WARNING: every account of this machine may run code as yours, by telnet, being {user.act_for}")
+
+
+@contextlib.contextmanager
+def _at(option: str, address: str) -> Iterator[None]:
+    """Say of which option it is that nobody can listen there."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, PyrokernelError) or error.filename is not None:  # it is about the key of the host
+            raise
+        number = error.errno or 0
+        why = os.strerror(number) if number > 0 else error.strerror  # a name that is not known has a negative one
+        raise SettingsError(
+            f"{option} {address}: {why}; give an address of this machine, and a port that is free"
+        ) from error
 
 
 def _warn_without_mesh(settings: Settings) -> None:

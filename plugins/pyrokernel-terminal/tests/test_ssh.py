@@ -380,7 +380,18 @@ def test_one_server_serves_a_mesh(serve: Serve) -> None:
     done = server.run("serve", "--ssh", "127.0.0.1:0")
     assert done.returncode != 0
     assert "another terminal server of mesh" in done.stderr
+    assert "another name" not in done.stderr, "it has none"
     assert server.once("ana", "on k0 1").stdout == "1\n"
+
+
+def test_an_address_at_which_nobody_can_listen_is_named_with_its_option(mesh: pk.Mesh, tmp_path: Path) -> None:
+    server = Server(mesh, tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        at = f"127.0.0.1:{taken.getsockname()[1]}"
+        for words in (["--ssh", at], ["--ssh", "", "--telnet", at]):
+            assert f"{words[-2]} {at}: Address already in use; give an address of" in server.run(*words).stderr
+    assert "--ssh 192.0.2.1:8022: Cannot assign" in server.run("--ssh", "192.0.2.1:8022").stderr
+    assert "--role is that of one user" in server.run("--role", "user").stderr
 
 
 def test_a_server_without_a_mesh_says_so_and_serves(mesh: pk.Mesh, tmp_path: Path) -> None:
