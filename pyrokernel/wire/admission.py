@@ -14,6 +14,7 @@ from pyrokernel.errors import ProtocolError, PyrokernelError
 from pyrokernel.roles import Role
 from pyrokernel.wire.connection import MSG_INVOKE, Connection, IncomingMessage
 from pyrokernel.wire.exposing import DAEMON_ROLES, marked_role, refusal
+from pyrokernel.wire.greeting import PLAIN_SERIALIZERS
 from pyrokernel.wire.limits import Limits
 from pyrokernel.wire.opcodes import SmallRequest
 from pyrokernel.wire.trust import Peer
@@ -147,7 +148,8 @@ class Admission:
             return
         if message.flags & FLAGS_ONEWAY and conn.peer.role < Role.USER:
             raise ProtocolError("a call that nobody waits for has a thread of its own: whoever may only look waits")
-        asked = _asked(message)
+        # Of whoever may run code a stock client may also send proxies: to call back, say.
+        asked = _asked(message, PLAIN_SERIALIZERS if conn.peer.role < Role.USER else serializers_by_id)
         if len(asked) > _MAX_LOOKS and conn.peer.role < Role.USER:
             raise ProtocolError(f"whoever may only look asks for {_MAX_LOOKS} things at once at most")
         for object_id, method in asked:
@@ -158,10 +160,10 @@ class Admission:
         raise refusal(peer, what, needed)
 
 
-def _asked(message: IncomingMessage) -> list[tuple[str, str]]:
+def _asked(message: IncomingMessage, serializers: Mapping[int, Any]) -> list[tuple[str, str]]:
     """Return object and method of each call in a request of Pyro's own."""
     try:
-        object_id, method, args, _ = serializers_by_id[message.serializer_id].loadsCall(bytes(message.payload))
+        object_id, method, args, _ = serializers[message.serializer_id].loadsCall(bytes(message.payload))
         methods = [one[0] for one in args] if message.flags & FLAGS_BATCH else [method]
     except PyrokernelError:
         raise

@@ -208,6 +208,8 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         message = conn.recv_message(max_body_bytes=greeting.HANDSHAKE_BYTES, deadline=deadline)
         greeting.check_first(message)
         conn.peer = introduced(conn.peer, unpack(message.body[: message.annotations_size]))
+        if not is_own(conn.peer):
+            greeting.object_of(message)  # Pyro would make objects of what is no plain data
         try:
             self.admission.check_connection(conn.peer)
             conn.counted = True

@@ -27,6 +27,7 @@ from pyrokernel.messages import PROTOCOL_VERSION
 from pyrokernel.wire import endpoints, sockets
 from pyrokernel.wire.codec import MAX_PAYLOAD_BYTES
 from pyrokernel.wire.connection import Connection, EagerReader, IncomingMessage, frame
+from pyrokernel.wire.greeting import PLAIN_SERIALIZERS
 from pyrokernel.wire.introduction import TO, acts_for, lost_machine, pack, said_of_us, unpack, way_to
 from pyrokernel.wire.remote import NOTHING, Credentials, dial
 from pyrokernel.wire.segments import available
@@ -194,7 +195,7 @@ def _handshake_answer(message: IncomingMessage) -> Any:
     if len(message.body) > _HANDSHAKE_REPLY_BYTES:
         raise ProtocolError("the peer's answer to the handshake is too large")
     try:
-        answer = _SERPENT.loads(bytes(message.payload))
+        answer = PLAIN_SERIALIZERS[message.serializer_id].loads(bytes(message.payload))
         if message.type == MSG_CONNECTFAIL:
             lost = lost_machine(unpack(message.body[: message.annotations_size]))
             if lost is not None:
