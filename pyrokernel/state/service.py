@@ -427,7 +427,7 @@ class StateService:
     @method(Role.OBSERVER)
     def length(self, caller: Caller, space: str, queue: str) -> int:
         """Return how many values a queue has, those that are taken and not done among them."""
-        return self._engine.store.count(f"{QUEUES}{_space(space)}/{queue}")
+        return self._engine.store.count(f"{QUEUES}{_space(space)}/{check_key(queue)}")
 
     # Files and the service itself
 

@@ -8,6 +8,7 @@ import random
 import socket
 import struct
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -549,3 +550,22 @@ def test_an_observer_asks_the_desk_in_plain_data_and_reads_only(tmp_path: Path) 
         assert ask(eve, "keys", "") == []
         with pytest.raises(ProtocolError, match="no method"):
             ask(eve, "stage_it", 5)
+
+
+def test_what_an_observer_asks_for_that_is_not_there_stays_in_no_memory(tmp_path: Path) -> None:
+    room = Room(tmp_path / "s", Limits(), monotonic=time.monotonic)
+    desk = DeskRoom(room)
+    with contextlib.closing(room), contextlib.closing(desk), desk.running():
+        boss, eve = desk.connect(), desk.connect(role=Role.OBSERVER, user="eve", kind="user", address="10.0.0.9:7")
+        ask(boss, "write", *set_to("x", 1))
+        with pytest.raises(StateTypeError, match="at most"):
+            ask(eve, "length", "", "x" * 100_000)
+        tracemalloc.start()
+        try:
+            for number in range(9000):
+                assert ask(boss, "length", "", f"{number:0>1000}") == 0
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert kept < 7_000_000
+        assert ask(eve, "count", "") == 1, "and what is there is counted anew"
