@@ -20,7 +20,7 @@ from pyrokernel.roles import Role
 from pyrokernel.settings import Settings
 from pyrokernel.wire.trust import Peer
 
-__all__ = ["PATIENCE_SECONDS", "Limits", "Quota", "Turns"]
+__all__ = ["LOOK_BYTES", "PATIENCE_SECONDS", "Limits", "Quota", "Turns"]
 
 PATIENCE_SECONDS = 1.0
 """How long a request waits that came too early; one that would have to wait for longer is refused then."""
@@ -31,6 +31,9 @@ _USERS_OF_A_HOST = 16
 HARDLY_SECONDS = 0.01
 """So early is whoever asks one thing after the other, as fast as they are answered: it is paced, also by a thread that
 serves everybody."""
+
+LOOK_BYTES = 1024 * 1024
+"""Of events or values in one answer to somebody who may only look: each of their connections may leave one unread."""
 
 _KNOWN_USERS = 10_000
 """Buckets that are kept; a full one is as good as none."""
