@@ -101,7 +101,9 @@ def test_a_host_is_no_other_host(fortress: Fortress) -> None:
 
 @pytest.mark.parametrize(
     "said",
-    [b"", b"null", b"[" * 2000, b"{}", b'{"user":"a\\u001b[31m","role":"user"}', b'{"user":"a\\nb","role":"user"}',
+    [b"", b"null", b"[" * 2000, b"{}", words_for("x`; touch y; `", Role.USER), words_for("boss@lab1", Role.USER),
+     words_for("host:lab1", Role.USER), words_for("\u0430na", Role.USER), words_for(" ", Role.USER),
+     b'{"user":"a\\u001b[31m","role":"user"}', b'{"user":"a\\nb","role":"user"}',
      b'{"user":"' + b"x" * 1000 + b'","role":"user"}', b'{"user":"a","role":"user","kind":"account"}',
      pickle.dumps({"user": "boss", "role": "admin"}), b"\xff\xfe"],
 )  # fmt: skip
