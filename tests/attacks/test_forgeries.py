@@ -17,6 +17,7 @@ import pytest
 from attacking import Fortress, answer_to, context_of, hello, is_closed, object_in, plain, secured
 from certificates import Authority
 from fuzzing import HEADER_BYTES, JSON, MARSHAL, SERPENT, joined
+from Pyro5.errors import PyroError
 from Pyro5.protocol import FLAGS_BATCH, FLAGS_ONEWAY, MSG_CONNECT, MSG_CONNECTFAIL, MSG_CONNECTOK, MSG_PING, MSG_RESULT
 from served import PORTABLE
 from waiting import wait_until
@@ -26,7 +27,15 @@ from pyrokernel.errors import AccessRefusedError, KernelUnreachableError, NameSe
 from pyrokernel.roles import Role
 from pyrokernel.wire import codec
 from pyrokernel.wire.codec import Packed
-from pyrokernel.wire.connection import FLAGS_COMPRESSED, MSG_INVOKE, Connection, IncomingMessage, frame
+from pyrokernel.wire.connection import (
+    FLAGS_COMPRESSED,
+    FLAGS_EXCEPTION,
+    MSG_INVOKE,
+    Connection,
+    IncomingMessage,
+    MessageReader,
+    frame,
+)
 from pyrokernel.wire.direct import ask_directly
 from pyrokernel.wire.introduction import FOR, TO, words_for
 from pyrokernel.wire.naming import Directory
@@ -246,6 +255,36 @@ def test_an_answer_that_is_a_proxy_has_no_client_dial(proxy: dict[str, Any]) -> 
             message.body = memoryview(bytearray(data[HEADER_BYTES:]))
             with pytest.raises(ProtocolError):
                 read_greeting(Connection(far, Peer(1)), message)
+
+
+def answer_all(listener: socket.socket, answer: Any, flags: int) -> None:
+    """Be a name server, and answer everything with the same."""
+    with contextlib.suppress(OSError, PyroError), listener.accept()[0] as sock:
+        reader, said = MessageReader(), {"handshake": "hello", "meta": {}}
+        while True:
+            message = reader.read(sock)
+            if message is None:
+                continue
+            first = message.type == MSG_CONNECT
+            data = SERPENT.dumps(said if first else answer)
+            kind = MSG_CONNECTOK if first else MSG_RESULT
+            sock.sendall(joined(frame(kind, [data], serializer_id=1, seq=message.seq, flags=0 if first else flags)))
+
+
+@pytest.mark.parametrize("kind", ["SystemExit", "KeyboardInterrupt", "proxy"])
+def test_a_name_server_ends_no_client_and_has_none_dial(proxy: dict[str, Any], kind: str) -> None:
+    ending = {"__class__": f"builtins.{kind}", "__exception__": True, "args": [0], "attributes": {}}
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        answer, flags = (proxy, 0) if kind == "proxy" else (ending, FLAGS_EXCEPTION)
+        thread = threading.Thread(target=answer_all, args=(listener, answer, flags))
+        thread.start()
+        directory = Directory(f"127.0.0.1:{listener.getsockname()[1]}")
+        try:
+            with pytest.raises(NameServerNotFoundError, match="plain data or an error"):
+                directory.list("")
+        finally:
+            directory.close()
+            thread.join()
 
 
 @pytest.mark.parametrize("msgtype", [MSG_INVOKE, MSG_PING, MSG_CONNECT])
