@@ -42,13 +42,13 @@ class Objects(dict[str, Any]):
         word: Which stands for the socket: `OBJECT/WORD`.
 
     Attributes:
-        offered: The ids of those that are a user's own.
+        offered: Of those that are a user's own, by id, what Pyro says of their members.
     """
 
     def __init__(self, objects: Mapping[str, Any], word: str) -> None:
         super().__init__(objects)
         self._suffix = f"/{word}"
-        self.offered: set[str] = set()
+        self.offered: dict[str, Any] = {}
 
     def id_of(self, object_id: str) -> str:
         """Return the id by which an object is kept: who decides about it, and who serves it, mean the same one."""

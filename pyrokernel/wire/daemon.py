@@ -74,6 +74,17 @@ def current_peer() -> Peer:
     return current_connection().peer
 
 
+class _DaemonObject(server.DaemonObject):  # type: ignore[misc]  # Pyro5 has no type information
+    """Pyro's own object of each daemon."""
+
+    @server.expose  # type: ignore[untyped-decorator]
+    def get_metadata(self, objectId: Any) -> Any:
+        """Say what an object has; of a user's own as it was when that was offered: to look may run its code."""
+        objects: Objects = self.daemon.objectsById
+        described = objects.offered.get(objects.id_of(str(objectId)))
+        return super().get_metadata(objectId) if described is None else described
+
+
 class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type information
     """Serves exposed objects at one endpoint.
 
@@ -109,7 +120,7 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         # A connected socket is the one way into Pyro's constructor that starts no threads and binds nothing.
         ours, other = socket.socketpair()
         with ours, other, _without_ssl():
-            super().__init__(connected_socket=ours)
+            super().__init__(connected_socket=ours, interface=_DaemonObject)
         self.transportServer: _Listener | None = _Listener(self, unix_path, portable=portable)
         self.locationStr = self.transportServer.locationStr
         self._has_segments = not portable and available()
@@ -147,14 +158,14 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
 
         Not by Pyro's `register`: that writes into the object, and into tables of the whole process.
         """
-        self.objectsById.offered.add(object_id)
+        self.objectsById.offered[object_id] = server._get_exposed_members(value)
         self.objectsById[object_id] = value
         return self.uri_for(object_id)
 
     def withdraw(self, object_id: str) -> None:
         """Serve an object no longer."""
         self.objectsById.pop(object_id, None)
-        self.objectsById.offered.discard(object_id)
+        self.objectsById.offered.pop(object_id, None)
 
     def uri_for(self, object_id: str) -> str:
         """Return the Pyro URI of an object served here."""
