@@ -237,7 +237,7 @@ class Settings:
 
 def _read_joined(path: Path) -> dict[str, str]:
     try:
-        descriptor = os.open(path, os.O_RDONLY | systems.NOFOLLOW | systems.OWN)
+        descriptor = os.open(path, os.O_RDONLY | systems.NOFOLLOW | systems.NOWAIT | systems.OWN)
     except OSError:
         return {}
     with open(descriptor, "rb") as file:

@@ -23,6 +23,9 @@ OWN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0) | getattr(os, 
 NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 """Flag of `os.open`: no links. Windows lets nobody but administrators make them."""
 
+NOWAIT = getattr(os, "O_NONBLOCK", 0)
+"""Flag of `os.open`: not for somebody at the other end either, where another account may have put a named pipe."""
+
 KILL = 9
 """SIGKILL; Windows, which has no name for it, ends a process for any number that is not an event of its console."""
 

@@ -28,7 +28,7 @@ from pyrokernel.settings import check_name
 from pyrokernel.shelf import Shelf
 from pyrokernel.wire.daemon import current_peer
 from pyrokernel.wire.exposing import expose, refusal
-from pyrokernel.wire.limits import Turns
+from pyrokernel.wire.limits import LOOK_BYTES
 from pyrokernel.wire.trust import is_own
 
 T = TypeVar("T")
@@ -74,7 +74,6 @@ class HostService:
         self._recorder = recorder
         self._shelf = Shelf(places.shelf)
         self._lock = threading.Lock()
-        self._turns = Turns()
 
     @expose(Role.OBSERVER)
     def list_kernels(self) -> list[dict[str, Any]]:
@@ -156,9 +155,9 @@ class HostService:
         directory = self._places.journal(name, instance)
         # What a living kernel has captured it numbers itself, later; numbers given here would be given twice.
         reader = JournalReader(directory, waiting_bytes=0) if instance in self._living() else JournalReader(directory)
-        with self._turns.of(current_peer()):
-            events = reader.read(after, max_bytes=min(max_bytes, MAX_READ_BYTES))
-            shown = [event.to_wire() for event in events]
+        most = MAX_READ_BYTES if current_peer().may_run_code else LOOK_BYTES
+        events = reader.read(after, max_bytes=min(max_bytes, most))
+        shown = [event.to_wire() for event in events]
         return {
             "instance": instance,
             "events": shown,

@@ -56,7 +56,7 @@ from pyrokernel.roles import Role
 from pyrokernel.wire.codec import Packed, is_plain
 from pyrokernel.wire.daemon import current_connection, current_peer
 from pyrokernel.wire.exposing import expose, refusal
-from pyrokernel.wire.limits import Turns
+from pyrokernel.wire.limits import LOOK_BYTES, Turns
 from pyrokernel.wire.trust import shown_identity
 
 MAX_FOLLOW_SECONDS = 60.0
@@ -358,7 +358,8 @@ class KernelService:
         self._cells.touch()
         timeout = bounded(timeout, MAX_FOLLOW_SECONDS)
         cell = str(options.get("cell") or "")
-        max_bytes = min(int(options.get("max_bytes") or 1 << 20), _MAX_FOLLOW_BYTES)
+        most = _MAX_FOLLOW_BYTES if peer.may_run_code else LOOK_BYTES
+        max_bytes = min(int(options.get("max_bytes") or 1 << 20), most)
         front_end = current_connection().sock if options.get("stdin") else None
         if front_end is not None:
             self._inputs.begin_follow(cell, front_end)

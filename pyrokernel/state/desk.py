@@ -9,6 +9,7 @@ does not take at once is kept, at most one answer for each connection, until it 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import selectors
@@ -38,7 +39,7 @@ from pyrokernel.wire.connection import (
     send_now,
 )
 from pyrokernel.wire.exposing import refusal
-from pyrokernel.wire.limits import HARDLY_SECONDS, PATIENCE_SECONDS, Limits, Quota
+from pyrokernel.wire.limits import HARDLY_ANYTHING_SECONDS, HARDLY_SECONDS, PATIENCE_SECONDS, Limits, Quota
 from pyrokernel.wire.opcodes import MAX_REQUEST_BYTES, SmallRequest
 from pyrokernel.wire.trust import Peer, is_own
 
@@ -50,6 +51,7 @@ _IDLE_SECONDS = 0.2
 """After so long without a request there is time for upkeep."""
 _PRUNED_AT_ONCE = 500
 """Rows looked at between two requests, when there are too many."""
+_KNOWN_TURNS = 1000
 _NOWHERE = "~early"
 """A space in which nothing is ever written."""
 _STORAGE_SECONDS = 0.5
@@ -62,6 +64,13 @@ class _Halfway(Exception):
     def __init__(self, error: PyrokernelError) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+@dataclasses.dataclass(eq=False)
+class _Later(Wait):
+    """A request of somebody who may only look, whose turn has not come."""
+
+    message: IncomingMessage | None = None
 
 
 class _Client:
@@ -116,6 +125,8 @@ class Desk:
         self._answers: list[tuple[_Client, Any]] = []
         self._woken: list[tuple[Wait, _Client]] = []
         self._newly_parked: list[tuple[Wait, _Client]] = []
+        self._turns: dict[str, float] = {}
+        """By whose certificate it is, when they who may only look are served next: a quarter of the time is theirs."""
         self._stopped = False
         self._upkeep_due = False
         self._is_alert = False
@@ -177,11 +188,18 @@ class Desk:
         if now >= max(self._engine.next_expiry(), self._not_before):
             self._settle(self._engine.expire)
         if now >= self._parked.next_deadline():
-            for wait, client in self._parked.late(now):
-                client.wait = None
-                self._reply(client, wait.give_up())
+            self._answer_late(now)
         if not events and self._upkeep_due and now >= self._not_before:
             self._keep_up()
+
+    def _answer_late(self, now: float) -> None:
+        """Answer those whose time is over, and carry out what somebody has asked whose turn has come."""
+        for wait, client in self._parked.late(now):
+            client.wait = None
+            if isinstance(wait, _Later) and wait.message is not None:
+                self._carry_out([(client, wait.message)])
+            else:
+                self._reply(client, wait.give_up())
 
     def _look(self) -> list[tuple[selectors.SelectorKey, int]]:
         """Return what has come, or comes in a moment; [] when it is time to sleep."""
@@ -245,9 +263,9 @@ class Desk:
             _Halfway: It failed, and not at the beginning.
         """
         client.seq = message.seq
-        mark = self._engine.mark()
+        mark, begun = self._engine.mark(), time.monotonic()
         try:
-            answer = self._ask(client, message)
+            answer = self._later(client, message) or self._ask(client, message)
         except StateStorageError:
             raise
         except PyrokernelError as error:
@@ -255,11 +273,30 @@ class Desk:
                 raise _Halfway(error) from error
             self._answers.append((client, error))
             return
+        finally:
+            self._note_turn(client, begun)
         if isinstance(answer, Wait):
             self._park(answer, client)
             self._newly_parked.append((answer, client))
             return
         self._answers.append((client, answer))
+
+    def _later(self, client: _Client, message: IncomingMessage) -> Wait | None:
+        """Return what waits for the turn of somebody who may only look, None if that has come."""
+        peer = client.connection.peer
+        turn = 0.0 if peer.may_run_code else self._turns.get(peer.bearer, 0.0)
+        if turn <= time.monotonic():
+            return None
+        return _Later(_NOWHERE, "", lambda _: None, lambda: None, turn, message=message)
+
+    def _note_turn(self, client: _Client, begun: float) -> None:
+        """Note how long was worked for somebody who may only look."""
+        peer, now = client.connection.peer, time.monotonic()
+        if not peer.may_run_code and now - begun > HARDLY_ANYTHING_SECONDS:
+            if len(self._turns) > _KNOWN_TURNS:
+                self._turns = {whose: turn for whose, turn in self._turns.items() if turn > now}
+            turn = max(now, self._turns.get(peer.bearer, 0.0)) + 3 * (now - begun)
+            self._turns[peer.bearer] = min(turn, now + PATIENCE_SECONDS)
 
     def _ask(self, client: _Client, message: IncomingMessage) -> Any:
         """Return what the service answers to a message.
@@ -379,11 +416,14 @@ class Desk:
         if isinstance(answer, Exception):
             self._reply_error(client, answer)
             return
+        begun = time.monotonic()
         try:
             payload = codec.encode(answer)
         except PyrokernelError as error:  # too large for one message
             self._reply_error(client, error)
             return
+        finally:
+            self._note_turn(client, begun)
         self._send(client, frame(MSG_RESULT, payload, seq=client.seq))
 
     def _reply_error(self, client: _Client, error: Exception) -> None:

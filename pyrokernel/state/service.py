@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pyrokernel import systems
-from pyrokernel.errors import ProtocolError, StateStorageError, StateTypeError, StateValueError
+from pyrokernel.errors import ProtocolError, StateError, StateStorageError, StateTypeError, StateValueError
 from pyrokernel.messages import PROTOCOL_VERSION, bounded
 from pyrokernel.roles import Role
 from pyrokernel.settings import check_name
@@ -24,6 +24,7 @@ from pyrokernel.state.engine import LOCKS, QUEUES, Author, Engine, as_text, chec
 from pyrokernel.state.parked import Wait
 from pyrokernel.stores import Row
 from pyrokernel.wire.codec import Packed
+from pyrokernel.wire.limits import LOOK_BYTES
 from pyrokernel.wire.mapped import layout
 from pyrokernel.wire.values import PLAIN
 
@@ -153,8 +154,24 @@ class StateService:
 
     @method(Role.OBSERVER)
     def get_many(self, caller: Caller, space: str, keys: Sequence[str]) -> list[Any]:
-        """Return what `get` does for each key, all of the same moment."""
-        return [self.get(caller, space, key) for key in keys]
+        """Return what `get` does for each key, all of the same moment.
+
+        Raises:
+            StateError: Whoever may only look asks for too much at once.
+        """
+        found: list[Any] = []
+        left = _most_bytes(caller, float("inf"), 4 * LOOK_BYTES)
+        for key in keys:
+            row = self._engine.get(_space(space), check_key(key))
+            # One there always is, and what lies in files is not kept in memory.
+            left -= row.size if row is not None and found and not row.file else 0
+            if left < 0:
+                raise StateError(
+                    f"these {len(keys)} values are more than one answer holds for whoever may only look: ask for fewer "
+                    "of them at once"
+                )
+            found.append(self.get(caller, space, key))
+        return found
 
     @method(Role.OBSERVER)
     def get_at(self, caller: Caller, space: str, key: str, revision: int) -> Any:
@@ -202,9 +219,9 @@ class StateService:
     ) -> list[Any]:
         """Return keys in order with their values, as `get` does; fewer than asked for when they are large."""
         found: list[Any] = []
-        size = 0
+        size, most = 0, _most_bytes(caller)
         for bare in self._engine.store.scan(_space(space), check_prefix(prefix), after, max(1, min(limit, MAX_PAGE))):
-            if found and (size := size + bare.size) > MAX_BATCH_BYTES:
+            if found and (size := size + bare.size) > most:
                 break
             row = self._engine.get(space, bare.key)
             if row is not None:
@@ -292,9 +309,9 @@ class StateService:
             return self._batch[shared]
         rows, following = self._engine.changes(space, prefix, since, limit)
         changes: list[dict[str, Any]] = []
-        size = 0
+        size, most = 0, _most_bytes(caller)
         for row in rows:
-            if changes and values and (size := size + row.size) > MAX_BATCH_BYTES:
+            if changes and values and (size := size + row.size) > most:
                 following = changes[-1]["revision"]
                 break
             value = self._value(row, caller) if values and row.alive and row.sizes else None
@@ -427,7 +444,7 @@ class StateService:
     @method(Role.OBSERVER)
     def length(self, caller: Caller, space: str, queue: str) -> int:
         """Return how many values a queue has, those that are taken and not done among them."""
-        return self._engine.store.count(f"{QUEUES}{_space(space)}/{queue}")
+        return self._engine.store.count(f"{QUEUES}{_space(space)}/{check_key(queue)}")
 
     # Files and the service itself
 
@@ -531,6 +548,11 @@ def check_prefix(prefix: Any) -> str:
     if not isinstance(prefix, str):
         raise StateTypeError(f"keys begin with a str, not with {prefix!r:.80}")
     return prefix
+
+
+def _most_bytes(caller: Caller, others: float = MAX_BATCH_BYTES, looks: int = LOOK_BYTES) -> float:
+    """Return how many bytes of values one answer to somebody holds."""
+    return looks if caller.role < Role.USER else others
 
 
 def _space(name: Any) -> str:

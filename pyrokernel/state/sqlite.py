@@ -30,6 +30,8 @@ _CHECKPOINT_PAGES = 4000
 _IDLE_PAGES = 250
 """1 MB, after which that is done when nobody waits."""
 _CACHE_KIB = 32 * 1024
+_COUNTED_SPACES = 4096
+"""Spaces of which it is kept how many keys they have; anybody may ask for one that there is not."""
 _FULL = ("full", "disk I/O error", "readonly", "unable to open")
 _DAMAGED = ("malformed", "not a database", "corrupt", "encrypted", "decode to utf-8")
 _left_open: list[sqlite3.Connection] = []
@@ -229,6 +231,8 @@ class SQLiteStore:
     def count(self, space: str) -> int:
         """Return how many keys a space has; counted once, then kept."""
         if space not in self._counts:
+            if len(self._counts) >= _COUNTED_SPACES:
+                self._counts.clear()
             with self._explained():
                 found = self._db.execute("SELECT count(*) FROM current WHERE space = ? AND alive", (space,))
                 self._counts[space] = int(found.fetchone()[0])

@@ -14,17 +14,21 @@ from pyrokernel.errors import ProtocolError, PyrokernelError
 from pyrokernel.roles import Role
 from pyrokernel.wire.connection import MSG_INVOKE, Connection, IncomingMessage
 from pyrokernel.wire.exposing import DAEMON_ROLES, marked_role, refusal
-from pyrokernel.wire.limits import Limits
+from pyrokernel.wire.greeting import PLAIN_SERIALIZERS
+from pyrokernel.wire.limits import Limits, Turns
 from pyrokernel.wire.opcodes import SmallRequest
 from pyrokernel.wire.trust import Peer
 
-__all__ = ["Admission", "Objects", "OnRefused", "request_in"]
+__all__ = ["WAITING_METHODS", "Admission", "Objects", "OnRefused", "request_in"]
 
 _SERIALIZERS = frozenset({SerpentSerializer.serializer_id, JsonSerializer.serializer_id})
 """Those of Pyro's own that are decoded at all: no marshal, no msgpack, from nobody."""
 
 _MAX_LOOKS = 100
 """Calls in one batch of somebody who may only look: as limits count them, a batch is one request."""
+
+WAITING_METHODS = frozenset({"follow", "reply", "await_kernel", "obituary", "deaths", "start_state"})
+"""What an observer may ask for that waits: not in a turn, for which all other observers wait."""
 
 OnRefused = Callable[[Peer, str, Role], None]
 """Told who asked for what, and which role that takes."""
@@ -38,13 +42,13 @@ class Objects(dict[str, Any]):
         word: Which stands for the socket: `OBJECT/WORD`.
 
     Attributes:
-        offered: The ids of those that are a user's own.
+        offered: Of those that are a user's own, by id, what Pyro says of their members.
     """
 
     def __init__(self, objects: Mapping[str, Any], word: str) -> None:
         super().__init__(objects)
         self._suffix = f"/{word}"
-        self.offered: set[str] = set()
+        self.offered: dict[str, Any] = {}
 
     def id_of(self, object_id: str) -> str:
         """Return the id by which an object is kept: who decides about it, and who serves it, mean the same one."""
@@ -68,6 +72,7 @@ class Admission:
         self._served = served
         self.limits = limits
         self._on_refused = on_refused
+        self.turns = Turns()
 
     def check_connection(self, peer: Peer) -> None:
         """Refuse a connection of somebody who may nothing, or has too many; a good one is counted.
@@ -124,12 +129,13 @@ class Admission:
             object_id, method, args, kwargs = request_in(message)
             self.check_role(conn.peer, object_id, method)
             return object_id, method, args, kwargs
-        request = SmallRequest(message.payload)
-        self.check_role(conn.peer, request.object_id, request.method)
-        return request.object_id, request.method, *request.arguments()
+        with self.turns.of(conn.peer):
+            request = SmallRequest(message.payload)
+            self.check_role(conn.peer, request.object_id, request.method)
+            return request.object_id, request.method, *request.arguments()
 
-    def check_stock(self, conn: Connection, message: IncomingMessage) -> None:
-        """Refuse a message in Pyro's own protocol that its peer may not send.
+    def check_stock(self, conn: Connection, message: IncomingMessage) -> bool:
+        """Refuse a message in Pyro's own protocol that its peer may not send; say whether what it asks for waits.
 
         Raises:
             AccessRefusedError: So it is.
@@ -139,29 +145,35 @@ class Admission:
         if is_call and (message.serializer_id not in _SERIALIZERS or message.flags & FLAGS_KEEPSERIALIZED):
             raise ProtocolError(f"serializer {message.serializer_id} is decoded from nobody: use serpent or JSON")
         if conn.peer.role >= Role.ADMIN:
-            return
+            return False
         if message.flags & FLAGS_COMPRESSED:
             raise ProtocolError("what is compressed may be of any size: only an admin sends that")
         self.limits.pace(conn.peer)
         if not is_call:
-            return
+            return False
         if message.flags & FLAGS_ONEWAY and conn.peer.role < Role.USER:
             raise ProtocolError("a call that nobody waits for has a thread of its own: whoever may only look waits")
-        asked = _asked(message)
+        # Of whoever may run code a stock client may also send proxies: to call back, say.
+        with self.turns.of(conn.peer):
+            asked = _asked(message, PLAIN_SERIALIZERS if conn.peer.role < Role.USER else serializers_by_id)
         if len(asked) > _MAX_LOOKS and conn.peer.role < Role.USER:
             raise ProtocolError(f"whoever may only look asks for {_MAX_LOOKS} things at once at most")
         for object_id, method in asked:
             self.check_role(conn.peer, object_id, method)
+        waits = any(method in WAITING_METHODS for _, method in asked)
+        if waits and len(asked) > 1 and conn.peer.role < Role.USER:
+            raise ProtocolError("what waits is asked for by itself by whoever may only look")
+        return waits
 
     def _refuse(self, peer: Peer, what: str, needed: Role) -> None:
         self._on_refused(peer, what.strip("`"), needed)
         raise refusal(peer, what, needed)
 
 
-def _asked(message: IncomingMessage) -> list[tuple[str, str]]:
+def _asked(message: IncomingMessage, serializers: Mapping[int, Any]) -> list[tuple[str, str]]:
     """Return object and method of each call in a request of Pyro's own."""
     try:
-        object_id, method, args, _ = serializers_by_id[message.serializer_id].loadsCall(bytes(message.payload))
+        object_id, method, args, _ = serializers[message.serializer_id].loadsCall(bytes(message.payload))
         methods = [one[0] for one in args] if message.flags & FLAGS_BATCH else [method]
     except PyrokernelError:
         raise

@@ -544,6 +544,7 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
         wants_segments: Whether this side asked for that.
         leads_to: Where the gateway of this machine is to let it through to; "" where it goes there itself.
         arrival: The segment that came with the request which is being answered.
+        kept_back: Where what is to be sent is kept instead, None for nowhere.
         patience: Seconds after which the system gives up on receiving, -1 where that was never set (`wire.direct`).
         shown: Certificate of who is at the other end and asks to be handed on, in DER; b"" for nobody (`wire.handed`).
         inner: The connection over which this one was handed on, and with which it ends.
@@ -572,6 +573,7 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
         self.segments = False
         self.wants_segments = False
         self.leads_to = ""
+        self.kept_back: list[list[Buffer]] | None = None
         self.arrival: Arrival | None = None
         self.alertness = Alertness()
         self.reader: MessageReader | EagerReader = MessageReader()
@@ -659,6 +661,9 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
             ConnectionClosedError: The peer is gone, or took nothing for a minute.
         """
         left: list[Buffer] = data if isinstance(data, list) else [data]
+        if self.kept_back is not None:
+            self.kept_back.append(left)
+            return
         try:
             while True:
                 left = send_now(self.sock, left)

@@ -32,7 +32,7 @@ from pyrokernel.messages import PROTOCOL_VERSION
 from pyrokernel.roles import Role
 from pyrokernel.texts import one_line
 from pyrokernel.wire import codec, endpoints, greeting, handed
-from pyrokernel.wire.admission import Admission, Objects, OnRefused
+from pyrokernel.wire.admission import WAITING_METHODS, Admission, Objects, OnRefused
 from pyrokernel.wire.connection import (
     FLAGS_COMPRESSED,
     FLAGS_EXCEPTION,
@@ -74,6 +74,17 @@ def current_peer() -> Peer:
     return current_connection().peer
 
 
+class _DaemonObject(server.DaemonObject):  # type: ignore[misc]  # Pyro5 has no type information
+    """Pyro's own object of each daemon."""
+
+    @server.expose  # type: ignore[untyped-decorator]
+    def get_metadata(self, objectId: Any) -> Any:
+        """Say what an object has; of a user's own as it was when that was offered: to look may run its code."""
+        objects: Objects = self.daemon.objectsById
+        described = objects.offered.get(objects.id_of(str(objectId)))
+        return super().get_metadata(objectId) if described is None else described
+
+
 class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type information
     """Serves exposed objects at one endpoint.
 
@@ -112,7 +123,7 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         # A connected socket is the one way into Pyro's constructor that starts no threads and binds nothing.
         ours, other = socket.socketpair()
         with ours, other, _without_ssl():
-            super().__init__(connected_socket=ours)
+            super().__init__(connected_socket=ours, interface=_DaemonObject)
         self.transportServer: _Listener | None = _Listener(self, unix_path, portable=portable)
         self.locationStr = self.transportServer.locationStr
         self._has_segments = not portable and available()
@@ -151,14 +162,14 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
 
         Not by Pyro's `register`: that writes into the object, and into tables of the whole process.
         """
-        self.objectsById.offered.add(object_id)
+        self.objectsById.offered[object_id] = server._get_exposed_members(value)
         self.objectsById[object_id] = value
         return self.uri_for(object_id)
 
     def withdraw(self, object_id: str) -> None:
         """Serve an object no longer."""
         self.objectsById.pop(object_id, None)
-        self.objectsById.offered.discard(object_id)
+        self.objectsById.offered.pop(object_id, None)
 
     def uri_for(self, object_id: str) -> str:
         """Return the Pyro URI of an object served here."""
@@ -218,6 +229,8 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         annotations = unpack(message.body[: message.annotations_size])
         conn.peer = introduced(conn.peer, annotations)
         conn.shown = annotations.get(handed.HAND, b"")
+        if not is_own(conn.peer):
+            greeting.object_of(message)  # Pyro would make objects of what is no plain data
         try:
             self.admission.check_connection(conn.peer)
             conn.counted = True
@@ -270,24 +283,35 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         try:
             if message.serializer_id == codec.SERIALIZER_ID:
                 conn.send(self.answer(conn, message))
-            elif self._is_admitted(conn, message):
-                conn.push_back(message)
-                with _parsing():
-                    super().handleRequest(conn)
+            else:
+                self._answer_stock(conn, message)
         finally:
             # Also when the client has gone: what it asked for is done all the same.
             while conn.afterwards:
                 conn.afterwards.pop(0)()
 
-    def _is_admitted(self, conn: Connection, message: IncomingMessage) -> bool:
-        """Whether Pyro may carry out a request of its own protocol; who may not ask for that is told so."""
+    def _answer_stock(self, conn: Connection, message: IncomingMessage) -> None:
+        """Have Pyro carry out a request of its own protocol; who may not ask for that is told so."""
         try:
-            self.admission.check_stock(conn, message)
+            waits = self.admission.check_stock(conn, message)
         except AccessRefusedError as error:
             if not message.flags & FLAGS_ONEWAY:
                 self._sendExceptionResponse(conn, message.seq, message.serializer_id, error, None)
-            return False
-        return True
+            return
+        conn.push_back(message)
+        if waits or conn.peer.may_run_code:
+            with _parsing():
+                super().handleRequest(conn)
+            return
+        # What is sent is sent outside of the turn: its peer may not take it.
+        conn.kept_back = []
+        try:
+            with self.admission.turns.of(conn.peer), _parsing():
+                super().handleRequest(conn)
+        finally:
+            answers, conn.kept_back = conn.kept_back, None
+        for answer in answers:
+            conn.send(answer)
 
     def answer(self, conn: Connection, message: IncomingMessage) -> list[codec.Buffer]:
         """Carry out a request in our codec and return the reply's buffers.
@@ -303,7 +327,11 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
                 raise ProtocolError(f"a work connection takes {' and '.join(WORK_METHODS)}, not {method!r}")
             current_context.client = conn
             conn.arrival = message.arrival
-            payload = codec.encode(self._member(object_id, method)(*args, **kwargs), conn.freight)
+            member = self._member(object_id, method)
+            if conn.peer.may_run_code:
+                payload = codec.encode(member(*args, **kwargs), conn.freight)
+            else:
+                payload = self._in_turn(conn.peer, method, lambda: member(*args, **kwargs))
         except BaseException as error:  # noqa: BLE001  whatever it raises is told to whoever asked
             if not isinstance(error, (PyrokernelError, PyroError)):
                 # Whatever arguments that do not fit lead to is their sender's; of our own processes it is a mistake.
@@ -317,6 +345,15 @@ class Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no type informat
         finally:
             conn.arrival = None
         return frame(MSG_RESULT, payload, seq=message.seq, flags=flags, cell=message.corr_id)
+
+    def _in_turn(self, peer: Peer, method: str, ask: Callable[[], Any]) -> list[codec.Buffer]:
+        """Return the answer to somebody who may only look; while a request waits, the others have their turns."""
+        if method in WAITING_METHODS:
+            value = ask()
+            with self.admission.turns.of(peer):
+                return codec.encode(value)
+        with self.admission.turns.of(peer):
+            return codec.encode(ask())
 
     def _member(self, object_id: str, method: str) -> Callable[..., Any]:
         """Return a method of a served object, if Pyro lets it be called; what it said is remembered."""

@@ -18,6 +18,7 @@ from pyrokernel.wire.tls import AnySocket
 
 __all__ = [
     "HANDSHAKE_BYTES",
+    "PLAIN_SERIALIZERS",
     "FirstMessage",
     "check_first",
     "heed_no_warnings",
@@ -28,8 +29,36 @@ __all__ = [
 
 HANDSHAKE_BYTES = 4096
 
+
+class _PlainSerpent(SerpentSerializer):  # type: ignore[misc]  # Pyro5 has no type information
+    """Reads plain data alone.
+
+    Pyro's own makes a proxy of a dict that says so, which dials wherever that says once it is looked into, and reads
+    what it is answered there as marshal.
+    """
+
+    @classmethod
+    def dict_to_class(cls, data: dict[str, Any]) -> Any:
+        return (
+            float(data["value"]) if data.get("__class__") == "float" else _refuse_class(data)
+        )  # nan, as serpent has it
+
+
+class _PlainJson(JsonSerializer):  # type: ignore[misc]
+    """Likewise."""
+
+    @classmethod
+    def dict_to_class(cls, data: dict[str, Any]) -> Any:
+        return _refuse_class(data)
+
+
+def _refuse_class(data: dict[str, Any]) -> Any:
+    raise ProtocolError(f"plain data is taken here, and nothing of class {data.get('__class__')!s:.80}")
+
+
 # All that is decoded before it is known who speaks.
-_SERIALIZERS = {serializer.serializer_id: serializer for serializer in (SerpentSerializer(), JsonSerializer())}
+PLAIN_SERIALIZERS: Mapping[int, Any] = {one.serializer_id: one for one in (_PlainSerpent(), _PlainJson())}
+"""What reads the messages of those who may not run code, by the numbers of Pyro's own."""
 
 
 def heed_no_warnings() -> None:
@@ -64,7 +93,7 @@ def check_first(message: IncomingMessage) -> None:
     """
     if message.type != MSG_CONNECT or message.flags & FLAGS_COMPRESSED:
         raise ProtocolError("the first message must be an uncompressed connect")
-    if message.serializer_id not in _SERIALIZERS:
+    if message.serializer_id not in PLAIN_SERIALIZERS:
         raise ProtocolError(f"serializer {message.serializer_id} is not decoded before the handshake")
 
 
@@ -76,7 +105,7 @@ def object_of(message: IncomingMessage) -> str:
     """
     check_first(message)
     try:
-        said: Any = _SERIALIZERS[message.serializer_id].loads(bytes(message.payload))
+        said: Any = PLAIN_SERIALIZERS[message.serializer_id].loads(bytes(message.payload))
         found = said["object"]
     except Exception as error:
         raise ProtocolError("the first message is malformed") from error
@@ -102,7 +131,7 @@ def with_annotations(message: IncomingMessage, annotations: Mapping[bytes, bytes
 
 def refusal(message: IncomingMessage, error: BaseException) -> bytes:
     """Return the answer to a first message that is refused."""
-    serializer = _SERIALIZERS.get(message.serializer_id, _SERIALIZERS[SerpentSerializer.serializer_id])
+    serializer = PLAIN_SERIALIZERS.get(message.serializer_id, PLAIN_SERIALIZERS[SerpentSerializer.serializer_id])
     number = serializer.serializer_id
     said = pack({LOST: words_of_lost(error)}) if isinstance(error, MachineLostError) else b""
     text = serializer.dumps(str(error))

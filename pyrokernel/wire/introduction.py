@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from pyrokernel.errors import MachineLostError, ProtocolError, SettingsError
 from pyrokernel.roles import Role
+from pyrokernel.settings import check_name
 from pyrokernel.wire.trust import Peer
 
 __all__ = [
@@ -43,7 +44,6 @@ LOST = b"PKLO"
 """Annotation of a refusal by the gateway of this machine: of which machine nothing is heard, and why, as JSON."""
 
 _KINDS = ("user", "host")
-_MAX_USER_CHARS = 200
 
 _HEAD = struct.Struct("!4sI")
 
@@ -173,9 +173,14 @@ def introduced(peer: Peer, annotations: Mapping[bytes, bytes]) -> Peer:
         raise ProtocolError("the introduction of a connection is malformed") from error
     if not (isinstance(user, str) and user and isinstance(address, str) and isinstance(through, str)):
         raise ProtocolError("an introduction names a user")
-    # It stands in logs, in journals, and on the terminals of others.
-    if not (user + address + through).isprintable() or max(len(user), len(through)) > _MAX_USER_CHARS:
-        raise ProtocolError(f"an introduction names a user in at most {_MAX_USER_CHARS} characters that can be seen")
+    # It stands in logs, in journals, on the terminals of others, and in commands that errors name.
+    try:
+        for name in (user, through) if through else (user,):
+            check_name(name, "user")
+    except SettingsError as error:
+        raise ProtocolError(f"an introduction names a user by what is no name: {error}") from error
+    if not address.isprintable():
+        raise ProtocolError("an introduction names an address in characters that can be seen")
     if kind not in _KINDS:
         raise ProtocolError(f"an introduction is of a {' or a '.join(_KINDS)}, not of {kind!r}")
     uid = -1 if address else peer.uid

@@ -12,15 +12,14 @@ import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
 
 from pyrokernel.errors import AccessRefusedError
 from pyrokernel.roles import Role
 from pyrokernel.settings import Settings
 from pyrokernel.wire.trust import Peer
 
-__all__ = ["PATIENCE_SECONDS", "Limits", "Quota", "Turns"]
+__all__ = ["LOOK_BYTES", "PATIENCE_SECONDS", "Limits", "Quota", "Turns"]
 
 PATIENCE_SECONDS = 1.0
 """How long a request waits that came too early; one that would have to wait for longer is refused then."""
@@ -31,6 +30,12 @@ _USERS_OF_A_HOST = 16
 HARDLY_SECONDS = 0.01
 """So early is whoever asks one thing after the other, as fast as they are answered: it is paced, also by a thread that
 serves everybody."""
+
+LOOK_BYTES = 1024 * 1024
+"""Of events or values in one answer to somebody who may only look: each of their connections may leave one unread."""
+
+HARDLY_ANYTHING_SECONDS = 0.0005
+"""What takes no longer is looked at as often as the number of requests allows."""
 
 _KNOWN_USERS = 10_000
 """Buckets that are kept; a full one is as good as none."""
@@ -140,17 +145,30 @@ class Limits:
 
 
 class Turns:
-    """What takes long, such as old events, is read for one of those who may only look at a time; for any thread.
+    """What those ask who may only look is done for one of them at a time, and for a quarter of it; for any thread.
 
-    A hundred of them would take the processor from those who work.
+    A hundred threads that look would take the processor, and Python's lock, from the one that works.
     """
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
+        self._turns: collections.defaultdict[str, threading.Lock] = collections.defaultdict(threading.Lock)
 
-    def of(self, peer: Peer) -> contextlib.AbstractContextManager[Any]:
-        """Return what waits for the turn of a peer; of one that may run code, it is always."""
-        return contextlib.nullcontext() if peer.may_run_code else self._turn
+    @contextlib.contextmanager
+    def of(self, peer: Peer) -> Iterator[None]:
+        """Wait for the turn of a peer, and have it while its request is carried out; who may run code always has it."""
+        if peer.may_run_code:
+            yield
+            return
+        # One after the other of each certificate first: who has hundreds of connections waits for their own.
+        with self._turns[peer.bearer], self._turn:
+            begun = time.thread_time()
+            try:
+                yield
+            finally:
+                took = time.thread_time() - begun
+                if took > HARDLY_ANYTHING_SECONDS:
+                    time.sleep(min(3 * took, PATIENCE_SECONDS))
 
 
 def _share(peer: Peer) -> int:

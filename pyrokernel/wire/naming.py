@@ -20,6 +20,7 @@ from pyrokernel.errors import (
     NameServerError,
     NameServerNotFoundError,
     NameTakenError,
+    ProtocolError,
     SettingsError,
 )
 from pyrokernel.settings import machine_key
@@ -280,7 +281,7 @@ class Directory:
                     return self._use(operation)
                 except AccessRefusedError:
                     raise  # an OSError too, but nothing is wrong with the connection
-                except (CommunicationError, ConnectionClosedError, OSError):
+                except (CommunicationError, ConnectionClosedError, ProtocolError, OSError):
                     self._drop()
             try:
                 self._proxy = Proxy(self._uri, self._timeout, self._credentials)
@@ -288,7 +289,7 @@ class Directory:
                 return self._use(operation)
             except (NamingError, AccessRefusedError):
                 raise  # an AccessRefusedError is an OSError too, but trying again would not help
-            except (KernelUnreachableError, PyroError, OSError) as error:
+            except (KernelUnreachableError, ProtocolError, PyroError, OSError) as error:
                 self._drop()
                 raise NameServerNotFoundError(
                     f"no name server answers at {self.address} ({error}); {self._remedy}"

@@ -13,7 +13,7 @@ from typing import Any
 from Pyro5 import client, core
 from Pyro5.errors import ConnectionClosedError
 from Pyro5.protocol import MSG_CONNECT, MSG_CONNECTFAIL, MSG_CONNECTOK
-from Pyro5.serializers import SerpentSerializer
+from Pyro5.serializers import SerpentSerializer, serializers
 
 from pyrokernel.errors import (
     AccessRefusedError,
@@ -27,6 +27,7 @@ from pyrokernel.messages import PROTOCOL_VERSION
 from pyrokernel.wire import endpoints, sockets
 from pyrokernel.wire.codec import MAX_PAYLOAD_BYTES
 from pyrokernel.wire.connection import Connection, EagerReader, IncomingMessage, frame
+from pyrokernel.wire.greeting import PLAIN_SERIALIZERS
 from pyrokernel.wire.handed import HAND, follow
 from pyrokernel.wire.introduction import TO, acts_for, lost_machine, pack, said_of_us, unpack, way_to
 from pyrokernel.wire.remote import NOTHING, Credentials, dial
@@ -140,6 +141,27 @@ def read_greeting(conn: Connection, message: IncomingMessage) -> None:
         conn.take_segments()
 
 
+class _Answers(SerpentSerializer):  # type: ignore[misc]  # likewise
+    """Reads what a stock object answers: plain data, URIs and errors.
+
+    Pyro's own would also make proxies, which dial wherever they were told to, and raise what ends a program.
+    """
+
+    NAME = "serpent of pyrokernel"
+
+    @classmethod
+    def dict_to_class(cls, data: dict[str, Any]) -> Any:
+        kind = str(data.get("__class__"))
+        if kind in ("float", "Pyro5.core.URI") or kind.startswith("Pyro5.errors.") or data.get("__exception__") is True:
+            found = super().dict_to_class(data)
+            if isinstance(found, (float, core.URI, Exception)):
+                return found
+        raise ProtocolError(f"an answer is plain data or an error, and nothing of class {kind:.80}")
+
+
+serializers[_Answers.NAME] = _Answers()  # where Pyro looks it up
+
+
 class Proxy(client.Proxy):  # type: ignore[misc]  # Pyro5 has no type information
     """Pyro's proxy for a stock object, on a connection that passed the rules of trust.
 
@@ -159,8 +181,11 @@ class Proxy(client.Proxy):  # type: ignore[misc]  # Pyro5 has no type informatio
         # Pyro's __setattr__ would look for a remote attribute of this name.
         object.__setattr__(self, "_checked_connection", conn)
         super().__init__(parsed.object, connected_socket=conn.sock)
-        self._pyroSerializer = "serpent"
         self._pyroTimeout = timeout
+
+    def _pyroInvoke(self, *args: Any, **options: Any) -> Any:
+        self._pyroSerializer = _Answers.NAME  # before Pyro's constructor is over it asks already
+        return super()._pyroInvoke(*args, **options)
 
     def still_connected(self) -> bool:
         """Whether the peer has not closed the connection (looks, does not wait)."""
@@ -217,7 +242,7 @@ def _handshake_answer(message: IncomingMessage) -> Any:
     if len(message.body) > _HANDSHAKE_REPLY_BYTES:
         raise ProtocolError("the peer's answer to the handshake is too large")
     try:
-        answer = _SERPENT.loads(bytes(message.payload))
+        answer = PLAIN_SERIALIZERS[message.serializer_id].loads(bytes(message.payload))
         if message.type == MSG_CONNECTFAIL:
             lost = lost_machine(unpack(message.body[: message.annotations_size]))
             if lost is not None:

@@ -34,8 +34,9 @@ from waiting import wait_until
 import pyrokernel as pk
 from pyrokernel.gateway.newcomers import ARRIVAL_SECONDS, MAX_NEWCOMERS
 from pyrokernel.gateway.pump import LINGER_SECONDS
+from pyrokernel.messages import STATE_OBJECT
 from pyrokernel.wire import codec
-from pyrokernel.wire.connection import MSG_INVOKE, frame
+from pyrokernel.wire.connection import MSG_INVOKE, IncomingMessage, frame
 
 MOST_SLOWER = 8.0
 """Ratio of medians: two cores for the attacker, the gateway, the kernel and whoever means well."""
@@ -416,3 +417,72 @@ def test_what_somebody_asked_for_who_has_gone_is_not_answered_for_long(fortress:
         return cpu_seconds(pid) - before < 0.15
 
     wait_until(is_idle, timeout=LINGER_SECONDS + 15)
+
+
+def ask_again_and_again(sock: ssl.SSLSocket, request: bytes) -> None:
+    """Ask, take the answer, and ask anew, until the connection ends."""
+
+    def take(size: int) -> bytes:
+        data = sock.recv(min(size, 1 << 20))
+        if not data:
+            raise ConnectionError("it has ended")
+        return data
+
+    with contextlib.suppress(OSError, ValueError):
+        while True:
+            sock.sendall(request)
+            head = b""
+            while len(head) < 40:
+                head += take(40 - len(head))
+            left = IncomingMessage(head).size
+            while left:
+                left -= len(take(left))
+
+
+@contextlib.contextmanager
+def asking(fortress: Fortress, object_id: str, kind: str, *request: Any) -> Iterator[None]:
+    """Have an observer ask for something on thirty connections, as fast as it is answered."""
+    message = b"".join(frame(MSG_INVOKE, codec.encode(request)))
+    socks = [fortress.secured("olga") for _ in range(30)]
+    threads = [threading.Thread(target=ask_again_and_again, args=(sock, message)) for sock in socks]
+    try:
+        for sock in socks:
+            sock.sendall(hello(object_id, kind=kind))
+            assert answer_to(sock)[0] == 2
+        for thread in threads:
+            thread.start()
+        time.sleep(0.5)  # until all of them have asked
+        yield
+    finally:
+        for sock in socks:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join()
+        for sock in socks:
+            sock.close()
+
+
+def test_an_observer_who_looks_without_end_leaves_cells_their_time(fortress: Fortress, kernel: pk.Kernel) -> None:
+    kernel.execute("for n in range(5000): globals()[f'many_{n}'] = [n]")
+    begun = "from time import perf_counter; t = perf_counter()"
+    work = f"{begun}; n = sum(i for i in range(10 ** 6)); perf_counter() - t"
+    try:
+        calm = [kernel.execute(work).result for _ in range(5)]
+        with asking(fortress, object_in(fortress.uri_of("k0")), "control", "pyrokernel.kernel", "variables", (), {}):
+            attacked = [kernel.execute(work, timeout=60).result for _ in range(3)]
+        assert slow_down(calm, attacked) < MOST_SLOWER
+    finally:
+        kernel.execute("for n in range(5000): del globals()[f'many_{n}']")
+
+
+def test_an_observer_who_looks_without_end_leaves_the_shared_state_its_time(fortress: Fortress) -> None:
+    with fortress.connected("boss") as mesh:
+        mesh["k0"].execute("with shared.transaction() as t:\n    for n in range(4000): t[f'many/{n}'] = n", timeout=60)
+        shared = mesh.shared
+        calm = [timed(lambda: shared.get("many/1")) for _ in range(200)]
+        state = f"{STATE_OBJECT}/{fortress.state_instance()}"
+        with asking(fortress, state, "work", STATE_OBJECT, "entries", ("", "", None, 10_000), {}):
+            attacked = [timed(lambda: shared.get("many/1")) for _ in range(30)]
+        assert slow_down(calm, attacked) < MOST_SLOWER
+        assert max(attacked) < 2

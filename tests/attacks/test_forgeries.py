@@ -16,22 +16,32 @@ from typing import Any
 import pytest
 from attacking import Fortress, answer_to, context_of, hello, is_closed, object_in, plain, secured
 from certificates import Authority
-from fuzzing import JSON, MARSHAL, SERPENT, joined
-from Pyro5.protocol import FLAGS_BATCH, FLAGS_ONEWAY, MSG_CONNECT, MSG_CONNECTFAIL, MSG_CONNECTOK, MSG_PING
+from fuzzing import HEADER_BYTES, JSON, MARSHAL, SERPENT, joined
+from Pyro5.errors import PyroError
+from Pyro5.protocol import FLAGS_BATCH, FLAGS_ONEWAY, MSG_CONNECT, MSG_CONNECTFAIL, MSG_CONNECTOK, MSG_PING, MSG_RESULT
 from served import PORTABLE
 from waiting import wait_until
 
 import pyrokernel as pk
-from pyrokernel.errors import AccessRefusedError, KernelUnreachableError, NameServerNotFoundError
+from pyrokernel.errors import AccessRefusedError, KernelUnreachableError, NameServerNotFoundError, ProtocolError
 from pyrokernel.roles import Role
 from pyrokernel.wire import codec
 from pyrokernel.wire.codec import Packed
-from pyrokernel.wire.connection import FLAGS_COMPRESSED, MSG_INVOKE, frame
+from pyrokernel.wire.connection import (
+    FLAGS_COMPRESSED,
+    FLAGS_EXCEPTION,
+    MSG_INVOKE,
+    Connection,
+    IncomingMessage,
+    MessageReader,
+    frame,
+)
 from pyrokernel.wire.direct import ask_directly
 from pyrokernel.wire.introduction import FOR, TO, words_for
 from pyrokernel.wire.naming import Directory
-from pyrokernel.wire.proxy import connect
+from pyrokernel.wire.proxy import connect, read_greeting
 from pyrokernel.wire.remote import Credentials, dial
+from pyrokernel.wire.trust import Peer
 
 
 class Trap:
@@ -100,7 +110,9 @@ def test_a_host_is_no_other_host(fortress: Fortress) -> None:
 
 @pytest.mark.parametrize(
     "said",
-    [b"", b"null", b"[" * 2000, b"{}", b'{"user":"a\\u001b[31m","role":"user"}', b'{"user":"a\\nb","role":"user"}',
+    [b"", b"null", b"[" * 2000, b"{}", words_for("x`; touch y; `", Role.USER), words_for("boss@lab1", Role.USER),
+     words_for("host:lab1", Role.USER), words_for("\u0430na", Role.USER), words_for(" ", Role.USER),
+     b'{"user":"a\\u001b[31m","role":"user"}', b'{"user":"a\\nb","role":"user"}',
      b'{"user":"' + b"x" * 1000 + b'","role":"user"}', b'{"user":"a","role":"user","kind":"account"}',
      pickle.dumps({"user": "boss", "role": "admin"}), b"\xff\xfe"],
 )  # fmt: skip
@@ -177,6 +189,102 @@ def test_no_pickle_of_an_observer_is_loaded(fortress: Fortress, mark: Path) -> N
             sock.sendall(joined(frame(MSG_INVOKE, [body], serializer_id=number, flags=flags)))
             with contextlib.suppress(OSError):
                 sock.recv(4096)
+
+
+@pytest.fixture
+def proxy() -> Iterator[dict[str, Any]]:
+    """What Pyro's serializers make a proxy of, which dials as soon as it is looked into; nobody may do that."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        uri = f"PYRO:x@127.0.0.1:{listener.getsockname()[1]}"
+        methods = ["__getitem__", "__iter__", "__len__", "get"]
+        yield {"__class__": "Pyro5.client.Proxy", "state": [uri, [], methods, [], "hello", "marshal"]}
+        listener.settimeout(0.5)
+        with contextlib.suppress(TimeoutError):
+            listener.accept()[0].close()
+            pytest.fail("a process dialled where a proxy of somebody else leads")
+
+
+@pytest.mark.parametrize("serializer", [SERPENT, JSON])
+@pytest.mark.parametrize("who", ["nick", "olga", "lab2"])
+def test_a_first_message_that_is_a_proxy_has_nobody_dial(
+    fortress: Fortress, proxy: dict[str, Any], who: str, serializer: Any
+) -> None:
+    """The gateway would wait for its answer, with all its connections, and read that as marshal."""
+    object_id = object_in(fortress.uri_of("k0"))
+    for said in (proxy, {**proxy, "object": object_id}, {"object": proxy}, {"object": object_id, "handshake": proxy}):
+        with fortress.secured(who) as sock:
+            sock.sendall(hello("", payload=serializer.dumps(said), serializer_id=serializer.serializer_id))
+            assert answer_to(sock)[0] == MSG_CONNECTFAIL
+
+
+@pytest.mark.parametrize("serializer", [SERPENT, JSON])
+def test_a_proxy_among_the_arguments_of_an_observer_has_nobody_dial(
+    fortress: Fortress, proxy: dict[str, Any], serializer: Any
+) -> None:
+    kernel = object_in(fortress.uri_of("k0"))
+    asked = [(kernel, "complete"), (kernel, "variables"), (kernel, "follow"), ("Pyro.NameServer", "yplookup")]
+    for object_id, method in asked:
+        batch = [(method, [{"x": [proxy]}], {})]
+        for data, flags in (
+            (serializer.dumpsCall(object_id, method, [proxy], {}), 0),
+            (serializer.dumpsCall(object_id, "<batch>", batch, {}), FLAGS_BATCH),
+        ):
+            with fortress.secured("olga") as sock:
+                sock.sendall(hello(object_id, codec=""))
+                assert answer_to(sock)[0] == MSG_CONNECTOK
+                sock.sendall(joined(frame(MSG_INVOKE, [data], serializer_id=serializer.serializer_id, flags=flags)))
+                with contextlib.suppress(ConnectionError):
+                    assert not sock.recv(1)
+
+
+def test_not_a_number_is_plain_data_in_serpent(fortress: Fortress) -> None:
+    data = SERPENT.dumpsCall("Pyro.NameServer", "yplookup", [[float("nan")]], {})
+    with fortress.secured("olga") as sock:
+        sock.sendall(hello("Pyro.NameServer", codec=""))
+        assert answer_to(sock)[0] == MSG_CONNECTOK
+        sock.sendall(joined(frame(MSG_INVOKE, [data], serializer_id=SERPENT.serializer_id)))
+        assert answer_to(sock) == (MSG_RESULT, {})
+
+
+def test_an_answer_that_is_a_proxy_has_no_client_dial(proxy: dict[str, Any]) -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        for said in (proxy, {"handshake": proxy}):
+            data = joined(frame(MSG_CONNECTOK, [SERPENT.dumps(said)], serializer_id=1))
+            message = IncomingMessage(data[:HEADER_BYTES], empty=True)
+            message.body = memoryview(bytearray(data[HEADER_BYTES:]))
+            with pytest.raises(ProtocolError):
+                read_greeting(Connection(far, Peer(1)), message)
+
+
+def answer_all(listener: socket.socket, answer: Any, flags: int) -> None:
+    """Be a name server, and answer everything with the same."""
+    with contextlib.suppress(OSError, PyroError), listener.accept()[0] as sock:
+        reader, said = MessageReader(), {"handshake": "hello", "meta": {}}
+        while True:
+            message = reader.read(sock)
+            if message is None:
+                continue
+            first = message.type == MSG_CONNECT
+            data = SERPENT.dumps(said if first else answer)
+            kind = MSG_CONNECTOK if first else MSG_RESULT
+            sock.sendall(joined(frame(kind, [data], serializer_id=1, seq=message.seq, flags=0 if first else flags)))
+
+
+@pytest.mark.parametrize("kind", ["SystemExit", "KeyboardInterrupt", "proxy"])
+def test_a_name_server_ends_no_client_and_has_none_dial(proxy: dict[str, Any], kind: str) -> None:
+    ending = {"__class__": f"builtins.{kind}", "__exception__": True, "args": [0], "attributes": {}}
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        answer, flags = (proxy, 0) if kind == "proxy" else (ending, FLAGS_EXCEPTION)
+        thread = threading.Thread(target=answer_all, args=(listener, answer, flags))
+        thread.start()
+        directory = Directory(f"127.0.0.1:{listener.getsockname()[1]}")
+        try:
+            with pytest.raises(NameServerNotFoundError, match="plain data or an error"):
+                directory.list("")
+        finally:
+            directory.close()
+            thread.join()
 
 
 @pytest.mark.parametrize("msgtype", [MSG_INVOKE, MSG_PING, MSG_CONNECT])

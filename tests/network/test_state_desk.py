@@ -8,6 +8,7 @@ import random
 import socket
 import struct
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from pyrokernel.errors import (
     LockLostError,
     ProtocolError,
     StateConflictError,
+    StateError,
     StateStorageError,
     StateTypeError,
 )
@@ -549,3 +551,41 @@ def test_an_observer_asks_the_desk_in_plain_data_and_reads_only(tmp_path: Path) 
         assert ask(eve, "keys", "") == []
         with pytest.raises(ProtocolError, match="no method"):
             ask(eve, "stage_it", 5)
+
+
+def test_what_an_observer_asks_for_that_is_not_there_stays_in_no_memory(tmp_path: Path) -> None:
+    room = Room(tmp_path / "s", Limits(), monotonic=time.monotonic)
+    desk = DeskRoom(room)
+    with contextlib.closing(room), contextlib.closing(desk), desk.running():
+        boss, eve = desk.connect(), desk.connect(role=Role.OBSERVER, user="eve", kind="user", address="10.0.0.9:7")
+        ask(boss, "write", *set_to("x", 1))
+        with pytest.raises(StateTypeError, match="at most"):
+            ask(eve, "length", "", "x" * 100_000)
+        tracemalloc.start()
+        try:
+            for number in range(9000):
+                assert ask(boss, "length", "", f"{number:0>1000}") == 0
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert kept < 7_000_000
+        assert ask(eve, "count", "") == 1, "and what is there is counted anew"
+
+
+def test_an_observer_gets_little_at_once_however_much_it_asks_for(tmp_path: Path) -> None:
+    """Each of its connections may leave an answer unread, and that is kept meanwhile."""
+    room = Room(tmp_path / "s", Limits(), monotonic=time.monotonic)
+    desk = DeskRoom(room)
+    with contextlib.closing(room), contextlib.closing(desk), desk.running():
+        boss, eve = desk.connect(), desk.connect(role=Role.OBSERVER, user="eve", kind="user", address="10.0.0.9:7")
+        names = [f"v{number:03}" for number in range(100)]
+        for name in names:
+            ask(boss, "write", *set_to(name, "x" * 50_000))
+        with pytest.raises(StateError, match="ask for fewer"):
+            ask(eve, "get_many", "", ["v000"] * 60_000)
+        assert len(ask(eve, "get_many", "", names[:80])) == 80
+        assert len(ask(boss, "get_many", "", names)) == 100
+        assert [len(ask(one, "items", "", "", None, 100)) for one in (boss, eve)] == [100, 21]
+        page = ask(eve, "watch", "", "", 0)
+        assert len(page["changes"]) == 21
+        assert len(ask(eve, "watch", "", "", page["next"])["changes"]) == 21, "the rest comes with the next"

@@ -206,6 +206,30 @@ def test_properties_and_batches_of_a_published_object_are_for_users(places: Plac
         assert user.ask("__getattr__", "exposure") == 1
 
 
+NOTICES = """
+looks = []
+class Noticed:
+    def __get__(self, instance, owner): looks.append(owner)
+@pk.expose
+class Noticing:
+    noticed = Noticed()
+    def snap(self): return 7
+pk.publish("noticing", Noticing())
+looks.clear()
+"""
+
+
+def test_who_looks_at_a_published_object_runs_no_code_of_its_class(places: Places) -> None:
+    kernel = places.mesh["k0"]
+    kernel.execute(NOTICES)
+    object_id = f"{PUBLISHED_OBJECT}noticing"
+    with acting(places.uris["published"].replace(f"{PUBLISHED_OBJECT}camera", object_id), Role.OBSERVER) as eve:
+        assert eve.connection is not None
+    with acting(places.uris["daemon"], Role.OBSERVER, codec="serpent") as eve:
+        assert "snap" in eve.ask("get_metadata", object_id)["methods"]
+    assert kernel.execute("looks").result == []
+
+
 def serpent_call(object_id: str, method: str, args: Any) -> bytes:
     from Pyro5.serializers import SerpentSerializer
 

@@ -9,6 +9,7 @@ import pytest
 
 from pyrokernel.errors import AccessRefusedError, SettingsError
 from pyrokernel.settings import (
+    JOINED,
     MAX_SOCKET_PATH_BYTES,
     Settings,
     check_name,
@@ -232,3 +233,12 @@ def test_settings_are_written_as_on_the_command_line() -> None:
     environ = {"PYROKERNEL_TIMEOUT": "2m", "PYROKERNEL_MAX_RESULT_BYTES": "1G", "XDG_CONFIG_HOME": "/nowhere"}
     found = load(environ=environ)
     assert (found.timeout, found.max_result_bytes) == (120.0, 2**30)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_a_pipe_where_a_host_says_what_it_joined_holds_nobody_up(tmp_path: Path) -> None:
+    """Another account can be the first to make the directory of sockets of this one; what it puts there is not read."""
+    settings = Settings(runtime_dir=str(tmp_path))
+    settings.mesh_runtime_dir.mkdir()
+    os.mkfifo(settings.mesh_runtime_dir / JOINED, 0o666)
+    assert settings.joined == {}
