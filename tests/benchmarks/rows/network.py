@@ -14,7 +14,7 @@ CALL = Row(
     "us",
     within(2.5, "raw TLS"),
     floor="raw TLS",
-    note="by the gateway: two processes more than the floor, and their cell",
+    note="handed on by the gateway, as calls that follow each other are; and their cell",
 )
 BESIEGED = Row(
     "tls-besieged",
