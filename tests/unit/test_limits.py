@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from pyrokernel.errors import AccessRefusedError
 from pyrokernel.roles import Role
 from pyrokernel.wire import limits as room
-from pyrokernel.wire.limits import PATIENCE_SECONDS, Limits, Quota
+from pyrokernel.wire.limits import PATIENCE_SECONDS, Limits, Quota, Turns
 from pyrokernel.wire.trust import Peer
 
 ANA, BOB = (Peer(uid=-1, role=Role.USER, user=name) for name in ("ana", "bob"))
@@ -140,3 +142,37 @@ def test_whoever_asks_one_thing_after_the_other_is_paced_and_never_refused(monke
         limits.pace(ANA)
         clock.now += 0.0002
     assert clock.now == pytest.approx(20_000 / 2000, rel=0.2)
+
+
+def test_those_who_may_only_look_are_served_one_after_the_other() -> None:
+    turns, begun, goes_on = Turns(), threading.Semaphore(0), threading.Event()
+
+    def ask(name: str, role: Role) -> None:
+        with turns.of(Peer(uid=-1, role=role, user=name)):
+            begun.release()
+            assert goes_on.wait(10)
+
+    lookers = [("olga", Role.OBSERVER), ("olga", Role.OBSERVER), ("eve", Role.OBSERVER)]
+    with ThreadPoolExecutor(4) as threads:
+        asked = [threads.submit(ask, *one) for one in lookers]
+        assert begun.acquire(timeout=10)
+        asked.append(threads.submit(ask, "ana", Role.USER))
+        assert begun.acquire(timeout=10), "who may run code waits for nobody"
+        assert not begun.acquire(timeout=0.2)
+        goes_on.set()
+        for one in asked:
+            one.result(10)
+
+
+def test_what_was_worked_for_those_who_may_only_look_is_left_to_the_others_three_times(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slept: list[float] = []
+    worked = iter([1.0, 1.1, 2.0, 2.0001, 3.0, 9.0])
+    monkeypatch.setattr(time, "thread_time", lambda: next(worked))
+    monkeypatch.setattr(time, "sleep", slept.append)
+    turns, peer = Turns(), Peer(uid=-1, role=Role.OBSERVER, user="olga")
+    for _ in range(3):
+        with turns.of(peer):
+            pass
+    assert slept == [pytest.approx(0.3), 1.0]
