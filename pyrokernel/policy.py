@@ -32,7 +32,7 @@ from pyrokernel import systems
 from pyrokernel.errors import PyrokernelError, SettingsError
 from pyrokernel.plugins import Plugins, find
 from pyrokernel.roles import Role
-from pyrokernel.settings import Settings
+from pyrokernel.settings import Settings, check_name
 
 __all__ = ["HOST", "USER", "Decider", "Policy", "PolicyFile", "Verdict"]
 
@@ -43,7 +43,6 @@ USER, HOST = "user", "host"
 
 ANYBODY = "*"
 _HOOK = "pyrokernel_policy"
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 _PATTERN = re.compile(r"[A-Za-z0-9._*?\[\]!-]+")
 
 
@@ -290,10 +289,14 @@ def _roles(value: Any, shown: str, others: str, anybody: bool = False) -> dict[s
     """Return the lines of a table: a line for a name that nobody can have would be taken for one that holds."""
     roles = {name: _role(word, f"{shown}: {name}") for name, word in _table(value, shown).items()}
     for name in roles:
-        if not ((anybody and name == ANYBODY) or _NAME.fullmatch(name)):
+        if anybody and name == ANYBODY:
+            continue
+        try:
+            check_name(name, "user")
+        except SettingsError as error:
             raise SettingsError(
                 f"{shown}: {name!r} would hold for nobody: a line is for one name, as it is in a certificate; {others}"
-            )
+            ) from error
     return roles
 
 

@@ -158,7 +158,8 @@ class Link:
                 and connection.sock.fileno() >= 0
             ):
                 idle.append(connection)
-                idle.sort(key=_is_handed)  # which are taken first
+                if len(idle) > 1:
+                    idle.sort(key=_is_handed)  # which are taken first
                 if self._is_to_be_handed(connection):
                     self._is_handing = True
                     _errands.put(self._have_handed)

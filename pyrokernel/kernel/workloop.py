@@ -72,7 +72,7 @@ class WorkLoop:
         if not isinstance(connection.reader, EagerReader):
             connection.reader = EagerReader(MAX_PAYLOAD_BYTES)
         if isinstance(connection.sock, SharedTlsSocket):
-            connection.sock.on_ahead = self.wake
+            connection.sock.on_ahead = functools.partial(self._on_ahead, connection)
         self._arrivals.append(connection)
         self.wake()
 
@@ -120,9 +120,6 @@ class WorkLoop:
             if connection.inner is not None:
                 self._selector.register(connection.inner, selectors.EVENT_READ, connection)
             self._note_read_ahead(connection)
-        for connection in self.connections:
-            if isinstance(connection.sock, SharedTlsSocket) and connection.sock.has_ahead:
-                self._read_ahead.append(connection)
 
     def _serve(self, connection: Connection, daemon: Daemon) -> None:
         """Read what has arrived; answer a request once it is whole, then settle what it ran."""
@@ -156,11 +153,16 @@ class WorkLoop:
             self._note_read_ahead(connection)
 
     def _note_read_ahead(self, connection: Connection) -> None:
-        """Serve a connection again, whose next request came together with the last one."""
-        reader = connection.reader
+        """Serve a connection again, whose next request came together with the last one, or with the handshake."""
+        reader, sock = connection.reader, connection.sock
         assert isinstance(reader, EagerReader)
-        if reader.has_next:
+        if reader.has_next or (isinstance(sock, SharedTlsSocket) and sock.has_ahead):
             self._read_ahead.append(connection)
+
+    def _on_ahead(self, connection: Connection) -> None:
+        """Serve a connection at which another thread has looked, since no selector tells of what that found."""
+        self._read_ahead.append(connection)
+        self.wake()
 
     def _finish_elsewhere(self, connection: Connection, left: list[Buffer], daemon: Daemon) -> None:
         """Let a thread send the rest of a large reply: a slow reader must not hold up the next cell."""

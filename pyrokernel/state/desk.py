@@ -284,15 +284,20 @@ class Desk:
     def _later(self, client: _Client, message: IncomingMessage) -> Wait | None:
         """Return what waits for the turn of somebody who may only look, None if that has come."""
         peer = client.connection.peer
-        turn = 0.0 if peer.may_run_code else self._turns.get(peer.bearer, 0.0)
+        if peer.may_run_code:
+            return None
+        turn = self._turns.get(peer.bearer, 0.0)
         if turn <= time.monotonic():
             return None
         return _Later(_NOWHERE, "", lambda _: None, lambda: None, turn, message=message)
 
     def _note_turn(self, client: _Client, begun: float) -> None:
         """Note how long was worked for somebody who may only look."""
-        peer, now = client.connection.peer, time.monotonic()
-        if not peer.may_run_code and now - begun > HARDLY_ANYTHING_SECONDS:
+        peer = client.connection.peer
+        if peer.may_run_code:
+            return
+        now = time.monotonic()
+        if now - begun > HARDLY_ANYTHING_SECONDS:
             if len(self._turns) > _KNOWN_TURNS:
                 self._turns = {whose: turn for whose, turn in self._turns.items() if turn > now}
             turn = max(now, self._turns.get(peer.bearer, 0.0)) + 3 * (now - begun)

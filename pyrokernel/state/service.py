@@ -159,19 +159,22 @@ class StateService:
         Raises:
             StateError: Whoever may only look asks for too much at once.
         """
-        found: list[Any] = []
-        left = _most_bytes(caller, float("inf"), 4 * LOOK_BYTES)
-        for key in keys:
+        if caller.role < Role.USER:
+            self._check_few(space, keys)
+        return [self.get(caller, space, key) for key in keys]
+
+    def _check_few(self, space: str, keys: Sequence[str]) -> None:
+        """Refuse to return more at once than whoever may only look gets; before any of it is put together."""
+        left = 4 * LOOK_BYTES
+        for number, key in enumerate(keys):
             row = self._engine.get(_space(space), check_key(key))
             # One there always is, and what lies in files is not kept in memory.
-            left -= row.size if row is not None and found and not row.file else 0
+            left -= row.size if row is not None and number and not row.file else 0
             if left < 0:
                 raise StateError(
                     f"these {len(keys)} values are more than one answer holds for whoever may only look: ask for fewer "
                     "of them at once"
                 )
-            found.append(self.get(caller, space, key))
-        return found
 
     @method(Role.OBSERVER)
     def get_at(self, caller: Caller, space: str, key: str, revision: int) -> Any:
@@ -550,9 +553,9 @@ def check_prefix(prefix: Any) -> str:
     return prefix
 
 
-def _most_bytes(caller: Caller, others: float = MAX_BATCH_BYTES, looks: int = LOOK_BYTES) -> float:
+def _most_bytes(caller: Caller) -> int:
     """Return how many bytes of values one answer to somebody holds."""
-    return looks if caller.role < Role.USER else others
+    return LOOK_BYTES if caller.role < Role.USER else MAX_BATCH_BYTES
 
 
 def _space(name: Any) -> str:
