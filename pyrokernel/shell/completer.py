@@ -1,7 +1,7 @@
 """Tab: commands and their arguments by cmd2, Python names by a kernel. Runs in the shell process.
 
-prompt_toolkit calls this in a thread. An answer comes within 150 ms or not at all; nothing is
-printed, whatever fails.
+The prompt takes no key until it has the answer, so that what is typed after Tab comes after what Tab
+brings. An answer comes within 150 ms or not at all; nothing is printed, whatever fails.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from prompt_toolkit.application import Application, get_app
+from prompt_toolkit.buffer import Buffer, CompletionState
+from prompt_toolkit.completion import CompleteEvent, get_common_complete_suffix
 from prompt_toolkit.filters import Condition, completion_is_selected
 from prompt_toolkit.history import History
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent, merge_key_bindings
@@ -98,6 +100,17 @@ def _bindings(shell: Shell) -> KeyBindings:
         """Indent, where there is nothing to complete."""
         event.current_buffer.insert_text("    ")
 
+    @bindings.add("tab", filter=Condition(typing) & ~Condition(_in_margin))
+    def complete(event: KeyPressEvent) -> None:
+        """Complete before the next key is looked at.
+
+        prompt_toolkit would ask in the background, and Enter right after Tab run what was not completed yet.
+        """
+        if event.current_buffer.complete_state:
+            event.current_buffer.complete_next()
+        else:
+            _complete(event.current_buffer)
+
     @bindings.add("enter", filter=Condition(in_block) & ~completion_is_selected)
     def next_line(event: KeyPressEvent) -> None:
         """Go on with a block at its margin."""
@@ -109,6 +122,20 @@ def _bindings(shell: Shell) -> KeyBindings:
         next_line(event)
 
     return bindings
+
+
+def _complete(buffer: Buffer) -> None:
+    """Insert what all matches begin with, and list them where there are several."""
+    before = buffer.document
+    found = list(buffer.completer.get_completions(before, CompleteEvent(completion_requested=True)))
+    common = get_common_complete_suffix(before, found)
+    if common:
+        buffer.insert_text(common)
+        found = [match.new_completion_from_position(len(common)) for match in found]
+    if len(found) > 1:
+        buffer.complete_state = CompletionState(buffer.document, found[: buffer.max_number_of_completions])
+    elif found and not common:  # one that says it otherwise than it was typed, or that is there already
+        buffer.apply_completion(found[0])
 
 
 def _in_margin() -> bool:

@@ -214,6 +214,23 @@ def test_tab_completes_names_of_the_shell_and_of_the_kernels(start: Start) -> No
     shell.expect("k0: unlikely_zebra (str of 3)")
 
 
+def test_enter_right_after_tab_runs_what_tab_brings(start: Start) -> None:
+    shell = start()
+    completed, not_completed = "here: unlikely_zebra (str of 3)", "'unlikely_ze'"
+    shell.enter("use k0")
+    shell.expect("k0>")
+    shell.enter("globals()['unlikely_' + 'zebra'] = 'abc'; 'set' + 'up'")
+    shell.expect("'setup'")
+    shell.expect("k0>")
+    for _ in range(10):  # an answer that is late is none
+        shell.type("pull unlikely_ze\t\r")
+        shell.until(lambda: completed in shell.text or not_completed in shell.text, completed)
+        if completed in shell.text:
+            return
+        shell.expect("k0>")
+    pytest.fail("what Tab was to bring was never run")
+
+
 def test_exit_here_ends_a_script_with_its_code(mesh: pk.Mesh) -> None:
     done = run_lines(mesh, "here exit(3)", "print('never')")
     assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
