@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pyrokernel import __version__
-from pyrokernel.client.calls import gather, kernel_request
+from pyrokernel.client.calls import kernel_request
 from pyrokernel.client.contributions import ask_plugins, describe_problems
 from pyrokernel.client.inits import await_init
-from pyrokernel.client.kernel import Kernel
-from pyrokernel.client.links import ask
+from pyrokernel.client.links import Link, ask, ask_each
 from pyrokernel.client.mesh import Mesh
 from pyrokernel.errors import (
     AccessRefusedError,
@@ -35,7 +36,7 @@ from pyrokernel.front.plugins import load_here
 from pyrokernel.front.reach import described_here, open_mesh, settings_of
 from pyrokernel.front.state_files import describe_backup
 from pyrokernel.front.terminal import paint, say, say_json
-from pyrokernel.messages import PROTOCOL_VERSION, STATE_OBJECT, KernelStatus, PluginInfo
+from pyrokernel.messages import HOST_OBJECT, PROTOCOL_VERSION, STATE_OBJECT, KernelStatus, PluginInfo
 from pyrokernel.policy import Policy
 from pyrokernel.settings import Settings, command_line
 from pyrokernel.state.backups import Backups
@@ -125,23 +126,21 @@ def _check_hosts(mesh: Mesh) -> Iterator[Finding]:
     hosts = mesh.hosts()
     if not hosts:
         yield Finding("wrong", "host", "no host is registered", command_line(mesh.settings, "serve --detach"))
+    found = _ask_timed(dict.fromkeys(hosts, Request(HOST_OBJECT, "describe", ())))
     for host in hosts:
-        begun = time.perf_counter()
-        try:
-            about = mesh.ask_host(host, "describe", timeout=_PATIENCE_SECONDS)
-        except VersionMismatchError as error:
+        about, seconds = found[host.name]
+        if isinstance(about, VersionMismatchError):
             remedy = command_line(mesh.settings, "stop") + " with the version that started it, then serve"
-            yield Finding("wrong", "host", f"{host.name}: {error}", remedy)
-        except AccessRefusedError as error:  # which says what to do
-            yield Finding("wrong", "host", f"{host.name} cannot be asked: {error}")
-        except PyrokernelError as error:
+            yield Finding("wrong", "host", f"{host.name}: {about}", remedy)
+        elif isinstance(about, AccessRefusedError):  # which says what to do
+            yield Finding("wrong", "host", f"{host.name} cannot be asked: {about}")
+        elif isinstance(about, Exception):
             serve = _command_that_brings_back(host.name, mesh.settings)
             forget = command_line(mesh.settings, f"nameserver forget {host.name}")
-            text = f"{host.name} does not answer: {error}"
+            text = f"{host.name} does not answer: {about}"
             yield Finding("wrong", "host", text, f"{serve}, on {host.name}; if it is gone for good: {forget}")
         else:
-            took = span(time.perf_counter() - begun)
-            yield Finding("ok", "host", f"{host.name} (process {about['pid']}) answers in {took}")
+            yield Finding("ok", "host", f"{host.name} (process {about['pid']}) answers in {span(seconds)}")
 
 
 def _command_that_brings_back(host: str, settings: Settings) -> str:
@@ -159,7 +158,7 @@ def _check_kernels(mesh: Mesh) -> Iterator[Finding]:
     roster = mesh.roster()
     infos = roster.described()
     here = ".".join(map(str, sys.version_info[:2]))
-    times = {kernel.name: _ping(kernel) for kernel in mesh[:]}
+    found = _ask_timed({kernel.link: kernel_request("ping") for kernel in mesh[:]})
     for info in infos:
         name = info.name
         about = f"kernel {name}"
@@ -170,13 +169,13 @@ def _check_kernels(mesh: Mesh) -> Iterator[Finding]:
         if info.host in roster.silent and not info.answers:
             yield Finding("note", about, f"its host {info.host} does not answer, nor does it")
             continue
-        if isinstance(times.get(name), str) or not info.answers:
+        answer, seconds = found.get(name, ("", math.nan))  # one that has come meanwhile was not asked
+        if isinstance(answer, Exception) or not info.answers:
             # A C call that holds the interpreter is no fault by itself: it may be the work.
-            text = f"does not answer ({info.note or times.get(name)}); if that is not its work: "
+            text = f"does not answer ({info.note or answer}); if that is not its work: "
             yield Finding("note", about, text + command_line(mesh.settings, f"interrupt {name} --kill"))
             continue
-        took = times.get(name)
-        state = f"{info.status}, answers in {span(took) if isinstance(took, float) else '?'}"
+        state = f"{info.status}, answers in {'?' if math.isnan(seconds) else span(seconds)}"
         if info.init_error:
             if info.init_error.startswith("ship "):  # what was shipped earlier is loaded before the init file runs
                 failed = one_line(info.init_error, 200)
@@ -239,16 +238,19 @@ def check_plugins(found: Mapping[str, Sequence[PluginInfo]]) -> Iterator[Finding
         yield Finding("ok", "plugins", ", ".join(sorted(names - failed)))
 
 
-def _ping(kernel: Kernel) -> float | str:
-    """Return the round-trip time of a kernel in seconds, or why there is none."""
-    seconds: float | str = "no answer in time"
-    # Twice: the first opens the connection, the second shows what a call costs.
-    for _ in range(2):
-        begun = time.perf_counter()
-        values, errors, _missing = gather(
-            kernel.mesh, [kernel.link], kernel_request("ping"), kind="control", timeout=_PATIENCE_SECONDS
-        )
-        if not values:
-            return str(errors.get(kernel.name) or seconds)
-        seconds = time.perf_counter() - begun
-    return seconds
+def _ask_timed(requests: Mapping[Link, Request]) -> dict[str, tuple[Any, float]]:
+    """Ask all at once, so that those that are lost cost one wait together; those that answer then again, for the time.
+
+    Returns:
+        By name: what was answered, or as an exception why nothing was, and what a call took in seconds; NaN for none.
+    """
+    found: dict[str, tuple[Any, float]] = {}
+    first = ask_each(requests, _PATIENCE_SECONDS)
+    for link, request in requests.items():
+        answer, seconds = first[link.name], math.nan
+        if not isinstance(answer, Exception):
+            begun = time.perf_counter()
+            answer = ask_each({link: request}, _PATIENCE_SECONDS)[link.name]
+            seconds = time.perf_counter() - begun
+        found[link.name] = (answer, seconds)
+    return found

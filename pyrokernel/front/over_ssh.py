@@ -205,14 +205,17 @@ def _identity(authority: Path, machine: Distant, more: Sequence[str]) -> Path:
         authority: Its directory.
         machine: Which.
         more: Addresses of this machine, by which a tunnel leads there.
+
+    Raises:
+        SettingsError: The machine was revoked, or another is reached by one of its names.
     """
     wanted = [*machine.names(), *more]
     with load_room("authority").opened(authority) as made:
-        of_host = [record for record in made.index.of(machine.name) if not record.revoked]
-        if not of_host:
+        known = made.index.of(machine.name)
+        if not known:
             record = made.issue("host", machine.name, wanted, shared=more)
-        elif set(wanted) <= {machine.name, *of_host[-1].names} and of_host[-1].state(time.time()) == "valid":
-            record = of_host[-1]
+        elif set(wanted) <= {machine.name, *known[-1].names} and known[-1].state(time.time()) == "valid":
+            record = known[-1]
         else:
             record = made.renew(machine.name, wanted, shared=more)
         found: Path = made.directory_of(record)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from prompt_toolkit.application import Application, get_app
 from prompt_toolkit.buffer import Buffer, CompletionState
-from prompt_toolkit.completion import CompleteEvent, get_common_complete_suffix
+from prompt_toolkit.completion import CompleteEvent, Completion, get_common_complete_suffix
 from prompt_toolkit.filters import Condition, completion_is_selected
 from prompt_toolkit.history import History
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent, merge_key_bindings
@@ -126,16 +126,21 @@ def _bindings(shell: Shell) -> KeyBindings:
 
 def _complete(buffer: Buffer) -> None:
     """Insert what all matches begin with, and list them where there are several."""
-    before = buffer.document
-    found = list(buffer.completer.get_completions(before, CompleteEvent(completion_requested=True)))
-    common = get_common_complete_suffix(before, found)
-    if common:
-        buffer.insert_text(common)
-        found = [match.new_completion_from_position(len(common)) for match in found]
-    if len(found) > 1:
-        buffer.complete_state = CompletionState(buffer.document, found[: buffer.max_number_of_completions])
-    elif found and not common:  # one that says it otherwise than it was typed, or that is there already
+    found = list(buffer.completer.get_completions(buffer.document, CompleteEvent(completion_requested=True)))
+    if not found:
+        return
+    common = get_common_complete_suffix(buffer.document, found)
+    _offer(buffer, found)
+    if len(found) == 1:
         buffer.apply_completion(found[0])
+    elif common:
+        buffer.insert_text(common)
+        _offer(buffer, [match.new_completion_from_position(len(common)) for match in found])
+
+
+def _offer(buffer: Buffer, found: list[Completion]) -> None:
+    buffer.complete_state = CompletionState(buffer.document, found[: buffer.max_number_of_completions])
+    buffer.on_completions_changed.fire()
 
 
 def _in_margin() -> bool:

@@ -58,3 +58,17 @@ def test_a_machine_gets_no_name_of_another_host_but_that_of_the_tunnel_to_it(ca:
         authority.issue("host", "lab1", ["lab1", "192.0.2.1"])
     made = over_ssh._identity(ca, Distant("lab2"), ["192.0.2.1"])
     assert names_in(Identity(made).cert) == ["lab2", "192.0.2.2", "192.0.2.1"]
+
+
+def test_a_machine_that_was_revoked_is_let_in_again_by_the_authority_alone(ca: Path) -> None:
+    over_ssh._identity(ca, Distant("lab2"), [])
+    with opened(ca) as authority:
+        authority.revoke("lab2")
+    with pytest.raises(SettingsError, match=r"lab2 was revoked; to let it in again: pyrokernel certs issue-host lab2"):
+        over_ssh._identity(ca, Distant("lab2"), [])
+    with opened(ca) as authority:
+        again = authority.issue("host", "lab2", ["lab2"])
+    made = over_ssh._identity(ca, Distant("lab2"), [])
+    assert names_in(Identity(made).cert) == ["lab2", "192.0.2.2"]
+    with opened(ca) as authority:
+        assert authority.newest("lab2").serial != again.serial
