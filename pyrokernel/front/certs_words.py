@@ -139,5 +139,5 @@ def _days(text: str) -> float:
     except ValueError:
         days = 0.0
     if not 0 < days <= _LONGEST_DAYS:  # also refuses nan
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days such as 30")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of days up to {_LONGEST_DAYS:,}, such as 30")
     return days

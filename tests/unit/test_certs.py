@@ -801,7 +801,7 @@ def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], words: list[str
 def test_days_are_a_number_above_zero(capsys: pytest.CaptureFixture[str], days: str) -> None:
     with pytest.raises(SystemExit):
         main(["certs", "issue", "ana", f"--days={days}"])
-    assert "is not a number of days such as 30" in capsys.readouterr().err
+    assert "is no number of days up to 36,500, such as 30" in capsys.readouterr().err
 
 
 def test_the_environment_says_where_an_identity_lies_now(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
