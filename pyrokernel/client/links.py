@@ -259,12 +259,13 @@ def ask_each(requests: Mapping[Link, Request], timeout: float) -> dict[str, Any]
 
     Args:
         requests: By the ways to the processes, whose names are distinct.
-        timeout: Seconds for all of it.
+        timeout: Seconds for the answers. Before that, machines that nothing is heard of cost `remote.DIAL_SECONDS`,
+            once for all: nothing of what the others may take is lost by that.
 
     Returns:
         By name: what was answered, or as an exception what the other side raised or why it did not answer.
     """
-    deadline = time.monotonic() + timeout
+    deadline = 0.0
     found: dict[str, Any] = {}
     due = list(requests)
     # A kept connection may have been closed meanwhile; a fresh one tells for certain.
@@ -277,6 +278,7 @@ def ask_each(requests: Mapping[Link, Request], timeout: float) -> dict[str, Any]
                     fanout.send(taken[link].result() if link in taken else link.take("control"), requests[link], link)
                 except (KernelUnreachableError, AccessRefusedError) as error:
                     found[link.name] = error
+            deadline = deadline or time.monotonic() + timeout
             for answer in fanout.answers(deadline):
                 link = answer.token  # type: ignore[assignment]  # what it was sent with
                 if answer.lost and attempt == 1:

@@ -341,3 +341,8 @@ def test_several_machines_that_are_lost_at_once_cost_one_wait() -> None:
         listed = json.loads(first.cli("ps", "--json", check=False).stdout)
         assert time.monotonic() - begun < RELEASED_SECONDS + 1  # it has to start, too
         assert [info["status"] for info in listed] == ["idle", "lost", "lost", "lost"]
+        begun = time.monotonic()
+        findings = json.loads(first.cli("doctor", "--json", check=False).stdout)["findings"]
+        assert time.monotonic() - begun < RELEASED_SECONDS + 1
+        hosts = [(finding["level"], finding["text"].split()[0]) for finding in findings if finding["about"] == "host"]
+        assert sorted(hosts) == [("ok", "lab1"), ("wrong", "lab2"), ("wrong", "lab3"), ("wrong", "lab4")]

@@ -622,11 +622,10 @@ def test_a_name_that_is_loopback_here_invites_no_other_machine(
 def test_doctor_says_how_a_machine_that_was_switched_off_joins_again(
     monkeypatch: pytest.MonkeyPatch, settings: Settings, host: str, serve: str
 ) -> None:
-    def ask_host(*_: object, **__: object) -> None:
-        raise errors.KernelUnreachableError("nobody answers")
-
+    monkeypatch.setattr(doctor, "ask_each", lambda *_: {host: errors.KernelUnreachableError("nobody answers")})
     monkeypatch.setattr(doctor, "described_here", lambda _: {"address": "lab1:9191"})
-    mesh: Any = SimpleNamespace(hosts=lambda: [SimpleNamespace(name=host)], ask_host=ask_host, settings=settings)
+    links = [Link(host, "")]
+    mesh: Any = SimpleNamespace(hosts=lambda: links, settings=settings)
     (finding,) = doctor._check_hosts(mesh)
     assert finding.remedy.startswith(serve)
 
