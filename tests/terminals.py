@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -63,6 +64,18 @@ class Terminal:
     def enter(self, line: str) -> None:
         """Type a line, and Enter."""
         self.type(line + "\r")
+
+    def tab(self, shown: str) -> str:
+        """Press Tab until a text is shown: an answer that would come late does not come at all, and all may be slow.
+
+        Returns:
+            As `expect`.
+        """
+        for _ in range(10):
+            self.type("\t")
+            with contextlib.suppress(AssertionError):
+                return self.expect(shown, timeout=2)
+        raise AssertionError(f"Tab never showed {shown!r}; shown was:\n{self.text}")
 
     def resize(self, rows: int, columns: int) -> None:
         """Change the size of the window, of which the process is told by a signal."""

@@ -144,6 +144,7 @@ def test_type_checkers_and_interpreter_see_the_same_rooms() -> None:
     assert declared == lazy
 
 
+@pytest.mark.timeout(240)  # the first of them imports all
 @pytest.mark.parametrize("module", MODULES)
 def test_importing_a_module_alone_only_defines_things(module: str, changed_by: dict[str, Any]) -> None:
     assert changed_by[""] == []

@@ -203,8 +203,8 @@ def test_cells_lists_what_runs_and_waits_and_cancel_keeps_it_from_starting(start
     shell.expect(" running ")
     shell.expect(" waiting ")
     shell.expect(">")
-    shell.type("cancel \t")
-    shell.expect(waiting.id[:8])
+    shell.type("cancel ")
+    shell.tab(waiting.id[:8])
     shell.type("\r")
     shell.expect("k0: cancelled")
     assert waiting.reply(10, check=False).status == "cancelled"

@@ -106,10 +106,10 @@ def test_keys_and_lines_that_can_be_only_one_thing_ask_nobody(mesh: pk.Mesh, mon
 
 def test_tab_completes_files_where_the_kernels_are(start: Start, folder: Path) -> None:
     shell = start("k0")
-    shell.type("open('my\t")
-    shell.expect("results/")
-    shell.type("fi\t")
-    shell.expect("nal.csv")
+    shell.type("open('my")
+    shell.tab("results/")
+    shell.type("fi")
+    shell.tab("nal.csv")
     shell.type("').read()\r")
     shell.expect("\n'the content\\n'\n")
 
@@ -160,8 +160,8 @@ def test_a_long_list_has_types_and_says_what_only_some_have(
     mesh["k1"].execute("def name_of(): pass")
     mesh[:2].execute("name_1 = 'text'")
     shell = start(prompt="3 kernels>", columns=columns)
-    shell.type("name_\t")
-    shell.expect("name_1   str; type differs on k2")
+    shell.type("name_")
+    shell.tab("name_1   str; type differs on k2")
     shell.expect(last)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
@@ -11,7 +10,6 @@ from typing import Any
 
 import pytest
 from shells import Start, interrupt_all, starting
-from terminals import Terminal
 
 import pyrokernel as pk
 
@@ -38,16 +36,6 @@ def start(mesh: pk.Mesh) -> Iterator[Start]:
 def marked(shown: str) -> list[str]:
     """Return the labels that lines begin with, as in "[k0-k2] text"."""
     return re.findall(r"^\[(k[^\]]*)\] ", shown, re.MULTILINE)
-
-
-def press_tab(shell: Terminal, wanted: str) -> None:
-    """Press TAB until it shows something: what would come late does not come at all, and this machine may be busy."""
-    for _ in range(20):
-        shell.type("\t")
-        with contextlib.suppress(AssertionError):
-            shell.expect(wanted, timeout=0.5)
-            return
-    pytest.fail(f"TAB never showed {wanted!r}:\n{shell.text}")
 
 
 def test_what_many_kernels_answer_alike_is_one_line(start: Start) -> None:
@@ -90,7 +78,7 @@ def test_tab_counts_the_kernels_that_have_a_name(start: Start, mesh: pk.Mesh) ->
     shell = start()
     shell.type("special_")
     shell.expect("special_")
-    press_tab(shell, "2 of 64")
+    shell.tab("2 of 64")
 
 
 def test_one_ctrl_c_interrupts_all_with_one_receipt(start: Start, mesh: pk.Mesh) -> None:

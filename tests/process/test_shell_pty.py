@@ -59,16 +59,15 @@ def test_tab_completes_an_attribute_of_a_live_object(start: Start) -> None:
     shell.expect("k0>")
     shell.type("thing.unl")
     shell.expect("> thing.unl")
-    shell.type("\t")
-    shell.expect("ikely_name")
+    shell.tab("ikely_name")
     shell.type("\r")
     shell.expect("\n4711\n")
 
 
 def test_tab_completes_commands_and_kernels(start: Start) -> None:
     shell = start("k0")
-    shell.type("inter\t")
-    shell.expect("rupt")
+    shell.type("inter")
+    shell.tab("rupt")
     shell.type("k1\r")
     shell.expect("k1: not running")
 

@@ -133,14 +133,14 @@ def test_a_restricted_shell_ships_what_is_pasted_and_reads_no_file(mesh: pk.Mesh
 
 def test_tab_completes_files_of_this_machine_and_what_was_shipped(start: Start, path: Path) -> None:
     shell = start()
-    shell.type(f"ship {str(path)[:-5]}\t")
-    shell.expect("as.py")
+    shell.type(f"ship {str(path)[:-5]}")
+    shell.tab("as.py")
     shell.type("\r")
     shell.expect("shipped; commands: area")
     shell.enter("area 2")
     shell.expect("\n[k0-k2] 2.0")
-    shell.type("unship ar\t")
-    shell.expect("eas")
+    shell.type("unship ar")
+    shell.tab("eas")
     shell.type("\r")
     shell.expect("areas and its commands are gone")
 
