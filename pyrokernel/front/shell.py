@@ -13,10 +13,16 @@ from pyrokernel.front.terminal import note
 from pyrokernel.messages import KernelSpec
 from pyrokernel.settings import Settings, command_line
 
+_ASKED_OF_SSHD = "SSH_ORIGINAL_COMMAND"
+"""The command of whoever comes by ssh, in whose place sshd starts this shell: here it is one of its lines."""
+
 
 def main(args: argparse.Namespace) -> int:
     """Start the shell, and a mesh for it if there is none."""
+    command = args.command
     if args.restricted and not args.trust_environment:
+        if command is None and args.script is None:
+            command = os.environ.get(_ASKED_OF_SSHD) or None
         forget_environment(os.environ)
     settings = settings_of(args)
     if sys.stdout is None:
@@ -34,7 +40,7 @@ def main(args: argparse.Namespace) -> int:
     return run_shell(
         settings,
         args.words,
-        command=args.command,
+        command=command,
         script=args.script,
         restricted=args.restricted,
         startup=args.startup,

@@ -42,7 +42,6 @@ HOSTILE = {
     "SHELL": "/bin/touch",
     "LESSOPEN": "|touch {folder}/made",
     "PYTHONSTARTUP": "{folder}/pyrokernel_evil.py",
-    "SSH_ORIGINAL_COMMAND": "touch {folder}/made",
 }
 
 
@@ -74,7 +73,7 @@ def forced(key: Path, config: Path) -> Iterator[int]:
 @pytest.fixture
 def careless(key: Path, config: Path, tmp_path: Path) -> Iterator[int]:
     """The same, of an operator who lets in variables that should stay outside."""
-    accepted = " ".join(HOSTILE)
+    accepted = " ".join([*HOSTILE, "SSH_ORIGINAL_COMMAND"])
     with openssh.serving(key, FORCED.format(shell=SHELL, config=config, accepted=accepted)) as port:
         yield port
 
@@ -130,7 +129,7 @@ def test_a_client_that_is_killed_leaves_no_shell(usual: int, key: Path, config: 
 
 def test_an_account_that_may_do_nothing_else_gets_the_restricted_shell(forced: int, key: Path, tmp_path: Path) -> None:
     made = tmp_path / "made"
-    terminal = opened(forced, key, f"touch {made}")
+    terminal = opened(forced, key)
     try:
         terminal.expect("k0>")
         terminal.enter(f"here open({str(made)!r}, 'w')")
@@ -150,11 +149,36 @@ def test_an_account_that_may_do_nothing_else_gets_the_restricted_shell(forced: i
 
 def test_another_command_is_no_way_around(forced: int, key: Path, tmp_path: Path) -> None:
     made = tmp_path / "made"
-    for words in ([f"touch {made}"], ["bash"], ["scp -t /tmp"]):
-        ended = done(forced, key, *words, text=f"here open({str(made)!r}, 'w')\n")
+    for words in (f"touch {made}", f"scp -t {made}", f"sh -c 'touch {made}'", "bash"):
+        ended = done(forced, key, words, text=f"touch {made}\n")
+        assert ended.returncode == 1, words
+        assert not ended.stdout
+    for words in (f"here open({str(made)!r}, 'w')", f"run {made}", f"1\nedit {made}"):
+        ended = done(forced, key, words)
         assert ended.returncode == 1
         assert "is not in this shell" in ended.stderr
     assert not made.exists()
+
+
+def test_a_command_is_a_line_of_the_restricted_shell(forced: int, key: Path, kernel: pk.Kernel) -> None:
+    kernel.execute("results = [1, 2, 3]")
+    ended = done(forced, key, "on k0 len(results)")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "3\n", "")
+    ended = done(forced, key, "1 / 0")
+    assert ended.returncode == 1
+    assert "ZeroDivisionError" in ended.stderr
+
+
+def test_a_command_that_is_sent_as_a_variable_is_no_way_around_either(careless: int, key: Path, tmp_path: Path) -> None:
+    options = ("-o", "SendEnv=SSH_ORIGINAL_COMMAND")
+    line = openssh.command(careless, openssh.account(), key, options=options)
+    environ = {**os.environ, "SSH_ORIGINAL_COMMAND": f"here open({str(tmp_path / 'made')!r}, 'w')"}
+    ended = subprocess.run(
+        line, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=40, check=False
+    )
+    assert ended.returncode == 1
+    assert "is not in this shell" in ended.stderr
+    assert not (tmp_path / "made").exists()
 
 
 def test_files_are_not_copied_and_ports_not_forwarded(forced: int, key: Path, tmp_path: Path) -> None:
