@@ -109,20 +109,27 @@ def check_covered(settings: Settings, identity: Identity) -> None:
         SettingsError: It is not for it, or it is no address.
     """
     place_of(settings.listen, "listen")
-    host, _ = place_of(settings.address, "advertise")
-    names = names_in(identity.cert)
-    if plain_name(host) not in map(plain_name, names):
+    lacking = name_lacking(place_of(settings.address, "advertise")[0], identity)
+    if lacking:
         option = "--advertise" if settings.listens_everywhere else "--listen"
-        raise SettingsError(
-            f"the certificate in {identity.directory} is for {', '.join(names)}, and not for {host}, by which others "
-            f"would reach this machine; where its authority lies: pyrokernel certs renew {identity.name} --name {host}"
-            f", and copy it here; or choose one of its names with {option} HOST:PORT"
-        )
+        raise SettingsError(f"{lacking}; or choose one of its names with {option} HOST:PORT")
     if settings.host_name != identity.name:
         note(
             f"this machine is host {settings.host_name} of the mesh, and {identity.name} in its certificate: others "
             f"take no shared state of it; set host = {identity.name!r}, or make a certificate of that name"
         )
+
+
+def name_lacking(host: str, identity: Identity) -> str:
+    """Say that others would reach this machine by a name that its certificate is not for; "" where it is."""
+    names = names_in(identity.cert)
+    if plain_name(host) in map(plain_name, names):
+        return ""
+    return (
+        f"the certificate in {identity.directory} is for {', '.join(names)}, and not for {host}, by which others "
+        f"would reach this machine; where its authority lies: pyrokernel certs renew {identity.name} --name {host}"
+        ", and copy it here"
+    )
 
 
 def _reached_from(host: str, port: int, credentials: Credentials) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from pyrokernel.certs.bundles import take_revoked
 from pyrokernel.errors import SettingsError
 from pyrokernel.front.exits import ExitCode
+from pyrokernel.front.joining import name_lacking
 from pyrokernel.front.nameserver_files import ACTIONS_ON_FILES
 from pyrokernel.front.nameserver_forget import forget
 from pyrokernel.front.nameserver_places import SOCKET, listen_of, location_of, socket_of
@@ -24,8 +25,9 @@ from pyrokernel.front.reach import settings_of
 from pyrokernel.front.terminal import note, say
 from pyrokernel.gateway.gateway import Gateway
 from pyrokernel.loop import Loop
-from pyrokernel.settings import Settings, command_line, private_directory
+from pyrokernel.settings import Settings, command_line, place_of, private_directory
 from pyrokernel.texts import plural
+from pyrokernel.wire.identity import Identity
 from pyrokernel.wire.limits import Quota
 from pyrokernel.wire.names_file import hold
 from pyrokernel.wire.nameserver import EmbeddedNameServer
@@ -65,6 +67,8 @@ def serve(settings: Settings, listen: str, unix: Path, storage: str, location: s
             f"{unix}: beside -n and -p the socket is called {SOCKET}; name its folder, -u FOLDER/{SOCKET}"
         )
     settings = dataclasses.replace(settings, listen=listen)
+    if listen:
+        _look_at_name(settings, location)
     private_directory(unix.parent)
     held = hold(unix)
     try:
@@ -86,6 +90,14 @@ def serve(settings: Settings, listen: str, unix: Path, storage: str, location: s
         os.close(held)
     note("name server: ended")
     return ExitCode.OK
+
+
+def _look_at_name(settings: Settings, location: str) -> None:
+    """Note a name that the certificate is not for; others may have one by which they come, so it is not refused."""
+    host, _ = place_of(location or settings.address, "listen")
+    lacking = name_lacking(host, Identity.load(settings.host_certs_dir, "host"))
+    if lacking:
+        note(f"{lacking}; or have them go by one of its names")
 
 
 def _be_there(settings: Settings, unix: Path, server: EmbeddedNameServer) -> None:

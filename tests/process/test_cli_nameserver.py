@@ -451,6 +451,19 @@ def test_ours_knows_users_and_hosts_by_their_certificates(authority: Any, folder
     assert "Removed camera" in nsc("-u", str(folder / "ns.sock"), "remove", "camera").stdout
 
 
+@pytest.mark.parametrize(("more", "not_for"), [((), ""), (("--nathost", "lab9", "--natport", "5000"), "lab9")])
+def test_a_name_that_the_certificate_is_not_for_is_noted(
+    authority: Any, folder: Path, start: Start, more: tuple[str, ...], not_for: str
+) -> None:
+    environ = {"PYROKERNEL_HOST_CERTS": str(authority.identity("host", "names", ["localhost", "127.0.0.1"]))}
+    port, credentials = str(free_port()), Credentials(authority.identity("user", "watcher"))
+    where = ["-n", "127.0.0.1", "-p", port, *more]
+    server = start(*where, address=f"127.0.0.1:{port}", environ=environ, credentials=credentials)
+    told = server.log.read_text()
+    assert (f"is for localhost, 127.0.0.1, and not for {not_for}, by which" in told) == bool(not_for), told
+    assert ("certs renew" in told) == bool(not_for)
+
+
 def test_an_identity_that_is_missing_is_said_before_anything_is_served(folder: Path) -> None:
     done = cli("-n", "127.0.0.1", "-u", f"{folder}/ns.sock", XDG_CONFIG_HOME=str(folder))
     assert done.returncode == 2
