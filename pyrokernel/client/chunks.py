@@ -102,13 +102,13 @@ class Line:
     def never_began(self, chunk: Chunk, error: BaseException) -> bool:
         """Whether a chunk without an answer cannot have begun before its kernel died.
 
-        Between processes of one machine no answer is lost that has left. In what it died is known besides, if that was
-        of this job.
+        Where answers that have left arrive, it is behind the first that has none. In what it died is known besides, if
+        that was of this job.
         """
         if not isinstance(error, KernelDiedError):
             return False
         place, died_in = self.cells[chunk.cell], self.died_in(error)
-        is_behind = self.link.is_here and self.last is not None and place > self.last
+        is_behind = self.link.keeps_answers and self.last is not None and place > self.last
         return is_behind or (died_in is not None and place > died_in)
 
     def died_in(self, error: BaseException | None) -> int | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pyrokernel.errors import AccessRefusedError, KernelUnreachableError, MachineLostError, PyrokernelError
 from pyrokernel.wire import silence
 from pyrokernel.wire.connection import Connection
+from pyrokernel.wire.endpoints import is_unix
 from pyrokernel.wire.fanout import Fanout, Request
 from pyrokernel.wire.proxy import connect
 from pyrokernel.wire.remote import NOTHING, Credentials
@@ -75,6 +76,11 @@ class Link:
         self._files, self._segments = files, segments
         self._idle: dict[str, list[Connection]] = {}
         self._is_handing, self._not_before = False, 0.0
+        self.keeps_answers = False
+        """Whether an answer that its process has written arrives, though the process dies: known once it was dialled.
+
+        By TCP it may not: of one that dies with something unread, the system throws away what it has not sent yet.
+        """
         self._ended = False
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -109,7 +115,7 @@ class Link:
             raise KernelUnreachableError(f"{self.name!r}: {error}", kernel=self.name, instance=self.instance) from error
 
     def _connect(self, kind: str, *, handed: bool = False) -> Connection:
-        return connect(
+        connection = connect(
             self.uri,
             kind=kind,
             instance=self.instance,
@@ -120,6 +126,8 @@ class Link:
             machine=self._certified,
             handed=handed,
         )
+        self.keeps_answers = is_unix(connection.sock)
+        return connection
 
     def _is_to_be_handed(self, connection: Connection) -> bool:
         """Whether a connection is used so often that it pays to have one without a gateway in between."""

@@ -29,7 +29,7 @@ from pyrokernel.wire import sockets
 from pyrokernel.wire.proofs import Address, Dialled, Unproven, be_proved
 from pyrokernel.wire.trust import Peer, account, check_peer, check_socket_path
 
-__all__ = ["Endpoint", "answers", "dial", "listen", "prove"]
+__all__ = ["Endpoint", "answers", "dial", "is_unix", "listen", "prove"]
 
 _USUAL_SECONDS = 0.01
 """A process that is not in a C call has proved itself by then."""
@@ -169,6 +169,11 @@ def dial(path: str | Path, timeout: float) -> tuple[socket.socket, Peer]:
     except BaseException:
         sock.close()
         raise
+
+
+def is_unix(sock: socket.socket) -> bool:
+    """Whether a connection is by a unix socket."""
+    return sock.family == getattr(socket, "AF_UNIX", None)
 
 
 def answers(path: str | Path, timeout: float = 1.0) -> bool:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from pyrokernel.client.backlog import Span
-from pyrokernel.client.chunks import Chunk, check_calls, show_call, show_indices, show_item
-from pyrokernel.errors import NotSerializableError, SettingsError
+from pyrokernel.client.chunks import Chunk, Line, check_calls, show_call, show_indices, show_item
+from pyrokernel.client.links import Link
+from pyrokernel.errors import KernelDiedError, NotSerializableError, SettingsError
 
 
 class Loud:
@@ -142,3 +143,22 @@ def test_a_call_that_cannot_travel_is_shown() -> None:
     chunk = Chunk(7, [((threading.Lock(),), {"bins": 10})], 0, calls=True)
     with pytest.raises(NotSerializableError, match=r"call 7 \(<lock>, bins=10\) cannot travel: TypeError"):
         chunk.request("f", {"shown": "f"})
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+@pytest.mark.parametrize("died_in", [2, None])
+def test_where_answers_may_be_lost_what_is_behind_the_first_without_one_may_have_begun(
+    keeps: bool, died_in: int | None
+) -> None:
+    """By TCP those of a process that dies are lost where it had not read all: a deadly item would be tried again."""
+    line = Line(Link("k0", "PYRO:k0@./u:k0"))
+    line.link.keeps_answers = keeps
+    chunks = [Chunk(first, [first], 0, cell=f"cell {first}") for first in range(5)]
+    for chunk in chunks:
+        line.append(chunk)
+    line.remove(chunks[0])
+    last = None if died_in is None else {"cell": f"cell {died_in}", "source": ""}
+    death = KernelDiedError(kernel="k0", instance="i", last_cell=last, cause="killed by SIGKILL")
+    assert line.explain(death) is death
+    never = [chunk.first for chunk in chunks[1:] if line.never_began(chunk, death)]
+    assert never == ([2, 3, 4] if keeps else [] if died_in is None else [3, 4])
