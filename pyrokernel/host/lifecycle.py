@@ -165,6 +165,12 @@ class LifeCycle:
         life.watch = processes.ProcessWatch(life.pid)
         self._loop.watch(life.watch, lambda: self.on_end(kernel, life))
 
+    def _unwatch(self, life: Life) -> None:
+        if life.watch is not None:
+            self._loop.unwatch(life.watch)
+            life.watch.close()
+            life.watch = None
+
     def announce(self, kernel: Kernel, life: Life) -> None:
         """Register the name; whoever waits for the kernel is answered after that."""
         if kernel.role == "gateway":  # by which others come in; it has no name of its own
@@ -250,6 +256,9 @@ class LifeCycle:
         """Find out how an instance ended, and kill what is left of it."""
         if not kernel.has(life) or self.is_over():
             return  # in a mesh that is over, all kernels are about to be collected together
+        if not life.adopted and not processes.is_child(life.pid):
+            self._unwatch(life)  # SIGCHLD comes when it is
+            return
         if not life.adopted:
             # Before it is collected: until then nobody else can get its number, nor a group of that number.
             processes.send_signal(life.pid, systems.KILL)
@@ -267,9 +276,7 @@ class LifeCycle:
         """Record and announce a death, tidy up, and do what the policy says if `revive`."""
         kernel.alive = False
         life.cancel_timer()
-        if life.watch is not None:
-            self._loop.unwatch(life.watch)
-            life.watch.close()
+        self._unwatch(life)
         now = time.monotonic()
         if not policy.ended_by_request(life.asked, ending, kernel.spec):
             kernel.deaths = [*kernel.deaths[-policy.MAX_DEATHS :], now]

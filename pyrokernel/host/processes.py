@@ -139,6 +139,15 @@ def is_same(pid: int, started: int) -> bool:
     return bool(fields) and fields[0] != "Z" and int(fields[19]) == started
 
 
+def is_child(pid: int) -> bool:
+    """Whether a process that has ended is for this one to reap; True also where the system does not say.
+
+    What a template forks is so once the process between the two has ended, which may take longer than a short life.
+    """
+    fields = _stat_fields(pid)
+    return not fields or int(fields[1]) == os.getpid()
+
+
 def collect(pid: int) -> Ending:
     """Reap a process that has ended and say how; nothing is known of one that is not a child."""
     if pid in again.started:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from served import PORTABLE
 from waiting import wait_until
 
 import pyrokernel as pk
@@ -89,7 +90,8 @@ def test_a_kernel_that_dies_in_something_else_costs_a_chunk_at_most(chunk: int, 
             busy.reply()
         times = noted(path)
     lost = [result for result in results if not isinstance(result, int)]
-    assert len(lost) <= chunk
+    # By TCP answers may be lost, so it is not known that nothing was begun: nothing is done twice, and all is told.
+    assert len(lost) <= chunk or PORTABLE
     assert max(times.values()) == 1
     assert sum(times.values()) == 400 - len(lost)
 

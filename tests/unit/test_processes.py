@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -51,3 +52,17 @@ def test_what_has_ended_already_is_no_trouble() -> None:
     process = subprocess.Popen([sys.executable, "-ISc", ""])
     process.wait()
     processes.end(process.pid, 0.1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system does not say")
+def test_what_a_process_in_between_has_forked_is_nobodys_to_collect_until_that_has_ended() -> None:
+    code = "import os, time; pid = os.fork() or time.sleep(60); print(pid, flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as between:
+        assert between.stdout is not None
+        pid = int(between.stdout.readline())
+        try:
+            assert processes.is_child(between.pid)
+            assert not processes.is_child(pid)
+        finally:
+            processes.send_signal(pid, signal.SIGKILL)
+            between.kill()
