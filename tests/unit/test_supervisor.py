@@ -74,6 +74,7 @@ class FakeProcesses:
         self.signals: list[tuple[int, int]] = []
         self.swept: list[int] = []
         self.listeners: dict[str, int] = {}
+        self.foreign: set[int] = set()
 
     def ProcessWatch(self, pid: int) -> Any:  # stands for the class
         if pid not in self.alive:
@@ -106,6 +107,9 @@ class FakeProcesses:
 
     def listener_pid(self, path: str) -> int:
         return self.listeners.get(path, 0)
+
+    def is_child(self, pid: int) -> bool:
+        return pid not in self.foreign
 
     def ended_children(self) -> list[int]:
         return sorted(self.endings)
@@ -387,6 +391,19 @@ def test_a_restart_that_fails_is_tried_again(world: World) -> None:
     world.raise_kernel("k0")
     assert world.info("k0").status == "idle"
     assert world.info("k0").restarts == 2
+
+
+def test_how_a_kernel_died_is_known_also_where_it_is_not_the_hosts_child_yet(world: World) -> None:
+    """The process between it and its template may be slower to end than the kernel is to start, and to die."""
+    (info,) = world.start("k0")
+    world.processes.foreign.add(info.pid)
+    kernel = world.supervisor._kernels["k0"]
+    world.supervisor._cycle.on_end(kernel, kernel.life)  # the descriptor of the process tells of it
+    assert world.all_deaths() == []
+    world.processes.foreign.clear()
+    world.die(info.pid)  # SIGCHLD comes
+    (death,) = world.all_deaths()
+    assert "SIGKILL" in death.cause
 
 
 def test_orphans_of_kernels_are_collected(world: World) -> None:
