@@ -256,10 +256,10 @@ class LifeCycle:
         """Find out how an instance ended, and kill what is left of it."""
         if not kernel.has(life) or self.is_over():
             return  # in a mesh that is over, all kernels are about to be collected together
-        if not life.adopted and not processes.is_child(life.pid):
-            self._unwatch(life)  # SIGCHLD comes when it is
-            return
         if not life.adopted:
+            if not processes.is_child(life.pid):
+                self._unwatch(life)  # SIGCHLD comes when it is
+                return
             # Before it is collected: until then nobody else can get its number, nor a group of that number.
             processes.send_signal(life.pid, systems.KILL)
         ending = Ending() if life.adopted else processes.collect(life.pid)

@@ -139,6 +139,7 @@ def _complete(buffer: Buffer) -> None:
 
 
 def _offer(buffer: Buffer, found: list[Completion]) -> None:
+    """List matches, and tell whoever waits for that, as the tour does, also of one that is inserted at once."""
     buffer.complete_state = CompletionState(buffer.document, found[: buffer.max_number_of_completions])
     buffer.on_completions_changed.fire()
 

@@ -26,8 +26,8 @@ MODULES = sorted(
 HEAVY = {"cmd2", "rich", "prompt_toolkit", "numpy", "pandas", "IPython"}
 """What a kernel, or a script that imports pyrokernel, must not pay for."""
 
-WORLD = """
-import json, os, signal, sys, threading
+IMPORT_EACH = """
+import gc, json, os, signal, sys, threading, traceback
 def world():
     return {
         "handlers": [str(signal.getsignal(n)) for n in sorted(signal.valid_signals())],
@@ -42,12 +42,6 @@ def world():
 before = world()
 def changed():
     return [key for key, value in world().items() if value != before[key]]
-"""
-
-IMPORT_EACH = (
-    WORLD
-    + """
-import gc, traceback
 # What is not ours, which by itself is most of the time of an import.
 import cloudpickle, cmd2, cryptography.x509, pluggy, prompt_toolkit, Pyro5.api, rich, serpent
 report = {"": changed()}
@@ -69,7 +63,6 @@ for module in sys.argv[1:]:
     os.wait()
 print(json.dumps(report))
 """
-)
 
 
 def run_alone(code: str, *arguments: str) -> Any:
