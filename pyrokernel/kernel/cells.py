@@ -98,6 +98,7 @@ class Cells:
                     self._queue.remove(known)
                 cell = known
             cell.state = "running"
+            self.running = cell
         reply = self._run(cell)
         if settle:
             self.settle()
@@ -160,6 +161,7 @@ class Cells:
                 return False
             cell = self._queue.popleft()
             cell.state = "running"
+            self.running = cell
         self._run(cell)
         self.settle()
         return True
@@ -225,6 +227,11 @@ class Cells:
                     raise ProtocolError(f"cell {cell} is running already")
                 return found.reply
             return None
+
+    def begun(self) -> str:
+        """Return the id of the cell that has begun and has no reply yet, "" for none."""
+        cell = self.running
+        return cell.id if cell is not None and cell.reply is None else ""
 
     def is_cancelled(self, cell: str) -> bool:
         """Tell whether a cell that nobody has read yet was cancelled."""
@@ -305,7 +312,6 @@ class Cells:
 
     def _run(self, cell: Cell) -> dict[str, Any]:
         """Run a cell and return its reply; `settle` is to follow, which others wait for."""
-        self.running = cell
         reply = self.executor.run(cell)
         ended = (cell, reply)
         self._settling.acquire()

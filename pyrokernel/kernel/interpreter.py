@@ -200,7 +200,7 @@ class Interpreter:
                 _rotate_underscores(space.variables, value)
                 outcome.rendered = render(value)
 
-        error = self._run_armed(cell, body)
+        error = self._run_code(cell, body)
         if error is not None:
             self._explain(cell, error, outcome)
         self._shown.clear()
@@ -208,7 +208,7 @@ class Interpreter:
 
     def run(self, cell: str, body: Callable[[], None]) -> Outcome | None:
         """Run something under the same rules that keeps its value itself; return what it raised, None if nothing."""
-        error = self._run_armed(cell, body)
+        error = self._run_code(cell, body)
         if error is None:
             return None
         outcome = Outcome()
@@ -249,13 +249,22 @@ class Interpreter:
             outcome.evalue = f"<its text cannot be shown: {_CLASS_NAME.__get__(type(failure))}>"
             outcome.traceback = f"{outcome.ename}: {outcome.evalue}\n"
 
+    def _run_code(self, cell: str, body: Callable[[], None]) -> BaseException | None:
+        """Run what a cell is; return what it raised, or the interrupt that came too early for a signal or too late."""
+
+        def whole() -> None:
+            self.interrupts.settle()
+            body()
+            self.interrupts.settle()
+
+        return self._run_armed(cell, whole)
+
     def _run_armed(self, cell: str, body: Callable[[], None]) -> BaseException | None:
         """Run something that may be interrupted; return what it raised."""
         try:
             try:
                 self.interrupts.arm(cell)
                 body()
-                self.interrupts.settle()
             finally:
                 self.interrupts.disarm()
                 debugging.leave()

@@ -5,7 +5,8 @@ Things that do not work, and why this is as it is: `signal.raise_signal` and
 main thread alone leaves the child of `os.system` running, and while `os.system` waits, the
 parent ignores SIGINT altogether. So the whole process group is signalled, and the main
 thread again and again until its handler has run. The handler raises only if the cell that
-was meant is still the one that runs.
+was meant is still the one that runs. A cell that has begun, and whose code has not, is not
+signalled: it raises the interrupt itself, before that.
 """
 
 from __future__ import annotations
@@ -38,12 +39,17 @@ class Interrupts:
     Args:
         request_file: Where the host names the cell it means before it sends SIGINT itself,
             which it does when this process cannot answer.
+        begun: Tells the id of the cell that has begun and not ended, though its code may not run yet or any more;
+            "" for none.
         postpone: Is asked, with the exception and the interrupted frame, whether it will raise the exception
             itself a moment later, because its own state would be left half changed.
     """
 
-    def __init__(self, request_file: Path, postpone: Callable[[BaseException, FrameType | None], bool]) -> None:
+    def __init__(
+        self, request_file: Path, begun: Callable[[], str], postpone: Callable[[BaseException, FrameType | None], bool]
+    ) -> None:
         self._request_file = request_file
+        self._begun = begun
         self._postpone = postpone
         self._running = ""
         self._armed = False
@@ -56,8 +62,8 @@ class Interrupts:
 
     @property
     def running(self) -> str:
-        """Id of the cell whose code is running, "" for none."""
-        return self._running
+        """Id of the cell that has begun and not ended, "" for none."""
+        return self._running or self._begun()
 
     @property
     def armed(self) -> bool:
@@ -76,7 +82,7 @@ class Interrupts:
         self._armed = True
 
     def settle(self) -> None:
-        """User code has come to its end: raise an interrupt that was asked for but did not get through.
+        """Raise an interrupt that was asked for before the code of a cell, or in it but did not get through.
 
         `os.system` ignores SIGINT while its child, which does not, ends; the code after it
         may be over before the next signal.
@@ -108,7 +114,7 @@ class Interrupts:
             on all the same, "not running", or "unanswered" when the main thread did not react: it is
             inside a C call.
         """
-        target = self._running
+        target = self.running
         if not target or (cell and cell != target):
             return "not running"
         deadline = time.monotonic() + wait
@@ -126,15 +132,17 @@ class Interrupts:
 
     def _insist(self, target: str, deadline: float) -> str:
         """Signal until the handler has raised, the cell is over, or the time is up."""
-        if self._running != target:
+        if self.running != target:
             return "not running"  # the one before us has ended it
         self._raised = False
         self._wanted = target
-        self._signal_group()
+        # This is looked at second, `arm` and `settle` look in the opposite order: one of the two finds the other.
+        if self._running == target:
+            self._signal_group()
         pause = _FIRST_LOOK_SECONDS
         while True:
             time.sleep(pause)
-            ended = self._running != target
+            ended = self.running != target
             if self._raised:  # looked at last: it may have been raised and have ended the cell just now
                 return "caught"
             if ended:
@@ -142,7 +150,8 @@ class Interrupts:
                 return "not running"
             if time.monotonic() > deadline:
                 return "unanswered"
-            _signal_main()
+            if self._running == target:
+                _signal_main()
             pause = _REPEAT_SECONDS
 
     def _await_end(self, target: str, deadline: float) -> str:
@@ -164,10 +173,12 @@ class Interrupts:
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if not self._armed:
             return
-        wanted = self._wanted or self._wanted_by_host()
+        running = self._running
+        # Another cell may have been meant that ended without running any code.
+        wanted = running if running and self._wanted == running else self._wanted_by_host()
         if not wanted and self._insisting:
             return  # one of our own that came after the one that raised: let the cell clean up
-        if wanted and wanted != self._running:
+        if wanted and wanted != running:
             return
         self._wanted = ""
         self._raised = True

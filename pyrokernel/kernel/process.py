@@ -109,7 +109,7 @@ class KernelProcess:
         log_aside(_MACHINERY, directory / "kernel.log")
         self.journal = Journal(directory, cap_bytes=spec.journal_bytes)
         self.capture = Capture(directory, self.journal)
-        interrupts = Interrupts(directory / "interrupt", self.capture.postpone)
+        interrupts = Interrupts(directory / "interrupt", lambda: self.cells.begun(), self.capture.postpone)
         interpreter = Interpreter(interrupts)
         self.loop = WorkLoop(
             lambda: self.cells.settle(), self._look_around, lambda: self.cells.idle_seconds(), spec.idle_stop

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -234,3 +235,58 @@ def test_two_may_interrupt_the_same_cell_at_once(kernel: pk.Kernel) -> None:
     assert outcomes[0] == "interrupted"
     assert outcomes[1] in ("interrupted", "not running")
     assert kernel.execute("'alive'").result == "alive"
+
+
+HELD = """
+import gc, os, time
+ran = []
+executor, = [one for one in gc.get_objects() if type(one).__name__ == "Executor"]
+begin = executor.capture.begin
+def begin_late(cell):
+    begin(cell)
+    if len(ran) == {after}:
+        open({held!r}, "w").close()
+        while not os.path.exists({go!r}):
+            time.sleep(0.001)
+executor.capture.begin = begin_late
+"""
+
+
+@pytest.fixture
+def late(tmp_path: Path) -> Iterator[tuple[pk.Kernel, Callable[[int], None], Path, Path]]:
+    """A kernel; what makes it stand still, once so much has run, between a cell's begin and its code; signs of that."""
+    held, go = tmp_path / "held", tmp_path / "go"
+    with pk.local(1) as mesh:
+
+        def hold(after: int) -> None:
+            mesh["k0"].execute(HELD.format(after=after, held=str(held), go=str(go)))
+
+        yield mesh["k0"], hold, held, go
+        go.touch()
+
+
+def test_a_cell_whose_code_has_not_begun_yet_is_interrupted_too(
+    late: tuple[pk.Kernel, Callable[[int], None], Path, Path],
+) -> None:
+    kernel, hold, held, go = late
+    hold(0)
+    cell = kernel.submit("ran.append(1)")
+    wait_until(held.exists)
+    assert kernel.interrupt(wait=0.01).outcome == "unanswered"
+    assert kernel.interrupt("0" * 32, wait=0.01).outcome == "not running"
+    go.touch()
+    assert cell.reply(timeout=10, check=False).ename == "KeyboardInterrupt"
+    assert kernel.execute("ran").result == [], "and nobody else is interrupted"
+
+
+def test_a_job_that_is_cancelled_as_a_chunk_begins_does_not_go_on(
+    late: tuple[pk.Kernel, Callable[[int], None], Path, Path],
+) -> None:
+    kernel, hold, held, go = late
+    hold(1)
+    job = kernel.map("ran.append", [0, 1, 2], chunk=1)
+    wait_until(held.exists)
+    job.cancel()
+    go.touch()
+    assert kernel.execute("ran", timeout=10).result == [0]
+    assert [index for index, error in job.errors.items() if type(error) is pk.CellCancelledError] == [1, 2]

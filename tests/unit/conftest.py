@@ -19,7 +19,7 @@ def interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Int
     monkeypatch.setattr(sys, "displayhook", sys.displayhook)
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     before = signal.getsignal(signal.SIGINT)
-    made = Interpreter(Interrupts(tmp_path / "request", lambda error, frame: False))
+    made = Interpreter(Interrupts(tmp_path / "request", lambda: "", lambda error, frame: False))
     yield made
     if made._loop is not None:
         made._loop.close()
