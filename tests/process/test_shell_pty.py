@@ -58,7 +58,7 @@ def test_tab_completes_an_attribute_of_a_live_object(start: Start) -> None:
     shell.enter("thing = Thing()")
     shell.expect("k0>")
     shell.type("thing.unl")
-    shell.expect("> thing.unl")
+    shell.expect("thing.unl")
     shell.tab("ikely_name")
     shell.type("\r")
     shell.expect("\n4711\n")
