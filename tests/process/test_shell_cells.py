@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from holding import Hold
 from shells import Start, interrupt_all, run, starting
 from waiting import wait_until
 
@@ -178,10 +179,11 @@ def test_a_map_is_one_row_whose_cells_are_listed_by_its_id(mesh: pk.Mesh) -> Non
     assert f">>> {line}\n" in run(mesh, parts[0].split()[2], "-c", f"cells {number}").stdout
 
 
-def test_cells_of_a_kernel_that_does_not_answer_are_not_said_to_be_none(mesh: pk.Mesh) -> None:
-    mesh["k2"].submit("import ctypes; ctypes.PyDLL(None).sleep(4)")
-    wait_until(lambda: not _answers(mesh))
-    done = run(mesh, "k2", "-c", "cells")
+def test_cells_of_a_kernel_that_does_not_answer_are_not_said_to_be_none(mesh: pk.Mesh, tmp_path: Path) -> None:
+    with Hold(tmp_path) as hold:
+        mesh["k2"].submit(hold.source)
+        wait_until(lambda: not _answers(mesh))
+        done = run(mesh, "k2", "-c", "cells")
     assert done.returncode == 1
     assert done.stdout == ""
     assert "k2 did not answer in time" in done.stderr

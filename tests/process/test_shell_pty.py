@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from holding import Hold
 from shells import Start, run, starting
 from waiting import wait_until
 
@@ -384,14 +385,15 @@ def test_ctrl_c_while_a_program_runs_shows_none_of_our_waiting(start: Start) -> 
 def test_ctrl_c_takes_a_line_back_that_a_deaf_kernel_has_not_taken(start: Start, mesh: pk.Mesh, tmp_path: Path) -> None:
     shell = start(prompt="3 kernels>")
     begun = tmp_path / "begun"
-    cell = mesh["k1"].submit(f"import ctypes; open({str(begun)!r}, 'w').close(); ctypes.PyDLL(None).sleep(6)")
-    wait_until(begun.exists)
-    shell.enter("print('taken by two')")
-    shell.expect("print('taken by two')\n")
-    wait_until(lambda: mesh["k2"].cells(1) and mesh["k2"].cells(1)[-1]["source"] == "print('taken by two')")
-    shell.type("\x03")
-    shell.expect("k1: may still run it", timeout=5)
-    shell.expect("3 kernels")
+    with Hold(tmp_path) as hold:
+        cell = mesh["k1"].submit(f"open({str(begun)!r}, 'w').close(){hold.source}")
+        wait_until(begun.exists)
+        shell.enter("print('taken by two')")
+        shell.expect("print('taken by two')\n")
+        wait_until(lambda: mesh["k2"].cells(1) and mesh["k2"].cells(1)[-1]["source"] == "print('taken by two')")
+        shell.type("\x03")
+        shell.expect("k1: may still run it")
+        shell.expect("3 kernels")
     assert cell.reply(timeout=20).status == "ok"  # what another sent was not touched
 
 

@@ -42,7 +42,7 @@ def test_a_mesh_with_a_setting_that_cannot_be_leaves_no_process_and_no_descripto
 
 
 @pytest.mark.parametrize(
-    "where", [(StartingHost, "_read_line"), (pk.Mesh, "hosts"), (pk.Mesh, "_hang_up"), (Child, "_sleep")]
+    "where", [(StartingHost, "_read_line"), (pk.Mesh, "hosts"), (pk.Mesh, "_hang_up"), (Child, "wait")]
 )
 def test_ctrl_c_in_the_start_or_end_of_a_mesh_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, where: tuple[type, str]
