@@ -110,7 +110,7 @@ class Job(Outcomes):
             SettingsError: One is no call; none was added.
         """
         items = list(items)
-        with self._changed:
+        with self._lock:
             if self._cancelled:
                 raise CellCancelledError("the job was cancelled, and takes no more; map the rest as a new job")
             if items and self._late():
@@ -124,7 +124,7 @@ class Job(Outcomes):
             return self._extend(items)
 
     def _extend(self, items: list[Any]) -> range:
-        with self._changed:
+        with self._lock:
             first = len(self._results)
             if self._calls:
                 items = check_calls(items, first)
@@ -147,7 +147,7 @@ class Job(Outcomes):
             ReplyTimeoutError: A kernel did not answer; `.replies` has the text of the others.
             GatherError: A kernel could not be asked; likewise.
         """
-        with self._changed:
+        with self._lock:
             cells = {line.link: line.cells for line in self._sharing.lines}  # what is sent meanwhile is read as well
         return self._printed.read(cells)
 
@@ -157,7 +157,7 @@ class Job(Outcomes):
 
     def _stop(self) -> dict[str, str]:
         """Cancel; return kernel name to why something may go on there."""
-        with self._changed:
+        with self._lock:
             self._cancelled = True
             self._sharing.backlog.clear()
             running = {line.link: [chunk.cell for chunk in line.chunks] for line in self._sharing.lines if line.chunks}
@@ -165,7 +165,7 @@ class Job(Outcomes):
         holding = withdraw(self._mesh, running)
         if thread is not None:
             thread.join(timeout=0.0 if holding else self._mesh.settings.timeout)
-        with self._changed:
+        with self._lock:
             self._settle_rest(CellCancelledError("the job was cancelled"))
         return holding
 
@@ -198,7 +198,7 @@ class Job(Outcomes):
                     self._run(exchange)
             except Exception as error:  # noqa: BLE001  a job never leaves its reader waiting, whatever went wrong
                 rest = error if isinstance(error, PyrokernelError) else PyrokernelError(f"the job failed: {error!r}")
-            with self._changed:
+            with self._lock:
                 # More was added as the last answer came, or all kernels died, which others may follow.
                 if rest is None and self._sharing.backlog and hopeful and not self._late():
                     continue
@@ -212,7 +212,8 @@ class Job(Outcomes):
     def _run(self, exchange: OpenExchange) -> None:
         """Keep every kernel supplied until nothing is left or the time is up."""
         for line in self._sharing.lines:
-            line.equipped = False  # its connection may be another one than in an earlier exchange
+            # Its connection may be another one than in an earlier exchange, which left what was taken back unanswered.
+            line.equipped, line.withdrawn = False, 0
         self._supply_all(exchange)
         while True:
             until = min(self._sharing.look, math.inf if self._deadline is None else self._deadline)
@@ -244,7 +245,7 @@ class Job(Outcomes):
 
     def _supply_all(self, exchange: OpenExchange) -> None:
         """Send chunks ahead to all kernels that have too few of them, first one to each."""
-        with self._changed:
+        with self._lock:
             if self._bell is not None:
                 self._bell.hear()  # before looking at what waits: what comes later rings again
         for line in self._sharing.alive.values():
@@ -255,7 +256,7 @@ class Job(Outcomes):
 
     def _level(self, exchange: OpenExchange) -> None:
         """Ask kernels to give back what others could do, or whose results are long awaited."""
-        with self._changed:
+        with self._lock:
             now = time.monotonic()
             chunks = [] if self._cancelled else self._sharing.level(now)
             if self._cancelled:
@@ -267,14 +268,14 @@ class Job(Outcomes):
     def _regain(self, exchange: OpenExchange, chunk: Chunk, asked: float, answer: int | bool) -> None:
         """Share anew what a kernel has given back of a chunk."""
         kept = (0 if answer else len(chunk.items)) if isinstance(answer, bool) else answer
-        with self._changed:
+        with self._lock:
             if not self._cancelled:
                 self._sharing.regain(chunk, kept, asked, time.monotonic())
         self._supply_all(exchange)
 
     def _lose(self, line: Line, error: KernelConnectionError) -> None:
         """Do without an instance."""
-        with self._changed:
+        with self._lock:
             self._sharing.lose(line)
         for kernel in self._kernels:
             # Its user learns of the restart through this job; the next use of the handle goes on.
@@ -316,7 +317,7 @@ class Job(Outcomes):
         """Take the next chunks for a kernel; from now on a cancel asks that kernel to skip them."""
         if self._chunk is None:
             most = 1  # what becomes of one may say how large the next is to be
-        with self._changed:
+        with self._lock:
             return [] if self._cancelled else self._sharing.deal(line, most, time.monotonic())
 
     def _request(self, chunk: Chunk) -> Request | None:
@@ -341,7 +342,7 @@ class Job(Outcomes):
     def _divide(self, chunk: Chunk) -> bool:
         """Put a chunk that cannot travel back in line as two, until the item that cannot is alone; False then."""
         halves = chunk.halves()
-        with self._changed:
+        with self._lock:
             if halves and not self._cancelled:
                 self._sharing.leave(chunk, time.monotonic())
                 for half in halves:
@@ -357,7 +358,7 @@ class Job(Outcomes):
             except PyrokernelError as failure:
                 error = failure
         count = len(chunk.items)
-        with self._changed:
+        with self._lock:
             if not self._sharing.leave(chunk, time.monotonic()):
                 chunk.line.withdrawn -= 1
                 return

@@ -29,7 +29,8 @@ class Outcomes:
         self._arrived: list[range] = []
         self._count = 0
         self._errors: dict[int, PyrokernelError] = {}
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()  # entered, and not the condition, in whose code Ctrl-C would leave it locked
+        self._changed = threading.Condition(self._lock)
         self._awaited: list[Callable[[], Any]] = []
 
     def __len__(self) -> int:
@@ -57,7 +58,7 @@ class Outcomes:
     @property
     def errors(self) -> dict[int, PyrokernelError]:
         """The failures so far, by index, as they came; what `results(check=False)` has in their places."""
-        with self._changed:
+        with self._lock:
             return dict(self._errors)
 
     def ready(self, index: int) -> bool:
@@ -133,7 +134,7 @@ class Outcomes:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the job is done, in seconds; False if the time was not enough. Ctrl-C ends the wait only."""
         try:
-            with self._changed:
+            with self._lock:
                 return self._wait_for(lambda: self.done, timeout)
         except KeyboardInterrupt as ctrl_c:
             ctrl_c.add_note("the job goes on in the kernels; Job.cancel() stops it")
@@ -161,7 +162,7 @@ class Outcomes:
     def _await(self, predicate: Callable[[], Any], timeout: float | None = None) -> bool:
         """Wait for something to arrive, in seconds; False if the time was not enough. Ctrl-C cancels the job."""
         try:
-            with self._changed:
+            with self._lock:
                 return self._wait_for(predicate, timeout)
         except KeyboardInterrupt as ctrl_c:
             obey_ctrl_c(ctrl_c, self._give_up, "the job may go on in the kernels; Job.cancel() stops it")

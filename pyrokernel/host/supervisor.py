@@ -184,7 +184,8 @@ class Supervisor:
             kernel.life.ask(Asked.RESTART)
         elif number != signal.SIGINT:
             raise HostError(f"signal {number} is not sent to kernels; SIGINT and SIGKILL are")
-        elif cell:
+        else:
+            # Without a cell, too: one that was meant before may stand there still, which ended too soon to read it.
             # On a full disk, or when the journal was removed, whatever runs is interrupted: most likely that cell.
             with contextlib.suppress(OSError):
                 Path(kernel.life.birth.journal_dir, "interrupt").write_text(cell)

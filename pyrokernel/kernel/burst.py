@@ -180,6 +180,7 @@ class _Burst:
         try:
             if not self._first or not executor.journal.note_chunk(self._first, cell.id):
                 self.end()
+                self._cells.running = cell  # it has begun, whatever has ended
                 self._begin(cell, count)
             begun = time.perf_counter()
             failure = executor.interpreter.run(cell.id, self._call)

@@ -39,8 +39,7 @@ class Interrupts:
     Args:
         request_file: Where the host names the cell it means before it sends SIGINT itself,
             which it does when this process cannot answer.
-        begun: Tells the id of the cell that has begun and not ended, though its code may not run yet or any more;
-            "" for none.
+        begun: Tells the id of the cell that has begun, also before and after its code runs; "" for none.
         postpone: Is asked, with the exception and the interrupted frame, whether it will raise the exception
             itself a moment later, because its own state would be left half changed.
     """
@@ -52,6 +51,7 @@ class Interrupts:
         self._begun = begun
         self._postpone = postpone
         self._running = ""
+        self._over = ""
         self._armed = False
         self._wanted = ""
         # Not an Event: the handler would wait for itself on its lock when a second signal interrupts it there.
@@ -62,8 +62,13 @@ class Interrupts:
 
     @property
     def running(self) -> str:
-        """Id of the cell that has begun and not ended, "" for none."""
-        return self._running or self._begun()
+        """Id of the cell whose code runs, or is about to; "" for none."""
+        running = self._running
+        if not running:
+            running = self._begun()
+            if running == self._over:  # read last: its code may have come and gone since
+                return ""
+        return running
 
     @property
     def armed(self) -> bool:
@@ -95,6 +100,7 @@ class Interrupts:
     def disarm(self) -> None:
         """User code has ended; a late signal is ignored."""
         self._armed = False
+        self._over = self._running or self._over
         self._running = ""
         self._wanted = ""
 

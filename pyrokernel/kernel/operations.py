@@ -15,6 +15,7 @@ from pyrokernel.client.reference import Reference
 from pyrokernel.errors import AccessRefusedError, ProtocolError
 from pyrokernel.kernel.attributes import attributes
 from pyrokernel.kernel.references import Entry, References
+from pyrokernel.kernel.restrictions import Rules
 from pyrokernel.messages import Lent
 from pyrokernel.wire.plain import is_data, is_simple
 
@@ -62,10 +63,13 @@ class Operation:
         self._name, self._member = (_name(asked.get(key)) for key in ("name", "member"))
         self._source = asked.get("source") or ""
         self._entry: Entry | None = None
+        self._rules: Rules | None = None
         self._got_method = False
         if self._op != "make":
             self._entry = table.find(str(asked.get("ref") or ""))
             self._entry.uses += 1
+            self._rules = self._entry.rules  # kept: an entry that ends meanwhile has none any more
+            self._check_lives()
         if self._op not in ("make", *_OPERATIONS):
             raise ProtocolError(f"there is no operation {self._op!r} on a reference")
         if (self._op in _ATTRIBUTE) != bool(self._name):
@@ -74,7 +78,7 @@ class Operation:
     @property
     def restricted(self) -> bool:
         """Whether only data comes and goes."""
-        return self._entry is not None and self._entry.rules is not None
+        return self._rules is not None
 
     @property
     def title(self) -> str:
@@ -93,12 +97,11 @@ class Operation:
         if self._entry is None:
             return eval(compile(str(self._source).strip(), "<reference>", "eval"), self._variables)
         entry = self._entry
-        if entry.gone:  # since it was asked for
-            raise self._table.gone(entry.gone)
         value = entry.value
+        self._check_lives()
         if self._member:
             value = self._bound(value)
-        if entry.rules is not None:
+        if self._rules is not None:
             return self._restricted(value, args, kwargs)
         if self._op in _ATTRIBUTE:
             found = _ATTRIBUTES[self._op](value, self._name, *args)
@@ -106,6 +109,10 @@ class Operation:
             self._got_method = isinstance(found, _BOUND) and found.__self__ is entry.value and not self._member
             return found
         return _OPERATIONS[self._op](value, *args, **kwargs)
+
+    def _check_lives(self) -> None:
+        if self._entry is not None and self._entry.gone:  # since it was asked for
+            raise self._table.gone(self._entry.gone)
 
     def lend(self, value: Any) -> dict[str, Any]:
         """Return a value as it travels: under "value" what is data, under "lent" what is said of all else."""
@@ -121,11 +128,13 @@ class Operation:
         entry = self._entry
         if entry is None:
             return self._table.lend(value, shown=str(self._source).strip(), holder=self._holder, by=self._by)
-        rules = entry.rules
+        rules = self._rules
         if value is entry.value and not self._member:
             return self._table.lend_again(entry, self._holder)
         if self._got_method:
-            return entry.lent(self._name)  # of this entry its client knows
+            found = entry.lent(self._name)  # of this entry its client knows
+            self._check_lives()
+            return found
         if rules is not None:
             rules.check_value(value, self._shown)
         return self._table.lend(
@@ -143,9 +152,9 @@ class Operation:
         """Return the method that is meant."""
         entry = self._entry
         assert entry is not None  # a member belongs to one
-        if entry.rules is None:
+        if self._rules is None:
             return getattr(value, self._member)
-        found, is_method = entry.rules.get(value, self._member, entry.shown)
+        found, is_method = self._rules.get(value, self._member, entry.shown)
         if not is_method or self._op != "call":
             raise AccessRefusedError(f"{entry.shown}.{self._member} is a method: by a URL it is called, nothing else")
         return found
@@ -153,7 +162,7 @@ class Operation:
     def _restricted(self, value: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Do what the rules of a URL allow."""
         assert self._entry is not None
-        rules, shown = self._entry.rules, self._entry.shown
+        rules, shown = self._rules, self._entry.shown
         assert rules is not None
         if self._op == "get":
             found, self._got_method = rules.get(value, self._name, shown)
@@ -174,7 +183,7 @@ class Operation:
         """Whether a value goes by value: data does; of a part of an object only what cannot change."""
         if self._op not in _PARTS:
             return is_data(value)
-        rules = None if self._entry is None else self._entry.rules
+        rules = self._rules
         # What is not given under the rules, such as an array, can be had in no other way.
         return is_simple(value) or (rules is not None and not rules.gives(value) and is_data(value))
 
@@ -188,11 +197,13 @@ class Operation:
 
 def members(entry: Entry) -> list[str]:
     """Return the names that Tab offers after a reference, read as they lie; of what is restricted, those it reaches."""
-    value = entry.value
+    value, rules = entry.value, entry.rules
+    if entry.gone:
+        return []
     names = [name for name in attributes(value) if name.isidentifier()]
-    if entry.rules is None:
+    if rules is None:
         return sorted(names)
-    allowed = entry.rules.names(value)
+    allowed = rules.names(value)
     return [name for name in (sorted(names) if allowed is None else allowed) if not name.startswith("_")]
 
 

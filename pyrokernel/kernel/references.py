@@ -54,7 +54,7 @@ class Entry:
         times: By client, how often it was lent to it.
         pins: Names under which it is kept.
         uses: How many operations went through it.
-        gone: Why it ended, "" while it lives.
+        gone: Why it ended, "" while it lives; who reads anything without the lock looks at this afterwards.
     """
 
     token: str
@@ -122,7 +122,8 @@ class References:
     ) -> None:
         self.kernel, self.instance, self._stall = kernel, instance, stall
         self._dropped, self._clock = dropped, clock
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()  # entered, and not the condition: as in `yielding`
+        self._changed = threading.Condition(self._lock)
         self._entries: dict[str, Entry] = {}
         self._by_object: dict[tuple[int, str], str] = {}
         self._ended: dict[str, str] = {}
@@ -130,7 +131,7 @@ class References:
         self._sweeping = False
 
     def __len__(self) -> int:
-        with self._changed:
+        with self._lock:
             self._sweep()
             return len(self._entries)
 
@@ -143,11 +144,16 @@ class References:
             holder: Id of the client, which has to renew it.
             by: Identity of who asked for it.
             under: The entry that it was reached by; what is restricted stays so.
+
+        Raises:
+            ReferenceGoneError: What it was reached by has ended meanwhile.
         """
-        rules = under.rules if under is not None else None
-        root = "" if rules is None or under is None else under.root or under.token
-        with self._changed:
+        with self._lock:
             self._sweep()
+            if under is not None and under.gone:
+                raise self.gone(under.gone)
+            rules = under.rules if under is not None else None
+            root = "" if rules is None or under is None else under.root or under.token
             entry = self._entries.get(self._by_object.get((id(value), root), ""))
             if entry is None:
                 entry = Entry(_new_token(), value, "handle", shown, by, time.time(), rules=rules, root=root)
@@ -163,7 +169,7 @@ class References:
         Raises:
             ReferenceGoneError: The entry has ended meanwhile.
         """
-        with self._changed:
+        with self._lock:
             if entry.gone:
                 raise self.gone(entry.gone)
             return self._lend_to(entry, holder)
@@ -189,11 +195,13 @@ class References:
         if not seconds > 0:
             raise SettingsError(f"a URL expires after more than 0 s, not {seconds:g}")
         source = self.find(token)
-        if source.rules is not None:
+        value, rules = source.value, source.rules
+        if source.gone:
+            raise self.gone(source.gone)
+        if rules is not None:
             raise SettingsError("what came by a URL cannot be mailed on by another; mail the URL itself")
-        value = source.value
         entry = Entry(_new_token(), value, "url", source.shown, by, time.time(), rules=Rules(value, exposed=exposed))
-        with self._changed:
+        with self._lock:
             entry.expires = self._clock() + seconds
             self._add(entry)
         return entry
@@ -206,7 +214,7 @@ class References:
         """
         token = PUBLISHED_OBJECT + name
         entry = Entry(token, value, "published", name, by, time.time(), rules=Rules(value, exposed=True))
-        with self._changed:
+        with self._lock:
             if token in self._entries:
                 raise SettingsError(f"this kernel has published {name!r} already; unpublish({name!r}) first")
             self._add(entry)
@@ -218,7 +226,7 @@ class References:
         Raises:
             ReferenceGoneError: There is none; the reason says how it ended, as far as that is known.
         """
-        with self._changed:
+        with self._lock:
             self._sweep()
             entry = self._entries.get(token)
             if entry is None:
@@ -231,7 +239,10 @@ class References:
         Raises:
             ReferenceGoneError: There is no such entry.
         """
-        value = self.find(token).value
+        entry = self.find(token)
+        value = entry.value
+        if entry.gone:
+            raise self.gone(entry.gone)
         return getattr(value, member) if member else value
 
     def gone(self, reason: str) -> ReferenceGoneError:
@@ -241,7 +252,7 @@ class References:
     def renew(self, tokens: Sequence[str], seconds: float, holder: str) -> list[bool]:
         """Hold entries for a client for some seconds from now; say of each whether it lives."""
         seconds = min(seconds, MAX_LEASE_SECONDS)
-        with self._changed:
+        with self._lock:
             self._sweep()
             found = []
             for token in tokens:
@@ -260,7 +271,7 @@ class References:
                 by an answer on its way, stays.
             holder: The client.
         """
-        with self._changed:
+        with self._lock:
             self._sweep()
             for token, times in tokens.items():
                 entry = self._entries.get(token)
@@ -277,19 +288,19 @@ class References:
         Raises:
             ReferenceGoneError: There is no such entry.
         """
-        entry = self.find(token)
-        self.unpin(name, but=entry)
-        with self._changed:
+        with self._lock:
+            entry = self.find(token)
             entry.pins.add(name)
+            self.unpin(name, but=entry)
 
     def pinned(self) -> dict[str, str]:
         """Return the tokens of what is pinned, by the names."""
-        with self._changed:
+        with self._lock:
             return {name: entry.token for entry in self._entries.values() for name in entry.pins}
 
     def unpin(self, name: str, but: Entry | None = None) -> bool:
         """Take a name from what is kept under it, which lives on by its leases; say whether there was something."""
-        with self._changed:
+        with self._lock:
             pinned = [entry for entry in self._entries.values() if name in entry.pins and entry is not but]
             for entry in pinned:
                 entry.pins.discard(name)
@@ -307,7 +318,7 @@ class References:
         Returns:
             How many entries that were.
         """
-        with self._changed:
+        with self._lock:
             self._sweep()
             meant = [entry for entry in self._entries.values() if which in (entry.id, entry.token)]
             roots = {entry.token for entry in meant}
@@ -318,13 +329,13 @@ class References:
 
     def maker(self, which: str) -> str:
         """Return the identity of who made an entry, by its id or its token; "" where there is none."""
-        with self._changed:
+        with self._lock:
             self._sweep()
             return next((entry.by for entry in self._entries.values() if which in (entry.id, entry.token)), "")
 
     def listing(self) -> list[RefInfo]:
         """List the entries, oldest first."""
-        with self._changed:
+        with self._lock:
             self._sweep()
             now, wall = self._clock(), time.time()
             return [
@@ -373,7 +384,8 @@ class References:
         if self._by_object.get(key) == entry.token:
             del self._by_object[key]
         self._remains.append(entry.value)
-        entry.value, entry.rules, entry.gone = None, None, reason
+        entry.gone = reason  # before the rules go: without any, everything may be reached
+        entry.value, entry.rules = None, None
         self._ended[entry.id] = reason
         if len(self._ended) > _REMEMBERED:
             del self._ended[next(iter(self._ended))]
@@ -398,7 +410,7 @@ class References:
 
     def _keep_sweeping(self) -> None:
         """Sweep whenever something is due, until nothing is left."""
-        with self._changed:
+        with self._lock:
             while True:
                 self._sweep()
                 if not self._entries:

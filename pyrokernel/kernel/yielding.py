@@ -41,7 +41,10 @@ class Yields:
     def __init__(self, max_bytes: int, *, pauses: bool = False, data: bool = False) -> None:
         self._max_bytes, self._pauses, self._data = max_bytes, pauses, data
         self.paused = False
-        self._changed = threading.Condition()
+        # The lock is entered, and not the condition: that is Python code, in which an interrupt of the generator could
+        # be raised with the lock taken, and never given back.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._values: collections.deque[tuple[int, Any]] = collections.deque()
         self._count = 0
         self._bytes = 0
@@ -51,7 +54,7 @@ class Yields:
 
     def leave(self) -> None:
         """Give up what was yielded: nobody will read it. The generator ends when it yields next."""
-        with self._changed:
+        with self._lock:
             self._left = True
             self._values.clear()
             self._bytes = 0
@@ -69,7 +72,7 @@ class Yields:
         """
         packed, missing = pack_value(value, max_bytes=self._max_bytes, plain=False, data=self._data)
         entry = {"missing": missing} if missing else packed
-        with self._changed:
+        with self._lock:
             self._count += 1
             self._values.append((self._count, entry))
             self._bytes += _size(entry)
@@ -104,7 +107,7 @@ class Yields:
             iterator goes on with another cell.
         """
         deadline = time.monotonic() + timeout
-        with self._changed:
+        with self._lock:
             self._asked, self._reader = time.monotonic(), reader
             while self._values and self._values[0][0] <= after:
                 self._bytes -= _size(self._values.popleft()[1])
@@ -123,7 +126,7 @@ class Yields:
 
     def wake(self) -> None:
         """Tell a waiting reader that the cell has ended."""
-        with self._changed:
+        with self._lock:
             self._changed.notify_all()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -241,35 +242,36 @@ HELD = """
 import gc, os, time
 ran = []
 executor, = [one for one in gc.get_objects() if type(one).__name__ == "Executor"]
-begin = executor.capture.begin
-def begin_late(cell):
-    begin(cell)
-    if len(ran) == {after}:
+step = executor.capture.{step}
+def step_late(*arguments):
+    found = step(*arguments)
+    if len(ran) == {after} and not os.path.exists({go!r}):
         open({held!r}, "w").close()
         while not os.path.exists({go!r}):
             time.sleep(0.001)
-executor.capture.begin = begin_late
+    return found
+executor.capture.{step} = step_late
 """
+
+Late = Callable[[str, int], None]
 
 
 @pytest.fixture
-def late(tmp_path: Path) -> Iterator[tuple[pk.Kernel, Callable[[int], None], Path, Path]]:
-    """A kernel; what makes it stand still, once so much has run, between a cell's begin and its code; signs of that."""
+def late(tmp_path: Path) -> Iterator[tuple[pk.Kernel, Late, Path, Path]]:
+    """A kernel; what makes it stand still, once so much has run, before or after the code of a cell; signs of that."""
     held, go = tmp_path / "held", tmp_path / "go"
     with pk.local(1) as mesh:
 
-        def hold(after: int) -> None:
-            mesh["k0"].execute(HELD.format(after=after, held=str(held), go=str(go)))
+        def hold(step: str, after: int) -> None:
+            mesh["k0"].execute(HELD.format(step=step, after=after, held=str(held), go=str(go)))
 
         yield mesh["k0"], hold, held, go
         go.touch()
 
 
-def test_a_cell_whose_code_has_not_begun_yet_is_interrupted_too(
-    late: tuple[pk.Kernel, Callable[[int], None], Path, Path],
-) -> None:
+def test_a_cell_whose_code_has_not_begun_yet_is_interrupted_too(late: tuple[pk.Kernel, Late, Path, Path]) -> None:
     kernel, hold, held, go = late
-    hold(0)
+    hold("begin", 0)
     cell = kernel.submit("ran.append(1)")
     wait_until(held.exists)
     assert kernel.interrupt(wait=0.01).outcome == "unanswered"
@@ -279,14 +281,36 @@ def test_a_cell_whose_code_has_not_begun_yet_is_interrupted_too(
     assert kernel.execute("ran").result == [], "and nobody else is interrupted"
 
 
-def test_a_job_that_is_cancelled_as_a_chunk_begins_does_not_go_on(
-    late: tuple[pk.Kernel, Callable[[int], None], Path, Path],
+def test_a_cell_whose_code_is_over_is_not_interrupted_and_nobody_is_killed_for_it(
+    late: tuple[pk.Kernel, Late, Path, Path],
 ) -> None:
     kernel, hold, held, go = late
-    hold(1)
+    hold("end", 1)
+    cell = kernel.submit("ran.append(1); 'done'")
+    wait_until(held.exists)
+    assert kernel.interrupt(cell.id, escalate=True).outcome == "not running"
+    go.touch()
+    assert cell.reply(timeout=10).result == "done"
+
+
+def test_a_job_that_is_cancelled_as_a_chunk_begins_does_not_go_on(late: tuple[pk.Kernel, Late, Path, Path]) -> None:
+    kernel, hold, held, go = late
+    hold("begin", 1)
     job = kernel.map("ran.append", [0, 1, 2], chunk=1)
     wait_until(held.exists)
     job.cancel()
     go.touch()
     assert kernel.execute("ran", timeout=10).result == [0]
     assert [index for index, error in job.errors.items() if type(error) is pk.CellCancelledError] == [1, 2]
+
+
+def test_a_signal_by_the_host_is_not_taken_for_one_that_came_too_late(mesh: pk.Mesh, kernel: pk.Kernel) -> None:
+    kernel.execute(
+        "import gc, time\n"
+        "found, = [one for one in gc.get_objects() if type(one).__name__ == 'Interrupts']\n"
+        "found._request_file.write_text('0' * 32)"
+    )
+    cell = kernel.submit("print('begun'); time.sleep(60)")
+    wait_until(lambda: "begun" in printed(cell))
+    mesh.signal_kernel(mesh.link_to(kernel.name), signal.SIGINT)
+    assert cell.reply(timeout=10, check=False).ename == "KeyboardInterrupt"

@@ -204,3 +204,19 @@ def test_many_small_requests_that_wait_are_taken_back_together(group: pk.Group, 
     assert {type(result) for result in results[200:]} == {pk.CellCancelledError}
     assert len(noted(path)) == 203
     assert {reply.result for reply in group.execute("1", timeout=10).values()} == {1}
+
+
+def test_a_kernel_that_was_busy_with_something_else_takes_part_in_what_is_added(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    with pk.local(2) as mesh:
+        mesh[:].execute(NOTES)
+        busy = mesh["k1"].submit(f"note((0, 0.0, {str(tmp_path / 'busy')!r}, {str(go)!r}))")
+        wait_until((tmp_path / "busy").exists)
+        job = mesh[:].map("note", [(n, 0.0, str(tmp_path / "first"), "") for n in range(4)], retries=2)
+        assert job.results() == [0, 1, 2, 3], "k0 alone"
+        go.touch()
+        assert busy.reply(timeout=10).status == "ok"
+        mesh.stop(["k0"])
+        job.add((4, 0.0, str(tmp_path / "second"), ""))
+        assert job.wait(20)
+        assert job.results() == [0, 1, 2, 3, 4]

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import gc
+import random
+import signal
 import threading
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from waiting import wait_until
 
 from pyrokernel.errors import ReferenceGoneError, SettingsError
 from pyrokernel.kernel import references
+from pyrokernel.kernel.operations import Operation
 from pyrokernel.kernel.references import References, public_id
+from pyrokernel.kernel.yielding import Yields
 from pyrokernel.messages import LEASE_SECONDS
 from pyrokernel.wire.exposing import expose
 
@@ -296,3 +302,71 @@ def test_a_token_that_nobody_knows_does_no_harm(table: References, use: Callable
     token = lend(table, Thing())
     use(table)
     assert table.find(token).shown == "thing"
+
+
+def test_what_a_url_reaches_as_it_expires_is_not_lent_without_its_rules(table: References, clock: Clock) -> None:
+    class Slow:
+        def use(self) -> Thing:
+            clock.now += 20
+            len(table)  # which sees to what is due, as its thread does
+            return Thing()
+
+    url = table.share(lend(table, Slow()), seconds=10, exposed=False, by="")
+    asked = {"ref": url.token, "op": "call", "member": "use"}
+    operation = Operation(table, asked, holder="a", by="", variables={}, max_bytes=1000)
+    value = operation()
+    assert operation.restricted
+    with pytest.raises(ReferenceGoneError, match="expired"):
+        operation.lend(value)
+    assert "Thing" not in [entry.type for entry in table.listing()]
+
+
+def test_what_is_given_back_as_it_is_pinned_stays_or_is_said_to_be_gone(table: References) -> None:
+    token = lend(table, Thing())
+    unpin = table.unpin
+
+    def slow_unpin(name: str, but: references.Entry | None = None) -> bool:
+        giving = threading.Thread(target=table.give_back, args=({token: 1}, "a"))
+        giving.start()
+        giving.join(0.05)
+        return unpin(name, but)
+
+    table.unpin = slow_unpin  # type: ignore[method-assign]
+    table.pin(token, "name")
+    assert table.pinned() == {"name": token}
+
+
+@pytest.mark.parametrize(
+    ("make", "step", "lock"),
+    [
+        (
+            lambda: References("k0", "0" * 16),
+            lambda table: table.lend(Thing, shown="thing", holder="a"),
+            lambda table: table._lock,
+        ),
+        (lambda: Yields(1000, pauses=True), lambda yields: yields.put(1), lambda yields: yields._lock),
+    ],
+    ids=["references", "yields"],
+)
+def test_an_interrupted_cell_leaves_no_lock_behind(
+    make: Callable[[], Any], step: Callable[[Any], object], lock: Callable[[Any], Any]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def go_on(one: Any) -> None:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0005, 0.003))
+        while True:
+            step(one)
+
+    handler = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for _ in range(60):
+            one = make()
+            with pytest.raises(KeyboardInterrupt):
+                go_on(one)
+            with concurrent.futures.ThreadPoolExecutor() as another:
+                assert another.submit(lock(one).acquire, timeout=5).result()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
