@@ -557,6 +557,31 @@ def test_the_successor_of_a_dead_instance_can_be_awaited(world: World) -> None:
     assert world.supervisor.successor("k0", before.instance).result(0) == world.info("k0")
 
 
+def _kernel_whose_restart_waits(world: World) -> KernelInfo:
+    """Let a kernel die until there is a pause before its next life; return the last one."""
+    (info,) = world.start("k0")
+    world.die(info.pid)
+    while len(world.launches) > world.info("k0").restarts:
+        info = dataclasses.replace(world.info("k0"), pid=world.raise_kernel("k0"))
+        world.die(info.pid)
+    return info
+
+
+def test_whoever_waits_for_a_restart_that_waits_is_told_when_the_kernel_is_stopped(world: World) -> None:
+    before = _kernel_whose_restart_waits(world)
+    future = world.supervisor.successor("k0", before.instance)
+    world.supervisor.stop(["k0"]).result(0)
+    with pytest.raises(KernelNotFoundError, match="'k0' was stopped"):
+        future.result(0)
+
+
+def test_whoever_waits_for_a_restart_that_waits_gets_the_kernel_that_is_started_meanwhile(world: World) -> None:
+    before = _kernel_whose_restart_waits(world)
+    future = world.supervisor.successor("k0", before.instance)
+    (after,) = world.start("k0")
+    assert future.result(0) == after
+
+
 # Hosts that follow each other
 
 
