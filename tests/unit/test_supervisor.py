@@ -27,7 +27,7 @@ from pyrokernel.host.deaths import DeathLog
 from pyrokernel.host.launch import Launch
 from pyrokernel.host.lifecycle import Situation
 from pyrokernel.host.places import Places
-from pyrokernel.host.policy import MAX_DEATHS, Ending
+from pyrokernel.host.policy import MAX_DEATHS, PAUSES_SECONDS, Ending
 from pyrokernel.host.supervisor import Supervisor
 from pyrokernel.loop import Timer
 from pyrokernel.messages import START_SECONDS, Death, KernelInfo, KernelSpec
@@ -559,12 +559,14 @@ def test_the_successor_of_a_dead_instance_can_be_awaited(world: World) -> None:
 
 def _kernel_whose_restart_waits(world: World) -> KernelInfo:
     """Let a kernel die until there is a pause before its next life; return the last one."""
-    (info,) = world.start("k0")
-    world.die(info.pid)
-    while len(world.launches) > world.info("k0").restarts:
-        info = dataclasses.replace(world.info("k0"), pid=world.raise_kernel("k0"))
-        world.die(info.pid)
-    return info
+    world.start("k0")
+    for _ in range(PAUSES_SECONDS.count(0.0)):
+        world.die(world.info("k0").pid)
+        world.raise_kernel("k0")
+    last = world.info("k0")
+    world.die(last.pid)
+    assert world.info("k0").status == "dead"
+    return last
 
 
 def test_whoever_waits_for_a_restart_that_waits_is_told_when_the_kernel_is_stopped(world: World) -> None:
