@@ -77,12 +77,7 @@ class Supervisor:
             policy.check_spec(spec)
         policy.check_new_names(specs, {kernel.name: kernel.life.instance for kernel in self._living()})
         self._cycle.sharing = len({*self._kernels, *(spec.name for spec in specs)} - {STATE, GATEWAY})
-        futures = []
-        for spec in specs:
-            if spec.name in self._kernels:
-                self._forget(self._kernels[spec.name])
-            futures.append(self._start_one(spec))
-        return futures
+        return [self._start_one(spec) for spec in specs]
 
     def start_state(self) -> Future[KernelInfo]:
         """Start the process of the shared state unless it lives; the future has it once its name is registered."""
@@ -116,8 +111,6 @@ class Supervisor:
         kernel = self._kernels.get(spec.name)
         if kernel is not None and kernel.alive:
             return kernel.ready() if kernel.life.status is KernelStatus.STARTING else _done(kernel.info())
-        if kernel is not None:
-            self._forget(kernel)
         return self._start_one(spec, role=role)
 
     def stop_state(self) -> Future[list[Death]]:
@@ -257,7 +250,12 @@ class Supervisor:
     # Details
 
     def _start_one(self, spec: KernelSpec, role: str = "kernel") -> Future[KernelInfo]:
+        """Start a kernel, in place of a dead one of its name; this is the restart, too, for which somebody may wait."""
         kernel = Kernel(spec=spec, life=self._cycle.new_life(spec, role), role=role)
+        dead = self._kernels.get(spec.name)
+        if dead is not None:
+            kernel.awaiting_ready, dead.awaiting_ready = dead.awaiting_ready, []
+            self._forget(dead)
         self._kernels[spec.name] = kernel
         ready = kernel.ready()
         self._cycle.begin(kernel, kernel.life)
@@ -330,10 +328,13 @@ class Supervisor:
 
     def _forget(self, kernel: Kernel) -> None:
         """Remove a kernel from the table and from the disk."""
+        waits = kernel.pause is not None
         kernel.cancel_pause()
         self._cycle.registry.remove(kernel.name)
         if self._kernels.get(kernel.name) is kernel:
             del self._kernels[kernel.name]
+        if waits:  # all others are told by their life cycle how they ended
+            kernel.settle_ready(KernelNotFoundError(f"{kernel.shown} was stopped before its restart"))
 
 
 def _done(info: KernelInfo) -> Future[KernelInfo]:

@@ -86,10 +86,12 @@ class WorkLoop:
                     return f"idle for {self._idle_stop:g} s"
             for key, _ in self._await_events(timeout):
                 if key.fileobj is not self._wake_out:
+                    if key.data not in self.connections:
+                        continue  # its other socket came first, and it was left by that
                     if key.fileobj is key.data.inner:
                         self._leave(key.data)
                         daemon.lose(key.data, ConnectionResetError("the gateway has hung up"))
-                    elif key.data in self.connections:
+                    else:
                         self._serve(key.data, daemon)
                     continue
                 self._take_arrivals()

@@ -27,7 +27,7 @@ from pyrokernel.host.deaths import DeathLog
 from pyrokernel.host.launch import Launch
 from pyrokernel.host.lifecycle import Situation
 from pyrokernel.host.places import Places
-from pyrokernel.host.policy import MAX_DEATHS, Ending
+from pyrokernel.host.policy import MAX_DEATHS, PAUSES_SECONDS, Ending
 from pyrokernel.host.supervisor import Supervisor
 from pyrokernel.loop import Timer
 from pyrokernel.messages import START_SECONDS, Death, KernelInfo, KernelSpec
@@ -555,6 +555,33 @@ def test_the_successor_of_a_dead_instance_can_be_awaited(world: World) -> None:
     world.raise_kernel("k0")
     assert future.result(0).instance != before.instance
     assert world.supervisor.successor("k0", before.instance).result(0) == world.info("k0")
+
+
+def _kernel_whose_restart_waits(world: World) -> KernelInfo:
+    """Let a kernel die until there is a pause before its next life; return the last one."""
+    world.start("k0")
+    for _ in range(PAUSES_SECONDS.count(0.0)):
+        world.die(world.info("k0").pid)
+        world.raise_kernel("k0")
+    last = world.info("k0")
+    world.die(last.pid)
+    assert world.info("k0").status == "dead"
+    return last
+
+
+def test_whoever_waits_for_a_restart_that_waits_is_told_when_the_kernel_is_stopped(world: World) -> None:
+    before = _kernel_whose_restart_waits(world)
+    future = world.supervisor.successor("k0", before.instance)
+    world.supervisor.stop(["k0"]).result(0)
+    with pytest.raises(KernelNotFoundError, match="'k0' was stopped"):
+        future.result(0)
+
+
+def test_whoever_waits_for_a_restart_that_waits_gets_the_kernel_that_is_started_meanwhile(world: World) -> None:
+    before = _kernel_whose_restart_waits(world)
+    future = world.supervisor.successor("k0", before.instance)
+    (after,) = world.start("k0")
+    assert future.result(0) == after
 
 
 # Hosts that follow each other
