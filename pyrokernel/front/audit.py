@@ -22,7 +22,21 @@ _FOLLOW_SECONDS = 1.0
 _SOURCE_CHARS = 100
 _WHO_CHARS = 24
 
-_TOLD = ("kernels", "modules", "cause", "asked", "takes", "error", "reason", "signal", "first", "last", "lines", "file")
+_TOLD = (
+    "of",
+    "kernels",
+    "modules",
+    "cause",
+    "asked",
+    "takes",
+    "error",
+    "reason",
+    "signal",
+    "first",
+    "last",
+    "lines",
+    "file",
+)
 """Fields that say more of what was done than its name, in this order."""
 
 

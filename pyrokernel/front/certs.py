@@ -145,7 +145,7 @@ def revoke(args: argparse.Namespace) -> int:
     with load_room("authority").opened(ca_directory(args)) as authority:
         revoked = authority.revoke(args.revoked)
         told, refused = authority.publish_crl([settings.certs_dir, settings.host_certs_dir])
-        hosts, deaf = _spread(settings, authority.crl_pem)
+        hosts, deaf = _spread(settings, authority.crl_pem, args.revoked)
     code = ExitCode.REFUSED if refused else ExitCode.NO_MESH if deaf else ExitCode.OK
     if args.json:
         say_json({"revoked": [record.to_json() for record in revoked], "told": [str(one) for one in told],
@@ -166,7 +166,7 @@ def revoke(args: argparse.Namespace) -> int:
     return code
 
 
-def _spread(settings: Settings, crl: str) -> tuple[list[str], dict[str, str]]:
+def _spread(settings: Settings, crl: str, name: str) -> tuple[list[str], dict[str, str]]:
     """Tell the hosts and the name server of the mesh what is revoked; return who was told, and why others were not."""
     from pyrokernel.client.links import ask_each  # the other actions need no mesh
     from pyrokernel.client.mesh import connect
@@ -177,7 +177,7 @@ def _spread(settings: Settings, crl: str) -> tuple[list[str], dict[str, str]]:
 
     try:
         with connect(settings) as mesh:
-            request = Request(HOST_OBJECT, "take_revoked", (crl,))
+            request = Request(HOST_OBJECT, "take_revoked", (crl, name))
             answers = ask_each(dict.fromkeys(mesh.hosts(), request), settings.timeout)
     except PyrokernelError as error:
         if not settings.ns:  # none runs here, and none is named

@@ -23,13 +23,15 @@ from pyrokernel.gateway.routes import Routes
 from pyrokernel.gateway.visitors import Visitor, Visitors, shown_name
 from pyrokernel.loglimit import LogLimit
 from pyrokernel.loop import Loop
+from pyrokernel.messages import KERNEL_OBJECT
 from pyrokernel.settings import PAPER, Settings, place_of
 from pyrokernel.wire import endpoints, silence, sockets
 from pyrokernel.wire.connection import IncomingMessage
+from pyrokernel.wire.direct import ask_directly
 from pyrokernel.wire.greeting import heed_no_warnings, object_of, refusal, with_annotations
 from pyrokernel.wire.handed import HAND
 from pyrokernel.wire.introduction import FOR, introduced, unpack, way_in, words_for
-from pyrokernel.wire.proxy import dial_unix
+from pyrokernel.wire.proxy import connect, dial_unix
 from pyrokernel.wire.remote import DIAL_SECONDS, Credentials, dial
 from pyrokernel.wire.tls import AnySocket, TlsSocket, keep_watch
 from pyrokernel.wire.trust import Peer
@@ -40,6 +42,8 @@ _DIALLING = 16
 _ADMITTING = 64
 _LOOK_SECONDS = 1.0
 _SHUT_SECONDS = 0.2
+_TELL_SECONDS = 60.0
+"""A kernel in a long C call reads it after that, if somebody is still there."""
 _MAX_CONNECTIONS = 4096
 _SHARE = 4
 """No certificate has more than this part of them."""
@@ -67,7 +71,9 @@ class Gateway:
         self._credentials = Credentials.of_host(settings)
         self._routes = Routes(runtime, settings.ns)
         self._most = _most_connections()
-        self._visitors = Visitors(self.loop, settings, max(1, self._most // _SHARE))
+        self._visitors = Visitors(self.loop, settings, max(1, self._most // _SHARE), self._dismiss)
+        self._dismissed: set[str] = set()
+        """Those of whom the kernels are about to be told."""
         self._newcomers = Newcomers(self.loop, lambda: self._visitors.identity, self._visitors.note_failure)
         self._undecided: set[Newcomer] = set()
         """Those of whom the policy has not said yet what they may do."""
@@ -76,6 +82,7 @@ class Gateway:
         self._ways: dict[Pump, str] = {}
         self._dialling = ThreadPoolExecutor(_DIALLING, "pyrokernel-dial")
         self._admitting = ThreadPoolExecutor(_ADMITTING, "pyrokernel-admit")
+        self._telling = ThreadPoolExecutor(_DIALLING, "pyrokernel-tell")
         self._listener = _listen_tcp(settings.listen)
         self._inner = endpoints.listen(way_out, portable=settings.portable)
         self._inner.sock.setblocking(False)
@@ -88,7 +95,7 @@ class Gateway:
         try:
             self.loop.run()
         finally:
-            for threads in (self._dialling, self._admitting):
+            for threads in (self._dialling, self._admitting, self._telling):
                 threads.shutdown(wait=False, cancel_futures=True)
             self._listener.close()
             self._inner.close()
@@ -184,6 +191,17 @@ class Gateway:
         handing = Handing(self.loop, near, inner, ended, declined)
         self._pumps.add(handing)
         self._visitors.note(handing, visitor)
+
+    def _dismiss(self, peer: Peer) -> None:
+        """Have no kernel begin anything more that somebody has asked for."""
+        who = peer.identity
+        if who in self._dismissed:  # by another connection
+            return
+        self._dismissed.add(who)
+        told = [self._telling.submit(_tell_dismissed, path, who) for path in self._routes.kernels()]
+        self.loop.call(functools.partial(self._dismissed.discard, who))  # after all that are sent away with this one
+        for future in told:
+            future.add_done_callback(_note_untold)
 
     # Out
 
@@ -293,6 +311,20 @@ class Gateway:
             pump.close()
         for pump in list(self._pumps):
             pump.check_heard()
+
+
+def _tell_dismissed(path: Path, identity: str) -> None:
+    """Have one kernel begin nothing more of what somebody has asked for."""
+    connection = connect(f"PYRO:{KERNEL_OBJECT}@./u:{path}", kind="control")
+    try:
+        ask_directly(connection, KERNEL_OBJECT, "dismiss", (identity,), _TELL_SECONDS)
+    finally:
+        connection.close()
+
+
+def _note_untold(told: Future[None]) -> None:
+    if not told.cancelled() and (error := told.exception()) is not None:
+        log.warning("a kernel was not told of whom it is to begin nothing more: %s", error)
 
 
 def _most_connections() -> int:

@@ -55,9 +55,20 @@ class Routes:
             f"there is no {object_id[:100]!a} on this machine; look its name up anew, it may have been restarted"
         )
 
+    def kernels(self) -> list[Path]:
+        """Return the sockets of the kernels."""
+        self._read()
+        return [self._runtime / f"{word}.sock" for word, name in self._names.items() if name]
+
     def _kernel_of(self, word: str) -> str | None:
         """Return the name of the kernel behind a word, "" for the shared state, None for nothing."""
-        if word not in self._names and self._has_news():
+        if word not in self._names:
+            self._read()
+        return self._names.get(word)
+
+    def _read(self) -> None:
+        """Read what listens where, if there is news."""
+        if self._has_news():
             self._names = {}
             for file in self._records.glob("*.json"):
                 try:
@@ -66,7 +77,6 @@ class Routes:
                         self._names[record["instance"]] = record["spec"]["name"] if record["role"] == "kernel" else ""
                 except (OSError, ValueError, KeyError, TypeError):
                     continue  # just being written, or gone
-        return self._names.get(word)
 
     def _has_news(self) -> bool:
         """Whether records may have been written since they were read: who asks for nonsense costs one look."""

@@ -74,14 +74,16 @@ class Visitors:
         loop: In whose thread all of this happens.
         settings: Where identity and policy are.
         share: So many connections one certificate may have.
+        dismiss: Told of whom no kernel is to begin anything more.
 
     Raises:
         SettingsError: The identity, or the policy, cannot be used.
     """
 
-    def __init__(self, loop: Loop, settings: Settings, share: int) -> None:
+    def __init__(self, loop: Loop, settings: Settings, share: int, dismiss: Callable[[Peer], None]) -> None:
         self._settings = settings
         self._share = share
+        self._dismiss = dismiss
         self._counts: Counter[str] = Counter()
         """By identity of the certificate, the connections that stand."""
         self._undecided: Counter[str] = Counter()
@@ -232,7 +234,7 @@ class Visitors:
         now = time.time()
         for pump, visitor in list(self._here.items()):
             if visitor.serial in self._revoked:
-                self._send_away(pump, visitor, "the certificate was revoked")
+                self._send_away(pump, visitor, "the certificate was revoked", dismissed=True)
             elif visitor.until < now:
                 self._send_away(pump, visitor, "the certificate has expired")
         self._decisions.look_around(self._compare_roles)
@@ -265,13 +267,18 @@ class Visitors:
         for pump in pumps:
             visitor = self._here.get(pump)
             if visitor is not None and visitor.allowed is not verdict.role:
+                if verdict is TOO_LATE:
+                    self._send_away(pump, visitor, verdict.line)
+                    continue
                 changed = f"the policy gives another role now: {verdict.role.word}, by {verdict.line}"
-                self._send_away(pump, visitor, verdict.line if verdict is TOO_LATE else changed)
+                self._send_away(pump, visitor, changed, dismissed=verdict.role < Role.USER)
 
-    def _send_away(self, pump: Pump | Handing, visitor: Visitor, why: str) -> None:
-        """Hang up on somebody, and write down why."""
+    def _send_away(self, pump: Pump | Handing, visitor: Visitor, why: str, *, dismissed: bool = False) -> None:
+        """Hang up on somebody, and write down why; where they may run nothing any more, the kernels are told."""
         log.warning("%s at %s has to go: %s", visitor.peer.author, visitor.peer.address, why)
         self._on_refused(visitor.peer, f"a connection to stay open: {why}", Role.OBSERVER)
+        if dismissed:
+            self._dismiss(visitor.peer)
         pump.close()
 
     def _take_up_news(self) -> None:

@@ -245,12 +245,16 @@ class HostService:
         }
 
     @expose(Role.ADMIN)
-    def take_revoked(self, crl: str) -> bool:
+    def take_revoked(self, crl: str, name: str = "") -> bool:
         """Take up the authority's list of revoked certificates (PEM); say whether it was news.
 
         The gateway sees it a moment later, and hangs up on those who are on it.
+
+        Args:
+            crl: The list.
+            name: Who was put on it, for the record; "" where nobody was.
         """
-        with self._noted("revoke"):
+        with self._noted("revoke", of=name):
             return self._take_revoked(crl.encode())
 
     @expose(Role.ADMIN)

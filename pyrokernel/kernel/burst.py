@@ -106,7 +106,7 @@ class Bursts:
         try:
             while asked is not None:
                 left = send_now(connection.sock, burst.answer(message, *asked))
-                if left or time.perf_counter() >= ends:
+                if left or connection.dismissed or time.perf_counter() >= ends:
                     return left
                 following = reader.next() or reader.read(connection.sock)
                 if following is None:

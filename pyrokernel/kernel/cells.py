@@ -199,6 +199,12 @@ class Cells:
             )
             return True
 
+    def dismiss(self, author: str, kind: str) -> int:
+        """Cancel what somebody has submitted and what has not begun; return how many cells that were."""
+        with self._lock:
+            queued = [cell.id for cell in self._queue if (cell.author, cell.kind) == (author, kind)]
+            return sum(map(self.cancel, queued))
+
     def curtail(self, cell: str) -> int:
         """Take back the items of a chunk that have not begun; one that has not started is cancelled.
 

@@ -125,6 +125,7 @@ class KernelProcess:
         inputs = Inputs(self._ask, self._running_cell, settings.input_timeout)
         self.references = References(spec.name, birth.instance, self.loop.wake)
         own.declare(spec.name, birth.instance, self.references.own, self._lend_own)
+        record = AuditFile.beside(settings)
         self.service = KernelService(
             birth,
             cells=self.cells,
@@ -136,7 +137,9 @@ class KernelProcess:
             extensions=extensions,
             references=self.references,
             pins=SharedPins(self.references, of_this_process()),
+            record=record,
             waiting_work=self.loop.waiting,
+            dismiss=self.loop.dismiss,
         )
         greeting = {"kernel": spec.name, "instance": birth.instance, "pid": os.getpid()}
         self.daemon = Daemon(
@@ -146,7 +149,7 @@ class KernelProcess:
             on_work=self.loop.adopt,
             before_control=self.cells.await_settled,
             quota=Quota.of(settings),
-            on_refused=refusals_to(AuditFile.beside(settings), {"kernel": spec.name, "instance": birth.instance}),
+            on_refused=refusals_to(record, {"kernel": spec.name, "instance": birth.instance}),
             paper=None if settings.portable else Path(birth.socket).with_name(settings_module.PAPER),
         )
         self.daemon.register(self.service, KERNEL_OBJECT)

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Any
 
+from pyrokernel.audit import AuditFile, entry, whose
 from pyrokernel.client import inside
 from pyrokernel.client.parcels import pack_variables
 from pyrokernel.errors import NotSerializableError, ProtocolError, SettingsError, VariableNotFoundError
@@ -79,7 +80,9 @@ class KernelService:
     Args:
         birth: Who this kernel is.
         cells, executor, capture, journal, inputs, interrupts, extensions, references, pins: The rooms it is made of.
+        record: The record of who did what on this machine.
         waiting_work: Lists the requests that wait unread in work connections.
+        dismiss: Has nothing more begin of what has come on the work connections of somebody, by identity.
     """
 
     def __init__(
@@ -95,7 +98,9 @@ class KernelService:
         extensions: Extensions,
         references: References,
         pins: SharedPins,
+        record: AuditFile,
         waiting_work: Callable[[], list[dict[str, Any]]],
+        dismiss: Callable[[str], None],
     ) -> None:
         self._birth = birth
         self._spec = KernelSpec.from_wire(birth.spec)
@@ -103,8 +108,8 @@ class KernelService:
         self._inputs, self._interrupts = inputs, interrupts
         self._extensions = extensions
         self._references = references
-        self._pins = pins
-        self._waiting_work = waiting_work
+        self._pins, self._record = pins, record
+        self._waiting_work, self._dismiss = waiting_work, dismiss
         self._followers = 0
         self._lock = threading.Lock()
         self._turns = Turns()
@@ -330,6 +335,19 @@ class KernelService:
             return self._cells.cancel(cell)
         return [self._cells.cancel(str(one)) for one in cell]
 
+    @expose(Role.ADMIN)
+    def dismiss(self, identity: str) -> int:
+        """Begin nothing more of what somebody has asked for who was sent away; what runs goes on.
+
+        Args:
+            identity: Such as "user:ana", "host:lab2", or "user:ana@lab2" of whom a host has let in.
+
+        Returns:
+            How many cells are cancelled that were submitted. What waits on connections is not counted.
+        """
+        self._dismiss(identity)
+        return self._cells.dismiss(shown_identity(identity), identity.partition(":")[0])
+
     @expose(Role.USER)
     def curtail(self, cell: str) -> int:
         """Take back the items of a mapped call that have not begun; say how many it keeps, -1 if that is not known."""
@@ -338,12 +356,21 @@ class KernelService:
     @expose(Role.USER)
     def interrupt(self, cell: str = "", wait: float = 0.2) -> dict[str, Any]:
         """Interrupt the running cell, if it is the one that is meant; wait so many seconds for its end."""
-        running = self._interrupts.running
+        running, whose_cell = self._interrupts.running, self._cells.running
         outcome = self._interrupts.interrupt(cell, bounded(wait, MAX_INTERRUPT_SECONDS))
+        if whose_cell is not None and whose_cell.id == running and outcome != "not running":
+            self._note_interrupt(whose_cell, outcome)
         receipt = Receipt(
             kernel=self._spec.name, cell=cell or running, outcome=outcome, detail=_DETAILS.get(outcome, "")
         )
         return receipt.to_wire()
+
+    def _note_interrupt(self, cell: Cell, outcome: str) -> None:
+        """Write down that somebody interrupts what another runs."""
+        peer = current_peer()
+        if cell.author not in ("", peer.author):
+            where = {"kernel": self._spec.name, "instance": self._birth.instance, "cell": cell.id}
+            self._record.append([entry("interrupt", None, **whose(peer), of=cell.author, **where, outcome=outcome)])
 
     @expose(Role.OBSERVER)
     def follow(self, after: int = 0, timeout: float = 0.0, options: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -134,6 +134,8 @@ class WorkLoop:
         reader = connection.reader
         assert isinstance(reader, EagerReader)
         try:
+            if connection.dismissed:
+                raise ConnectionAbortedError("whose connection this is was sent away")
             message = reader.next() or reader.read(connection.sock)
             if message is None:
                 return
@@ -185,6 +187,12 @@ class WorkLoop:
             if sock is not None:
                 self._selector.unregister(sock)
         self.connections.discard(connection)
+
+    def dismiss(self, identity: str) -> None:
+        """Begin nothing more of what has come on the connections of somebody (any thread)."""
+        for connection in [*self.connections.copy(), *self._arrivals.copy()]:
+            if connection.peer.identity == identity:
+                connection.dismissed = True
 
     def waiting(self) -> list[dict[str, Any]]:
         """List the requests that wait unread in their sockets (any thread; looks, does not take)."""

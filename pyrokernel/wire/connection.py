@@ -536,6 +536,7 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
         instance: Which life of the peer the client meant, "" for any.
         name: "kernel" or "host", and which one the client meant, "" for any.
         counted: Whether it counts among those of its user.
+        dismissed: Whether its user was sent away: nothing that came on it is begun any more.
         kept: What a kernel keeps of the job whose chunks come on it.
         afterwards: What a service wants done once its answer has been sent.
         seq: Number of the last request that was sent (`wire.direct`).
@@ -562,6 +563,7 @@ class Connection(SocketConnection):  # type: ignore[misc]  # Pyro5 has no type i
         self.instance = ""
         self.name = ("", "")
         self.counted = False
+        self.dismissed = False
         self.kept: Any = None
         self.afterwards: list[Callable[[], None]] = []
         self.patience = -1.0

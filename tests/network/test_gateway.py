@@ -523,7 +523,7 @@ def test_what_was_revoked_stays_so_when_an_older_list_or_none_is_put_there(
             assert asked(machine.uri, users["zoe"], "whoami")[0] == "zoe"
             # Nor does the next gateway begin with it, nor does this host go out by it.
             with pytest.raises(SettingsError, match="from where the authority lies"):
-                Visitors(machine.gateway.loop, machine.settings, 1)
+                Visitors(machine.gateway.loop, machine.settings, 1, lambda peer: None)
             with pytest.raises(SettingsError, match="from where the authority lies"):
                 Identity.load(machine.certs).client_context()
         crl.write_bytes(revoking(authority, 5))

@@ -162,3 +162,20 @@ def test_a_user_with_too_many_connections_is_told(served_at: Any, places: dict[s
             with acting(info.uri, Role.USER, user="bob") as bob:
                 assert bob.ask("ping") == info.instance
         assert isinstance(mesh["k0"], pk.Kernel)
+
+
+def test_who_interrupts_what_another_runs_is_on_record(served: Served) -> None:
+    with served.connect() as mesh:
+        kernel = mesh["k0"]
+        me = kernel.execute("import getpass; getpass.getuser()").result
+        (info,) = [one for one in mesh.ps() if one.name == "k0"]
+        for by_another in (False, True):
+            cell = kernel.submit("import time; time.sleep(60)")
+            wait_until(lambda: kernel.describe()["running"])
+            if by_another:
+                with acting(info.uri, Role.USER, user="bob") as bob:
+                    assert bob.ask("interrupt", cell.id, 5.0)["outcome"] == "interrupted"
+            else:
+                assert cell.interrupt(wait=5.0).outcome == "interrupted"
+    (interrupt,) = told(served, "interrupt")
+    assert (interrupt["user"], interrupt["of"], interrupt["cell"]) == ("bob", me, cell.id)

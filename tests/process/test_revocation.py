@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -15,14 +18,19 @@ from waiting import wait_until
 
 from pyrokernel.certs.crl import make_crl, take_over
 from pyrokernel.errors import AccessRefusedError, PyrokernelError
-from pyrokernel.messages import HOST_OBJECT
+from pyrokernel.messages import HOST_OBJECT, KERNEL_OBJECT, new_id
+from pyrokernel.wire.connection import Connection
 from pyrokernel.wire.direct import ask_directly
-from pyrokernel.wire.fanout import ConnectionLost
+from pyrokernel.wire.fanout import Answer, ConnectionLost, Fanout, Request
 from pyrokernel.wire.proxy import connect
 from pyrokernel.wire.remote import Credentials
 
 POLICY = """
 default = "observer"
+
+[users]
+mallory = "user"
+trudy = "user"
 """
 
 
@@ -87,7 +95,51 @@ def test_revoking_ends_what_is_open_and_refuses_what_comes(lab: Lab) -> None:
     with pytest.raises((ConnectionLost, PyrokernelError), match="revoked"):
         lab.ask(eve)
     assert lab.ask(bob) == "lab1"
-    assert "revoke" in lab.run("audit").stdout
+    assert "revoke of=eve" in " ".join(lab.run("audit").stdout.split())
+
+
+@pytest.mark.parametrize(("user", "handed"), [("mallory", False), ("trudy", True)])
+def test_what_somebody_has_asked_for_does_not_begin_after_that(
+    lab: Lab, tmp_path: Path, user: str, handed: bool
+) -> None:
+    lab.run("certs", "issue", user)
+    credentials = Credentials(lab.issued / user)
+    (info,) = json.loads(lab.run("ps", "--json").stdout)
+    go, marks = tmp_path / "go", tmp_path / "marks"
+    marks.mkdir()
+    uri = f"PYRO:{KERNEL_OBJECT}/{info['instance']}@{lab.address}"
+    control, work = (
+        connect(uri, kind=kind, credentials=credentials, handed=handed and kind == "work")
+        for kind in ("control", "work")
+    )
+    assert work.is_handed is handed
+    busy = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)"
+    lab.run("run", "--detach", "-c", busy)
+
+    def ask(connection: Connection, method: str, mark: str) -> Answer:
+        cell, source = new_id(), f"open({str(marks / mark)!r}, 'w').close()"
+        with contextlib.closing(Fanout()) as fanout, contextlib.closing(connection):
+            fanout.send(connection, Request(KERNEL_OBJECT, method, (source, {"cell": cell}), None, cell), mark)
+            while not (found := list(fanout.answers(1))):
+                continue
+        return found[0]
+
+    def waiting() -> set[str]:
+        cells = json.loads(lab.run("cells", "--json").stdout)
+        waiting = [cell["source"] for cell in cells if cell["status"] == "waiting"]
+        return {mark for mark in ("submitted", "waited") if any(str(marks / mark) in source for source in waiting)}
+
+    with concurrent.futures.ThreadPoolExecutor() as pool, contextlib.ExitStack() as at_last:
+        at_last.callback(go.touch)
+        assert ask(control, "submit", "submitted").error is None
+        waits = pool.submit(ask, work, "execute", "waited")
+        wait_until(lambda: waiting() == {"submitted", "waited"})
+        lab.run("--ns", lab.address, "certs", "revoke", user)
+        assert waits.result(30).lost
+        wait_until(lambda: "submitted" not in waiting())
+        go.touch()
+        lab.run("run", "-c", "'the next one'")
+    assert list(marks.iterdir()) == []
 
 
 def test_a_list_that_is_older_or_somebody_elses_is_not_taken(lab: Lab, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ KERNEL = {
     "describe",
     USE: "execute call more submit values ship unship renew give_back share revoke pin unpin cancel curtail interrupt "
     "answer push pull",
+    RULE: "dismiss",
 }
 HOST = {
     LOOK: "list_kernels await_kernel obituary deaths read_journal instances start_state describe",
