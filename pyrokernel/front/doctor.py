@@ -31,9 +31,9 @@ from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.identities import check_identities
 from pyrokernel.front.inits import advise_restart
 from pyrokernel.front.machine import Finding, check_machine, origins
-from pyrokernel.front.nameserver_places import command_that_serves
+from pyrokernel.front.nameserver_places import ways_to_serve
 from pyrokernel.front.plugins import load_here
-from pyrokernel.front.reach import described_here, open_mesh, settings_of
+from pyrokernel.front.reach import described_here, open_mesh, settings_of, without_name_server
 from pyrokernel.front.state_files import describe_backup
 from pyrokernel.front.terminal import paint, say, say_json
 from pyrokernel.messages import HOST_OBJECT, PROTOCOL_VERSION, STATE_OBJECT, KernelStatus, PluginInfo
@@ -100,8 +100,9 @@ def check_mesh(settings: Settings) -> Iterator[Finding]:
     try:
         mesh = open_mesh(settings)
     except NameServerNotFoundError as error:
-        if settings.ns:
-            yield Finding("wrong", "name server", str(error), command_that_serves(settings.ns))
+        if settings.ns or settings.joined:
+            text = without_name_server(settings) or str(error).rpartition("; ")[0]
+            yield Finding("wrong", "name server", text, ways_to_serve(settings.ns_address))
         else:
             serve = command_line(settings, "serve --detach")
             yield Finding("note", "mesh", f"{settings.mesh!r} is not running on this machine; start it: {serve}")
