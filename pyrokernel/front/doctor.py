@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from pyrokernel.client.mesh import Mesh
 from pyrokernel.errors import (
     AccessRefusedError,
     HostError,
+    KernelNotFoundError,
     NameServerNotFoundError,
     PyrokernelError,
     SettingsError,
@@ -203,11 +205,15 @@ def check_state(mesh: Mesh) -> Finding:
     try:
         host = mesh.state_host()
         directory = Path(mesh.ask_host(host, "describe", timeout=_PATIENCE_SECONDS)["shared_dir"])
-        if not directory.exists():
+        theirs = _is_closed(directory)
+        if not theirs and not directory.exists():
             return Finding("ok", about, "not used yet; the first use starts it")
         begun = time.perf_counter()
-        told = ask(mesh.find_state(), Request(STATE_OBJECT, "describe", ()), _PATIENCE_SECONDS)
+        link = mesh.find_state(start=not theirs)
+        told = ask(link, Request(STATE_OBJECT, "describe", ()), _PATIENCE_SECONDS)
         took = span(time.perf_counter() - begun)
+    except KernelNotFoundError:
+        return Finding("note", about, f"does not run; {directory} belongs to another account: not looked at")
     except HostError as error:  # which host it is, several being there, is a setting
         return Finding("wrong", about, str(error))
     except StateCorruptError as error:
@@ -218,11 +224,24 @@ def check_state(mesh: Mesh) -> Finding:
     except (PyrokernelError, TimeoutError) as error:
         log_file = mesh.settings.mesh_state_dir / "shared" / "state.log"
         return Finding("wrong", about, f"does not answer: {one_line(str(error), 200)}", f"see {log_file}")
-    newest = Backups(directory).newest()
+    newest = "" if theirs else Backups(directory).newest()
     backup = f"newest backup {describe_backup(Path(newest))}" if newest else "no backup yet"
+    if theirs:
+        backup = "backups not looked at: the folder belongs to another account"
     keys = plural(sum(told["keys"].values()), "key")
     where = f"{told['directory']} answers in {took}: {keys}, revision {told['revision']}, {backup}"
     return Finding("ok", about, where)
+
+
+def _is_closed(directory: Path) -> bool:
+    """Whether this account may not look into a directory, or not even at it."""
+    try:
+        directory.stat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return not os.access(directory, os.R_OK | os.X_OK)
 
 
 def check_plugins(found: Mapping[str, Sequence[PluginInfo]]) -> Iterator[Finding]:

@@ -7,7 +7,10 @@ import contextlib
 import datetime
 import io
 import json
+import os
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -628,6 +631,45 @@ def test_doctor_says_how_a_machine_that_was_switched_off_joins_again(
     mesh: Any = SimpleNamespace(hosts=lambda: links, settings=settings)
     (finding,) = doctor._check_hosts(mesh)
     assert finding.remedy.startswith(serve)
+
+
+@contextlib.contextmanager
+def as_another_account() -> Iterator[None]:
+    """Be an account that modes of files hold for, which they do not for root."""
+    own = os.geteuid()
+    if own == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(own)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes of files hold for nobody there")
+@pytest.mark.parametrize("runs", [False, True])
+def test_doctor_goes_on_where_the_shared_state_is_in_the_folder_of_another_account(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: bool
+) -> None:
+    closed = tmp_path / "theirs"
+    closed.mkdir(mode=0)
+
+    def find_state(*, start: bool) -> Link:
+        assert not start
+        if not runs:
+            raise KernelNotFoundError("no entry")
+        return Link("state", "")
+
+    mesh: Any = SimpleNamespace(
+        state_host=lambda: Link("lab1", ""),
+        ask_host=lambda *_, **__: {"shared_dir": str(closed / "shared")},
+        find_state=find_state,
+    )
+    monkeypatch.setattr(doctor, "ask", lambda *_: {"directory": closed / "shared", "keys": {"a": 2}, "revision": 7})
+    with as_another_account():
+        found = doctor.check_state(mesh)
+    assert found.level == ("ok" if runs else "note")
+    assert "belongs to another account" in found.text
+    assert ("2 keys, revision 7" in found.text) == runs
 
 
 def test_stop_all_ends_the_others_where_one_host_refuses(
