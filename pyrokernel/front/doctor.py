@@ -44,6 +44,7 @@ from pyrokernel.settings import Settings, command_line
 from pyrokernel.state.backups import Backups
 from pyrokernel.texts import one_line, plural, span
 from pyrokernel.wire.fanout import Request
+from pyrokernel.wire.identity import Identity
 
 _PATIENCE_SECONDS = 2.0
 _MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "wrong": ("WRONG", "red")}
@@ -119,10 +120,23 @@ def check_mesh(settings: Settings) -> Iterator[Finding]:
     with mesh:
         took = span(time.perf_counter() - begun)
         yield Finding("ok", "name server", f"{settings.ns_address} answers in {took}")
+        yield from check_name(mesh)
         yield from _check_hosts(mesh)
         yield from _check_kernels(mesh)
         yield check_state(mesh)
         yield from check_plugins(ask_plugins(mesh[:], _PATIENCE_SECONDS))
+
+
+def check_name(mesh: Mesh) -> Iterator[Finding]:
+    """Say that the user's certificate counts for nothing here, where one is let in by the account and as another."""
+    try:
+        name = Identity.load(mesh.settings.certs_dir, "user").name
+        user, role = mesh.me()
+    except (PyrokernelError, TimeoutError):  # of which others tell
+        return
+    if name != user and not mesh.settings.acts_for:
+        text = f"here you are {user} by your account, {role.word} of this mesh; certificate {name!r} counts where you"
+        yield Finding("note", "you", f"{text} come from another machine, or from another account of this one")
 
 
 def _check_hosts(mesh: Mesh) -> Iterator[Finding]:

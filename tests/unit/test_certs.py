@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,6 +36,9 @@ from pyrokernel.certs.index import Index, Record
 from pyrokernel.certs.making import CLOCKS_APART, DAYS, alternative_names, make_ca, make_identity
 from pyrokernel.cli import ExitCode, main
 from pyrokernel.errors import AccessRefusedError, SettingsError
+from pyrokernel.front import doctor
+from pyrokernel.roles import Role
+from pyrokernel.settings import Settings
 from pyrokernel.wire.identity import Identity, shake_hands
 from pyrokernel.wire.refusals import trouble_of
 from pyrokernel.wire.revoked import SEEN, newest_seen, refuse_older, seen_words
@@ -897,6 +901,18 @@ def test_doctor_says_how_to_close_a_key(home: Path, capsys: pytest.CaptureFixtur
     (Quick(home).identity("user", "ana", at="certs") / "key.pem").chmod(0o644)
     assert main(["doctor"]) == ExitCode.UNWELL
     assert f"mend it: chmod 600 {home / 'certs' / 'key.pem'}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("user", "told"), [("root", True), ("bob", False)])
+def test_doctor_says_that_a_certificate_counts_for_nothing_where_the_account_lets_in(
+    home: Path, user: str, told: bool
+) -> None:
+    Quick(home).identity("user", "bob", at="certs")
+    mesh: Any = SimpleNamespace(settings=Settings(certs=str(home / "certs")), me=lambda: (user, Role.ADMIN))
+    texts = [found.text for found in doctor.check_name(mesh)]
+    assert len(texts) == told
+    for text in texts:
+        assert text.startswith("here you are root by your account, admin of this mesh; certificate 'bob' counts where")
 
 
 def test_usual_lives_are_short() -> None:
