@@ -8,6 +8,7 @@ import datetime
 import io
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ from pyrokernel.errors import (
 )
 from pyrokernel.front import control, doctor, machine, serve
 from pyrokernel.front.cells import format_cells
-from pyrokernel.front.demo import balance
+from pyrokernel.front.demo import balance, own_command
 from pyrokernel.front.doctor import check_policy
 from pyrokernel.front.exits import code_of, worst
 from pyrokernel.front.progress import Progress
@@ -527,6 +528,18 @@ def test_progress_at_a_terminal_counts_the_seconds_by_itself(monkeypatch: pytest
     with Progress("one kernel", 10):
         wait_until(lambda: terminal.getvalue().count("0 of 10 files") >= 3)
     assert terminal.getvalue().count("\n") == 1
+
+
+def test_the_demo_names_the_command_by_which_it_was_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "pyrokernel"
+    script.touch(mode=0o755)
+    monkeypatch.setattr(sys, "argv", [str(script), "demo"])
+    monkeypatch.setenv("PATH", str(tmp_path / "elsewhere"))
+    assert own_command() == str(script)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert own_command() == "pyrokernel"
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "__main__.py"), "demo"])
+    assert own_command() == f"{shlex.quote(sys.executable)} -m pyrokernel"
 
 
 # doctor
