@@ -542,6 +542,11 @@ def test_the_demo_names_the_command_by_which_it_was_run(tmp_path: Path, monkeypa
     assert own_command() == f"{shlex.quote(sys.executable)} -m pyrokernel"
 
 
+def test_who_misses_a_command_is_told_which_functions_are_commands() -> None:
+    text = str(errors.CommandNotFoundError(name="add", names=()))
+    assert "marked with @pyrokernel.command, or named remote_" in text
+
+
 # doctor
 
 
