@@ -292,6 +292,11 @@ def test_a_kernel_that_was_given_up_has_its_remedy_told_once() -> None:
     assert str(Roster(Mesh(Settings()), [dead], {}, {}).nobody("k7")).count("restart k7") == 1
 
 
+def test_where_there_is_no_kernel_it_is_said_how_to_start_one() -> None:
+    error = Roster(Mesh(Settings()), [], {}, {}).nobody("all")
+    assert str(error).startswith("there is no kernel; start one: `pyrokernel serve -n 1 --detach`")
+
+
 def test_a_living_kernel_without_an_entry_is_not_said_to_be_unknown() -> None:
     """It was: "no kernel matches 'k0'; there are: k0"."""
     assert "the name server has no entry for it" in str(ROSTER.nobody("k0"))
