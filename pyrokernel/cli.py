@@ -203,7 +203,7 @@ def _add_serve(commands: _Commands) -> argparse.ArgumentParser:
         "--join",
         metavar="NS[:PORT]",
         help="join the mesh of this name server, by mutual TLS; listens at the address by which it is reached, port "
-        "9191 or the next that is free, unless --listen says where",
+        "9191 or the next that is free, unless --listen says where; numbered kernels are HOST-0, HOST-1 ...",
     )
     group = parser.add_argument_group("on other machines")
     group.add_argument(

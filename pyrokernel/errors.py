@@ -381,7 +381,10 @@ class CommandNotFoundError(PluginError, LookupError):
 
     def describe(self) -> str:
         known = ", ".join(self.names) or "none"
-        return f"there is no command {self.name!r}; there is: {known}. `pyrokernel commands` lists them with arguments"
+        return (
+            f"there is no command {self.name!r}; there is: {known}. `pyrokernel commands` lists them with arguments; "
+            "functions are commands if they are marked with @pyrokernel.command, or named remote_..."
+        )
 
 
 class StateError(PyrokernelError):

@@ -138,6 +138,9 @@ class Roster:
             return KernelNotFoundError(f"{causes}; `{restart}` starts afresh")
         if meant:
             return KernelNotFoundError(f"kernel {', '.join(repr(info.name) for info in meant)} {_NAMELESS}")
+        if not self.infos and not self.silent:
+            serve = command_line(self._mesh.settings, "serve -n 1 --detach")
+            return KernelNotFoundError(f"there is no kernel; start one: `{serve}`")
         names = ", ".join(info.name for info in self.infos) or "none"
         numbered = [info.name for info in self.infos if word.isdecimal() and re.fullmatch(rf"\D+{word}", info.name)]
         hint = f"; did you mean {' or '.join(numbered)}?" if numbered else ""

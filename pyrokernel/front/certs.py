@@ -185,11 +185,12 @@ def _spread(settings: Settings, crl: str, name: str) -> tuple[list[str], dict[st
         return [], {f"the mesh at {settings.ns}": str(error)}
     deaf = {name: str(answer) for name, answer in answers.items() if isinstance(answer, Exception)}
     told = [name for name in answers if name not in deaf]
-    if not settings.ns or settings.ns.startswith("./u:"):  # nobody comes in there by a certificate
+    ns = settings.ns_address  # that of a host that has joined needs no naming
+    if ns.startswith("./u:"):  # nobody comes in there by a certificate
         return told, deaf
     # One that runs by itself has a gateway of its own, and there may be no host where it is.
-    name = f"the name server at {settings.ns}"
-    directory = Directory(settings.ns, credentials=Credentials.of(settings))
+    name = f"the name server at {ns}"
+    directory = Directory(ns, credentials=Credentials.of(settings))
     try:
         directory.take_revoked(crl)
         told.append(name)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import heapq
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -87,8 +89,18 @@ def main(args: argparse.Namespace) -> int:
     if not all(held):
         complain("not everything held; see above")
         return ExitCode.FAILED
-    say("Kernels that stay when you leave: pyrokernel serve -n 2 --detach, then pyrokernel shell")
+    program = own_command()
+    say(f"Kernels that stay when you leave: {program} serve -n 2 --detach, then {program} shell")
     return ExitCode.OK
+
+
+def own_command() -> str:
+    """Return what runs this command line from where it was run: its name alone does so where that is on the PATH."""
+    script = sys.argv[0]
+    if os.path.basename(script) != "pyrokernel":
+        return f"{shlex.quote(sys.executable)} -m pyrokernel"
+    found = shutil.which("pyrokernel")
+    return "pyrokernel" if found and os.path.samefile(found, script) else shlex.quote(script)
 
 
 def show_survey(mesh: Mesh, files: Sequence[str]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from pyrokernel.client.mesh import Mesh
 from pyrokernel.errors import (
     AccessRefusedError,
     HostError,
+    KernelNotFoundError,
     NameServerNotFoundError,
     PyrokernelError,
     SettingsError,
@@ -31,9 +33,9 @@ from pyrokernel.front.exits import ExitCode
 from pyrokernel.front.identities import check_identities
 from pyrokernel.front.inits import advise_restart
 from pyrokernel.front.machine import Finding, check_machine, origins
-from pyrokernel.front.nameserver_places import command_that_serves
+from pyrokernel.front.nameserver_places import ways_to_serve
 from pyrokernel.front.plugins import load_here
-from pyrokernel.front.reach import described_here, open_mesh, settings_of
+from pyrokernel.front.reach import described_here, open_mesh, settings_of, without_name_server
 from pyrokernel.front.state_files import describe_backup
 from pyrokernel.front.terminal import paint, say, say_json
 from pyrokernel.messages import HOST_OBJECT, PROTOCOL_VERSION, STATE_OBJECT, KernelStatus, PluginInfo
@@ -42,6 +44,7 @@ from pyrokernel.settings import Settings, command_line
 from pyrokernel.state.backups import Backups
 from pyrokernel.texts import one_line, plural, span
 from pyrokernel.wire.fanout import Request
+from pyrokernel.wire.identity import Identity
 
 _PATIENCE_SECONDS = 2.0
 _MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "wrong": ("WRONG", "red")}
@@ -100,8 +103,9 @@ def check_mesh(settings: Settings) -> Iterator[Finding]:
     try:
         mesh = open_mesh(settings)
     except NameServerNotFoundError as error:
-        if settings.ns:
-            yield Finding("wrong", "name server", str(error), command_that_serves(settings.ns))
+        if settings.ns or settings.joined:
+            text = without_name_server(settings) or str(error).rpartition("; ")[0]
+            yield Finding("wrong", "name server", text, ways_to_serve(settings.ns_address))
         else:
             serve = command_line(settings, "serve --detach")
             yield Finding("note", "mesh", f"{settings.mesh!r} is not running on this machine; start it: {serve}")
@@ -116,10 +120,23 @@ def check_mesh(settings: Settings) -> Iterator[Finding]:
     with mesh:
         took = span(time.perf_counter() - begun)
         yield Finding("ok", "name server", f"{settings.ns_address} answers in {took}")
+        yield from check_name(mesh)
         yield from _check_hosts(mesh)
         yield from _check_kernels(mesh)
         yield check_state(mesh)
         yield from check_plugins(ask_plugins(mesh[:], _PATIENCE_SECONDS))
+
+
+def check_name(mesh: Mesh) -> Iterator[Finding]:
+    """Say that the user's certificate counts for nothing here, where one is let in by the account and as another."""
+    try:
+        name = Identity.load(mesh.settings.certs_dir, "user").name
+        user, role = mesh.me()
+    except (PyrokernelError, TimeoutError):  # of which others tell
+        return
+    if name != user and not mesh.settings.acts_for:
+        text = f"here you are {user} by your account, {role.word} of this mesh; certificate {name!r} counts where you"
+        yield Finding("note", "you", f"{text} come from another machine, or from another account of this one")
 
 
 def _check_hosts(mesh: Mesh) -> Iterator[Finding]:
@@ -202,11 +219,15 @@ def check_state(mesh: Mesh) -> Finding:
     try:
         host = mesh.state_host()
         directory = Path(mesh.ask_host(host, "describe", timeout=_PATIENCE_SECONDS)["shared_dir"])
-        if not directory.exists():
+        theirs = _is_closed(directory)
+        if not theirs and not directory.exists():
             return Finding("ok", about, "not used yet; the first use starts it")
         begun = time.perf_counter()
-        told = ask(mesh.find_state(), Request(STATE_OBJECT, "describe", ()), _PATIENCE_SECONDS)
+        link = mesh.find_state(start=not theirs)
+        told = ask(link, Request(STATE_OBJECT, "describe", ()), _PATIENCE_SECONDS)
         took = span(time.perf_counter() - begun)
+    except KernelNotFoundError:
+        return Finding("note", about, f"does not run; {directory} belongs to another account: not looked at")
     except HostError as error:  # which host it is, several being there, is a setting
         return Finding("wrong", about, str(error))
     except StateCorruptError as error:
@@ -217,11 +238,24 @@ def check_state(mesh: Mesh) -> Finding:
     except (PyrokernelError, TimeoutError) as error:
         log_file = mesh.settings.mesh_state_dir / "shared" / "state.log"
         return Finding("wrong", about, f"does not answer: {one_line(str(error), 200)}", f"see {log_file}")
-    newest = Backups(directory).newest()
+    newest = "" if theirs else Backups(directory).newest()
     backup = f"newest backup {describe_backup(Path(newest))}" if newest else "no backup yet"
+    if theirs:
+        backup = "backups not looked at: the folder belongs to another account"
     keys = plural(sum(told["keys"].values()), "key")
     where = f"{told['directory']} answers in {took}: {keys}, revision {told['revision']}, {backup}"
     return Finding("ok", about, where)
+
+
+def _is_closed(directory: Path) -> bool:
+    """Whether this account may not look into a directory, or not even at it."""
+    try:
+        directory.stat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return not os.access(directory, os.R_OK | os.X_OK)
 
 
 def check_plugins(found: Mapping[str, Sequence[PluginInfo]]) -> Iterator[Finding]:

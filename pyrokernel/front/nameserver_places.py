@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pyrokernel.errors import SettingsError
 from pyrokernel.settings import Settings, split_address
+from pyrokernel.wire.trust import is_loopback
 
 _PORT = 9090
 """Pyro5's own."""
@@ -48,3 +49,13 @@ def command_that_serves(address: str) -> str:
     host, port = split_address(address)
     where = ["-u", address[4:]] if address.startswith("./u:") else ["-n", host or address, "-p", port]
     return shlex.join(["pyrokernel", "nameserver", *where])
+
+
+def ways_to_serve(address: str) -> str:
+    """Return what has a name server at an address again, whichever it was, and on whichever machine."""
+    command = command_that_serves(address)
+    if address.startswith("./u:"):
+        return command
+    host, _ = split_address(address)
+    ways = f"{command}, or pyro5-ns if it was that"
+    return ways if is_loopback(host or address) else f"on {host or address}: {ways}, or the host that has it"

@@ -9,6 +9,7 @@ from pyrokernel.client.links import Link, ask
 from pyrokernel.client.mesh import Mesh, connect
 from pyrokernel.errors import NameServerNotFoundError, PyrokernelError
 from pyrokernel.front.configured import settings_of as settings_of
+from pyrokernel.front.nameserver_places import ways_to_serve
 from pyrokernel.host.places import Places
 from pyrokernel.host.processes import is_same
 from pyrokernel.host.registry import Record, Registry
@@ -42,7 +43,11 @@ def open_mesh(settings: Settings) -> Mesh:
         return connect(settings)
     except NameServerNotFoundError as error:
         if settings.ns or settings.joined:
-            raise
+            without = without_name_server(settings)
+            if not without:
+                raise
+            again = ways_to_serve(settings.ns_address)
+            raise NameServerNotFoundError(f"{without}; start that again: {again}") from error
         serve = command_line(settings, "serve --detach")
         alive = living_records(settings)
         if alive:
@@ -68,6 +73,14 @@ def described_here(settings: Settings) -> dict[str, Any]:
         return dict(ask(link, Request(HOST_OBJECT, "describe"), _HERE_SECONDS)) if link is not None else {}
     except PyrokernelError:
         return {}
+
+
+def without_name_server(settings: Settings) -> str:
+    """Say that the host of this machine runs and its name server, which is another process, is away; "" if not so."""
+    about = described_here(settings)
+    if not about or about.get("ns") != settings.ns_address:
+        return ""
+    return f"the host runs here (process {about['pid']}), and its name server {settings.ns_address} does not answer"
 
 
 def living_records(settings: Settings, *, state: bool = False) -> list[Record]:

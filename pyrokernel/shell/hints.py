@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import keyword
 import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -114,6 +115,7 @@ PROGRAMS = frozenset(_PROGRAMS.split())
 _SIGNED = re.compile(r"\s*(%%|%|:|)(\S*)")
 _INSIDE = "`!` and `%` stand at the beginning of a line of their own, not inside a block"
 _FIRST_WORD = re.compile(r"([A-Za-z_][\w-]*)(\s|\Z)")
+_NEAR = 0.75
 _VALUE = re.compile(r"\s*(\w+)\s*=\s*%{1,2}(\w+)(.*)")
 _PROGRAM_MAGICS = ("sx", "system", "sc")
 _UNDEFINED = re.compile(r"name '(\w+)' is not defined")
@@ -166,7 +168,15 @@ def for_failure(source: str, outcomes: Iterable[Mapping[str, Any]], commands: Co
     if match is None:
         return ""
     missing = undefined and undefined[1] == match[1].partition("-")[0]
-    return for_word(match[1]) if missing or failure.get("ename") == "SyntaxError" else ""
+    if not missing and failure.get("ename") != "SyntaxError":
+        return ""
+    return for_word(match[1]) or ("" if missing else _for_slip(match[1], commands))
+
+
+def _for_slip(word: str, commands: Collection[str]) -> str:
+    """Say which command is meant by the first word of what is no Python; "" for a word that is far from all."""
+    near = [] if word in commands or keyword.iskeyword(word) else difflib.get_close_matches(word, commands, 1, _NEAR)
+    return f"did you mean `{near[0]}`?" if near else ""
 
 
 def _for_call(word: str, line: str) -> str:

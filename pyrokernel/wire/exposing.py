@@ -7,6 +7,7 @@ that is marked by `@expose` alone, or by nothing, is for the fewest: one that wa
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast, overload
 
@@ -14,6 +15,7 @@ from Pyro5 import server
 
 from pyrokernel.errors import AccessRefusedError
 from pyrokernel.roles import Role
+from pyrokernel.settings import ENV_PREFIX, Settings
 from pyrokernel.wire.trust import Peer
 
 __all__ = ["DAEMON_ROLES", "expose", "exposed_members", "is_exposed", "marked_role", "refusal", "words_to_check"]
@@ -81,7 +83,8 @@ def refusal(peer: Peer, what: str, role: Role) -> AccessRefusedError:
             f"`pyrokernel terminal add {peer.user} --role {role.word}` (--telnet-as, if it was by Telnet)"
         )
     change = "an admin of this mesh can change that in its policy file"
-    check = f"`pyrokernel policy check {words_to_check(peer)}`"
+    there = f"on {_host_name()}: " if peer.address else ""  # who comes from elsewhere has another policy beside them
+    check = f"{there}`pyrokernel policy check {words_to_check(peer)}`"
     if peer.kind == "host":
         return AccessRefusedError(
             f"{refused}: who has a certificate of their own comes as themselves (`pyrokernel certs issue USER`, "
@@ -93,6 +96,11 @@ def refusal(peer: Peer, what: str, role: Role) -> AccessRefusedError:
             "less, and it is changed there, which is --act-for or the list of the terminal server"
         )
     return AccessRefusedError(f"{refused}: {change} ({check} says who may what)")
+
+
+def _host_name() -> str:
+    """Return the name of this machine in the mesh, as its host has it for what it starts."""
+    return Settings(host=os.environ.get(f"{ENV_PREFIX}HOST", "")).host_name
 
 
 def words_to_check(peer: Peer) -> str:

@@ -298,12 +298,17 @@ class Directory:
     @property
     def _remedy(self) -> str:
         """What to do where nobody answers, for people."""
-        if self.address.startswith("./u:") or is_loopback(location_of(self.address)[0]):
+        if self.address.startswith("./u:"):
             return (
                 "start one with `pyrokernel serve`, or run `pyrokernel nameserver` and name it with --ns or "
                 "PYROKERNEL_NS"
             )
-        return "is that its address? A host that runs `serve --listen` has one, at the port that it listens at"
+        if is_loopback(location_of(self.address)[0]):
+            return "check the address, and whether the name server runs: `pyrokernel nameserver`, or Pyro5's `pyro5-ns`"
+        return (
+            "check the address, and whether the name server runs there (that of a host is at the port at which that "
+            "listens)"
+        )
 
     def _use(self, operation: Callable[[Any], T]) -> T:
         proxy = self._proxy

@@ -106,6 +106,14 @@ def test_two_commands_are_all_there_is_to_do() -> None:
     assert tests.endswith("-m pytest -n 3")
 
 
+def test_what_else_is_installed_is_so_with_the_environment_activated_too() -> None:
+    """Its `python3` has no pip then; the system's `pip3` is found all the same."""
+    lines = [line for page in [*PAGES, *ROOT.glob("plugins/*/README.md")] for line in page.read_text().splitlines()]
+    told = [line for line in lines if "--python .venv install" in line and not line.startswith("python3 -m venv")]
+    assert told
+    assert [line for line in told if "pip3 --python" not in line] == []
+
+
 def test_ci_runs_the_command_that_the_readme_gives() -> None:
     """`.ci/run` takes the line out of the README by a pattern; it must find exactly one."""
     script = (ROOT / ".ci" / "run").read_text()

@@ -23,7 +23,7 @@ from served import stock_clients
 from waiting import wait_until
 
 import pyrokernel as pk
-from pyrokernel.errors import AccessRefusedError, NameTakenError
+from pyrokernel.errors import AccessRefusedError, NameServerNotFoundError, NameTakenError
 from pyrokernel.wire.naming import Directory
 from pyrokernel.wire.remote import Credentials
 
@@ -281,6 +281,35 @@ def test_doctor_names_the_command_that_brings_a_name_server_back(folder: Path, p
             capture_output=True, text=True, timeout=30, check=False,
         )  # fmt: skip
         assert command in done.stdout
+
+
+def test_a_host_whose_name_server_is_gone_is_told_from_a_mesh_that_does_not_run(
+    places: dict[str, str], start: Start, served_at: Callable[..., Any]
+) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    stock = ["-m", "Pyro5.nameserver", "-n", "127.0.0.1", "-p", address.rpartition(":")[2]]
+    server = start(words=stock, address=address)
+    served = served_at({**places, "ns": address, "timeout": "60"}, "-n", "1")
+    del served.environ["PYROKERNEL_NS"]
+    pid = served.cli("doctor").stdout.partition("(process ")[2].partition(")")[0]
+    server.end()
+    told = f"the host runs here (process {pid}), and its name server {address} does not answer"
+    again = f"pyrokernel nameserver -n 127.0.0.1 -p {address.rpartition(':')[2]}, or pyro5-ns if it was that"
+    report = json.loads(served.cli("doctor", "--json", check=False).stdout)
+    assert [found for found in report["findings"] if found["level"] == "wrong"] == [
+        {"level": "wrong", "about": "name server", "text": told, "remedy": again}
+    ]
+    for words in (["ps"], ["run", "-c", "1"], ["serve", "--detach", "-n", "1"], ["--ns", address, "ps"]):
+        done = served.cli(*words, check=False, timeout=30)  # `serve` does not wait for it
+        assert done.stderr == f"pyrokernel: {told}; start that again: {again}\n"
+    server.start()
+    assert served.cli("doctor").returncode == 0
+
+
+def test_where_nothing_answers_at_an_address_no_host_is_to_be_started() -> None:
+    with pytest.raises(NameServerNotFoundError, match=r"check the address, and whether the name server runs") as caught:
+        Directory(f"127.0.0.1:{free_port()}").ping()
+    assert "`pyrokernel serve`" not in str(caught.value)
 
 
 # Over TLS, with Pyro5's own tool

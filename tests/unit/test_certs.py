@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime
 import fcntl
 import itertools
@@ -16,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,8 +36,13 @@ from pyrokernel.certs.files import locked, write_private
 from pyrokernel.certs.index import Index, Record
 from pyrokernel.certs.making import CLOCKS_APART, DAYS, alternative_names, make_ca, make_identity
 from pyrokernel.cli import ExitCode, main
+from pyrokernel.client import mesh as mesh_module
 from pyrokernel.errors import AccessRefusedError, SettingsError
+from pyrokernel.front import doctor
+from pyrokernel.roles import Role
+from pyrokernel.settings import JOINED, Settings
 from pyrokernel.wire.identity import Identity, shake_hands
+from pyrokernel.wire.naming import Directory
 from pyrokernel.wire.refusals import trouble_of
 from pyrokernel.wire.revoked import SEEN, newest_seen, refuse_older, seen_words
 
@@ -897,6 +904,35 @@ def test_doctor_says_how_to_close_a_key(home: Path, capsys: pytest.CaptureFixtur
     (Quick(home).identity("user", "ana", at="certs") / "key.pem").chmod(0o644)
     assert main(["doctor"]) == ExitCode.UNWELL
     assert f"mend it: chmod 600 {home / 'certs' / 'key.pem'}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("user", "told"), [("root", True), ("bob", False)])
+def test_doctor_says_that_a_certificate_counts_for_nothing_where_the_account_lets_in(
+    home: Path, user: str, told: bool
+) -> None:
+    Quick(home).identity("user", "bob", at="certs")
+    mesh: Any = SimpleNamespace(settings=Settings(certs=str(home / "certs")), me=lambda: (user, Role.ADMIN))
+    texts = [found.text for found in doctor.check_name(mesh)]
+    assert len(texts) == told
+    for text in texts:
+        assert text.startswith("here you are root by your account, admin of this mesh; certificate 'bob' counts where")
+
+
+def test_who_revokes_is_told_of_a_stock_name_server_that_the_host_here_has_joined(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stock(*_: Any) -> bool:
+        raise AttributeError("take_revoked")
+
+    run(capsys, "init")
+    run(capsys, "issue", "bob")
+    folder = Settings(runtime_dir=os.environ["PYROKERNEL_RUNTIME_DIR"]).mesh_runtime_dir
+    folder.mkdir(parents=True, mode=0o700)
+    write_private(folder / JOINED, b'{"ns": "127.0.0.1:9"}')
+    monkeypatch.setattr(mesh_module, "connect", lambda _: contextlib.nullcontext(SimpleNamespace(hosts=list)))
+    monkeypatch.setattr(Directory, "take_revoked", stock)
+    assert main(["certs", "revoke", "bob"]) == ExitCode.OK
+    assert "the name server at 127.0.0.1:9 is a stock one, which heeds no lists" in capsys.readouterr().err
 
 
 def test_usual_lives_are_short() -> None:

@@ -7,7 +7,11 @@ import contextlib
 import datetime
 import io
 import json
+import os
+import shlex
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,7 +35,7 @@ from pyrokernel.errors import (
 )
 from pyrokernel.front import control, doctor, machine, serve
 from pyrokernel.front.cells import format_cells
-from pyrokernel.front.demo import balance
+from pyrokernel.front.demo import balance, own_command
 from pyrokernel.front.doctor import check_policy
 from pyrokernel.front.exits import code_of, worst
 from pyrokernel.front.progress import Progress
@@ -288,6 +292,11 @@ def test_a_kernel_that_was_given_up_has_its_remedy_told_once() -> None:
     assert str(Roster(Mesh(Settings()), [dead], {}, {}).nobody("k7")).count("restart k7") == 1
 
 
+def test_where_there_is_no_kernel_it_is_said_how_to_start_one() -> None:
+    error = Roster(Mesh(Settings()), [], {}, {}).nobody("all")
+    assert str(error).startswith("there is no kernel; start one: `pyrokernel serve -n 1 --detach`")
+
+
 def test_a_living_kernel_without_an_entry_is_not_said_to_be_unknown() -> None:
     """It was: "no kernel matches 'k0'; there are: k0"."""
     assert "the name server has no entry for it" in str(ROSTER.nobody("k0"))
@@ -526,6 +535,23 @@ def test_progress_at_a_terminal_counts_the_seconds_by_itself(monkeypatch: pytest
     assert terminal.getvalue().count("\n") == 1
 
 
+def test_the_demo_names_the_command_by_which_it_was_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "pyrokernel"
+    script.touch(mode=0o755)
+    monkeypatch.setattr(sys, "argv", [str(script), "demo"])
+    monkeypatch.setenv("PATH", str(tmp_path / "elsewhere"))
+    assert own_command() == str(script)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert own_command() == "pyrokernel"
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "__main__.py"), "demo"])
+    assert own_command() == f"{shlex.quote(sys.executable)} -m pyrokernel"
+
+
+def test_who_misses_a_command_is_told_which_functions_are_commands() -> None:
+    text = str(errors.CommandNotFoundError(name="add", names=()))
+    assert "marked with @pyrokernel.command, or named remote_" in text
+
+
 # doctor
 
 
@@ -628,6 +654,45 @@ def test_doctor_says_how_a_machine_that_was_switched_off_joins_again(
     mesh: Any = SimpleNamespace(hosts=lambda: links, settings=settings)
     (finding,) = doctor._check_hosts(mesh)
     assert finding.remedy.startswith(serve)
+
+
+@contextlib.contextmanager
+def as_another_account() -> Iterator[None]:
+    """Be an account that modes of files hold for, which they do not for root."""
+    own = os.geteuid()
+    if own == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(own)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes of files hold for nobody there")
+@pytest.mark.parametrize("runs", [False, True])
+def test_doctor_goes_on_where_the_shared_state_is_in_the_folder_of_another_account(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: bool
+) -> None:
+    closed = tmp_path / "theirs"
+    closed.mkdir(mode=0)
+
+    def find_state(*, start: bool) -> Link:
+        assert not start
+        if not runs:
+            raise KernelNotFoundError("no entry")
+        return Link("state", "")
+
+    mesh: Any = SimpleNamespace(
+        state_host=lambda: Link("lab1", ""),
+        ask_host=lambda *_, **__: {"shared_dir": str(closed / "shared")},
+        find_state=find_state,
+    )
+    monkeypatch.setattr(doctor, "ask", lambda *_: {"directory": closed / "shared", "keys": {"a": 2}, "revision": 7})
+    with as_another_account():
+        found = doctor.check_state(mesh)
+    assert found.level == ("ok" if runs else "note")
+    assert "belongs to another account" in found.text
+    assert ("2 keys, revision 7" in found.text) == runs
 
 
 def test_stop_all_ends_the_others_where_one_host_refuses(

@@ -180,6 +180,13 @@ def test_a_program_typed_as_python_gets_a_hint() -> None:
     assert for_failure("autoreload 2", failure("SyntaxError")) == ELSEWHERE["autoreload"]
 
 
+def test_a_slip_in_a_command_before_what_is_no_python_gets_the_command() -> None:
+    commands = ["scatter", "gather", "use"]
+    assert for_failure("scater x = 3", failure("SyntaxError"), commands) == "did you mean `scatter`?"
+    assert for_failure("sorted x = 3", failure("SyntaxError"), commands) == ""
+    assert for_failure("scater", failure("NameError", "name 'scater' is not defined"), commands) == ""
+
+
 def test_what_is_no_program_gets_none() -> None:
     assert for_failure("ls", failure("NameError", "name 'other' is not defined")) == ""
     assert for_failure("ls(1)", failure("NameError", "name 'ls' is not defined")) == ""
