@@ -223,7 +223,10 @@ class _Errands:
                     self._is_running = False
                     return
                 errand = self._due.popleft()
-            errand()
+            try:
+                errand()
+            except Exception:  # whatever one raises, those behind it are done, and those of later
+                log.debug("an errand failed in an unexpected way", exc_info=True)
 
 
 _errands = _Errands()

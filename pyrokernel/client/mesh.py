@@ -181,12 +181,12 @@ class Mesh:
         """
         return self.select([f"tag:{tag}"])
 
-    def select(self, words: Iterable[str] = ()) -> Group:
+    def select(self, words: str | Iterable[str] = ()) -> Group:
         """Return the kernels that any of these words mean, all of them when there is no word.
 
         Args:
             words: Each a name, a range such as "k0-k3", a pattern such as "gpu-*", "tag:WORD" or "all", or several
-                with commas between.
+                with commas between; one need not be in a list.
 
         Raises:
             KernelNotFoundError: A word means none.
@@ -354,7 +354,7 @@ class Mesh:
         self.ask_host(host, "start_kernels", [spec.to_wire() for spec in specs], timeout=2 * START_SECONDS)
         return self._group(spec.name for spec in specs)
 
-    def stop(self, words: Iterable[str], *, force: bool = False) -> list[str]:
+    def stop(self, words: str | Iterable[str], *, force: bool = False) -> list[str]:
         """End kernels for good; their names are free afterwards.
 
         Args:
@@ -371,7 +371,7 @@ class Mesh:
         ended, _ = self._end("stop_kernels", words, STOP_SECONDS, force)
         return [info.name for info in ended]
 
-    def restart(self, words: Iterable[str], *, force: bool = False) -> list[KernelInfo]:
+    def restart(self, words: str | Iterable[str], *, force: bool = False) -> list[KernelInfo]:
         """End kernels and start them afresh under their names; their variables are lost.
 
         Args:
@@ -388,7 +388,9 @@ class Mesh:
         _, started = self._end("restart_kernels", words, force)
         return [KernelInfo.from_wire(wire) for wire in started]
 
-    def _end(self, method: str, words: Iterable[str], *args: Any) -> tuple[list[KernelInfo], list[dict[str, Any]]]:
+    def _end(
+        self, method: str, words: str | Iterable[str], *args: Any
+    ) -> tuple[list[KernelInfo], list[dict[str, Any]]]:
         """Have the hosts end what words mean; return that, and what the hosts answered."""
         roster = self.roster()
         chosen = roster.choose(words)

@@ -113,7 +113,7 @@ class Roster:
             for info in sorted([*self.infos, *unhosted], key=lambda info: natural(info.name))
         ]
 
-    def choose(self, words: Iterable[str]) -> list[KernelInfo]:
+    def choose(self, words: str | Iterable[str]) -> list[KernelInfo]:
         """Return the kernels that words mean, as `Mesh.select` reads them; also dead ones.
 
         Raises:
@@ -208,9 +208,10 @@ def describe(info: KernelInfo, about: dict[str, Any] | None, error: PyrokernelEr
     return dataclasses.replace(info, **known, answers=True)
 
 
-def split_words(words: Iterable[str] | None) -> list[str]:
-    """Take apart words that may have commas between them."""
-    return [word for given in words or () for word in given.split(",") if word]
+def split_words(words: str | Iterable[str] | None) -> list[str]:
+    """Take apart words, or one text, that may have commas between them."""
+    texts = (words,) if isinstance(words, str) else words or ()
+    return [word for given in texts for word in given.split(",") if word]
 
 
 def is_name(word: str) -> bool:

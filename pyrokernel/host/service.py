@@ -192,7 +192,7 @@ class HostService:
     @expose(Role.USER)
     def drop_shipped(self, names: Sequence[str], words: Sequence[str], kernels: Sequence[str]) -> None:
         """Have kernels that start later no longer load modules; `words` chose those `kernels` that gave them back."""
-        with self._lock:
+        with self._noted("drop", modules=list(names), kernels=list(words)), self._lock:
             self._shelf.drop(names, words, kernels)
 
     @expose(Role.OBSERVER)

@@ -125,17 +125,19 @@ class Publications:
     def _look(self) -> bool:
         """See to it that the names are there; the keeper calls this."""
         with self._lock:
-            names = dict(self._names)
+            names = list(self._names)
         directory = self._name_server()
         with contextlib.closing(directory):
-            for name, uri in names.items():
+            for name in names:
                 try:
                     if directory.lookup(name).value("instance") == self._birth.instance:
                         continue
                 except KernelNotFoundError:
                     log.info("announcing the published name %s again", name)
                 try:
-                    self._register(self._name_server(), name, uri)
+                    with self._lock:
+                        if name in self._names:  # nobody has taken it back meanwhile
+                            self._register(self._name_server(), name, self._names[name])
                 except NameTakenError as error:
                     log.warning("a published name was lost: %s", error)
         return bool(self._names)

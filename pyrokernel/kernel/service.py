@@ -173,10 +173,7 @@ class KernelService:
         position = self._journal.last_seq
         if self._is_beside(cell):
             if self._cells.admit_beside(cell):
-                beside = threading.Thread(
-                    target=self._cells.run_admitted, args=(cell,), name="pyrokernel-beside", daemon=True
-                )
-                current_connection().afterwards.append(beside.start)
+                current_connection().afterwards.append(lambda: self._start_beside(cell))
         elif self._cells.admit(cell):
             # Not before the answer is out: a cell that holds the interpreter would hold the answer too.
             current_connection().afterwards.append(lambda: self._cells.queue(cell))
@@ -558,6 +555,20 @@ class KernelService:
         if self._cells.admit(cell):
             self._cells.queue(cell)
         return self._for_peer(self._cells.wait(cell.id, _patience(options.get("timeout"))))
+
+    def _start_beside(self, cell: Cell) -> None:
+        """Run an admitted cell on a thread of its own; where none can be had, that is what comes of it."""
+        beside = threading.Thread(target=self._cells.run_admitted, args=(cell,), name="pyrokernel-beside", daemon=True)
+        try:
+            beside.start()
+        except RuntimeError as error:
+            failure = error
+
+            def fail() -> None:
+                raise failure
+
+            cell.call, cell.chunk = (fail, Packed.dump(((), {})), False), None
+            self._cells.run_admitted(cell)
 
     def _cell(self, source: str, options: dict[str, Any]) -> Cell:
         if not isinstance(source, str):

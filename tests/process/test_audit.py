@@ -63,11 +63,16 @@ def test_who_ran_what_where_is_on_record_whatever_is_killed(served: Served) -> N
     with served.connect() as mesh:
         mesh["k1"].execute("'after'")
         mesh.restart(["k1"])
+        mesh["k1"].ship("x = 1\n", name="lab")
+        mesh["k1"].unship("lab")
     again = told(served, "cell")
     assert [one["source"] for one in again if one["user"] == "bob"] == [cells[1]["source"]], "it is told once"
     assert "'after'" in [one["source"] for one in again]
     assert told(served, "restart")[-1]["kernels"] == ["k1"]
     assert told(served, "restart")[-1]["user"] == me
+    for what in ("keep", "drop"):
+        (shipped,) = told(served, what)
+        assert (shipped["user"], shipped["modules"], shipped["kernels"]) == (me, ["lab"], ["k1"])
 
     shown = served.cli("audit", "--user", "bob").stdout
     assert "bob (10.0.0.9:7)" in shown

@@ -19,6 +19,7 @@ from waiting import wait_until
 import pyrokernel as pk
 from pyrokernel.client import calls, commands
 from pyrokernel.client.links import Link
+from pyrokernel.client.parcels import pack_arguments
 
 pytestmark = pytest.mark.slow
 
@@ -88,6 +89,16 @@ TOOLS = textwrap.dedent(
         return self.kernel, self.instance, self.tags, self.settings
     """
 )
+
+NO_THREADS = """
+from threading import Thread
+start = Thread.start
+def start_unless_beside(self):
+    if self.name == "pyrokernel-beside":
+        raise RuntimeError("can't start new thread")
+    start(self)
+Thread.start = start_unless_beside
+"""
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +190,18 @@ def test_a_safe_command_that_was_shipped_a_moment_ago_by_somebody_else_does_not_
     cell.interrupt()
     mesh["k1"].unship("newer")
     other.close()
+
+
+def test_a_safe_command_for_which_no_thread_can_be_had_ends_with_that_error(mesh: pk.Mesh) -> None:
+    kernel = mesh["k0"]
+    kernel.execute(NO_THREADS)
+    cell = kernel.submit("later(1)", call=[":later", pack_arguments((1,), {})])
+    try:
+        reply = cell.reply(timeout=5, check=False)
+    finally:
+        kernel.execute("Thread.start = start")
+    assert (reply.status, reply.ename, reply.evalue) == ("error", "RuntimeError", "can't start new thread")
+    assert kernel.call("later", 1) == 2
 
 
 @pytest.fixture

@@ -83,6 +83,11 @@ def test_kernels_are_named_several_times_or_with_commas() -> None:
     assert split_words(parse("run", "-k", "k0,k1", "-k", "tag:big", "file.py").kernels) == ["k0", "k1", "tag:big"]
 
 
+def test_one_text_is_one_word_and_not_its_letters() -> None:
+    assert split_words("k0") == ["k0"]
+    assert split_words("k0,k1") == ["k0", "k1"]
+
+
 @pytest.mark.parametrize(
     "words",
     [("bad",), ("serve", "-n", "-1"), ("run", "--timeout", "soon"), ("logs",), ("logs", "k0", "k1"), ("ps", "--jsn")],

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import socket
 import ssl
+import threading
 from pathlib import Path
 
 import pytest
 from certificates import Authority
 
-from pyrokernel.client.links import Link, ask_each
+from pyrokernel.client.links import Link, _Errands, ask_each
 from pyrokernel.errors import AccessRefusedError, KernelUnreachableError, MachineLostError
 from pyrokernel.wire import silence
 from pyrokernel.wire.connection import Connection
@@ -63,3 +65,18 @@ def test_what_is_no_address_is_unreachable_and_no_traceback(host: str, tmp_path:
     credentials = Credentials(Authority(tmp_path).identity("user", "ana"))
     with pytest.raises(KernelUnreachableError, match=r"no address|nobody answers"):
         dial(host, 9191, 1.0, credentials)
+
+
+def test_errands_are_done_also_after_one_that_raised_what_nobody_expected(caplog: pytest.LogCaptureFixture) -> None:
+    errands, done, begun = _Errands(), threading.Event(), threading.Event()
+
+    def fail() -> None:
+        begun.wait(10)  # so that both are in one run of the thread
+        raise ZeroDivisionError("unexpected")
+
+    with caplog.at_level(logging.DEBUG, "pyrokernel.client.links"):
+        errands.put(fail)
+        errands.put(done.set)
+        begun.set()
+        assert done.wait(10)
+    assert "ZeroDivisionError: unexpected" in caplog.text

@@ -62,7 +62,7 @@ class ShellProcess:
         """Start it in a pseudo-terminal, which goes when the server does, and takes the process with it.
 
         Raises:
-            OSError: There are no more pseudo-terminals or processes.
+            OSError: There are no more pseudo-terminals, processes or descriptors.
         """
         terminal = _Terminal()
         try:
@@ -80,7 +80,15 @@ class ShellProcess:
         except BaseException:
             terminal.close()
             raise
-        output, keys = await terminal.streams()
+        try:
+            output, keys = await terminal.streams()
+        except BaseException:
+            # Nobody will know of it: who asked for the session is told that there is none.
+            terminal.close()
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+            raise
         return cls(process, output, keys, terminal)
 
     @classmethod
@@ -185,10 +193,11 @@ class _Terminal:
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=BUFFER_BYTES)
         incoming, _ = await loop.connect_read_pipe(lambda: _Output(reader), os.fdopen(os.dup(self._master), "rb", 0))
+        self._transports.append(incoming)
         protocol = asyncio.streams.FlowControlMixin
         outgoing, flow = await loop.connect_write_pipe(protocol, os.fdopen(os.dup(self._master), "wb", 0))
+        self._transports.append(outgoing)
         outgoing.set_write_buffer_limits(BUFFER_BYTES)
-        self._transports = [incoming, outgoing]
         return reader, asyncio.StreamWriter(outgoing, flow, None, loop)
 
     def close(self) -> None:
