@@ -32,6 +32,7 @@ _LEFT_OUT = (
 _HISTORY_SHOWN = 30
 _LEAST_WIDTH = 20
 _NO_TERMINAL = 100
+_MAX_STATUS = 255
 
 
 class House(Redirecting):
@@ -319,13 +320,18 @@ class House(Redirecting):
         self.print_lines(lines or [f"no line has {args.search!r}" if args.search else nothing])
         self.last_result = lines
 
-    def do_exit(self, _: Statement) -> bool:
-        """Leave the shell; the kernels stay."""
+    def do_exit(self, line: Statement | str) -> bool:
+        """Leave the shell; the kernels stay. With a number that is the exit status of the shell."""
+        if line:
+            if not line.isdecimal() or int(line) > _MAX_STATUS:
+                self.fail(f"an exit status is a number up to {_MAX_STATUS}; `exit` alone is 0")
+                return False
+            self.exit_code = int(line)
         return True
 
-    def do_quit(self, _: Statement | str) -> bool:
-        """Leave the shell; the kernels stay."""
-        return True
+    def do_quit(self, line: Statement | str) -> bool:
+        """Leave the shell; the kernels stay. With a number that is the exit status of the shell."""
+        return self.do_exit(line)
 
 
 def _forget_keys() -> None:

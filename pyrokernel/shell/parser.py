@@ -66,7 +66,7 @@ _NAME = r"[A-Za-z_][\w.]*(?:\[[^\]]*\][\w.]*)*|[\w.*]*\*[\w.*]*"
 _QUESTION = re.compile(rf"\s*(?:(\?\??)\s*({_NAME})|({_NAME}|)\s*(\?\??))\s*")
 _ASSIGNS = re.compile(r"(=(?!=)|(\+|-|\*\*?|//?|%|@|&|\||\^|<<|>>)=|:\s*[\w\"'\[(]+.*=)")
 _OPERATES = re.compile(r"([=!<>]=|[<*%@&^,.(\[{;?~]|[-+]\s|//?\s|(in|is|and|or|not|if|for)\b)")
-_LEAVES = re.compile(r"\s*(exit|quit)\s*\(\s*\)\s*;?\s*")
+_LEAVES = re.compile(r"\s*(?:exit|quit)\s*\(\s*(\d*)\s*\)\s*;?\s*")
 _WORDS = re.compile(r"(\S*)(.*)", re.DOTALL)
 _WITH_PYTHON = (Takes.PYTHON, Takes.WORD_AND_PYTHON)
 _WITH_BLOCKS = (*_WITH_PYTHON, Takes.CELL)
@@ -250,8 +250,9 @@ class Parser(StatementParser):
             return Statement("", raw=line)
         pieces = self.reader.split(line)
         command = pieces[0].command if len(pieces) == 1 else ""
-        if command == "quit" and _LEAVES.fullmatch(line):
-            return Statement("", raw=line, command="quit")
+        leaves = _LEAVES.fullmatch(line)
+        if command == "quit" and leaves:
+            return Statement(leaves[1], raw=line, command="quit")
         question = _QUESTION.fullmatch(line)
         if command == "inspect" and question:
             name, signs = (question[2], question[1]) if question[2] else (question[3], question[4])

@@ -232,6 +232,24 @@ def test_exit_here_ends_a_script_with_its_code(mesh: pk.Mesh) -> None:
     assert (done.returncode, done.stderr) == (1, "why\n")
 
 
+@pytest.mark.parametrize(("line", "code"), [("exit 3", 3), ("exit(3)", 3), ("quit 0", 0), ("exit()", 0), ("exit", 0)])
+def test_exit_ends_a_script_with_its_code(mesh: pk.Mesh, line: str, code: int) -> None:
+    done = run_lines(mesh, line, "print('never')")
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+
+
+def test_exit_takes_a_number_and_at_the_prompt_too(start: Start, mesh: pk.Mesh) -> None:
+    done = run_lines(mesh, "exit 300", "print('never')")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "an exit status is a number up to 255" in done.stderr
+    shell = start()
+    shell.enter("exit now")
+    shell.expect("an exit status is a number")
+    shell.expect("3 kernels>")
+    shell.enter("exit(4)")
+    assert shell.wait() == 4
+
+
 def test_a_death_under_map_is_told_once(start: Start, mesh: pk.Mesh) -> None:
     shell = start()
     shell.enter("map (lambda x: x == 1 and __import__('os').kill(__import__('os').getpid(), 9)) over range(3)")

@@ -45,6 +45,7 @@ def reader() -> SourceReader:
         ("set editor vi", "set"),
         (":ps", "ps"),
         ("exit()", "quit"),
+        ("quit( 3 );", "quit"),
         ("on k0 x = 1", "on"),
     ],
 )
