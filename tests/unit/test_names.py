@@ -196,10 +196,15 @@ def test_what_died_while_the_name_server_was_away_is_pruned(announcer: Announcer
 def test_pruning_leaves_other_hosts_and_the_living_alone(
     announcer: Announcer, directory: FakeDirectory, listening: str
 ) -> None:
-    directory.register("pyrokernel.kernel.other", "PYRO:x@./u:/gone", {"host:other", "instance:1"})
-    directory.register("pyrokernel.kernel.alive", listening, {"host:lab", "instance:2"})
-    directory.register("pyrokernel.kernel.dead", "PYRO:x@./u:/gone", {"host:lab", "instance:3"})
-    directory.register("pyrokernel.kernel.tcp", "PYRO:x@localhost:1", {"host:lab", "instance:4"})
+    directory.crash()  # who looked before all of them were there would not look again
+    for name, uri, *metadata in (
+        ("other", "PYRO:x@./u:/gone", "host:other", "instance:1"),
+        ("alive", listening, "host:lab", "instance:2"),
+        ("dead", "PYRO:x@./u:/gone", "host:lab", "instance:3"),
+        ("tcp", "PYRO:x@localhost:1", "host:lab", "instance:4"),
+    ):
+        directory.entries[f"pyrokernel.kernel.{name}"] = Entry(f"pyrokernel.kernel.{name}", uri, frozenset(metadata))
+    directory.up = True
     announcer.announce(kernel()).result(10)
     wait_until(lambda: "pyrokernel.kernel.dead" not in directory.entries)
     assert sorted(name.rpartition(".")[2] for name in directory.entries) == ["alive", "k0", "other", "tcp"]
