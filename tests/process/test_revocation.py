@@ -31,6 +31,7 @@ default = "observer"
 [users]
 mallory = "user"
 trudy = "user"
+walter = "user"
 """
 
 
@@ -49,7 +50,8 @@ class Lab:
         }
         self.issued = folder / "c" / "pyrokernel" / "ca" / "issued"
         self.run("certs", "init")
-        (folder / "c" / "pyrokernel" / "policy.toml").write_text(POLICY)
+        self.policy = folder / "c" / "pyrokernel" / "policy.toml"
+        self.policy.write_text(POLICY)
         self.run("serve", "-n", "1", "--detach", "--listen", self.address)
 
     def run(self, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -98,8 +100,8 @@ def test_revoking_ends_what_is_open_and_refuses_what_comes(lab: Lab) -> None:
     assert "revoke of=eve" in " ".join(lab.run("audit").stdout.split())
 
 
-@pytest.mark.parametrize(("user", "handed"), [("mallory", False), ("trudy", True)])
-def test_what_somebody_has_asked_for_does_not_begin_after_that(
+@pytest.mark.parametrize(("user", "handed"), [("mallory", False), ("trudy", True), ("walter", False)])
+def test_what_somebody_has_asked_for_does_not_begin_after_that_or_without_the_role(
     lab: Lab, tmp_path: Path, user: str, handed: bool
 ) -> None:
     lab.run("certs", "issue", user)
@@ -134,7 +136,10 @@ def test_what_somebody_has_asked_for_does_not_begin_after_that(
         assert ask(control, "submit", "submitted").error is None
         waits = pool.submit(ask, work, "execute", "waited")
         wait_until(lambda: waiting() == {"submitted", "waited"})
-        lab.run("--ns", lab.address, "certs", "revoke", user)
+        if user == "walter":
+            lab.policy.write_text(POLICY.replace('walter = "user"', 'walter = "observer"'))
+        else:
+            lab.run("--ns", lab.address, "certs", "revoke", user)
         assert waits.result(30).lost
         wait_until(lambda: "submitted" not in waiting())
         go.touch()
