@@ -23,20 +23,9 @@ _SOURCE_CHARS = 100
 _WHO_CHARS = 24
 
 _TOLD = (
-    "of",
-    "kernels",
-    "modules",
-    "cause",
-    "asked",
-    "takes",
-    "error",
-    "reason",
-    "signal",
-    "first",
-    "last",
-    "lines",
-    "file",
-)
+    "of", "kernels", "modules", "cause", "asked", "takes", "error", "reason", "signal",
+    "first", "last", "lines", "file",
+)  # fmt: skip
 """Fields that say more of what was done than its name, in this order."""
 
 

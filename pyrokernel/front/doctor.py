@@ -238,10 +238,11 @@ def check_state(mesh: Mesh) -> Finding:
     except (PyrokernelError, TimeoutError) as error:
         log_file = mesh.settings.mesh_state_dir / "shared" / "state.log"
         return Finding("wrong", about, f"does not answer: {one_line(str(error), 200)}", f"see {log_file}")
-    newest = "" if theirs else Backups(directory).newest()
-    backup = f"newest backup {describe_backup(Path(newest))}" if newest else "no backup yet"
     if theirs:
         backup = "backups not looked at: the folder belongs to another account"
+    else:
+        newest = Backups(directory).newest()
+        backup = f"newest backup {describe_backup(Path(newest))}" if newest else "no backup yet"
     keys = plural(sum(told["keys"].values()), "key")
     where = f"{told['directory']} answers in {took}: {keys}, revision {told['revision']}, {backup}"
     return Finding("ok", about, where)
